@@ -1,0 +1,177 @@
+"""What every CPU family says about itself: data first, a few functions after.
+
+Nothing here imports an engine. Engine ids are strings that the engine resolves (for the Unicorn
+engine ``"RISCV_REG_X1"`` is ``unicorn.riscv_const.UC_RISCV_REG_X1``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """One register as GDB sees it.
+
+    ``bits`` is its width in GDB's ``g`` packet. ``engine`` is the engine's id for it, or None for a
+    register that the engine lacks: it reads as ``constant`` and ignores writes.
+    ``type`` and ``group`` are attributes of ``<reg>`` in the target description (GDB manual,
+    "Target Description Format").
+    """
+
+    name: str
+    bits: int
+    engine: str | None
+    type: str = "int"
+    group: str | None = None
+    constant: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A ``<feature>`` of the target description; ``types`` is the XML of its own type definitions."""
+
+    name: str
+    registers: tuple[Register, ...]
+    types: str = ""
+
+
+class Trap(Enum):
+    """Instructions that the engine stops before, because they cannot run natively.
+
+    ``Arch.classify`` names them from their bytes; the guest then calls ``Arch.emulate`` or acts itself.
+    """
+
+    COUNTER = auto()
+    """reads virtual time or a cycle counter: ``Arch.emulate`` answers from the icount"""
+    ENTROPY = auto()
+    """reads random numbers (RDRAND, RNDR): ``Arch.emulate`` asks the host"""
+    SEMIHOST = auto()
+    """semihosting call: the board serves it"""
+    HYPERCALL = auto()
+    """HVC/SMC/PSCI: the board serves it"""
+    HALT = auto()
+    """WFI, HLT: the board decides whether anything can wake the CPU"""
+    MMU = auto()
+    """changes address translation or drops TLB entries: runs natively, the engine drops its own caches"""
+
+
+class ExceptionKind(Enum):
+    """What the engine reports when an instruction could not retire, normalised over families."""
+
+    SYSCALL = auto()
+    UNDEFINED = auto()
+    BREAKPOINT = auto()
+    FETCH_FAULT = auto()
+    READ_FAULT = auto()
+    WRITE_FAULT = auto()
+    NATIVE = auto()
+    """any other exception; ``number`` is the engine's own (x86: the vector)"""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuException:
+    """``pc`` is the address of the instruction that raised it; ``next_pc`` the address behind it."""
+
+    kind: ExceptionKind
+    number: int
+    pc: int
+    next_pc: int
+    address: int = 0
+    """the data or fetch address of a fault"""
+
+
+class Cpu(Protocol):
+    """What arch code may do to a CPU; every engine offers it. Values are unsigned ints."""
+
+    @property
+    def icount(self) -> int: ...
+    def read(self, name: str) -> int:
+        """Read a register by its GDB name or by a name out of ``Arch.system_registers``."""
+
+    def write(self, name: str, value: int) -> None: ...
+    def read_memory(self, address: int, length: int) -> bytes:
+        """Virtual address; raises ``MemoryFault``."""
+
+    def write_memory(self, address: int, data: bytes) -> None: ...
+
+
+class MemoryFault(Exception):
+    """A debugger or emulation access to memory that is not there; ``address`` is the first bad byte."""
+
+    def __init__(self, address: int) -> None:
+        super().__init__(f"no memory at {address:#x}")
+        self.address = address
+
+
+class TrapHost(Protocol):
+    """Non-determinism that ``Arch.emulate`` may need; served through the host and logged."""
+
+    def entropy(self, length: int) -> bytes: ...
+    def virtual_ns(self) -> int:
+        """Virtual time in nanoseconds: a pure function of the icount."""
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One CPU family in one width. All functions are pure or act on the given Cpu alone."""
+
+    name: str
+    """rrgdb's name: riscv32 riscv64 aarch64 i386 x86_64"""
+    gdb_architecture: str
+    """``<architecture>`` in the target description, as in GDB's ``set architecture``"""
+    bits: int
+    features: tuple[Feature, ...]
+    pc: str
+    sp: str
+    expedite: tuple[str, ...]
+    """registers sent with every stop reply (pc, sp, fp, flags)"""
+    elf_machine: str
+    """pyelftools' name: EM_RISCV, EM_AARCH64, EM_386, EM_X86_64"""
+    engine_arch: str
+    """Unicorn: ``UC_ARCH_…`` """
+    engine_mode: str
+    engine_models: dict[str, str]
+    """``--cpu`` name -> Unicorn's CPU model constant; the first is the default"""
+    capstone_arch: str
+    capstone_mode: tuple[str, ...]
+    instruction_alignment: int
+    max_instruction_length: int
+    breakpoint_kinds: tuple[int, ...]
+    """kinds that GDB sends in Z0/Z1 for this family"""
+    nonsteppable_watchpoint: bool
+    """GDB's ``have_nonsteppable_watchpoint``: forward hits are reported before the access"""
+    precise_smc: bool
+    """the engine itself restarts a block that modifies itself (x86 in Unicorn)"""
+    repeat_string: bool
+    """has instructions that the code hook sees once an iteration (x86 REP)"""
+    trap_prefilter: tuple[tuple[int, int], ...]
+    """(mask, value) pairs over the first 4 instruction bytes (little-endian word); only words that match one
+    are passed to ``classify``. Empty: every new instruction is passed (x86 filters by opcode natively)."""
+    classify: Callable[[bytes], Trap | None]
+    """instruction bytes -> trap class; pure; the engine caches the answer by the bytes"""
+    emulate: Callable[[Cpu, Trap, bytes, TrapHost], None]
+    """perform a COUNTER or ENTROPY instruction: write its results and advance pc"""
+    exception_signal: Callable[[CpuException], int]
+    """GDB signal number for an exception that no guest handler takes"""
+    enter_exception: Callable[[Cpu, CpuException], bool]
+    """enter the guest's handler as the hardware does; False: the guest has none (nothing was changed)"""
+    reset: Callable[[Cpu, int, int], None]
+    """(cpu, entry, stack_top): register state at the first instruction"""
+    system_registers: dict[str, str] = field(default_factory=dict)
+    """further registers by name -> engine id: what exception entry needs"""
+    digest_registers: tuple[str, ...] = ()
+    """names whose values, together with all of ``features``, identify the architectural state"""
+
+    @cached_property
+    def registers(self) -> tuple[Register, ...]:
+        """All registers in the order of the ``g`` packet."""
+        return tuple(r for f in self.features for r in f.registers)
+
+    @cached_property
+    def register_index(self) -> dict[str, int]:
+        return {r.name: i for i, r in enumerate(self.registers)}

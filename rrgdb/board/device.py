@@ -1,0 +1,48 @@
+"""What a device is: memory-mapped or port registers with state that saves and loads completely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from rrgdb.recording.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOff:
+    """The guest ended itself with ``status`` (0-255)."""
+
+    status: int
+
+
+class Machine(Protocol):
+    """What the board offers its devices."""
+
+    @property
+    def host(self) -> Host: ...
+    @property
+    def icount(self) -> int:
+        """Number of the instruction that is executing."""
+
+    def virtual_ns(self) -> int:
+        """Virtual time in nanoseconds: a pure function of the icount."""
+
+    def power_off(self, status: int) -> None:
+        """The guest ends after the current instruction has retired. Idempotent: the first status counts."""
+
+
+class Device(Protocol):
+    """``read``/``write``: ``offset`` from the device's base in bytes, ``size`` 1, 2 or 4 (an 8-byte access comes as two
+    4-byte ones), values unsigned. Unknown offsets read 0 and ignore writes, as QEMU's do.
+
+    ``save`` returns the whole state (deterministic bytes); ``load`` takes just such bytes and raises
+    ``ValueError`` on any other. ``reset`` is the power-on state.
+    """
+
+    name: str
+
+    def reset(self) -> None: ...
+    def read(self, offset: int, size: int) -> int: ...
+    def write(self, offset: int, size: int, value: int) -> None: ...
+    def save(self) -> bytes: ...
+    def load(self, state: bytes) -> None: ...

@@ -1,0 +1,203 @@
+"""The debuggee as the protocol sees it: the one interface between ``rsp`` and the rest of rrgdb.
+
+Every method but ``interrupt`` is called on the engine thread, one at a time, and may block while the guest runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class DebuggeeError(Exception):
+    """The request cannot be served; ``errno`` goes into ``Exx``, the text into ``E.text``.
+
+    errno follows GDB's File-I/O numbering (EFAULT 14, EINVAL 22, ENOENT 2, EBUSY 16).
+    """
+
+    def __init__(self, text: str, errno: int = 22) -> None:
+        super().__init__(text)
+        self.errno = errno
+
+
+class PointKind(Enum):
+    """The digit of a Z packet."""
+
+    SOFTWARE = 0
+    HARDWARE = 1
+    WRITE = 2
+    READ = 3
+    ACCESS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A breakpoint or watchpoint as GDB inserted it.
+
+    ``length``: the kind for breakpoints, bytes for watchpoints. ``conditions``: agent expressions (GDB manual,
+    "Agent Expressions"), raw bytecode; the point hits if the list is empty or any of them is non-zero.
+    """
+
+    kind: PointKind
+    address: int
+    length: int
+    conditions: tuple[bytes, ...] = ()
+
+
+class StopKind(Enum):
+    """Why the guest stands; the value is the key in a ``T`` stop reply where there is one."""
+
+    SIGNAL = "signal"
+    STEP = "step"
+    SWBREAK = "swbreak"
+    HWBREAK = "hwbreak"
+    WATCH = "watch"
+    RWATCH = "rwatch"
+    AWATCH = "awatch"
+    HISTORY_BEGIN = "replaylog:begin"
+    HISTORY_END = "replaylog:end"
+    INTERRUPT = "interrupt"
+    EXITED = "exited"
+    TERMINATED = "terminated"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One stop: ``signal`` is GDB's number (5 SIGTRAP, 2 SIGINT, 11 SIGSEGV …); ``address`` the watched data address;
+    ``status`` the exit status for EXITED."""
+
+    kind: StopKind
+    signal: int = 5
+    address: int | None = None
+    status: int = 0
+
+
+class Resume(Enum):
+    CONTINUE = "c"
+    STEP = "s"
+    RANGE_STEP = "r"
+    REVERSE_CONTINUE = "bc"
+    REVERSE_STEP = "bs"
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterInfo:
+    name: str
+    bits: int
+    expedited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRegion:
+    """One entry of the memory map (bytes); ``kind`` is ``ram`` or ``rom``."""
+
+    start: int
+    length: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    name: str
+    icount: int
+    bytes: int
+    automatic: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventInfo:
+    icount: int
+    source: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayInfo:
+    """``mode``: record, replay or diversion. icounts in instructions. ``origin``: where a diversion left history."""
+
+    mode: str
+    icount: int
+    start: int
+    end: int
+    recording: str
+    origin: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    icount: int
+    address: int
+    text: str
+    """bytes and disassembly of one executed instruction"""
+
+
+class Debuggee(Protocol):
+    """What a stub can ask. ``pid``/``tid`` are 1: one process, one thread."""
+
+    @property
+    def registers(self) -> Sequence[RegisterInfo]: ...
+    def target_xml(self) -> str:
+        """The target description document (GDB manual, "Target Description Format")."""
+
+    def memory_map(self) -> Sequence[MemoryRegion]: ...
+    def executable(self) -> str:
+        """Absolute path of the guest's image on this host, or ''."""
+
+    def read_registers(self) -> bytes:
+        """All registers, concatenated in ``registers`` order, target byte order."""
+
+    def read_register(self, number: int) -> bytes: ...
+    def write_registers(self, data: bytes) -> None: ...
+    def write_register(self, number: int, data: bytes) -> None: ...
+    def read_memory(self, address: int, length: int) -> bytes:
+        """At least one byte, shorter than ``length`` where memory ends; DebuggeeError(EFAULT) if there is none."""
+
+    def write_memory(self, address: int, data: bytes) -> None: ...
+    def insert(self, point: Point) -> None:
+        """Insert; a point of the same kind, address and length is replaced."""
+
+    def remove(self, point: Point) -> None: ...
+    def resume(self, how: Resume, start: int = 0, end: int = 0) -> Stop:
+        """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it."""
+
+    def last_stop(self) -> Stop:
+        """For ``?``; stops a guest that runs on its own first."""
+
+    def interrupt(self) -> None:
+        """Thread-safe and idempotent: makes a running ``resume`` or long search return an INTERRUPT stop soon."""
+
+    def attached(self, console: Callable[[str], None]) -> None:
+        """A debugger came; ``console`` prints text to it while a command runs (thread-safe)."""
+
+    def detached(self, *, resume: bool) -> None:
+        """It went: all points are removed. ``resume``: after ``D`` a live guest runs on; a dropped link leaves it stopped."""
+
+    def kill(self) -> None:
+        """``k``/``vKill``: finish the recording cleanly; the server then exits."""
+
+    def restart(self) -> Stop:
+        """``vRun``/``R``: go to the beginning of the recording."""
+
+    def replay_info(self) -> ReplayInfo: ...
+    def seek(self, where: str) -> Stop:
+        """``where``: an icount (decimal or 0x…), ``start``, ``end``, or a snapshot's name."""
+
+    def seek_relative(self, delta: int) -> Stop:
+        """``delta`` instructions forward (positive) or back."""
+
+    def history(self, count: int) -> Sequence[HistoryLine]:
+        """The last ``count`` executed instructions, oldest first."""
+
+    def save_snapshot(self, name: str) -> None: ...
+    def load_snapshot(self, name: str) -> Stop: ...
+    def delete_snapshot(self, name: str) -> None: ...
+    def snapshots(self) -> Sequence[SnapshotInfo]: ...
+    def events(self, limit: int) -> Sequence[EventInfo]:
+        """The next ``limit`` events of the log from the position on."""
+
+    def replay_break(self, icount: int) -> None:
+        """Stop at this icount when passing it in either direction (one at a time, as QEMU's)."""
+
+    def replay_delete_break(self) -> None: ...
