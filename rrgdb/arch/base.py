@@ -13,6 +13,11 @@ from functools import cached_property
 from typing import Protocol
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Names out of a table written as one string."""
+    return tuple(text.split())
+
+
 @dataclass(frozen=True, slots=True)
 class Register:
     """One register as GDB sees it.
@@ -21,6 +26,8 @@ class Register:
     register that the engine lacks: it reads as ``constant`` and ignores writes.
     ``type`` and ``group`` are attributes of ``<reg>`` in the target description (GDB manual,
     "Target Description Format").
+
+    The last three fields say what the engine must heed beyond reading ``bits / 8`` bytes, little-endian.
     """
 
     name: str
@@ -29,6 +36,14 @@ class Register:
     type: str = "int"
     group: str | None = None
     constant: int = 0
+    engine_bits: int = 0
+    """width in the engine if narrower than ``bits`` (zero-extended in the ``g`` packet, cut on writes); 0: the same"""
+    privilege: int = 0
+    """least RISC-V privilege at which the engine's API reaches it; below, the API reads garbage and drops writes
+    without an error: the engine saves its context, raises PRIV, accesses, and for a read restores the context"""
+    enabled_by: tuple[str, int] | None = None
+    """(register name, mask): while that register has no bit of the mask set, the engine's API answers garbage:
+    it then reads as ``constant`` and ignores writes"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,10 @@ class MemoryFault(Exception):
         self.address = address
 
 
+class IllegalInstruction(Exception):
+    """``Arch.emulate`` refused: the instruction must raise the family's undefined-instruction exception."""
+
+
 class TrapHost(Protocol):
     """Non-determinism that ``Arch.emulate`` may need; served through the host and logged."""
 
@@ -155,7 +174,8 @@ class Arch:
     classify: Callable[[bytes], Trap | None]
     """instruction bytes -> trap class; pure; the engine caches the answer by the bytes"""
     emulate: Callable[[Cpu, Trap, bytes, TrapHost], None]
-    """perform a COUNTER or ENTROPY instruction: write its results and advance pc"""
+    """perform a COUNTER or ENTROPY instruction: write its results and advance pc; raises ``IllegalInstruction``,
+    with nothing changed, where the hardware would"""
     exception_signal: Callable[[CpuException], int]
     """GDB signal number for an exception that no guest handler takes"""
     enter_exception: Callable[[Cpu, CpuException], bool]

@@ -1,0 +1,293 @@
+"""RISC-V, 32 and 64 bits (RV32GC, RV64GC; privileged architecture 1.10 as QEMU's sifive-u54 has it).
+
+Sources: "The RISC-V Instruction Set Manual", volumes I and II; GDB manual, "RISC-V Features".
+"""
+
+from __future__ import annotations
+
+from rrgdb.arch.base import (
+    Arch,
+    Cpu,
+    CpuException,
+    ExceptionKind,
+    Feature,
+    IllegalInstruction,
+    Register,
+    Trap,
+    TrapHost,
+    words,
+)
+
+USER, SUPERVISOR, MACHINE = 0, 1, 3
+TIMEBASE_HZ = 10_000_000
+"""frequency of the ``time`` CSR (QEMU's virt board)"""
+
+_INTEGER_NAMES = words(
+    "zero ra sp gp tp t0 t1 t2 fp s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
+)
+_INTEGER_TYPES = {"ra": "code_ptr", "sp": "data_ptr", "gp": "data_ptr", "tp": "data_ptr", "fp": "data_ptr"}
+_FLOAT_NAMES = words(
+    "ft0 ft1 ft2 ft3 ft4 ft5 ft6 ft7 fs0 fs1 fa0 fa1 fa2 fa3 fa4 fa5 fa6 fa7 "
+    "fs2 fs3 fs4 fs5 fs6 fs7 fs8 fs9 fs10 fs11 ft8 ft9 ft10 ft11"
+)
+_FLOAT_TYPES = (
+    '<union id="riscv_double"><field name="float" type="ieee_single"/><field name="double" type="ieee_double"/></union>'
+)
+# Not listed, because reading them through the engine gives the host's clock: cycle, time, instret, mcycle, minstret.
+_CSRS = {
+    MACHINE: words(
+        "mvendorid marchid mimpid mhartid mstatus misa medeleg mideleg mie mtvec mcounteren "
+        "mscratch mepc mcause mtval mip"
+    ),
+    SUPERVISOR: words("sstatus sie stvec scounteren sscratch sepc scause stval sip satp"),
+}
+
+_MSTATUS_SIE, _MSTATUS_MIE = 1 << 1, 1 << 3
+_MSTATUS_SPIE, _MSTATUS_MPIE = 1 << 5, 1 << 7
+_MSTATUS_SPP, _MSTATUS_MPP = 1 << 8, 3 << 11
+_MSTATUS_FS = 3 << 13
+_MSTATUS_FS_INITIAL = 1 << 13
+
+
+def _features(xlen: int) -> tuple[Feature, ...]:
+    integer = tuple(
+        # The engine would show what a debugger wrote to x0, so it is a constant.
+        Register(name, xlen, f"RISCV_REG_X{n}" if n else None, _INTEGER_TYPES.get(name, "int"))
+        for n, name in enumerate(_INTEGER_NAMES)
+    )
+    pc = Register("pc", xlen, "RISCV_REG_PC", "code_ptr")
+    floats = tuple(
+        Register(name, 64, f"RISCV_REG_F{n}", "riscv_double", "float") for n, name in enumerate(_FLOAT_NAMES)
+    )
+    float_control = tuple(
+        Register(
+            name, 32, f"RISCV_REG_{name.upper()}", group="float", engine_bits=bits, enabled_by=("mstatus", _MSTATUS_FS)
+        )
+        for name, bits in (("fflags", 5), ("frm", 3), ("fcsr", 8))
+    )
+    csrs = tuple(
+        Register(name, xlen, f"RISCV_REG_{name.upper()}", privilege=privilege)
+        for privilege, names in _CSRS.items()
+        for name in names
+    )
+    priv = Register("priv", xlen, "RISCV_REG_PRIV")
+    return (
+        Feature("org.gnu.gdb.riscv.cpu", (*integer, pc)),
+        Feature("org.gnu.gdb.riscv.fpu", (*floats, *float_control), _FLOAT_TYPES),
+        Feature("org.gnu.gdb.riscv.csr", csrs),
+        Feature("org.gnu.gdb.riscv.virtual", (priv,)),
+    )
+
+
+# Counter CSR -> (what it counts, whether it is the high half of an RV32 pair)
+_COUNTERS = {
+    0xC00: ("retired", False),
+    0xC01: ("time", False),
+    0xC02: ("retired", False),
+    0xC80: ("retired", True),
+    0xC81: ("time", True),
+    0xC82: ("retired", True),
+    0xB00: ("retired", False),
+    0xB02: ("retired", False),
+    0xB80: ("retired", True),
+    0xB82: ("retired", True),
+}
+_CSR_SATP = 0x180
+_EBREAK, _WFI = 0x00100073, 0x10500073
+
+
+def _csr_access(word: int) -> tuple[int, bool] | None:
+    """(CSR number, whether it writes) of a Zicsr instruction."""
+    if word & 0x7F != 0x73 or not word >> 12 & 3:
+        return None
+    # CSRRS/CSRRC and their immediate forms write unless their source field is 0; CSRRW always writes.
+    return word >> 20, word >> 12 & 3 == 1 or word >> 15 & 31 != 0
+
+
+def _classify(xlen: int, code: bytes) -> Trap | None:
+    if len(code) < 4:
+        return None
+    word = int.from_bytes(code[:4], "little")
+    if word == _EBREAK:
+        return Trap.SEMIHOST
+    if word == _WFI:
+        return Trap.HALT
+    if word & 0xFE007FFF == 0x12000073:  # SFENCE.VMA
+        return Trap.MMU
+    access = _csr_access(word)
+    if access is None:
+        return None
+    csr, writes = access
+    if csr in _COUNTERS:
+        # The high halves do not exist on RV64: the engine raises the exception itself.
+        return Trap.COUNTER if xlen == 32 or not _COUNTERS[csr][1] else None
+    return Trap.MMU if csr == _CSR_SATP and writes else None
+
+
+def _classify32(code: bytes) -> Trap | None:
+    """By bit patterns. An ``ebreak`` is SEMIHOST whatever surrounds it: the board compares its neighbours with
+    ``slli x0,x0,0x1f`` and ``srai x0,x0,7`` ("RISC-V Semihosting", section 2)."""
+    return _classify(32, code)
+
+
+def _classify64(code: bytes) -> Trap | None:
+    """As on RV32, but the high halves of counters do not exist."""
+    return _classify(64, code)
+
+
+def _check_counter_access(cpu: Cpu, csr: int, writes: bool) -> None:
+    """Raise ``IllegalInstruction`` as volume II, sections 2.1 and 3.1.11 (mcounteren, scounteren) ask."""
+    privilege = cpu.read("priv")
+    if privilege < csr >> 8 & 3 or (writes and csr >> 10 == 3):
+        raise IllegalInstruction
+    enable = 1 << (csr & 31)
+    if privilege < MACHINE and not cpu.read("mcounteren") & enable:
+        raise IllegalInstruction
+    if privilege < SUPERVISOR and not cpu.read("scounteren") & enable:
+        raise IllegalInstruction
+
+
+def _emulate(xlen: int, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
+    word = int.from_bytes(code[:4], "little")
+    access = _csr_access(word)
+    if trap is not Trap.COUNTER or access is None or access[0] not in _COUNTERS:
+        raise IllegalInstruction
+    csr, writes = access
+    _check_counter_access(cpu, csr, writes)
+    what, high = _COUNTERS[csr]
+    value = cpu.icount if what == "retired" else host.virtual_ns() * TIMEBASE_HZ // 1_000_000_000
+    rd = word >> 7 & 31
+    if rd:
+        cpu.write(_INTEGER_NAMES[rd], (value >> 32 if high else value) & ((1 << xlen) - 1))
+    cpu.write("pc", (cpu.read("pc") + 4) & ((1 << xlen) - 1))
+
+
+def _emulate32(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
+    """Counters are functions of the icount alone; writes to mcycle and minstret are accepted and ignored."""
+    _emulate(32, cpu, trap, code, host)
+
+
+def _emulate64(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
+    """Counters are functions of the icount alone; writes to mcycle and minstret are accepted and ignored."""
+    _emulate(64, cpu, trap, code, host)
+
+
+_FAULT_CAUSES = {  # access fault (the default), page fault, misaligned
+    ExceptionKind.FETCH_FAULT: (1, 12, 0),
+    ExceptionKind.READ_FAULT: (5, 13, 4),
+    ExceptionKind.WRITE_FAULT: (7, 15, 6),
+}
+_MISALIGNED = (4, 6)
+
+
+def _cause(exception: CpuException, privilege: int) -> int:
+    kind = exception.kind
+    if kind is ExceptionKind.SYSCALL:
+        return 8 + privilege
+    if kind is ExceptionKind.UNDEFINED:
+        return 2
+    if kind is ExceptionKind.BREAKPOINT:
+        return 3
+    if kind in _FAULT_CAUSES:
+        causes = _FAULT_CAUSES[kind]
+        return exception.number if exception.number in causes[1:] and exception.number else causes[0]
+    return exception.number
+
+
+def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
+    """Volume II, sections 3.1.6-3.1.17 and 4.1. A vector of 0 counts as none; interrupts are the engine's own.
+
+    xtval is the address of a fault and else 0, as in QEMU's privileged-1.10 CPUs."""
+    privilege = cpu.read("priv")
+    cause = _cause(exception, privilege)
+    tval = exception.address if exception.kind in _FAULT_CAUSES else 0
+    if privilege <= SUPERVISOR and cpu.read("medeleg") >> cause & 1:
+        vector = cpu.read("stvec") & ~3
+        if not vector:
+            return False
+        status = cpu.read("sstatus")
+        entered = status & ~(_MSTATUS_SIE | _MSTATUS_SPIE | _MSTATUS_SPP)
+        entered |= _MSTATUS_SPIE if status & _MSTATUS_SIE else 0
+        entered |= _MSTATUS_SPP if privilege == SUPERVISOR else 0
+        # CSR writes through the engine are checked against the current mode, so raise it first. Changing the mode
+        # drops an LR reservation; entering a trap may do so.
+        cpu.write("priv", MACHINE)
+        # By sstatus: a write of mstatus that changes MPP flushes the engine's TLB.
+        cpu.write("sstatus", entered)
+        prefix, target = "s", SUPERVISOR
+    else:
+        vector = cpu.read("mtvec") & ~3
+        if not vector:
+            return False
+        status = cpu.read("mstatus")
+        entered = status & ~(_MSTATUS_MIE | _MSTATUS_MPIE | _MSTATUS_MPP)
+        entered |= _MSTATUS_MPIE if status & _MSTATUS_MIE else 0
+        entered |= privilege << 11
+        cpu.write("priv", MACHINE)
+        cpu.write("mstatus", entered)
+        prefix, target = "m", MACHINE
+    cpu.write(f"{prefix}epc", exception.pc)
+    cpu.write(f"{prefix}cause", cause)
+    cpu.write(f"{prefix}tval", tval)
+    cpu.write("priv", target)
+    cpu.write("pc", vector)
+    return True
+
+
+_SIGILL, _SIGTRAP, _SIGBUS, _SIGSEGV, _SIGSYS = 4, 5, 10, 11, 12
+_SIGNALS = {
+    ExceptionKind.SYSCALL: _SIGSYS,
+    ExceptionKind.UNDEFINED: _SIGILL,
+    ExceptionKind.BREAKPOINT: _SIGTRAP,
+}
+
+
+def _exception_signal(exception: CpuException) -> int:
+    cause = _cause(exception, MACHINE)
+    if exception.kind in _SIGNALS:
+        return _SIGNALS[exception.kind]
+    return _SIGBUS if cause in _MISALIGNED or (cause == 0 and exception.kind is ExceptionKind.NATIVE) else _SIGSEGV
+
+
+def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
+    """Machine mode, floating point on (mstatus.FS = Initial), everything else as the engine powers up."""
+    cpu.write("priv", MACHINE)
+    cpu.write("mstatus", _MSTATUS_FS_INITIAL)
+    cpu.write("sp", stack_top)
+    cpu.write("pc", entry)
+
+
+def _arch(xlen: int) -> Arch:
+    return Arch(
+        name=f"riscv{xlen}",
+        gdb_architecture=f"riscv:rv{xlen}",
+        bits=xlen,
+        features=_features(xlen),
+        pc="pc",
+        sp="sp",
+        expedite=("pc", "sp", "fp", "ra"),
+        elf_machine="EM_RISCV",
+        engine_arch="UC_ARCH_RISCV",
+        engine_mode=f"UC_MODE_RISCV{xlen}",
+        engine_models=(
+            {"sifive-u54": "UC_CPU_RISCV64_SIFIVE_U54"} if xlen == 64 else {"sifive-u34": "UC_CPU_RISCV32_SIFIVE_U34"}
+        ),
+        capstone_arch="CS_ARCH_RISCV",
+        capstone_mode=(f"CS_MODE_RISCV{xlen}", "CS_MODE_RISCVC"),
+        instruction_alignment=2,
+        max_instruction_length=4,
+        breakpoint_kinds=(2, 4),
+        nonsteppable_watchpoint=False,
+        precise_smc=False,
+        repeat_string=False,
+        trap_prefilter=((0x7F, 0x73),),
+        classify=_classify64 if xlen == 64 else _classify32,
+        emulate=_emulate64 if xlen == 64 else _emulate32,
+        exception_signal=_exception_signal,
+        enter_exception=_enter_exception,
+        reset=_reset,
+    )
+
+
+RISCV32 = _arch(32)
+RISCV64 = _arch(64)
