@@ -1,0 +1,224 @@
+"""Events: what the event log holds, in memory and as the payload of a chunk (layout: ``rrgdb.recording.log``)."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import NamedTuple, overload
+
+MAX_SOURCES = 255
+MAX_SOURCE_NAME = 64
+"""bytes of UTF-8"""
+MAX_PAYLOAD = 1 << 20
+"""bytes of one event"""
+MAX_ICOUNT = (1 << 64) - 1
+MIN_EVENT = 4
+"""bytes that the shortest event takes: delta, source, kind, length"""
+
+
+class EventKind(IntEnum):
+    """ANSWER: synchronous, icount is the number of the executing instruction. INPUT: asynchronous, delivered before
+    instruction ``icount``. DIGEST: the state digest at position ``icount``. END: how the guest ended; nothing
+    follows it."""
+
+    ANSWER = 0
+    INPUT = 1
+    DIGEST = 2
+    END = 3
+
+
+CHRONOLOGY = {EventKind.INPUT: 0, EventKind.DIGEST: 1, EventKind.ANSWER: 2, EventKind.END: 3}
+"""Order of events of the same icount: a position n is the state after all inputs at n; then instruction n executes."""
+
+
+class Event(NamedTuple):
+    """One event; ``icount`` in instructions, ``source`` 1-64 bytes of UTF-8, ``payload`` at most 1 MiB."""
+
+    icount: int
+    kind: EventKind
+    source: str
+    payload: bytes
+
+
+class EventList(Sequence[Event]):
+    """Events of one kind in order, kept in columns (17 bytes an event plus its payload)."""
+
+    __slots__ = ("_ends", "_icounts", "_kind", "_names", "_payloads", "_sources")
+
+    def __init__(self, kind: EventKind, names: list[str]) -> None:
+        self._kind = kind
+        self._names = names
+        self._icounts = array("Q")
+        self._sources = array("B")
+        self._ends = array("Q")
+        self._payloads = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._icounts)
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Event]: ...
+    def __getitem__(self, index: int | slice) -> Event | list[Event]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError("event index out of range")
+        start = self._ends[index - 1] if index else 0
+        payload = bytes(self._payloads[start : self._ends[index]])
+        return Event(self._icounts[index], self._kind, self._names[self._sources[index]], payload)
+
+    def __iter__(self) -> Iterator[Event]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def icount(self, index: int) -> int:
+        """The icount of one event; IndexError as for a list."""
+        return self._icounts[index]
+
+    def index_at(self, icount: int) -> int:
+        """Index of the first event at or after ``icount``; ``len(self)`` if there is none."""
+        return bisect_left(self._icounts, icount)
+
+    def append(self, icount: int, source: int, payload: bytes) -> None:
+        """For the log alone; ``source`` is the index into the names."""
+        self._icounts.append(icount)
+        self._sources.append(source)
+        self._payloads += payload
+        self._ends.append(len(self._payloads))
+
+    def truncate(self, length: int) -> None:
+        """For the log alone: keep the first ``length`` events."""
+        del self._payloads[self._ends[length - 1] if length else 0 :]
+        del self._icounts[length:], self._sources[length:], self._ends[length:]
+
+
+def new_lists(names: list[str]) -> dict[EventKind, EventList]:
+    return {kind: EventList(kind, names) for kind in EventKind}
+
+
+def encode_varint(value: int) -> bytes:
+    """Unsigned LEB128 of a value below 2**64: 1 to 10 bytes."""
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def decode_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The value and the offset after it; ValueError unless it is the shortest form of a value below 2**64."""
+    value = shift = 0
+    for index in range(at, min(at + 10, len(data))):
+        byte = data[index]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            if value > MAX_ICOUNT or (byte == 0 and index > at):
+                break
+            return value, index + 1
+    raise ValueError(f"expected a varint below 2**64 at byte {at} of the chunk")
+
+
+def check_source_name(source: str) -> bytes:
+    """The name as UTF-8; ValueError unless it has 1 to 64 bytes."""
+    name = source.encode()
+    if not 0 < len(name) <= MAX_SOURCE_NAME:
+        raise ValueError(f"expected a source name of 1 to {MAX_SOURCE_NAME} bytes, got {len(name)}")
+    return name
+
+
+class ChunkEncoder:
+    """Builds the raw payload of one chunk; ``interned`` are the sources that earlier chunks defined."""
+
+    def __init__(self, interned: Mapping[str, int], max_raw: int) -> None:
+        self.raw = bytearray()
+        self.sources = dict(interned)
+        self.counts = dict.fromkeys(EventKind, 0)
+        self.first = self.last = 0
+        self._max_raw = max_raw
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
+
+    def add(self, event: Event) -> bool:
+        """Add the next event (its icount is at least the last one's); False if it does not fit."""
+        known = self.sources.get(event.source)
+        delta = event.icount - self.last if self.raw else 0
+        head = encode_varint(delta) + bytes((len(self.sources) if known is None else known,))
+        if known is None:
+            name = check_source_name(event.source)
+            head += bytes((len(name),)) + name
+        head += bytes((event.kind,)) + encode_varint(len(event.payload))
+        if len(self.raw) + len(head) + len(event.payload) > self._max_raw:
+            return False
+        if not self.raw:
+            self.first = event.icount
+        self.raw += head
+        self.raw += event.payload
+        self.sources.setdefault(event.source, len(self.sources))
+        self.counts[event.kind] += 1
+        self.last = event.icount
+        return True
+
+
+def _decode_source(raw: bytes, at: int, names: list[str]) -> tuple[int, int]:
+    """The source's index and the offset behind it; a definition is appended to ``names``."""
+    source = raw[at]
+    if source < len(names):
+        return source, at + 1
+    if source > len(names) or source >= MAX_SOURCES:
+        raise ValueError(f"expected a source index up to {min(len(names), MAX_SOURCES - 1)}, got {source}")
+    length = raw[at + 1]
+    name = raw[at + 2 : at + 2 + length]
+    if len(name) != length or not 0 < length <= MAX_SOURCE_NAME:
+        raise ValueError(f"expected a source name of 1 to {MAX_SOURCE_NAME} bytes, got {length}")
+    text = name.decode()
+    if text in names:
+        raise ValueError(f"source {text!r} is defined twice")
+    names.append(text)
+    return source, at + 2 + length
+
+
+def decode_chunk(
+    raw: bytes, count: int, span: tuple[int, int], names: list[str], lists: Mapping[EventKind, EventList]
+) -> None:
+    """Append the events of one chunk to ``lists`` and its new sources to ``names``; ValueError says what is wrong.
+
+    ``span``: the icount of the first event and the horizon."""
+    at = 0
+    icount, horizon = span
+    try:
+        for index in range(count):
+            delta, at = decode_varint(raw, at)
+            if index == 0 and delta:
+                raise ValueError(f"expected delta 0 at the first event, got {delta}")
+            icount += delta
+            if icount > horizon:
+                raise ValueError(f"expected icounts up to {horizon}, got {icount}")
+            source, at = _decode_source(raw, at, names)
+            kind = raw[at]
+            length, at = decode_varint(raw, at + 1)
+            if kind not in lists:
+                raise ValueError(f"event kind {kind} is unknown to this version of rrgdb")
+            if length > MAX_PAYLOAD or length > len(raw) - at:
+                raise ValueError(f"expected an event of at most {min(MAX_PAYLOAD, len(raw) - at)} bytes, got {length}")
+            if lists[EventKind.END]:
+                raise ValueError("expected no event behind the end of the guest")
+            lists[EventKind(kind)].append(icount, source, raw[at : at + length])
+            at += length
+    except IndexError:
+        raise ValueError(f"expected {count} events, the chunk ends inside one") from None
+    except UnicodeDecodeError:
+        raise ValueError("expected a source name in UTF-8") from None
+    if at != len(raw):
+        raise ValueError(f"expected {count} events in {len(raw)} bytes, they take {at}")
