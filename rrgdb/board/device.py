@@ -7,6 +7,9 @@ from typing import Protocol
 
 from rrgdb.recording.host import Host
 
+RESET_STATUS = 254
+"""status of a guest that ended itself by asking for a reset: machines are not restarted"""
+
 
 @dataclass(frozen=True, slots=True)
 class PowerOff:

@@ -1,0 +1,99 @@
+"""What a board is, as data: its memory map and the devices on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from rrgdb.board.devices import DeviceFactory
+
+MIB = 1 << 20
+GIB = 1 << 30
+PAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One device on the bus: ``size`` bytes at physical address ``base``, or ``size`` I/O ports from ``base``."""
+
+    factory: DeviceFactory
+    name: str
+    base: int
+    size: int
+    space: Literal["mmio", "port"] = "mmio"
+
+    @property
+    def end(self) -> int:
+        return self.base + self.size
+
+
+@dataclass(frozen=True)
+class BoardSpec:
+    """A board; sizes in bytes. Its CPU models are ``Arch.engine_models``; the first of ``arches`` is the default."""
+
+    name: str
+    arches: tuple[str, ...]
+    description: str
+    ram_base: int
+    default_ram: int
+    max_ram: int
+    placements: tuple[Placement, ...]
+    serial: str
+    """name of the device that is the console"""
+    holes: tuple[tuple[int, int], ...] = ()
+    """(start, end) addresses inside RAM that hold no RAM"""
+    psci: bool = False
+    """HVC and SMC are answered as PSCI calls"""
+    multiboot: bool = False
+    """images with a Multiboot header start as that specification says"""
+
+    def check_ram(self, size: int) -> None:
+        """Raises ``ValueError`` if the board cannot have ``size`` bytes of RAM."""
+        least = max((end - self.ram_base for _, end in self.holes), default=0) + MIB
+        if size % PAGE or not least <= size <= self.max_ram:
+            raise ValueError(
+                f"board {self.name}: RAM of {size:#x} bytes, expected a multiple of {PAGE:#x} "
+                f"from {least:#x} to {self.max_ram:#x}"
+            )
+
+    def ram_regions(self, size: int) -> tuple[tuple[int, int], ...]:
+        """(base, bytes) of each piece of RAM, ascending; ``size`` counts the holes, as QEMU's ``-m`` does."""
+        self.check_ram(size)
+        regions = []
+        start = self.ram_base
+        for hole, end in self.holes:
+            regions.append((start, hole - start))
+            start = end
+        regions.append((start, self.ram_base + size - start))
+        return tuple(regions)
+
+    def stack_top(self, size: int) -> int:
+        """Initial stack pointer for RAM of ``size`` bytes: the end of RAM, less 16 bytes so that it is mapped."""
+        return self.ram_base + size - 16
+
+    def device_at(self, address: int, length: int) -> Placement | None:
+        """The first memory-mapped device that [address, address + length) touches."""
+        for place in self.placements:
+            if place.space == "mmio" and address < place.end and place.base < address + length:
+                return place
+        return None
+
+
+def format_size(size: int) -> str:
+    """``128 MiB``, ``4 GiB``."""
+    return f"{size // GIB} GiB" if size % GIB == 0 else f"{size // MIB} MiB"
+
+
+def machine_rows(boards: Iterable[BoardSpec]) -> list[tuple[str, str, str, str, str]]:
+    """Rows of ``rrgdb machines``: name, arches, RAM (default and maximum), devices, description."""
+    return [
+        (
+            board.name,
+            " ".join(board.arches),
+            f"{format_size(board.default_ram)} (max {format_size(board.max_ram)})",
+            ", ".join(f"{p.name}@{p.base:#x}" for p in sorted(board.placements, key=lambda p: (p.space, p.base))),
+            board.description,
+        )
+        for board in boards
+    ]
