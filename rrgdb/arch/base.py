@@ -98,6 +98,8 @@ class CpuException:
     next_pc: int
     address: int = 0
     """the data or fetch address of a fault"""
+    detail: int | None = None
+    """the hardware's own word for it where the engine can tell (AArch64: ESR; x86: error code); None: unknown"""
 
 
 class Cpu(Protocol):
@@ -183,7 +185,9 @@ class Arch:
     reset: Callable[[Cpu, int, int], None]
     """(cpu, entry, stack_top): register state at the first instruction"""
     system_registers: dict[str, str] = field(default_factory=dict)
-    """further registers by name -> engine id: what exception entry needs"""
+    """further registers by name -> engine id: what exception entry needs. Besides a plain id there are
+    ``ARM64_REG_CP_REG(op0,op1,CRn,CRm,op2)`` (uc_arm64_cp_reg), ``X86_REG_MSR(number)`` (uc_x86_msr) and
+    ``X86_REG_GDTR.base``, ``.limit``, ``.selector``, ``.flags`` (uc_x86_mmr; a write keeps the other fields)"""
     digest_registers: tuple[str, ...] = ()
     """names whose values, together with all of ``features``, identify the architectural state"""
 

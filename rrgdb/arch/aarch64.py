@@ -1,0 +1,392 @@
+"""AArch64 (Armv8-A, 64-bit state; Cortex-A57 unless another model is chosen).
+
+Sources: "Arm Architecture Reference Manual for A-profile architecture" (DDI 0487), sections C5, C6, D1, D17, D23;
+GDB manual, "AArch64 Features".
+"""
+
+from __future__ import annotations
+
+from rrgdb.arch.base import (
+    Arch,
+    Cpu,
+    CpuException,
+    ExceptionKind,
+    Feature,
+    IllegalInstruction,
+    MemoryFault,
+    Register,
+    Trap,
+    TrapHost,
+)
+
+COUNTER_HZ = 62_500_000
+"""what CNTFRQ_EL0 says"""
+
+_CPSR_TYPE = '<flags id="cpsr_flags" size="4">{}</flags>'.format(
+    "".join(
+        f'<field name="{name}" start="{start}" end="{end}"/>'
+        for name, start, end in (
+            ("SP", 0, 0),
+            ("EL", 2, 3),
+            ("nRW", 4, 4),
+            ("F", 6, 6),
+            ("I", 7, 7),
+            ("A", 8, 8),
+            ("D", 9, 9),
+            ("BTYPE", 10, 11),
+            ("SSBS", 12, 12),
+            ("IL", 20, 20),
+            ("SS", 21, 21),
+            ("PAN", 22, 22),
+            ("UAO", 23, 23),
+            ("DIT", 24, 24),
+            ("TCO", 25, 25),
+            ("V", 28, 28),
+            ("C", 29, 29),
+            ("Z", 30, 30),
+            ("N", 31, 31),
+        )
+    )
+)
+# Union of a lane width -> its vectors: (id, lane type, lanes, field name).
+_VECTORS = {
+    "vnd": (("v2d", "ieee_double", 2, "f"), ("v2u", "uint64", 2, "u"), ("v2i", "int64", 2, "s")),
+    "vns": (("v4f", "ieee_single", 4, "f"), ("v4u", "uint32", 4, "u"), ("v4i", "int32", 4, "s")),
+    "vnh": (("v8f", "ieee_half", 8, "f"), ("v8u", "uint16", 8, "u"), ("v8i", "int16", 8, "s")),
+    "vnb": (("v16u", "uint8", 16, "u"), ("v16i", "int8", 16, "s")),
+    "vnq": (("v1u", "uint128", 1, "u"), ("v1i", "int128", 1, "s")),
+}
+
+
+def _vector_types() -> str:
+    vectors = "".join(
+        f'<vector id="{name}" type="{lane}" count="{count}"/>'
+        for group in _VECTORS.values()
+        for name, lane, count, _ in group
+    )
+    unions = "".join(
+        f'<union id="{union}">{"".join(f"""<field name="{f}" type="{name}"/>""" for name, _, _, f in group)}</union>'
+        for union, group in _VECTORS.items()
+    )
+    whole = "".join(f'<field name="{union[-1]}" type="{union}"/>' for union in _VECTORS)
+    return f'{vectors}{unions}<union id="aarch64v">{whole}</union>'
+
+
+_FEATURES = (
+    Feature(
+        "org.gnu.gdb.aarch64.core",
+        (
+            *(Register(f"x{n}", 64, f"ARM64_REG_X{n}") for n in range(31)),
+            Register("sp", 64, "ARM64_REG_SP", "data_ptr"),
+            Register("pc", 64, "ARM64_REG_PC", "code_ptr"),
+            Register("cpsr", 32, "ARM64_REG_PSTATE", "cpsr_flags"),
+        ),
+        _CPSR_TYPE,
+    ),
+    Feature(
+        "org.gnu.gdb.aarch64.fpu",
+        (
+            *(Register(f"v{n}", 128, f"ARM64_REG_V{n}", "aarch64v", "vector") for n in range(32)),
+            Register("fpsr", 32, "ARM64_REG_FPSR", group="float"),
+            Register("fpcr", 32, "ARM64_REG_FPCR", group="float"),
+        ),
+        _vector_types(),
+    ),
+)
+
+# Named by the engine itself, and by encoding: (op0, op1, CRn, CRm, op2).
+_NAMED = ("sp_el0", "sp_el1", "tpidr_el0", "tpidrro_el0", "tpidr_el1", "elr_el1", "esr_el1", "far_el1", "vbar_el1")
+_ENCODED = {
+    "spsr_el1": (3, 0, 4, 0, 0),
+    "sctlr_el1": (3, 0, 1, 0, 0),
+    "cpacr_el1": (3, 0, 1, 0, 2),
+    "ttbr0_el1": (3, 0, 2, 0, 0),
+    "ttbr1_el1": (3, 0, 2, 0, 1),
+    "tcr_el1": (3, 0, 2, 0, 2),
+    "par_el1": (3, 0, 7, 4, 0),
+    "mair_el1": (3, 0, 10, 2, 0),
+    "contextidr_el1": (3, 0, 13, 0, 1),
+    "cntkctl_el1": (3, 0, 14, 1, 0),
+    "cntp_ctl_el0": (3, 3, 14, 2, 1),
+    "cntp_cval_el0": (3, 3, 14, 2, 2),
+    "cntv_ctl_el0": (3, 3, 14, 3, 1),
+    "cntv_cval_el0": (3, 3, 14, 3, 2),
+    "pmuserenr_el0": (3, 3, 9, 14, 0),
+    "mdscr_el1": (2, 0, 0, 2, 2),
+    "id_aa64isar0_el1": (3, 0, 0, 6, 0),
+    "hcr_el2": (3, 4, 1, 1, 0),
+    "scr_el3": (3, 6, 1, 1, 0),
+}
+_SYSTEM = {name: f"ARM64_REG_{name.upper()}" for name in _NAMED} | {
+    name: "ARM64_REG_CP_REG({},{},{},{},{})".format(*encoding) for name, encoding in _ENCODED.items()
+}
+
+# Registers that depend on time or chance, by encoding: what MRS and MSR do with them.
+_TIMED = {
+    (3, 3, 14, 0, 1): "cntpct",
+    (3, 3, 14, 0, 2): "cntvct",
+    (3, 3, 14, 2, 0): "cntp_tval",
+    (3, 3, 14, 2, 1): "cntp_ctl",
+    (3, 3, 14, 2, 2): "cntp_cval",
+    (3, 3, 14, 3, 0): "cntv_tval",
+    (3, 3, 14, 3, 1): "cntv_ctl",
+    (3, 3, 14, 3, 2): "cntv_cval",
+    (3, 3, 9, 13, 0): "pmccntr",
+}
+_RANDOM = {(3, 3, 2, 4, 0), (3, 3, 2, 4, 1)}  # RNDR, RNDRRS
+_READ_ONLY = {"cntpct", "cntvct"}
+# Enable bit for EL0: in PMUSERENR_EL0 for the cycle counter, else in CNTKCTL_EL1.
+_EL0_ENABLE = {"cntpct": 1 << 0, "cntvct": 1 << 1, "cntv": 1 << 8, "cntp": 1 << 9, "pmccntr": 1 << 0 | 1 << 2}
+
+_HLT_SEMIHOST, _WFE, _WFI = 0xD45E0000, 0xD503205F, 0xD503207F
+_NZCV = 0xF0000000
+
+
+def _system_access(word: int) -> tuple[tuple[int, int, int, int, int], bool] | None:
+    """((op0, op1, CRn, CRm, op2), whether it reads) of an MRS or MSR (register) instruction."""
+    if word & 0xFFD00000 != 0xD5100000:
+        return None
+    encoding = (2 + (word >> 19 & 1), word >> 16 & 7, word >> 12 & 15, word >> 8 & 15, word >> 5 & 7)
+    return encoding, bool(word >> 21 & 1)
+
+
+def _controls_translation(encoding: tuple[int, int, int, int, int]) -> bool:
+    """SCTLR_ELx; TTBR0/1_ELx, TCR_ELx; MAIR_ELx; HCR_EL2 and SCR_EL3; CONTEXTIDR_EL1."""
+    op0, _, crn, crm, op2 = encoding
+    if op0 != 3:
+        return False
+    return (crn, crm, op2) in {(1, 0, 0), (1, 1, 0), (2, 0, 0), (2, 0, 1), (2, 0, 2), (10, 2, 0), (13, 0, 1)}
+
+
+def _classify(code: bytes) -> Trap | None:
+    """By bit patterns."""
+    if len(code) < 4:
+        return None
+    word = int.from_bytes(code[:4], "little")
+    if word == _HLT_SEMIHOST:
+        return Trap.SEMIHOST
+    if word in (_WFE, _WFI):
+        return Trap.HALT
+    if word & 0xFFE0001F in (0xD4000002, 0xD4000003):  # HVC, SMC
+        return Trap.HYPERCALL
+    if word & 0xFFF8F000 == 0xD5088000:  # TLBI
+        return Trap.MMU
+    access = _system_access(word)
+    if access is None:
+        return None
+    encoding, reads = access
+    if encoding in _TIMED:
+        return Trap.COUNTER
+    if encoding in _RANDOM:
+        return Trap.ENTROPY if reads else None
+    return Trap.MMU if not reads and _controls_translation(encoding) else None
+
+
+_TRAP_PREFILTER = (
+    (0xFFD0F000, 0xD510E000),  # MRS/MSR, CRn 14: generic timer
+    (0xFFD0F000, 0xD5109000),  # CRn 9: performance monitors
+    (0xFFD0F000, 0xD5102000),  # CRn 2: translation tables, RNDR
+    (0xFFF0F000, 0xD5101000),  # MSR, CRn 1: SCTLR and its like
+    (0xFFF0F000, 0xD510A000),  # MSR, CRn 10: MAIR
+    (0xFFF8FFE0, 0xD518D020),  # MSR CONTEXTIDR
+    (0xFFF8F000, 0xD5088000),  # TLBI
+    (0xFFFFFFDF, 0xD503205F),  # WFE, WFI
+    (0xFFE0001E, 0xD4000002),  # HVC, SMC
+    (0xFFFFFFFF, _HLT_SEMIHOST),
+)
+
+
+def _exception_level(cpu: Cpu) -> int:
+    return cpu.read("cpsr") >> 2 & 3
+
+
+def _read_timed(cpu: Cpu, name: str, count: int) -> int:
+    if name == "pmccntr":
+        return cpu.icount
+    timer, _, part = name.partition("_")
+    if not part:
+        return count
+    compare = cpu.read(f"{timer}_cval_el0")
+    if part == "cval":
+        return compare
+    if part == "tval":
+        # TimerValue is a signed 32-bit number, read zero-extended (section D12.2.4).
+        return (compare - count) & 0xFFFFFFFF
+    control = cpu.read(f"{timer}_ctl_el0") & 3
+    return control | (4 if control & 1 and count >= compare else 0)
+
+
+def _write_timed(cpu: Cpu, name: str, value: int, count: int) -> None:
+    timer, _, part = name.partition("_")
+    if part == "cval":
+        cpu.write(f"{timer}_cval_el0", value)
+    elif part == "tval":
+        offset = (value & 0xFFFFFFFF) - (value << 1 & 1 << 32)
+        cpu.write(f"{timer}_cval_el0", (count + offset) & 0xFFFFFFFFFFFFFFFF)
+    elif part == "ctl":
+        cpu.write(f"{timer}_ctl_el0", value & 3)
+
+
+def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
+    """Counters are functions of the icount; writes to PMCCNTR_EL0 are accepted and ignored. RNDR never fails."""
+    word = int.from_bytes(code[:4], "little")
+    access = _system_access(word)
+    if access is None:
+        raise IllegalInstruction
+    encoding, reads = access
+    target = f"x{word & 31}" if word & 31 != 31 else None
+    if trap is Trap.ENTROPY and encoding in _RANDOM and reads:
+        if not cpu.read("id_aa64isar0_el1") >> 60 & 15:
+            raise IllegalInstruction
+        value = int.from_bytes(host.entropy(8), "little")
+        cpu.write("cpsr", cpu.read("cpsr") & ~_NZCV)
+        if target:
+            cpu.write(target, value)
+    elif trap is Trap.COUNTER and encoding in _TIMED:
+        name = _TIMED[encoding]
+        if not reads and name in _READ_ONLY:
+            raise IllegalInstruction
+        if _exception_level(cpu) == 0:
+            enable = cpu.read("pmuserenr_el0" if name == "pmccntr" else "cntkctl_el1")
+            # EL0 writes of the cycle counter need EN, not merely CR.
+            wanted = 1 if name == "pmccntr" and not reads else _EL0_ENABLE[name.partition("_")[0]]
+            if not enable & wanted:
+                raise IllegalInstruction
+        count = host.virtual_ns() * COUNTER_HZ // 1_000_000_000
+        if not reads:
+            _write_timed(cpu, name, cpu.read(target) if target else 0, count)
+        elif target:
+            cpu.write(target, _read_timed(cpu, name, count))
+    else:
+        raise IllegalInstruction
+    cpu.write("pc", (cpu.read("pc") + 4) & 0xFFFFFFFFFFFFFFFF)
+
+
+_IL = 1 << 25
+_EXTERNAL_ABORT = 0x10
+
+
+def _instruction(cpu: Cpu, address: int) -> int:
+    try:
+        return int.from_bytes(cpu.read_memory(address, 4), "little")
+    except MemoryFault:
+        return 0
+
+
+def _syndrome(cpu: Cpu, exception: CpuException, from_el0: bool) -> int:
+    """ESR_EL1 (section D23, "ESR_EL1") for an exception whose syndrome the engine did not tell."""
+    kind = exception.kind
+    if kind is ExceptionKind.SYSCALL:
+        return 0x15 << 26 | _IL | _instruction(cpu, exception.pc) >> 5 & 0xFFFF
+    if kind is ExceptionKind.BREAKPOINT:
+        return 0x3C << 26 | _IL | _instruction(cpu, exception.pc) >> 5 & 0xFFFF
+    if kind is ExceptionKind.FETCH_FAULT:
+        return (0x20 if from_el0 else 0x21) << 26 | _IL | _EXTERNAL_ABORT
+    if kind in (ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT):
+        write = 1 << 6 if kind is ExceptionKind.WRITE_FAULT else 0
+        return (0x24 if from_el0 else 0x25) << 26 | _IL | write | _EXTERNAL_ABORT
+    word = _instruction(cpu, exception.pc)
+    access = _system_access(word) if kind is ExceptionKind.UNDEFINED and from_el0 else None
+    if access and access[0] in _TIMED:
+        # A trapped MRS or MSR: EC 0x18 names the register.
+        (op0, op1, crn, crm, op2), reads = access
+        fields = op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | (word & 31) << 5 | crm << 1 | reads
+        return 0x18 << 26 | _IL | fields
+    return _IL
+
+
+_FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT)
+
+
+def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
+    """Into EL1 (section D1.3, "AArch64.TakeException"). VBAR_EL1 of 0 counts as none; neither EL2 nor EL3 have handlers."""
+    vectors, pstate = cpu.read("vbar_el1"), cpu.read("cpsr")
+    level = pstate >> 2 & 3
+    if not vectors or level > 1:
+        return False
+    syndrome = exception.detail if exception.detail is not None else _syndrome(cpu, exception, level == 0)
+    if level == 0:
+        offset = 0x600 if pstate & 0x10 else 0x400
+        # The engine does not bank the stack pointer by itself.
+        cpu.write("sp_el0", cpu.read("sp"))
+        cpu.write("sp", cpu.read("sp_el1"))
+    elif pstate & 1:
+        offset = 0x200
+    else:
+        offset = 0
+        cpu.write("sp_el0", cpu.read("sp"))
+        cpu.write("sp", cpu.read("sp_el1"))
+    cpu.write("esr_el1", syndrome)
+    if exception.kind in _FAULTS:
+        cpu.write("far_el1", exception.address)
+    cpu.write("elr_el1", exception.next_pc if exception.kind is ExceptionKind.SYSCALL else exception.pc)
+    cpu.write("cpsr", 0x3C5)
+    # Last of the system registers, and by encoding: only such a write makes the engine see the new PSTATE.
+    cpu.write("spsr_el1", pstate)
+    cpu.write("pc", (vectors + offset) & 0xFFFFFFFFFFFFFFFF)
+    return True
+
+
+_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGSEGV, _SIGSYS = 4, 5, 6, 10, 11, 12
+_SIGNALS = {
+    ExceptionKind.SYSCALL: _SIGSYS,
+    ExceptionKind.UNDEFINED: _SIGILL,
+    ExceptionKind.BREAKPOINT: _SIGTRAP,
+    ExceptionKind.FETCH_FAULT: _SIGSEGV,
+    ExceptionKind.READ_FAULT: _SIGSEGV,
+    ExceptionKind.WRITE_FAULT: _SIGSEGV,
+}
+_ALIGNMENT_CLASSES = (0x22, 0x26)  # PC alignment, SP alignment
+
+
+def _exception_signal(exception: CpuException) -> int:
+    if exception.kind in _SIGNALS:
+        return _SIGNALS[exception.kind]
+    return _SIGBUS if (exception.detail or 0) >> 26 in _ALIGNMENT_CLASSES else _SIGABRT
+
+
+def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
+    """EL1h, interrupts masked, MMU off, FP and SIMD not trapped; EL2 and EL3 configured to stay out of the way."""
+    cpu.write("scr_el3", 0x531)  # RW, HCE, RES1, NS
+    cpu.write("cpsr", 0x3C5)
+    cpu.write("cpacr_el1", 3 << 20)  # FPEN
+    # Last, for the same reason as in _enter_exception.
+    cpu.write("hcr_el2", 1 << 31)  # RW
+    cpu.write("sp", stack_top)
+    cpu.write("pc", entry)
+
+
+AARCH64 = Arch(
+    name="aarch64",
+    gdb_architecture="aarch64",
+    bits=64,
+    features=_FEATURES,
+    pc="pc",
+    sp="sp",
+    expedite=("pc", "sp", "x29", "x30", "cpsr"),
+    elf_machine="EM_AARCH64",
+    engine_arch="UC_ARCH_ARM64",
+    engine_mode="UC_MODE_ARM",
+    engine_models={
+        "cortex-a57": "UC_CPU_ARM64_A57",
+        "cortex-a53": "UC_CPU_ARM64_A53",
+        "cortex-a72": "UC_CPU_ARM64_A72",
+        "max": "UC_CPU_ARM64_MAX",
+    },
+    capstone_arch="CS_ARCH_ARM64",
+    capstone_mode=("CS_MODE_ARM",),
+    instruction_alignment=4,
+    max_instruction_length=4,
+    breakpoint_kinds=(4,),
+    nonsteppable_watchpoint=True,
+    precise_smc=False,
+    repeat_string=False,
+    trap_prefilter=_TRAP_PREFILTER,
+    classify=_classify,
+    emulate=_emulate,
+    exception_signal=_exception_signal,
+    enter_exception=_enter_exception,
+    reset=_reset,
+    system_registers=_SYSTEM,
+    digest_registers=tuple(name for name in _SYSTEM if name != "id_aa64isar0_el1"),
+)
