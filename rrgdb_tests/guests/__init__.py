@@ -1,0 +1,156 @@
+"""Guest programs for the tests, built from the sources beside this file with Debian's cross compilers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parent
+LIBC = SOURCES / "libc"
+
+_COMMON = (
+    "-g -std=gnu11 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables "
+    "-fno-tree-loop-distribute-patterns -fno-strict-aliasing -ffp-contract=off -static"
+).split()
+_BARE_LINK = "-nostdlib -nostartfiles -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-z,max-page-size=4096".split()
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """How to build for one family. ``load`` is the address of the image; ``package`` Debian's name of the compiler."""
+
+    compiler: str
+    package: str
+    flags: tuple[str, ...]
+    start: str
+    load: int
+    picolibc: bool
+
+
+TOOLCHAINS: Mapping[str, Toolchain] = {
+    "riscv64": Toolchain(
+        "riscv64-unknown-elf-gcc",
+        "gcc-riscv64-unknown-elf",
+        ("-march=rv64imafdc", "-misa-spec=2.2", "-mabi=lp64d", "-mcmodel=medany", "-msmall-data-limit=0"),
+        "riscv.S",
+        0x80000000,
+        True,
+    ),
+    "riscv32": Toolchain(
+        "riscv64-unknown-elf-gcc",
+        "gcc-riscv64-unknown-elf",
+        ("-march=rv32imafc", "-misa-spec=2.2", "-mabi=ilp32f", "-mcmodel=medany", "-msmall-data-limit=0"),
+        "riscv.S",
+        0x80000000,
+        True,
+    ),
+    "aarch64": Toolchain(
+        "aarch64-linux-gnu-gcc",
+        "gcc-aarch64-linux-gnu",
+        ("-march=armv8-a", "-mstrict-align", "-mno-outline-atomics", "-fno-pie", "-no-pie"),
+        "aarch64.S",
+        0x40000000,
+        True,
+    ),
+    "i386": Toolchain(
+        "i686-linux-gnu-gcc",
+        "gcc-i686-linux-gnu",
+        ("-march=i686", "-fcf-protection=none", "-fno-pie", "-no-pie"),
+        "i386.S",
+        0x100000,
+        False,
+    ),
+    "x86_64": Toolchain(
+        "x86_64-linux-gnu-gcc",
+        "gcc-x86-64-linux-gnu (gcc on amd64)",
+        ("-mno-red-zone", "-mcmodel=small", "-fcf-protection=none", "-fno-pie", "-no-pie"),
+        "x86_64.S",
+        0x100000,
+        False,
+    ),
+}
+ARCHES = tuple(TOOLCHAINS)
+
+AWKWARD: Mapping[str, tuple[str, ...]] = {
+    "riscv64": ("riscv_atomic", "riscv_trap", "riscv_fp", "riscv_code"),
+    "riscv32": ("riscv_atomic", "riscv_trap", "riscv_fp", "riscv_code"),
+    "aarch64": ("aarch64_atomic", "aarch64_trap", "aarch64_fp", "aarch64_code"),
+    "i386": ("x86_string", "x86_lock", "x86_code", "x86_fp", "x86_trap"),
+    "x86_64": ("x86_string", "x86_lock", "x86_code", "x86_fp", "x86_trap"),
+}
+"""Programs of instructions that are hard to count or to repeat; each prints one checksum and powers off."""
+
+BUILT_WITH_LIBRARY = frozenset({"hunt"})
+"""Programs that use a C library: picolibc with semihosting where Debian has it, else the small one in libc/."""
+
+_EXTRA_FLAGS: Mapping[str, tuple[str, ...]] = {"x86_fp": ("-msse2",)}
+
+
+class GuestBuildError(Exception):
+    """The guest cannot be built; the text says which compiler failed and how."""
+
+
+def cache_directory() -> Path:
+    """Where built guests are kept: ``RRGDB_GUESTS`` or ``guests-build`` at the root of the checkout."""
+    return Path(os.environ.get("RRGDB_GUESTS") or SOURCES.parents[1] / "guests-build")
+
+
+def line_of(name: str, text: str) -> int:
+    """Number of the one line of guest ``name``'s source that contains ``text``."""
+    source = (SOURCES / f"{name}.c").read_text().splitlines()
+    lines = [number for number, line in enumerate(source, 1) if text in line]
+    if len(lines) != 1:
+        raise ValueError(f"{name}.c: {text!r} is on {len(lines)} lines, expected one")
+    return lines[0]
+
+
+def command(arch: str, name: str, defines: Mapping[str, int] | None = None, optimise: str = "-O1") -> list[str]:
+    """The compiler's command line without its ``-o``."""
+    chain = TOOLCHAINS[arch]
+    macros = [f"-D{key}={value}" for key, value in sorted((defines or {}).items())]
+    extra = _EXTRA_FLAGS.get(name, ())
+    base = [chain.compiler, *_COMMON, optimise, *chain.flags, *extra, *macros]
+    source = str(SOURCES / f"{name}.c")
+    if chain.picolibc and name in BUILT_WITH_LIBRARY:
+        # No -ffreestanding: picolibc's headers are those of a hosted C.
+        base = [flag for flag in base if flag != "-ffreestanding"]
+        regions = {"__flash": 0, "__flash_size": 0x100000, "__ram": 0x100000, "__ram_size": 0x100000}
+        symbols = [
+            f"-Wl,--defsym={key}={value if 'size' in key else chain.load + value:#x}" for key, value in regions.items()
+        ]
+        library = ["--specs=picolibc.specs", "--oslib=semihost", "--crt0=semihost"]
+        return [*base, *library, *symbols, "-Wl,--build-id=none", source]
+    link = [*_BARE_LINK, f"-Wl,-T,{LIBC / 'guest.ld'}", f"-Wl,--defsym=__load_address={chain.load:#x}"]
+    include = ["-nostdinc", "-isystem", str(LIBC / "include"), "-I", str(LIBC)]
+    gcc_headers = subprocess.run([chain.compiler, "-print-file-name=include"], capture_output=True, text=True)
+    include += ["-isystem", gcc_headers.stdout.strip()]
+    return [*base, *include, *link, str(LIBC / chain.start), str(LIBC / "libc.c"), source, "-lgcc"]
+
+
+def build(arch: str, name: str, defines: Mapping[str, int] | None = None, optimise: str = "-O1") -> Path:
+    """Build guest ``name`` for ``arch`` and return its ELF file; an unchanged one is taken from the cache.
+
+    ``defines`` are preprocessor macros. Raises ``GuestBuildError``.
+    """
+    chain = TOOLCHAINS[arch]
+    if shutil.which(chain.compiler) is None:
+        raise GuestBuildError(f"{chain.compiler} is not installed (Debian package {chain.package}); run scripts/test")
+    line = command(arch, name, defines, optimise)
+    digest = hashlib.sha256("\0".join(line).encode())
+    for path in sorted([SOURCES / f"{name}.c", *(p for p in LIBC.rglob("*") if p.is_file())]):
+        digest.update(path.read_bytes())
+    target = cache_directory() / f"{arch}-{name}-{digest.hexdigest()[:16]}" / f"{name}.elf"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_suffix(f".{os.getpid()}.tmp")
+    run = subprocess.run([*line, "-o", str(scratch)], capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise GuestBuildError(f"building {name} for {arch} failed: {' '.join(line)}\n{run.stderr}")
+    scratch.replace(target)
+    return target
