@@ -18,7 +18,7 @@ Chunks follow without gaps, each a header of 52 bytes and ``stored length`` byte
     16  8  horizon: the log is complete up to and including this position
     24  4  number of events; 0 is legal, such a chunk only moves the horizon
     28  4  raw length of the payload, at most 16 MiB
-    32  4  stored length: at most the raw length, and at least 1/32 of it
+    32  4  stored length: at most the raw length; with the header at least 1/32 of it
     36  4  codec: 0 raw (both lengths are equal), 1 one zstd frame that states its content size
     40  4  CRC-32 of bytes 0-39, started with the file header's CRC
     44  8  XXH3-64 of bytes 0-43 and the stored payload, seeded with the previous chunk's XXH3-64; for the first
@@ -102,6 +102,10 @@ def _checksum(header: bytes, stored: bytes, previous: int) -> int:
     hasher = xxhash.xxh3_64(header[:_SUM_AT], seed=previous)
     hasher.update(stored)
     return hasher.intdigest()
+
+
+def _max_raw(stored_length: int) -> int:
+    return (_CHUNK_HEADER.size + stored_length) * MAX_RATIO
 
 
 class EventLog:
@@ -270,7 +274,7 @@ class EventLog:
         stored, codec = raw, _RAW
         if raw:
             packed = zstandard.ZstdCompressor(level=3).compress(raw)
-            if len(packed) < len(raw) <= len(packed) * MAX_RATIO:
+            if len(packed) < len(raw) <= _max_raw(len(packed)):
                 stored, codec = packed, _ZSTD
         fields = (encoder.first if raw else horizon, horizon, encoder.count, len(raw), len(stored), codec)
         header = _CHUNK_HEADER.pack(_CHUNK_MAGIC, self._sequence, *fields, 0, 0)[:_CRC_AT]
@@ -364,7 +368,7 @@ class EventLog:
     def _lengths_fit(chunk: _Chunk) -> bool:
         if chunk.codec == _RAW:
             return chunk.raw_length == chunk.stored_length
-        return chunk.codec == _ZSTD and chunk.stored_length < chunk.raw_length <= chunk.stored_length * MAX_RATIO
+        return chunk.codec == _ZSTD and chunk.stored_length < chunk.raw_length <= _max_raw(chunk.stored_length)
 
     @staticmethod
     def _unpack(chunk: _Chunk, stored: bytes) -> bytes:
