@@ -299,7 +299,7 @@ _FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WR
 
 
 def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
-    """Into EL1 (section D1.3, "AArch64.TakeException"). VBAR_EL1 of 0 counts as none; neither EL2 nor EL3 have handlers."""
+    """Into EL1 (section D1.3, "AArch64.TakeException"). VBAR_EL1 of 0 counts as none; EL2 and EL3 have none."""
     vectors, pstate = cpu.read("vbar_el1"), cpu.read("cpsr")
     level = pstate >> 2 & 3
     if not vectors or level > 1:

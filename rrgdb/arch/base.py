@@ -126,7 +126,13 @@ class MemoryFault(Exception):
 
 
 class IllegalInstruction(Exception):
-    """``Arch.emulate`` refused: the instruction must raise the family's undefined-instruction exception."""
+    """``Arch.emulate`` refused: the instruction raises the exception UNDEFINED, or, where ``number`` is given,
+    NATIVE with that number and ``detail`` (x86: #GP)."""
+
+    def __init__(self, number: int | None = None, detail: int | None = None) -> None:
+        super().__init__("illegal instruction" if number is None else f"exception {number}")
+        self.number = number
+        self.detail = detail
 
 
 class TrapHost(Protocol):

@@ -1,0 +1,291 @@
+"""x86: which instructions the engine stops before, what the timed ones do, and how interrupts are delivered.
+
+Sources: "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 2 (chapters 2, 4) and volume 3A
+(chapter 6, "Interrupt and Exception Handling").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rrgdb.arch.base import (
+    Cpu,
+    CpuException,
+    ExceptionKind,
+    IllegalInstruction,
+    MemoryFault,
+    Trap,
+    TrapHost,
+    words,
+)
+
+NAMES32 = words("eax ecx edx ebx esp ebp esi edi")
+"""in encoding order"""
+NAMES64 = (*words("rax rcx rdx rbx rsp rbp rsi rdi"), *(f"r{n}" for n in range(8, 16)))
+
+_LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+_CR4_TSD, _CR4_PCE = 1 << 2, 1 << 8
+_GENERAL_PROTECTION = 13
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    trap: Trap
+    what: str
+    length: int
+    register: int = 0
+    """destination of RDRAND and RDSEED"""
+    bits: int = 32
+
+
+def _prefixes(code: bytes, long_mode: bool) -> tuple[set[int], int, int]:
+    """(legacy prefixes, REX or 0, index of the opcode)."""
+    legacy: set[int] = set()
+    at = 0
+    while at < len(code) and code[at] in _LEGACY_PREFIXES:
+        legacy.add(code[at])
+        at += 1
+    rex = 0
+    if long_mode and at < len(code) and code[at] & 0xF0 == 0x40:
+        rex = code[at]
+        at += 1
+    return legacy, rex, at
+
+
+def _operand_bits(legacy: set[int], rex: int) -> int:
+    if rex & 8:
+        return 64
+    return 16 if 0x66 in legacy else 32
+
+
+def _decode_group7(modrm: int, at: int) -> _Decoded | None:
+    """Opcode 0F 01."""
+    if modrm == 0xF9:
+        return _Decoded(Trap.COUNTER, "rdtscp", at + 3)
+    if modrm == 0xC9:
+        return _Decoded(Trap.HALT, "mwait", at + 3)
+    operation = modrm >> 3 & 7
+    if operation == 6:
+        return _Decoded(Trap.MMU, "lmsw", at + 3)
+    if operation == 7 and modrm >> 6 != 3:
+        return _Decoded(Trap.MMU, "invlpg", at + 3)
+    return None
+
+
+def _decode(code: bytes, long_mode: bool) -> _Decoded | None:
+    """What of interest the instruction is. ``length`` is exact for COUNTER and ENTROPY only."""
+    legacy, rex, at = _prefixes(code, long_mode)
+    opcode = code[at : at + 2]
+    if 0xF0 in legacy:  # LOCK: undefined, or not one of ours
+        return None
+    if opcode[:1] == b"\xf4":
+        return _Decoded(Trap.HALT, "hlt", at + 1)
+    if opcode == b"\x0f\x31":
+        return _Decoded(Trap.COUNTER, "rdtsc", at + 2)
+    if opcode == b"\x0f\x33":
+        return _Decoded(Trap.COUNTER, "rdpmc", at + 2)
+    if opcode == b"\x0f\x30":  # may change EFER
+        return _Decoded(Trap.MMU, "wrmsr", at + 2)
+    if len(code) < at + 3:
+        return None
+    modrm = code[at + 2]
+    register = modrm >> 3 & 7 | (rex & 4) << 1
+    if opcode == b"\x0f\x22":
+        return _Decoded(Trap.MMU, "mov cr", at + 3) if register in (0, 3, 4) else None
+    if opcode == b"\x0f\x01":
+        return _decode_group7(modrm, at)
+    # F3 makes RDPID and SENDUIPI of the same opcode.
+    if opcode == b"\x0f\xc7" and modrm >= 0xF0 and not legacy & {0xF2, 0xF3}:
+        return _Decoded(Trap.ENTROPY, "random", at + 3, modrm & 7 | (rex & 1) << 3, _operand_bits(legacy, rex))
+    return None
+
+
+def classify32(code: bytes) -> Trap | None:
+    """By opcode bytes behind the prefixes; 0x40-0x4F are INC and DEC."""
+    decoded = _decode(code, False)
+    return decoded.trap if decoded else None
+
+
+def classify64(code: bytes) -> Trap | None:
+    """By opcode bytes behind the prefixes and REX."""
+    decoded = _decode(code, True)
+    return decoded.trap if decoded else None
+
+
+_ARITHMETIC_FLAGS = 0x8D5  # OF SF ZF AF PF CF
+_CF = 1
+
+
+def _check_counter(cpu: Cpu, what: str) -> None:
+    if cpu.read("cs") & 3:
+        cr4 = cpu.read("cr4")
+        if (cr4 & _CR4_TSD) if what != "rdpmc" else not (cr4 & _CR4_PCE):
+            raise IllegalInstruction(_GENERAL_PROTECTION, 0)
+
+
+def _emulate(long_mode: bool, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
+    decoded = _decode(code, long_mode)
+    if decoded is None or decoded.trap is not trap or trap not in (Trap.COUNTER, Trap.ENTROPY):
+        raise IllegalInstruction
+    names = NAMES64 if long_mode else NAMES32
+    if trap is Trap.COUNTER:
+        _check_counter(cpu, decoded.what)
+        value = cpu.icount if decoded.what == "rdpmc" else host.virtual_ns()
+        cpu.write(names[0], value & 0xFFFFFFFF)
+        cpu.write(names[2], value >> 32 & 0xFFFFFFFF)
+        if decoded.what == "rdtscp":
+            cpu.write(names[1], cpu.read("tsc_aux") & 0xFFFFFFFF)
+    else:
+        name, bits = names[decoded.register], decoded.bits
+        value = int.from_bytes(host.entropy(bits // 8), "little")
+        if bits == 16:
+            value |= cpu.read(name) & ~0xFFFF
+        cpu.write(name, value)
+        cpu.write("eflags", cpu.read("eflags") & ~_ARITHMETIC_FLAGS | _CF)
+    pc, mask = ("rip", (1 << 64) - 1) if long_mode else ("eip", (1 << 32) - 1)
+    cpu.write(pc, (cpu.read(pc) + decoded.length) & mask)
+
+
+def emulate32(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
+    """The TSC counts virtual nanoseconds, RDPMC the icount; RDRAND and RDSEED never fail."""
+    _emulate(False, cpu, trap, code, host)
+
+
+def emulate64(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
+    """The TSC counts virtual nanoseconds, RDPMC the icount; RDRAND and RDSEED never fail."""
+    _emulate(True, cpu, trap, code, host)
+
+
+_PAGE_FAULT = 14
+_KIND_VECTORS = {
+    ExceptionKind.UNDEFINED: 6,
+    ExceptionKind.BREAKPOINT: 3,
+    ExceptionKind.FETCH_FAULT: _PAGE_FAULT,
+    ExceptionKind.READ_FAULT: _PAGE_FAULT,
+    ExceptionKind.WRITE_FAULT: _PAGE_FAULT,
+}
+_WITH_ERROR_CODE = frozenset((8, 10, 11, 12, 13, 14, 17))
+_SOFTWARE = (ExceptionKind.SYSCALL, ExceptionKind.BREAKPOINT)
+_INTERRUPT_GATE, _TRAP_GATE = 0xE, 0xF
+_IF, _TF_NT_RF_VM = 1 << 9, 1 << 8 | 1 << 14 | 1 << 16 | 1 << 17
+_EFER_LMA = 1 << 10
+_CR0_PE = 1
+_PRESENT = 0x80
+
+
+def _vector(exception: CpuException) -> int:
+    return _KIND_VECTORS.get(exception.kind, exception.number)
+
+
+def _error_code(cpu: Cpu, exception: CpuException) -> int:
+    if exception.detail is not None:
+        return exception.detail & 0xFFFF
+    if _vector(exception) != _PAGE_FAULT:
+        return 0
+    # Not present; W/R and U/S. The I/D bit exists only with no-execute pages, and those come with ``detail``.
+    write = 2 if exception.kind is ExceptionKind.WRITE_FAULT else 0
+    return write | (4 if cpu.read("cs") & 3 == 3 else 0)
+
+
+def _same_privilege(cpu: Cpu, selector: int) -> bool:
+    """Whether a gate to this code segment stays in the current ring. Raises ``MemoryFault``."""
+    current = cpu.read("cs")
+    if selector & ~3 == current & ~3:
+        return True  # also the boot state, whose segments have no descriptors
+    if not selector & ~7 or selector & 4 or selector | 7 > cpu.read("gdtr_limit"):
+        return False
+    access = cpu.read_memory(cpu.read("gdtr_base") + (selector & ~7), 8)[5]
+    code_segment = access & 0x98 == 0x98
+    conforming = bool(access & 4)
+    return code_segment and (conforming or access >> 5 & 3 == current & 3)
+
+
+def _read_gate(cpu: Cpu, vector: int, long_mode: bool) -> bytes | None:
+    size = 16 if long_mode else 8
+    if vector * size + size - 1 > cpu.read("idtr_limit"):
+        return None
+    gate = cpu.read_memory(cpu.read("idtr_base") + vector * size, size)
+    if not gate[5] & _PRESENT or gate[5] & 0x1F not in (_INTERRUPT_GATE, _TRAP_GATE):
+        return None
+    return gate
+
+
+def _stack(cpu: Cpu, gate: bytes, long_mode: bool) -> int:
+    if not long_mode:
+        return cpu.read("esp")
+    ist = gate[4] & 7
+    if not ist:
+        return cpu.read("rsp") & ~15
+    pointer = cpu.read_memory(cpu.read("tr_base") + 0x1C + 8 * ist, 8)
+    return int.from_bytes(pointer, "little") & ~15
+
+
+def _deliver(cpu: Cpu, exception: CpuException, arch_bits: int, long_mode: bool) -> bool:
+    vector = _vector(exception)
+    sp, pc, flags = ("rsp", "rip", "eflags") if arch_bits == 64 else ("esp", "eip", "eflags")
+    word = 8 if long_mode else 4
+    mask = (1 << 8 * word) - 1
+    gate = _read_gate(cpu, vector, long_mode)
+    if gate is None:
+        return False
+    software = exception.kind in _SOFTWARE
+    if software and gate[5] >> 5 & 3 < cpu.read("cs") & 3:
+        return False
+    selector = int.from_bytes(gate[2:4], "little")
+    if not _same_privilege(cpu, selector):
+        return False
+    target = int.from_bytes(gate[:2] + gate[6:8] + (gate[8:12] if long_mode else b""), "little")
+    status, cs = cpu.read(flags), cpu.read("cs")
+    back = exception.next_pc if software or vector == 4 else exception.pc
+    frame = [cpu.read("ss"), cpu.read("rsp")] if long_mode else []
+    frame += [status, cs, back]
+    if vector in _WITH_ERROR_CODE and not software:
+        frame.append(_error_code(cpu, exception))
+    top = _stack(cpu, gate, long_mode) if arch_bits == 64 or not long_mode else cpu.read(sp)
+    top = (top - word * len(frame)) & mask
+    image = b"".join((value & mask).to_bytes(word, "little") for value in reversed(frame))
+    cpu.write_memory(top, image)
+    cpu.write(sp, top)
+    cleared = _TF_NT_RF_VM | (_IF if gate[5] & 0xF == _INTERRUPT_GATE else 0)
+    cpu.write(flags, status & ~cleared)
+    if vector == _PAGE_FAULT and not software:
+        cpu.write("cr2", exception.address)
+    entered = selector & ~3 | cs & 3
+    if entered != cs:
+        cpu.write("cs", entered)
+    cpu.write(pc, target)
+    return True
+
+
+def enter_exception32(cpu: Cpu, exception: CpuException) -> bool:
+    """Through a 32-bit interrupt or trap gate at the same privilege, stack segment flat. Real mode, task gates,
+    16-bit gates and changes of privilege are not delivered."""
+    if not cpu.read("cr0") & _CR0_PE:
+        return False
+    try:
+        return _deliver(cpu, exception, 32, False)
+    except MemoryFault:
+        return False
+
+
+def enter_exception64(cpu: Cpu, exception: CpuException) -> bool:
+    """Through a 64-bit interrupt or trap gate at the same privilege, interrupt stack table included; only in long
+    mode. A SYSCALL instruction is not delivered."""
+    if not cpu.read("efer") & _EFER_LMA:
+        return False
+    try:
+        if exception.kind is ExceptionKind.SYSCALL and cpu.read_memory(exception.pc, 2) == b"\x0f\x05":
+            return False
+        return _deliver(cpu, exception, 64, True)
+    except MemoryFault:
+        return False
+
+
+_SIGILL, _SIGTRAP, _SIGFPE, _SIGBUS, _SIGSEGV, _SIGSYS = 4, 5, 8, 10, 11, 12
+_SIGNALS = {0: _SIGFPE, 1: _SIGTRAP, 3: _SIGTRAP, 6: _SIGILL, 7: _SIGFPE, 16: _SIGFPE, 17: _SIGBUS, 19: _SIGFPE}
+
+
+def exception_signal(exception: CpuException) -> int:
+    if exception.kind is ExceptionKind.SYSCALL:
+        return _SIGSYS
+    return _SIGNALS.get(_vector(exception), _SIGSEGV)
