@@ -33,8 +33,8 @@ class Buffer:
     capacity: int
 
 
-class StatefulDevice:
-    """Reset, save and load by the tables ``FIELDS`` and ``BUFFERS``; registers are up to the subclass.
+class Stateful:
+    """Reset, save and load by the tables ``FIELDS`` and ``BUFFERS``.
 
     State format, little-endian: every field in the order of the table at its width, then every buffer as a 32-bit
     length and its bytes.
@@ -43,9 +43,8 @@ class StatefulDevice:
     FIELDS: ClassVar[tuple[Field, ...]] = ()
     BUFFERS: ClassVar[tuple[Buffer, ...]] = ()
 
-    def __init__(self, name: str, machine: Machine) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.machine = machine
         self._struct = struct.Struct("<" + "".join(_CODES[f.bits] for f in self.FIELDS))
         self.reset()
 
@@ -96,6 +95,14 @@ class StatefulDevice:
 
     def check(self, values: dict[str, int], buffers: dict[str, bytes]) -> None:
         """Raise ``ValueError`` if these fields cannot stand together."""
+
+
+class StatefulDevice(Stateful):
+    """A device on a machine; its registers are up to the subclass."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        self.machine = machine
+        super().__init__(name)
 
 
 def part(register: int, offset: int, size: int) -> int:
