@@ -1,0 +1,211 @@
+"""A recording: the directory that holds everything needed to replay, and nothing of the machine that it was made on.
+
+::
+
+    manifest.json              what the guest is made of (``rrgdb.recording.manifest``); written last
+    images/<sha256>-<name>     the guest's images, by content: 16 hex digits and the name made harmless
+    events.log                 the event log (``rrgdb.recording.log``)
+    snapshots.qcow2            the snapshot store (``rrgdb.snapshots``)
+    lock                       locked (flock) while the recording is open; holds the writer's process id
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from rrgdb.recording import manifest as manifests
+from rrgdb.recording.files import LockedError, lock, read_regular, unlock, write_atomically
+from rrgdb.recording.log import EventLog
+from rrgdb.recording.manifest import Guest, Image, Manifest, Option
+
+MANIFEST = "manifest.json"
+IMAGES = "images"
+EVENTS = "events.log"
+SNAPSHOTS = "snapshots.qcow2"
+LOCK = "lock"
+
+
+class RecordingError(Exception):
+    """The recording cannot be created or opened: one line with the path and what was expected."""
+
+
+class NewImage(NamedTuple):
+    """An image to be copied into a new recording; see ``manifest.Image``."""
+
+    name: str
+    role: str
+    data: bytes
+    load_address: int | None = None
+
+
+def image_file(image: Image) -> str:
+    """Name of an image's file in ``images/``: whatever the manifest says, it stays in there."""
+    return f"{image.sha256[:16]}-{re.sub(r'[^A-Za-z0-9._+-]', '_', image.name)[-64:]}"
+
+
+def _rrgdb_version() -> str:
+    try:
+        return version("rrgdb")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not path.is_dir() or any(path.iterdir()):
+            raise RecordingError(f"{path}: expected a new or an empty directory") from None
+        path.chmod(0o700)
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot create the recording: {error.strerror}") from error
+
+
+def _read_image(path: Path, image: Image) -> bytes:
+    """The image's bytes, as the manifest describes them."""
+    try:
+        data = read_regular(path, image.size)
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot read image {image.name!r}: {error.strerror}") from error
+    if len(data) != image.size or hashlib.sha256(data).hexdigest() != image.sha256:
+        raise RecordingError(f"{path}: image {image.name!r} was changed since the recording was made")
+    return data
+
+
+def default_path(image_name: str, directory: Path) -> Path:
+    """``<stem>.rrgdb`` in ``directory``; if it exists, the first free one of ``<stem>-1.rrgdb``, ``<stem>-2.rrgdb`` …"""
+    stem = Path(image_name).stem or "recording"
+    path = directory / f"{stem}.rrgdb"
+    number = 0
+    while os.path.lexists(path):
+        number += 1
+        path = directory / f"{stem}-{number}.rrgdb"
+    return path
+
+
+class Recording:
+    """An open recording; a context manager that closes it. ``log`` is its event log."""
+
+    def __init__(self, path: Path, manifest: Manifest, log: EventLog, held: int | None, writable: bool) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.log = log
+        self.writable = writable
+        self._lock = held
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        board: str,
+        cpu: str,
+        ram_bytes: int,
+        images: Sequence[NewImage],
+        engine: str,
+        options: Mapping[str, Option] | None = None,
+    ) -> Self:
+        """A new recording with an empty log, open for writing, of mode 0700.
+
+        RecordingError if ``path`` exists and is no empty directory, or if it cannot be written; ManifestError if the
+        description does not fit; LogError if the log cannot be written."""
+        path = Path(path)
+        entries = tuple(
+            Image(image.name, image.role, image.load_address, len(image.data), hashlib.sha256(image.data).hexdigest())
+            for image in images
+        )
+        guest = Guest("board", board, cpu, ram_bytes, entries, dict(options or {}))
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = Manifest(secrets.token_bytes(16), created, _rrgdb_version(), engine, guest)
+        manifests.parse(manifest.to_json().encode(), path / MANIFEST)
+        _make_directory(path)
+        held: int | None = None
+        log: EventLog | None = None
+        try:
+            held = lock(path / LOCK, exclusive=True)
+            (path / IMAGES).mkdir(mode=0o700)
+            for entry, image in zip(entries, images, strict=True):
+                write_atomically(path / IMAGES / image_file(entry), image.data)
+            log = EventLog.create(path / EVENTS, manifest.recording_id)
+            log.sync()
+            manifests.write(path / MANIFEST, manifest)
+        except BaseException as error:
+            shutil.rmtree(path, ignore_errors=True)
+            if log is not None:
+                log.close()
+            unlock(held)
+            if isinstance(error, OSError):
+                raise RecordingError(f"{path}: cannot create the recording: {error.strerror}") from error
+            raise
+        return cls(path, manifest, log, held, True)
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool = False) -> Self:
+        """Open a recording and verify its images and its log.
+
+        RecordingError if it is none, is in use (a writer is alone, readers share), or an image was changed;
+        ManifestError and LogError as their modules say."""
+        path = Path(path)
+        if not (path / MANIFEST).exists():
+            what = "it was never completed" if (path / LOCK).exists() else f"{MANIFEST} is missing"
+            raise RecordingError(f"{path}: expected a recording: {what}")
+        try:
+            held = lock(path / LOCK, exclusive=writable)
+        except LockedError as error:
+            raise RecordingError(f"{path}: the recording is in use: {error}") from None
+        except OSError as error:
+            raise RecordingError(f"{path}: cannot open the recording: {error.strerror}") from error
+        try:
+            manifest = manifests.read(path / MANIFEST)
+            for image in manifest.guest.images:
+                _read_image(path / IMAGES / image_file(image), image)
+            log = EventLog.open(path / EVENTS, manifest.recording_id, writable=writable)
+        except BaseException:
+            unlock(held)
+            raise
+        return cls(path, manifest, log, held, writable)
+
+    @property
+    def snapshots(self) -> Path:
+        """Path of the snapshot store, which ``rrgdb.snapshots`` creates."""
+        return self.path / SNAPSHOTS
+
+    def image_path(self, name: str) -> Path:
+        """The file of the image called ``name``; KeyError if there is none."""
+        return self.path / IMAGES / image_file(self._image(name))
+
+    def image(self, name: str) -> bytes:
+        """Contents of the image called ``name``, verified again; KeyError if there is none, RecordingError."""
+        return _read_image(self.image_path(name), self._image(name))
+
+    def _image(self, name: str) -> Image:
+        for image in self.manifest.guest.images:
+            if image.name == name:
+                return image
+        raise KeyError(name)
+
+    def close(self) -> None:
+        """Close the log (synced) and let go of the lock; idempotent."""
+        try:
+            self.log.close()
+        finally:
+            unlock(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,232 @@
+"""The manifest: ``manifest.json`` in a recording, what the guest is made of. Strictly typed, no path of any machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rrgdb.recording.files import read_regular, write_atomically
+
+FORMAT = "rrgdb-recording"
+VERSION = 1
+MAX_SIZE = 1 << 20
+"""bytes of the file"""
+MAX_TEXT = 255
+MAX_IMAGES = 64
+MAX_IMAGE = 1 << 30
+MAX_OPTIONS = 64
+MAX_RAM = 1 << 40
+KINDS = ("board",)
+
+Option = str | int | bool
+
+
+class ManifestError(Exception):
+    """The manifest cannot be read or written: one line with file, key and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One file loaded into the guest. ``role`` is the board's word for it (kernel, bios …); ``load_address`` is None
+    where the file itself says (ELF); ``size`` in bytes; ``sha256`` in lower-case hex."""
+
+    name: str
+    role: str
+    load_address: int | None
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What is debugged. ``kind`` is ``board``; ``ram_bytes`` in bytes; ``options`` are the board's, flat."""
+
+    kind: str
+    board: str
+    cpu: str
+    ram_bytes: int
+    images: tuple[Image, ...]
+    options: Mapping[str, Option]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``created``: ISO 8601 with offset. ``engine`` and ``rrgdb``: what recorded it, as a replay by anything else may
+    differ."""
+
+    recording_id: bytes
+    created: str
+    rrgdb: str
+    engine: str
+    guest: Guest
+
+    def to_json(self) -> str:
+        """The file's text; the same manifest gives the same text."""
+        head = {"format": FORMAT, "version": VERSION, "created": self.created}
+        built = {"recording_id": self.recording_id.hex(), "rrgdb": self.rrgdb, "engine": self.engine}
+        return json.dumps(head | built | {"guest": asdict(self.guest)}, indent=2) + "\n"
+
+
+class _Fields:
+    """One JSON object being taken apart; ``where`` is its key, for messages."""
+
+    def __init__(self, path: Path, where: str, value: object) -> None:
+        self._path = path
+        self._where = where
+        if not isinstance(value, dict):
+            self.refuse("", "an object", value)
+        self._left: dict[str, Any] = dict(value)
+
+    def key(self, key: str) -> str:
+        return ".".join(filter(None, (self._where, key)))
+
+    def refuse(self, key: str, expected: str, got: object) -> NoReturn:
+        shown = ascii(got)
+        shown = shown if len(shown) <= 40 else shown[:37] + "..."
+        raise ManifestError(f"{self._path}: {self.key(key) or 'top level'}: expected {expected}, got {shown}")
+
+    def take(self, key: str) -> Any:
+        if key not in self._left:
+            raise ManifestError(f"{self._path}: {self.key(key)}: expected this key, it is missing")
+        return self._left.pop(key)
+
+    def text(self, key: str, pattern: str = r".{1,255}", expected: str = "1 to 255 printable characters") -> str:
+        value = self.take(key)
+        if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(pattern, value):
+            self.refuse(key, expected, value)
+        return value
+
+    def integer(self, key: str, limit: int) -> int:
+        value = self.take(key)
+        if type(value) is not int or not 0 <= value < limit:
+            self.refuse(key, f"an integer from 0 to {limit - 1}", value)
+        return value
+
+    def items(self, key: str, limit: int) -> list[object]:
+        value = self.take(key)
+        if not isinstance(value, list) or len(value) > limit:
+            self.refuse(key, f"a list of at most {limit}", value)
+        return value
+
+    def rest(self) -> dict[str, Any]:
+        """What was not taken."""
+        return self._left
+
+    def finish(self) -> None:
+        for key, value in self._left.items():
+            self.refuse(ascii(key)[1:-1][:40], "no such key", value)
+
+
+def _image(path: Path, where: str, value: object) -> Image:
+    fields = _Fields(path, where, value)
+    address = None
+    name, role = fields.text("name"), fields.text("role")
+    raw_address = fields.take("load_address")
+    if raw_address is not None:
+        if type(raw_address) is not int or not 0 <= raw_address < 1 << 64:
+            fields.refuse("load_address", "null or an address below 2**64", raw_address)
+        address = raw_address
+    size = fields.integer("size", MAX_IMAGE + 1)
+    sha256 = fields.text("sha256", r"[0-9a-f]{64}", "64 lower-case hex digits")
+    fields.finish()
+    return Image(name, role, address, size, sha256)
+
+
+def _options(path: Path, where: str, value: object) -> dict[str, Option]:
+    fields = _Fields(path, where, value)
+    given = fields.rest()
+    if len(given) > MAX_OPTIONS:
+        fields.refuse("", f"at most {MAX_OPTIONS} options", len(given))
+    options: dict[str, Option] = {}
+    for key, option in given.items():
+        if not key.isprintable() or not 0 < len(key) <= MAX_TEXT:
+            fields.refuse("", "option names of 1 to 255 printable characters", key)
+        if not isinstance(option, str | int) or (isinstance(option, str) and not option.isprintable()):
+            fields.refuse(key, "a printable string, an integer or a boolean", option)
+        if type(option) is int and not -(1 << 63) <= option < 1 << 64:
+            fields.refuse(key, "an integer of 64 bits", option)
+        options[key] = option
+    return options
+
+
+def _guest(path: Path, value: object) -> Guest:
+    fields = _Fields(path, "guest", value)
+    kind = fields.text("kind")
+    if kind not in KINDS:
+        fields.refuse("kind", " or ".join(KINDS), kind)
+    board, cpu = fields.text("board"), fields.text("cpu")
+    ram_bytes = fields.integer("ram_bytes", MAX_RAM + 1)
+    entries = fields.items("images", MAX_IMAGES)
+    images = tuple(_image(path, f"guest.images[{index}]", entry) for index, entry in enumerate(entries))
+    names = [image.name for image in images]
+    if len(set(names)) != len(names):
+        fields.refuse("images", "a different name for each image", sorted(names))
+    options = _options(path, "guest.options", fields.take("options"))
+    fields.finish()
+    return Guest(kind, board, cpu, ram_bytes, images, options)
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is given twice")
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def parse(data: bytes, path: Path) -> Manifest:
+    """Parse the bytes of a manifest; ManifestError names ``path`` and the key."""
+    if len(data) > MAX_SIZE:
+        raise ManifestError(f"{path}: expected at most {MAX_SIZE} bytes, got {len(data)}")
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except RecursionError:
+        raise ManifestError(f"{path}: expected JSON of little depth") from None
+    except ValueError as error:
+        reason = ascii(str(error))[1:-1][:80]
+        raise ManifestError(f"{path}: expected JSON in UTF-8: {reason}") from None
+    fields = _Fields(path, "", value)
+    if (kind := fields.take("format")) != FORMAT:
+        fields.refuse("format", repr(FORMAT), kind)
+    version = fields.take("version")
+    if type(version) is not int or version < 1:
+        fields.refuse("version", "a version number", version)
+    if version > VERSION:
+        fields.refuse("version", f"at most {VERSION}: this recording was made by a newer rrgdb", version)
+    created = fields.text("created")
+    try:
+        datetime.fromisoformat(created)
+    except ValueError:
+        fields.refuse("created", "a date and time in ISO 8601", created)
+    recording_id = bytes.fromhex(fields.text("recording_id", r"[0-9a-f]{32}", "32 lower-case hex digits"))
+    rrgdb, engine = fields.text("rrgdb"), fields.text("engine")
+    guest = _guest(path, fields.take("guest"))
+    fields.finish()
+    return Manifest(recording_id, created, rrgdb, engine, guest)
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest file; ManifestError if that fails."""
+    try:
+        data = read_regular(path, MAX_SIZE)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot read the manifest: {error.strerror}") from error
+    return parse(data, path)
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    """Write a manifest in one step; ManifestError if it would not parse or cannot be written."""
+    data = manifest.to_json().encode()
+    parse(data, path)
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot write the manifest: {error.strerror}") from error
