@@ -1,0 +1,61 @@
+from collections.abc import Sequence
+
+LIMIT: int
+BREAKPOINT: int
+WATCHPOINT: int
+RANGE: int
+INTERRUPT: int
+CLASSIFY: int
+TRAP: int
+EXCEPTION: int
+ERROR: int
+NONE: int
+CLASS_PLAIN: int
+CLASS_MMU: int
+CLASS_TRAP: int
+
+class Core:
+    icount: int
+    limit: int
+    skip: int
+    pc: int
+    last_pc: int
+    last_size: int
+    exception: int
+    error: int
+    faulted: int
+    fault_type: int
+    fault_address: int
+    collect: int
+    bp_last: int
+    bp_hits: int
+    watch_last: int
+    watch_hits: int
+    mmu_seen: int
+    tlb_stale: int
+    def __init__(
+        self,
+        *,
+        uc: int,
+        functions: tuple[int, ...],
+        x86: bool,
+        mode64: bool,
+        precise_smc: bool,
+        rcx: int,
+        rsp: int,
+        filters: Sequence[tuple[int, int]],
+        code_pages: bytearray,
+        ram: int,
+    ) -> None: ...
+    def add_region(self, base: int, size: int, host: int, /) -> None: ...
+    def run(self, pc: int, limit: int, /) -> int: ...
+    def request_interrupt(self) -> None: ...
+    def clear_interrupt(self) -> None: ...
+    def set_class(self, code: bytes, kind: int, /) -> None: ...
+    def set_breakpoints(self, addresses: Sequence[tuple[int, bool]], /) -> None: ...
+    def set_watches(self, watches: Sequence[tuple[int, int, bytes]], /) -> bool: ...
+    def rearm(self) -> None: ...
+    def take_watch_hits(self) -> list[tuple[int, bytes, bytes]]: ...
+    def set_range(self, start: int, end: int, /) -> None: ...
+    def trapped_code(self) -> bytes: ...
+    def read_registers(self, plan: bytes, /) -> bytes: ...

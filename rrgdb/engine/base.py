@@ -1,0 +1,144 @@
+"""The Engine protocol: what a CPU core offers to boards and programs, whatever emulates it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from rrgdb.arch.base import Arch, CpuException, Trap
+from rrgdb.engine.memory import Ram
+
+
+class EngineError(Exception):
+    """The engine cannot do what it was asked: one clear line."""
+
+
+class ExitKind(Enum):
+    """Why ``run_until`` came back."""
+
+    LIMIT = auto()
+    """icount is the one asked for"""
+    BREAKPOINT = auto()
+    """the next instruction stands at a breakpoint"""
+    WATCHPOINT = auto()
+    """the instruction before this position touched watched bytes; see ``Exit.hits``"""
+    RANGE = auto()
+    """pc left the range given to ``set_range``"""
+    INTERRUPT = auto()
+    """``interrupt`` was called"""
+    TRAP = auto()
+    """the next instruction is one that the caller must perform (``Exit.trap``); it is not counted yet"""
+    EXCEPTION = auto()
+    """an instruction raised ``Exit.exception``; it is not counted; pc stands at it"""
+    HALT = auto()
+    """the CPU went to sleep after a retired WFI/HLT"""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchHit:
+    """One watched range touched by the instruction that retired last; ``kind`` is ``w`` (value changed), ``r``, ``a``."""
+
+    address: int
+    length: int
+    kind: str
+    old: bytes
+    new: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    kind: ExitKind
+    trap: Trap | None = None
+    code: bytes = b""
+    """the bytes of the trapped instruction"""
+    exception: CpuException | None = None
+    hits: tuple[WatchHit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A watched byte range (virtual address). ``kind``: ``w`` hits when the bytes change, ``r`` when they are read,
+    ``a`` on any access."""
+
+    address: int
+    length: int
+    kind: str
+
+
+ReadCallback = Callable[[int, int], int]
+"""(offset, size) -> value"""
+WriteCallback = Callable[[int, int, int], None]
+"""(offset, size, value)"""
+
+
+class Engine(Protocol):
+    """One CPU with its address space. All calls but ``interrupt`` come from one thread.
+
+    ``run_until(n)`` stops *before* instruction number n, exactly, whatever else is set. The icount counts retired
+    instructions; an exception that the guest takes counts as one instruction as well (``count_one``), so that the
+    states before and after entry have different icounts.
+    """
+
+    arch: Arch
+    ram: Ram
+
+    @property
+    def icount(self) -> int: ...
+    def run_until(self, icount: int) -> Exit: ...
+    def count_one(self) -> None:
+        """The caller performed one step (trap or exception entry) itself."""
+
+    def limit(self, icount: int) -> None:
+        """From within a device callback: lower the limit of the running ``run_until``."""
+
+    def interrupt(self) -> None:
+        """Thread-safe: a running ``run_until`` returns INTERRUPT before its next instruction; pending if none runs."""
+
+    def clear_interrupt(self) -> None: ...
+    def read(self, name: str) -> int: ...
+    def write(self, name: str, value: int) -> None: ...
+    def read_registers(self) -> bytes: ...
+    def read_memory(self, address: int, length: int) -> bytes: ...
+    def write_memory(self, address: int, data: bytes) -> None: ...
+    def map_ram(self, base: int, size: int) -> None: ...
+    def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None: ...
+    def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None: ...
+    def set_breakpoints(self, addresses: Iterable[tuple[int, bool]]) -> None:
+        """(address, conditional): a conditional one stops even while collecting."""
+
+    def set_watches(self, watches: Iterable[Watch]) -> None:
+        """EngineError for a range that is not in RAM."""
+
+    def set_range(self, start: int, end: int) -> None:
+        """Stop once pc is outside [start, end); (0, 0) switches it off."""
+
+    def ignore_stops_at(self, icount: int | None) -> None:
+        """Breakpoints and range do not stop at this position (where a resume starts)."""
+
+    def set_collect(self, on: bool) -> None:
+        """Note hits of unconditional breakpoints and of watches instead of stopping."""
+
+    def collected(self) -> tuple[int | None, int | None]:
+        """Positions of the last breakpoint and the last watch hit since collecting began."""
+
+    def take_hits(self) -> tuple[WatchHit, ...]:
+        """The last watch hit, stopped at or collected; forgotten afterwards."""
+
+    def rearm(self) -> None:
+        """Watched bytes count from now on as they are; collected hits are forgotten."""
+
+    def translate(self, address: int) -> int:
+        """Virtual to physical; MemoryFault if nothing is mapped there."""
+
+    def pages_changed(self, pages: Iterable[int]) -> None:
+        """RAM pages were changed from outside: translations made from them are dropped."""
+
+    def save(self) -> bytes: ...
+    def load(self, state: bytes) -> None: ...
+    def registers_digest(self) -> bytes:
+        """Canonical bytes of the architectural state."""
+
+    def drop_translations(self) -> None:
+        """Forget translated code and TLB entries: RAM was changed from outside."""

@@ -1,0 +1,195 @@
+"""Registers of a Unicorn CPU by GDB's names and by the names in ``Arch.system_registers``."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import unicorn
+import unicorn.arm64_const
+import unicorn.riscv_const
+import unicorn.x86_const
+
+from rrgdb.arch.base import Arch, Register
+from rrgdb.engine.base import EngineError
+
+_CONSTANTS = (unicorn.arm64_const, unicorn.riscv_const, unicorn.x86_const)
+_ENGINE_ID = re.compile(r"(?P<name>\w+)(?:\((?P<args>[\d,xA-Fa-f]+)\)|\.(?P<field>\w+))?")
+# unicorn.h's argument structures: (where the value lies, its size) in a buffer that starts with the selector.
+_CP_REG, _CP_REG_VALUE = struct.Struct("<5I4x"), (24, 8)
+_MSR, _MSR_VALUE = struct.Struct("<I4x"), (8, 8)
+_MMR_FIELDS = {"selector": (0, 2), "base": (8, 8), "limit": (16, 4), "flags": (20, 4)}
+
+
+def constant(name: str) -> int:
+    """Unicorn's number for ``name`` (without ``UC_``)."""
+    for module in _CONSTANTS:
+        value = getattr(module, f"UC_{name}", None)
+        if value is not None:
+            return int(value)
+    raise EngineError(f"Unicorn {unicorn.__version__} has no UC_{name}")
+
+
+class _Slot:
+    """How one engine id is passed to uc_reg_read and uc_reg_write: number, selector bytes, and where the value lies."""
+
+    __slots__ = ("number", "offset", "plain", "selector", "size")
+
+    def __init__(self, register: Register) -> None:
+        self.size = (register.engine_bits or register.bits) + 7 >> 3
+        self.selector = b""
+        self.offset = 0
+        self.number = -1
+        self.plain = True
+        if register.engine is None:
+            return
+        match = _ENGINE_ID.fullmatch(register.engine)
+        if match is None:
+            raise EngineError(f"register {register.name}: bad engine id {register.engine}")
+        self.number = constant(match["name"])
+        self.plain = not (match["args"] or match["field"])
+        if match["field"]:
+            self.offset, self.size = _MMR_FIELDS[match["field"]]
+        elif match["args"]:
+            args = [int(a, 0) for a in match["args"].split(",")]
+            if len(args) == 5:
+                op0, op1, crn, crm, op2 = args
+                self.selector = _CP_REG.pack(crn, crm, op0, op1, op2)
+                self.offset, self.size = _CP_REG_VALUE
+            else:
+                self.selector = _MSR.pack(*args)
+                self.offset, self.size = _MSR_VALUE
+
+
+class RegisterFile:
+    """Reads and writes registers of one uc_engine.
+
+    ``read_batch(plan)`` is the native reader; ``save``/``restore`` keep and bring back the CPU context, for registers
+    that the engine shows at a higher RISC-V privilege only.
+    """
+
+    def __init__(
+        self,
+        library: Any,
+        handle: Any,
+        arch: Arch,
+        read_batch: Callable[[bytes], bytes],
+        save: Callable[[], bytes],
+        restore: Callable[[bytes], None],
+    ) -> None:
+        self._library = library
+        self._handle = handle
+        self._read_batch = read_batch
+        self._save = save
+        self._restore = restore
+        self._registers = {r.name: r for r in arch.registers}
+        for name, engine_id in arch.system_registers.items():
+            self._registers.setdefault(name, Register(name, 64, engine_id))
+        self._slots = {name: _Slot(r) for name, r in self._registers.items()}
+        self._has_priv = "priv" in self._registers
+        self._buffer = (ctypes.c_uint8 * 64)()
+        self._all = self._plan(arch.registers)
+        self._digest = self._plan([self._registers[n] for n in arch.digest_registers if n not in arch.register_index])
+
+    def _plan(self, registers: Sequence[Register]) -> tuple[list[Register], bytes]:
+        """The native reader's plan; compound ids are read one by one afterwards."""
+        pairs = []
+        for r in registers:
+            slot = self._slots[r.name]
+            pairs.append(struct.pack("<ii", slot.number if slot.plain else -1, slot.size))
+        return list(registers), b"".join(pairs)
+
+    def raw_read(self, name: str) -> int:
+        """What the engine holds, whatever the CPU's mode says about access."""
+        slot = self._slots[name]
+        ctypes.memset(self._buffer, 0, 64)
+        ctypes.memmove(self._buffer, slot.selector, len(slot.selector))
+        self._call(self._library.uc_reg_read, slot, name)
+        return int.from_bytes(bytes(self._buffer[slot.offset : slot.offset + slot.size]), "little")
+
+    def raw_write(self, name: str, value: int) -> None:
+        slot = self._slots[name]
+        ctypes.memset(self._buffer, 0, 64)
+        ctypes.memmove(self._buffer, slot.selector, len(slot.selector))
+        if slot.offset or (not slot.plain and not slot.selector):
+            self._call(self._library.uc_reg_read, slot, name)
+        ctypes.memmove(
+            ctypes.addressof(self._buffer) + slot.offset,
+            (value & (1 << 8 * slot.size) - 1).to_bytes(slot.size, "little"),
+            slot.size,
+        )
+        self._call(self._library.uc_reg_write, slot, name)
+
+    def _call(self, function: Any, slot: _Slot, name: str) -> None:
+        error = function(self._handle, slot.number, self._buffer)
+        if error:
+            raise EngineError(f"register {name}: {unicorn.UcError(error)}")
+
+    @contextmanager
+    def _privileged(self, needed: int, *, keep: bool) -> Iterator[None]:
+        """Raise the RISC-V privilege around an access. Writing PRIV drops the LR reservation, so a read puts
+        the whole context back; ``keep`` is for writes."""
+        if not needed or self.raw_read("priv") >= needed:
+            yield
+            return
+        before = self._save()
+        priv = self.raw_read("priv")
+        self.raw_write("priv", needed)
+        yield
+        if keep:
+            self.raw_write("priv", priv)
+        else:
+            self._restore(before)
+
+    def _enabled(self, r: Register) -> bool:
+        return r.enabled_by is None or self.read(r.enabled_by[0]) & r.enabled_by[1] != 0
+
+    def read(self, name: str) -> int:
+        r = self._registers[name]
+        if r.engine is None or not self._enabled(r):
+            return r.constant
+        with self._privileged(r.privilege, keep=False):
+            return self.raw_read(name) & (1 << (r.engine_bits or r.bits)) - 1
+
+    def write(self, name: str, value: int) -> None:
+        r = self._registers[name]
+        if r.engine is None or not self._enabled(r):
+            return
+        with self._privileged(r.privilege, keep=True):
+            self.raw_write(name, value & (1 << (r.engine_bits or r.bits)) - 1)
+
+    def _read_many(self, registers: Sequence[Register], plan: bytes) -> bytes:
+        priv = self.raw_read("priv") if self._has_priv else 0
+        with self._privileged(max((r.privilege for r in registers), default=0), keep=False):
+            raw = self._read_batch(plan)
+        enabled: dict[tuple[str, int] | None, bool] = {None: True}
+        out = []
+        at = 0
+        for r in registers:
+            slot = self._slots[r.name]
+            value = raw[at : at + slot.size]
+            at += slot.size
+            if r.enabled_by not in enabled:
+                enabled[r.enabled_by] = self._enabled(r)
+            if r.engine is None or not enabled[r.enabled_by]:
+                value = r.constant.to_bytes(r.bits + 7 >> 3, "little")
+            elif not slot.plain:
+                value = self.raw_read(r.name).to_bytes(slot.size, "little")
+            elif r.name == "priv":
+                value = priv.to_bytes(slot.size, "little")
+            elif r.engine_bits % 8:
+                value = (int.from_bytes(value, "little") & (1 << r.engine_bits) - 1).to_bytes(slot.size, "little")
+            out.append(value.ljust(r.bits + 7 >> 3, b"\0"))
+        return b"".join(out)
+
+    def read_all(self) -> bytes:
+        """Every register of ``Arch.registers``, little-endian, ``bits / 8`` bytes each: the ``g`` packet."""
+        return self._read_many(*self._all)
+
+    def digest(self) -> bytes:
+        """Canonical bytes of the whole architectural state."""
+        return self.read_all() + self._read_many(*self._digest)

@@ -1,0 +1,450 @@
+"""The engine on Unicorn, slow gear: every instruction is counted natively, so every stop is exact.
+
+This gear is the specification that any faster one must agree with, icount by icount.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import unicorn
+from unicorn import unicorn_const as const
+from unicorn.unicorn_py3 import unicorn as binding
+
+from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Trap
+from rrgdb.engine import _hot
+from rrgdb.engine.base import EngineError, Exit, ExitKind, ReadCallback, Watch, WatchHit, WriteCallback
+from rrgdb.engine.memory import PAGE, Ram
+from rrgdb.engine.registers import RegisterFile, constant
+
+_lib = binding.uclib
+_HOT_FUNCTIONS = (
+    "uc_emu_start",
+    "uc_emu_stop",
+    "uc_reg_read",
+    "uc_reg_write",
+    "uc_hook_add",
+    "uc_hook_del",
+    "uc_vmem_translate",
+)
+_MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
+_MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
+_PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
+_PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
+
+_CONTEXT_HEADER = 40
+# Unicorn's own context of these families ends before the FP flags (measured; see docs/design.md).
+_CONTEXT_BYTES = {"UC_MODE_RISCV64": 1552, "UC_MODE_RISCV32": 952}
+_STATE = struct.Struct("<QQ")
+
+_FETCH_ERRORS = (const.UC_ERR_FETCH_UNMAPPED, const.UC_ERR_FETCH_PROT, const.UC_ERR_FETCH_UNALIGNED)
+_READ_ERRORS = (const.UC_ERR_READ_UNMAPPED, const.UC_ERR_READ_PROT, const.UC_ERR_READ_UNALIGNED)
+_WRITE_ERRORS = (const.UC_ERR_WRITE_UNMAPPED, const.UC_ERR_WRITE_PROT, const.UC_ERR_WRITE_UNALIGNED)
+
+# Unicorn's interrupt number -> what it means; the rest is NATIVE.
+_INTERRUPTS: dict[str, dict[int, ExceptionKind]] = {
+    "UC_ARCH_X86": {3: ExceptionKind.BREAKPOINT},
+    "UC_ARCH_ARM64": {
+        1: ExceptionKind.UNDEFINED,
+        2: ExceptionKind.SYSCALL,
+        3: ExceptionKind.FETCH_FAULT,
+        4: ExceptionKind.READ_FAULT,
+        7: ExceptionKind.BREAKPOINT,
+    },
+    "UC_ARCH_RISCV": {
+        0: ExceptionKind.FETCH_FAULT,
+        1: ExceptionKind.FETCH_FAULT,
+        2: ExceptionKind.UNDEFINED,
+        3: ExceptionKind.BREAKPOINT,
+        4: ExceptionKind.READ_FAULT,
+        5: ExceptionKind.READ_FAULT,
+        6: ExceptionKind.WRITE_FAULT,
+        7: ExceptionKind.WRITE_FAULT,
+        8: ExceptionKind.SYSCALL,
+        9: ExceptionKind.SYSCALL,
+        11: ExceptionKind.SYSCALL,
+        12: ExceptionKind.FETCH_FAULT,
+        13: ExceptionKind.READ_FAULT,
+        15: ExceptionKind.WRITE_FAULT,
+    },
+}
+_EXITS = {
+    _hot.LIMIT: Exit(ExitKind.LIMIT),
+    _hot.BREAKPOINT: Exit(ExitKind.BREAKPOINT),
+    _hot.RANGE: Exit(ExitKind.RANGE),
+    _hot.INTERRUPT: Exit(ExitKind.INTERRUPT),
+}
+_HALTED = Exit(ExitKind.HALT)
+_TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
+
+
+def build_id() -> str:
+    """What a saved engine state depends on: the Unicorn version and the layout of its CPU structures."""
+    return f"unicorn-{unicorn.__version__}-{_lib.uc_version(None, None):#x}"
+
+
+def _address(function: str) -> int:
+    return ctypes.cast(getattr(_lib, function), ctypes.c_void_p).value or 0
+
+
+def _check(error: int, what: str) -> None:
+    if error:
+        raise EngineError(f"{what}: {unicorn.UcError(error)}")
+
+
+class UnicornEngine:
+    """One CPU. See ``rrgdb.engine.base.Engine`` for the contract."""
+
+    def __init__(self, arch: Arch, ram: Ram, model: str | None = None) -> None:
+        self.arch = arch
+        self.ram = ram
+        name = model or next(iter(arch.engine_models))
+        if name not in arch.engine_models:
+            raise EngineError(f"--cpu {name}: {arch.name} has {', '.join(arch.engine_models)}")
+        self._uc: Any = unicorn.Uc(getattr(const, arch.engine_arch), getattr(const, arch.engine_mode))
+        self._uc.ctl_set_cpu_model(constant(arch.engine_models[name].removeprefix("UC_")))
+        self._uc.ctl_exits_enabled(True)
+        self._handle = self._uc._uch
+        x86 = arch.engine_arch == "UC_ARCH_X86"
+        wide = arch.bits == 64
+        self._code_pages = bytearray(ram.pages)
+        self._core = _hot.Core(
+            uc=self._handle.value,
+            functions=tuple(_address(f) for f in _HOT_FUNCTIONS),
+            x86=x86,
+            mode64=wide,
+            precise_smc=arch.precise_smc,
+            rcx=constant("X86_REG_RCX" if wide else "X86_REG_ECX") if x86 else 0,
+            rsp=constant("X86_REG_RSP" if wide else "X86_REG_ESP") if x86 else 0,
+            filters=arch.trap_prefilter,
+            code_pages=self._code_pages,
+            ram=ram.address,
+        )
+        self._traps: dict[bytes, Trap | None] = {}
+        self._callbacks: list[Any] = []
+        self._callback_error: BaseException | None = None
+        self._watches: list[tuple[Watch, int, int]] = []
+        self._context = self._make_context()
+        self._registers = RegisterFile(
+            _lib, self._handle, arch, self._core.read_registers, self._save_context, self._restore_context
+        )
+        self._pc = self._registers.raw_read(arch.pc)
+
+    # -- running ---------------------------------------------------------------------------------
+
+    @property
+    def icount(self) -> int:
+        return int(self._core.icount)
+
+    def run_until(self, icount: int) -> Exit:
+        core = self._core
+        while True:
+            reason = core.run(self._pc, icount)
+            if self._callback_error is not None:
+                error, self._callback_error = self._callback_error, None
+                self._pc = self._registers.raw_read(self.arch.pc)
+                raise error
+            if reason in (_hot.EXCEPTION, _hot.ERROR):
+                return self._exception(icount)
+            if reason == _hot.NONE:
+                self._pc = self._registers.raw_read(self.arch.pc)
+                return _HALTED
+            self._pc = core.pc
+            if reason == _hot.CLASSIFY:
+                self._classify(core.trapped_code())
+                continue
+            if reason == _hot.TRAP:
+                code = core.trapped_code()
+                return Exit(ExitKind.TRAP, trap=self._traps[code], code=code)
+            if reason == _hot.WATCHPOINT:
+                return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
+            return _EXITS[reason]
+
+    def _classify(self, code: bytes) -> None:
+        trap = self.arch.classify(code)
+        self._traps[code] = trap
+        kind = _hot.CLASS_PLAIN if trap is None else _hot.CLASS_MMU if trap is Trap.MMU else _hot.CLASS_TRAP
+        self._core.set_class(code, kind)
+
+    def _exception(self, limit: int) -> Exit:
+        core = self._core
+        number, kind, address = core.exception, ExceptionKind.NATIVE, 0
+        if number >= 0:
+            kind = _INTERRUPTS[self.arch.engine_arch].get(number, ExceptionKind.NATIVE)
+        elif core.error in _FETCH_ERRORS:
+            kind, address = ExceptionKind.FETCH_FAULT, core.fault_address
+        elif core.error in _READ_ERRORS:
+            kind, address = ExceptionKind.READ_FAULT, core.fault_address
+        elif core.error in _WRITE_ERRORS:
+            kind, address = ExceptionKind.WRITE_FAULT, core.fault_address
+        elif core.error in (const.UC_ERR_INSN_INVALID, const.UC_ERR_EXCEPTION):
+            kind = ExceptionKind.UNDEFINED
+        else:
+            raise EngineError(f"Unicorn gave up at icount {core.icount}: {unicorn.UcError(core.error)}")
+        counted = core.last_pc != (1 << 64) - 1 and kind is not ExceptionKind.FETCH_FAULT
+        if counted:
+            core.icount -= 1
+            pc = core.last_pc
+            if kind is ExceptionKind.UNDEFINED and self.read_memory_quietly(pc, 4) in _BREAK_INSTRUCTIONS:
+                kind = ExceptionKind.BREAKPOINT
+        else:
+            pc = address if kind is ExceptionKind.FETCH_FAULT and address else self._registers.raw_read(self.arch.pc)
+            if core.icount >= limit:
+                self._set_pc(pc)
+                return _EXITS[_hot.LIMIT]
+        self._set_pc(pc)
+        size = core.last_size if core.last_size <= self.arch.max_instruction_length else self.arch.instruction_alignment
+        return Exit(ExitKind.EXCEPTION, exception=CpuException(kind, number, pc, pc + size, address))
+
+    def _set_pc(self, pc: int) -> None:
+        self._registers.raw_write(self.arch.pc, pc)
+        self._pc = pc
+
+    def count_one(self) -> None:
+        self._core.icount += 1
+
+    def limit(self, icount: int) -> None:
+        self._core.limit = min(self._core.limit, icount)
+
+    def interrupt(self) -> None:
+        self._core.request_interrupt()
+
+    def clear_interrupt(self) -> None:
+        self._core.clear_interrupt()
+
+    # -- registers -------------------------------------------------------------------------------
+
+    def read(self, name: str) -> int:
+        return self._registers.read(name)
+
+    def write(self, name: str, value: int) -> None:
+        self._registers.write(name, value)
+        if name == self.arch.pc:
+            self._pc = self._registers.raw_read(name)
+
+    def read_registers(self) -> bytes:
+        return self._registers.read_all()
+
+    def registers_digest(self) -> bytes:
+        return self._registers.digest()
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def map_ram(self, base: int, size: int) -> None:
+        region = self.ram.add_region(base, size)
+        self._uc.mem_map_ptr(base, size, const.UC_PROT_ALL, self.ram.address + region.offset)
+        self._core.add_region(base, size, self.ram.address + region.offset)
+
+    def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None:
+        on_read = _MMIO_READ(lambda _uc, offset, n, _data: self._guarded(read, offset, n))
+        on_write = _MMIO_WRITE(lambda _uc, offset, n, value, _data: self._guarded(write, offset, n, value))
+        self._callbacks += [on_read, on_write]
+        _check(
+            _lib.uc_mmio_map(self._handle, ctypes.c_uint64(base), ctypes.c_uint64(size), on_read, None, on_write, None),
+            f"device at {base:#x}",
+        )
+
+    def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None:
+        """x86 I/O ports; one pair of hooks serves every device."""
+        if not hasattr(self, "_ports"):
+            self._ports: list[tuple[int, int, ReadCallback, WriteCallback]] = []
+            on_in = _PORT_IN(lambda _uc, port, n, _data: self._guarded(self._port_read, port, n))
+            on_out = _PORT_OUT(lambda _uc, port, n, value, _data: self._guarded(self._port_write, port, n, value))
+            self._callbacks += [on_in, on_out]
+            for callback, instruction in ((on_in, "X86_INS_IN"), (on_out, "X86_INS_OUT")):
+                handle = ctypes.c_size_t()
+                _check(
+                    _lib.uc_hook_add(
+                        self._handle,
+                        ctypes.byref(handle),
+                        ctypes.c_int(const.UC_HOOK_INSN),
+                        ctypes.cast(callback, ctypes.c_void_p),
+                        None,
+                        ctypes.c_uint64(1),
+                        ctypes.c_uint64(0),
+                        ctypes.c_int(constant(instruction)),
+                    ),
+                    "port hook",
+                )
+        self._ports.append((first, count, read, write))
+
+    def _port_read(self, port: int, size: int) -> int:
+        for first, count, read, _ in self._ports:
+            if first <= port < first + count:
+                return read(port - first, size)
+        return (1 << 8 * size) - 1
+
+    def _port_write(self, port: int, size: int, value: int) -> None:
+        for first, count, _, write in self._ports:
+            if first <= port < first + count:
+                write(port - first, size, value)
+
+    def _guarded(self, callback: Callable[..., Any], *args: int) -> int:
+        """An exception must not unwind through the emulator: it ends the run and is raised by ``run_until``."""
+        try:
+            result = callback(*args)
+        except BaseException as e:
+            if self._callback_error is None:
+                self._callback_error = e
+            self._core.limit = 0
+            return 0
+        return int(result) if result is not None else 0
+
+    def translate(self, address: int) -> int:
+        """Virtual to physical; MemoryFault if nothing is mapped there."""
+        if not self._core.mmu_seen:
+            return address
+        physical = ctypes.c_uint64()
+        for protection in (const.UC_PROT_READ, const.UC_PROT_EXEC):
+            error = _lib.uc_vmem_translate(
+                self._handle, ctypes.c_uint64(address), ctypes.c_int(protection), ctypes.byref(physical)
+            )
+            if not error:
+                return physical.value
+        raise MemoryFault(address)
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        parts: list[bytes] = []
+        end = address + length
+        while address < end:
+            n = min(end - address, PAGE - address % PAGE) if self._core.mmu_seen else end - address
+            try:
+                part = self.ram.read(self.translate(address), n)
+            except MemoryFault:
+                if parts:
+                    break
+                raise MemoryFault(address) from None
+            parts.append(part)
+            address += len(part)
+            if len(part) < n:
+                break
+        return b"".join(parts)
+
+    def read_memory_quietly(self, address: int, length: int) -> bytes:
+        try:
+            return self.read_memory(address, length)
+        except MemoryFault:
+            return b""
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        if len(self.read_memory(address, len(data))) < len(data):
+            raise MemoryFault(address)
+        done = 0
+        touched: list[int] = []
+        while done < len(data):
+            n = min(len(data) - done, PAGE - (address + done) % PAGE) if self._core.mmu_seen else len(data)
+            touched += self.ram.write(self.translate(address + done), data[done : done + n])
+            done += n
+        self.pages_changed(touched)
+
+    def pages_changed(self, pages: Iterable[int]) -> None:
+        """RAM pages were changed from outside: translations made from them are dropped."""
+        stale = [p for p in pages if self._code_pages[p]]
+        if not stale:
+            return
+        if self._core.mmu_seen or len(stale) > 64:
+            self._uc.ctl_flush_tb()
+            return
+        for page in stale:
+            for r in self.ram.regions:
+                if r.offset <= page * PAGE < r.offset + r.size:
+                    start = r.base + page * PAGE - r.offset
+                    self._uc.ctl_remove_cache(start, start + PAGE)
+
+    def drop_translations(self) -> None:
+        self._uc.ctl_flush_tb()
+        _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
+
+    # -- points ----------------------------------------------------------------------------------
+
+    def set_breakpoints(self, addresses: Iterable[tuple[int, bool]]) -> None:
+        """(address, conditional): a conditional one stops even while collecting."""
+        self._core.set_breakpoints(list(addresses))
+
+    def set_watches(self, watches: Iterable[Watch]) -> None:
+        """Physical ranges are taken as the bytes are mapped now. Raises EngineError outside RAM."""
+        pieces: list[tuple[Watch, int, int]] = []
+        for w in watches:
+            at, end = w.address, w.address + w.length
+            while at < end:
+                n = min(end - at, PAGE - at % PAGE)
+                pieces.append((w, at, n))
+                at += n
+        try:
+            native = [(self.translate(at), n, w.kind.encode()) for w, at, n in pieces]
+            changed = self._core.set_watches(native)
+        except (MemoryFault, ValueError) as e:
+            raise EngineError(f"cannot watch: {e}") from None
+        self._watches = pieces
+        if changed:
+            self._uc.ctl_flush_tb()
+
+    def take_hits(self) -> tuple[WatchHit, ...]:
+        """The last watch hit, stopped at or collected; forgotten afterwards."""
+        return tuple(
+            WatchHit(self._watches[i][1], self._watches[i][2], self._watches[i][0].kind, old, new)
+            for i, old, new in self._core.take_watch_hits()
+        )
+
+    def rearm(self) -> None:
+        """Watched bytes count from now on as they are; collected hits are forgotten."""
+        self._core.rearm()
+
+    def set_range(self, start: int, end: int) -> None:
+        self._core.set_range(start, end)
+
+    def ignore_stops_at(self, icount: int | None) -> None:
+        """Breakpoints and range do not stop at this position (where a resume starts)."""
+        self._core.skip = (1 << 64) - 1 if icount is None else icount
+
+    def set_collect(self, on: bool) -> None:
+        """Note hits of unconditional breakpoints and of watches instead of stopping."""
+        self._core.collect = int(on)
+        self._core.rearm()
+
+    def collected(self) -> tuple[int | None, int | None]:
+        """Positions of the last breakpoint and the last watch hit since collecting began."""
+        none = (1 << 64) - 1
+        b, w = self._core.bp_last, self._core.watch_last
+        return (None if b == none else b, None if w == none else w)
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def _make_context(self) -> Any:
+        native = ctypes.c_void_p()
+        _check(_lib.uc_context_alloc(self._handle, ctypes.byref(native)), "allocating a CPU context")
+        _check(_lib.uc_context_save(self._handle, native), "saving the CPU")
+        header = ctypes.string_at(native, _CONTEXT_HEADER)
+        _lib.uc_context_free(native)
+        size = _CONTEXT_BYTES.get(self.arch.engine_mode, int.from_bytes(header[:8], "little"))
+        return ctypes.create_string_buffer(size.to_bytes(8, "little") + header[8:], _CONTEXT_HEADER + size)
+
+    def _save_context(self) -> bytes:
+        _check(_lib.uc_context_save(self._handle, self._context), "saving the CPU")
+        return bytes(self._context)[_CONTEXT_HEADER:]
+
+    def _restore_context(self, state: bytes) -> None:
+        ctypes.memmove(ctypes.addressof(self._context) + _CONTEXT_HEADER, state, len(state))
+        _check(_lib.uc_context_restore(self._handle, self._context), "loading the CPU")
+
+    def save(self) -> bytes:
+        return _STATE.pack(self.icount, self._core.mmu_seen) + self._save_context()
+
+    def load(self, state: bytes) -> None:
+        """The caller has put RAM in place and called ``pages_changed``. EngineError if the state is not ours."""
+        if len(state) != _STATE.size + len(self._context) - _CONTEXT_HEADER:
+            raise EngineError(f"a CPU state of {len(state)} bytes does not fit this Unicorn ({build_id()})")
+        icount, mmu_seen = _STATE.unpack_from(state)
+        self._restore_context(state[_STATE.size :])
+        self._core.icount = icount
+        if mmu_seen or self._core.mmu_seen:
+            _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
+        self._core.mmu_seen = int(mmu_seen)
+        self._pc = self._registers.raw_read(self.arch.pc)
+        self.rearm()
+
+
+_BREAK_INSTRUCTIONS = (b"\x73\x00\x10\x00",)
