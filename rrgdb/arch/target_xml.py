@@ -1,0 +1,29 @@
+"""GDB target descriptions out of the register tables (GDB manual, "Target Description Format")."""
+
+from __future__ import annotations
+
+from xml.sax.saxutils import quoteattr
+
+from rrgdb.arch.base import Arch, Register
+
+
+def _reg(register: Register) -> str:
+    group = f" group={quoteattr(register.group)}" if register.group else ""
+    return (
+        f"<reg name={quoteattr(register.name)} bitsize={quoteattr(str(register.bits))} "
+        f"type={quoteattr(register.type)}{group}/>"
+    )
+
+
+def target_xml(arch: Arch) -> str:
+    """The whole document; registers are numbered in the order of ``arch.registers``. Names no operating system."""
+    features = "".join(
+        f"<feature name={quoteattr(feature.name)}>\n{feature.types}\n"
+        + "".join(_reg(register) + "\n" for register in feature.registers)
+        + "</feature>\n"
+        for feature in arch.features
+    )
+    return (
+        '<?xml version="1.0"?>\n<!DOCTYPE target SYSTEM "gdb-target.dtd">\n<target version="1.0">\n'
+        f"<architecture>{arch.gdb_architecture}</architecture>\n{features}</target>\n"
+    )
