@@ -166,13 +166,17 @@ class Debuggee(Protocol):
         """For ``?``; stops a guest that runs on its own first."""
 
     def interrupt(self) -> None:
-        """Thread-safe and idempotent: makes a running ``resume`` or long search return an INTERRUPT stop soon."""
+        """Thread-safe and idempotent: makes a running ``resume`` or long search return an INTERRUPT stop soon.
+
+        While nothing runs it has no effect: ``resume`` forgets an earlier one when it starts (the server repeats it
+        until the running command has returned)."""
 
     def attached(self, console: Callable[[str], None]) -> None:
         """A debugger came; ``console`` prints text to it while a command runs (thread-safe)."""
 
     def detached(self, *, resume: bool) -> None:
-        """It went: all points are removed. ``resume``: after ``D`` a live guest runs on; a dropped link leaves it stopped."""
+        """It went: all points are removed. ``resume``: after ``D`` a live guest runs on; a dropped link leaves it
+        stopped."""
 
     def kill(self) -> None:
         """``k``/``vKill``: finish the recording cleanly; the server then exits."""

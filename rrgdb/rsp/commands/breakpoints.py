@@ -1,0 +1,69 @@
+"""Breakpoints and watchpoints: Z0-Z4, z0-z4, with conditions as agent expressions."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rrgdb.rsp import agent
+from rrgdb.rsp.commands.base import Command, always
+from rrgdb.rsp.debuggee import Point, PointKind
+from rrgdb.rsp.wire import PacketError, address_and_length, data, number, split
+
+if TYPE_CHECKING:
+    from rrgdb.rsp.session import Session
+
+_EXPRESSION = re.compile(rb"X([0-9a-fA-F]{1,4}),")
+_WATCHPOINTS = (PointKind.WRITE, PointKind.READ, PointKind.ACCESS)
+
+
+def _parse(arguments: bytes) -> tuple[PointKind, int, int, bytes]:
+    """``type,addr,kind`` and what follows."""
+    digit, rest = split(arguments, b",", "Z packet")
+    if digit not in (b"0", b"1", b"2", b"3", b"4"):
+        raise PacketError("bad Z packet: type 0 to 4 expected")
+    kind = PointKind(int(digit))
+    position, _, more = rest.partition(b";")
+    address, length = address_and_length(position, "breakpoint")
+    if kind in _WATCHPOINTS and length == 0:
+        raise PacketError("watchpoint of no bytes")
+    return kind, address, length, more
+
+
+def _conditions(options: bytes) -> tuple[bytes, ...]:
+    """``X len,expr`` one after the other, with or without ``;`` between; ``cmds:…`` behind them is ignored."""
+    codes = []
+    at = 0
+    while at < len(options) and not options.startswith(b"cmds:", at):
+        if options.startswith(b";", at):
+            at += 1
+            continue
+        match = _EXPRESSION.match(options, at)
+        if match is None:
+            raise PacketError("bad breakpoint condition: X expected")
+        end = match.end() + 2 * number(match[1], "condition length")
+        code = data(options[match.end() : end], "breakpoint condition")
+        if 2 * len(code) != end - match.end():
+            raise PacketError("breakpoint condition is cut off")
+        agent.validate(code)
+        codes.append(code)
+        at = end
+    return tuple(codes)
+
+
+def _insert(session: Session, arguments: bytes) -> bytes:
+    kind, address, length, options = _parse(arguments)
+    session.insert(Point(kind, address, length, _conditions(options)))
+    return b"OK"
+
+
+def _remove(session: Session, arguments: bytes) -> bytes:
+    kind, address, length, _ = _parse(arguments)
+    session.remove(Point(kind, address, length))
+    return b"OK"
+
+
+COMMANDS = (
+    Command(b"Z", _insert, advertises=always("ConditionalBreakpoints+"), needs_process=True),
+    Command(b"z", _remove, needs_process=True),
+)

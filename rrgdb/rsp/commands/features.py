@@ -1,0 +1,49 @@
+"""What both sides can do: qSupported, QStartNoAckMode, vMustReplyEmpty, ``!``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rrgdb.rsp.commands.base import Command, always
+from rrgdb.rsp.packets import PACKET_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rrgdb.rsp.session import Session
+
+_ECHOED = ("multiprocess", "swbreak", "hwbreak")
+
+
+def _supported(session: Session, arguments: bytes) -> bytes:
+    from rrgdb.rsp.commands import COMMANDS  # noqa: PLC0415 (the table holds this function)
+
+    features = arguments.decode("ascii", "replace").split(";")
+    session.offered = frozenset(feature[:-1] for feature in features if feature.endswith("+"))
+    return ";".join(entry for command in COMMANDS for entry in command.advertises(session)).encode()
+
+
+def _advertised(session: Session) -> Sequence[str]:
+    return f"PacketSize={PACKET_SIZE:x}", *(f"{name}+" for name in _ECHOED if name in session.offered)
+
+
+def _start_no_ack(session: Session, _: bytes) -> bytes:
+    session.no_ack = True
+    return b"OK"
+
+
+def _must_reply_empty(_: Session, __: bytes) -> bytes:
+    return b""
+
+
+def _extended(session: Session, _: bytes) -> bytes:
+    session.extended = True
+    return b"OK"
+
+
+COMMANDS = (
+    Command(b"qSupported", _supported, b":", _advertised),
+    Command(b"QStartNoAckMode", _start_no_ack, advertises=always("QStartNoAckMode+")),
+    Command(b"vMustReplyEmpty", _must_reply_empty),
+    Command(b"!", _extended),
+)

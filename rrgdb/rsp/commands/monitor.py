@@ -1,0 +1,35 @@
+"""qRcmd: ``monitor`` commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rrgdb.rsp import monitor
+from rrgdb.rsp.commands.base import Command
+from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.packets import PACKET_SIZE
+from rrgdb.rsp.wire import data
+
+if TYPE_CHECKING:
+    from rrgdb.rsp.session import Session
+
+# in characters: up to four bytes, each two hex digits
+_REPLY_LIMIT = PACKET_SIZE // 8
+
+
+def _command(session: Session, arguments: bytes) -> bytes:
+    line = data(arguments, "monitor command").decode("utf-8", "replace")
+    try:
+        text = monitor.run(session, line)
+    except DebuggeeError as error:
+        # before error-message+ a debugger shows only "Protocol error with Rcmd"
+        if "error-message" in session.offered:
+            raise
+        text = f"error: {error}\n"
+    while len(text) > _REPLY_LIMIT:
+        session.console(text[:_REPLY_LIMIT])
+        text = text[_REPLY_LIMIT:]
+    return text.encode().hex().encode() or b"OK"
+
+
+COMMANDS = (Command(b"qRcmd", _command, b",", console=True),)

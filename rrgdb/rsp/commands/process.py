@@ -1,0 +1,90 @@
+"""Attach, detach, kill, run again; the state of the one process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rrgdb.rsp.commands.base import Command
+from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.wire import number
+
+if TYPE_CHECKING:
+    from rrgdb.rsp.session import Session
+
+_ESRCH = 3
+
+
+def _status(session: Session, _: bytes) -> bytes:
+    if session.gone and session.extended:
+        return b"W00"
+    return session.stop_reply(session.debuggee.last_stop())
+
+
+def _attached(_: Session, __: bytes) -> bytes:
+    """1: GDB detaches on quit, it does not kill."""
+    return b"1"
+
+
+def _check_pid(field: bytes) -> None:
+    if field and number(field, "process id") != 1:
+        raise DebuggeeError("no such process: there is one, 1", _ESRCH)
+
+
+def _detach(session: Session, arguments: bytes) -> bytes:
+    _check_pid(arguments.removeprefix(b";"))
+    session.detached = session.gone = True
+    session.points.clear()
+    session.debuggee.detached(resume=True)
+    return b"OK"
+
+
+def _kill(session: Session, _: bytes) -> None:
+    """An extended-remote GDB kills before each ``run``: the guest then waits for vRun."""
+    if session.extended:
+        session.gone = True
+    else:
+        session.killed = True
+        session.debuggee.kill()
+
+
+def _vkill(session: Session, arguments: bytes) -> bytes:
+    _check_pid(arguments)
+    _kill(session, b"")
+    return b"OK"
+
+
+def _run(session: Session, _: bytes) -> bytes:
+    """Whatever file is named: there is one guest, and it starts from the beginning of its recording."""
+    session.gone = False
+    _come_back(session)
+    return session.stop_reply(session.debuggee.restart())
+
+
+def _restart(session: Session, _: bytes) -> None:
+    session.gone = False
+    session.debuggee.restart()
+
+
+def _attach(session: Session, arguments: bytes) -> bytes:
+    _check_pid(arguments)
+    session.gone = False
+    _come_back(session)
+    return session.stop_reply(session.debuggee.last_stop())
+
+
+def _come_back(session: Session) -> None:
+    if session.detached:
+        session.detached = False
+        session.debuggee.attached(session.console)
+
+
+COMMANDS = (
+    Command(b"?", _status),
+    Command(b"qAttached", _attached, b":"),
+    Command(b"D", _detach),
+    Command(b"k", _kill),
+    Command(b"vKill", _vkill, b";"),
+    Command(b"vRun", _run, b";"),
+    Command(b"R", _restart),
+    Command(b"vAttach", _attach, b";"),
+)

@@ -1,0 +1,188 @@
+"""One debugger's connection: a trio stream on one side, a Session on the engine thread on the other."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from rrgdb.rsp import packets
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
+from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb.rsp.packets import Decoder, Event, Packet, Rejected, Signal
+from rrgdb.rsp.session import Session
+from rrgdb.rsp.wire import PacketError
+
+log = logging.getLogger("rrgdb.rsp")
+
+RECEIVE_SIZE = 65536
+QUEUE_LIMIT = 64
+"""packets that a peer may send ahead; GDB sends one, LLDB a few"""
+CONSOLE_LIMIT = 4 << 20
+"""bytes of console output that wait for a slow peer; what comes beyond is dropped, and said"""
+FAREWELL_SECONDS = 5.0
+REFUSAL = b"E.another debugger is attached to this guest"
+_CONSOLE_CHUNK = packets.PACKET_SIZE // 8
+"""characters: up to four bytes, each two hex digits"""
+
+
+class Connection:
+    """Reads always, so that 0x03 and the end of the stream are seen while a packet is served; serves in order."""
+
+    def __init__(self, stream: trio.abc.Stream, debuggee: Debuggee, engine: EngineThread) -> None:
+        self._stream = stream
+        self._engine = engine
+        self._token = trio.lowlevel.current_trio_token()
+        self.session = Session(debuggee, self._console)
+        self._put, self._events = trio.open_memory_channel[Event](QUEUE_LIMIT)
+        self._unserved = 0
+        self._quiet = trio.Event()
+        self._quiet.set()
+        self._insisting = False
+        self._outbox: list[bytes] = []
+        self._outbox_size = 0
+        self._wake = trio.Event()
+        self._sending = trio.Lock()
+        self._last = b""
+
+    async def run(self) -> None:
+        """Serve until ``D``, ``k`` or the end of the stream; the debuggee is told in every case."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, nursery)
+                nursery.start_soon(self._pump)
+                await self._work()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                try:
+                    await self._engine.call(self.session.drop)
+                except DebuggeeError as error:
+                    log.error("detaching: %s", error)
+                await trio.aclose_forcefully(self._stream)
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        decoder = Decoder()
+        try:
+            while data := await self._stream.receive_some(RECEIVE_SIZE):
+                for event in decoder.feed(bytes(data)):
+                    if event is Signal.INTERRUPT:
+                        self._interrupt(nursery)
+                    elif event is not Signal.ACK:
+                        self._enqueue(event)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        except trio.WouldBlock:
+            log.error("more than %d packets wait: connection closed", QUEUE_LIMIT)
+        # What came before the end is still served (a last ``D``), but nothing may run long.
+        nursery.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
+        self._put.close()
+        await self._engine.insist(self._quiet)
+
+    def _enqueue(self, event: Event) -> None:
+        self._put.send_nowait(event)
+        self._unserved += 1
+        if self._quiet.is_set():
+            self._quiet = trio.Event()
+
+    def _interrupt(self, nursery: trio.Nursery) -> None:
+        """0x03 while nothing is served is for nobody."""
+        if self._unserved and not self._insisting:
+            self._insisting = True
+            nursery.start_soon(self._insist, self._quiet)
+
+    async def _insist(self, quiet: trio.Event) -> None:
+        await self._engine.insist(quiet)
+        self._insisting = False
+
+    async def _work(self) -> None:
+        try:
+            async for event in self._events:
+                await self._serve(event)
+                if self.session.should_close:
+                    return
+        except trio.BrokenResourceError:
+            return
+
+    async def _serve(self, event: Event) -> None:
+        if isinstance(event, Packet):
+            if not self.session.no_ack:
+                await self._send(packets.ACK)
+            reply = await self._handle(event.payload)
+        elif isinstance(event, Rejected):
+            if not self.session.no_ack:
+                await self._send(packets.ACK)
+            reply = self.session.error(PacketError(event.reason))
+        elif self.session.no_ack:
+            reply = None if event is Signal.NACK else self.session.error(PacketError("bad checksum"))
+        else:
+            await self._send(packets.NACK if event is Signal.BAD_CHECKSUM else self._last)
+            reply = None
+        self._unserved -= 1
+        if not self._unserved:
+            self._quiet.set()
+        if reply is not None:
+            self._last = packets.encode(reply)
+            await self._send(self._last)
+
+    async def _handle(self, payload: bytes) -> bytes | None:
+        try:
+            return await self._engine.call(self.session.handle, payload)
+        except Exception as error:  # a bug of ours: the session goes on, the log says where
+            log.error("packet %r: %s: %s", payload[:80], type(error).__name__, error)
+            return self.session.error(DebuggeeError(f"internal error: {type(error).__name__}", 5))
+
+    async def _send(self, frame: bytes) -> None:
+        self._outbox.append(frame)
+        await self._flush()
+
+    async def _flush(self) -> None:
+        async with self._sending:
+            while self._outbox:
+                waiting = b"".join(self._outbox)
+                self._outbox.clear()
+                self._outbox_size = 0
+                await self._stream.send_all(waiting)
+
+    async def _pump(self) -> None:
+        """Send console output while a packet is served."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                await self._flush()
+        except trio.BrokenResourceError:
+            return
+
+    def _console(self, text: str) -> None:
+        """On the engine thread. Ordered before the reply of the packet that is being served."""
+        try:
+            self._token.run_sync_soon(self._post, text)
+        except trio.RunFinishedError:
+            return
+
+    def _post(self, text: str) -> None:
+        for start in range(0, len(text), _CONSOLE_CHUNK):
+            if self._outbox_size > CONSOLE_LIMIT:
+                log.warning("console output dropped: the debugger does not read it")
+                break
+            frame = packets.encode(
+                b"O" + text[start : start + _CONSOLE_CHUNK].encode("utf-8", "replace").hex().encode()
+            )
+            self._outbox.append(frame)
+            self._outbox_size += len(frame)
+        self._wake.set()
+
+
+async def refuse(stream: trio.abc.Stream) -> None:
+    """Answer everything that a second debugger says with an error that names the reason, for a while."""
+    decoder = Decoder()
+    answer = packets.ACK + packets.encode(REFUSAL)
+    with trio.move_on_after(FAREWELL_SECONDS):
+        try:
+            while data := await stream.receive_some(RECEIVE_SIZE):
+                if any(isinstance(event, Packet) for event in decoder.feed(bytes(data))):
+                    await stream.send_all(answer)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+    await trio.aclose_forcefully(stream)

@@ -1,0 +1,93 @@
+"""The engine thread: the one thread that touches the debuggee, and the door to it from trio."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import trio
+
+_T = TypeVar("_T")
+INSIST_SECONDS = 0.02
+"""how often an interrupt is repeated until the running call has returned"""
+
+
+class _Call(Generic[_T]):
+    """One call on its way; ``done`` is set on trio's side once ``result`` or ``error`` is there."""
+
+    def __init__(self, function: Callable[[], _T], token: trio.lowlevel.TrioToken) -> None:
+        self.function = function
+        self.token = token
+        self.done = trio.Event()
+        self.error: BaseException | None = None
+        self.result: list[_T] = []
+
+    def run(self) -> None:
+        try:
+            self.result.append(self.function())
+        except BaseException as error:  # carried over to the caller, whatever it is
+            self.error = error
+        try:
+            self.token.run_sync_soon(self.done.set)
+        except trio.RunFinishedError:
+            return  # nobody waits any more
+
+
+class EngineThread:
+    """Runs calls one at a time, in order. ``interrupt`` makes the running one return early; thread-safe.
+
+    Use as a context manager, or ``close`` it: that waits for the call that runs.
+    """
+
+    def __init__(self, interrupt: Callable[[], None] = lambda: None) -> None:
+        self._interrupt = interrupt
+        self._calls: queue.SimpleQueue[_Call[object] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call.run()
+
+    async def call(self, function: Callable[..., _T], *args: object) -> _T:
+        """Run ``function`` on the engine thread and return or raise what it does.
+
+        A cancelled call is interrupted, and still waited for: it never runs on behind the caller's back.
+        """
+        call: _Call[_T] = _Call(lambda: function(*args), trio.lowlevel.current_trio_token())
+        self._calls.put(call)  # type: ignore[arg-type]  # the queue does not care what a call returns
+        try:
+            await call.done.wait()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self.insist(call.done)
+            raise
+        if call.error is not None:
+            raise call.error
+        return call.result[0]
+
+    async def insist(self, done: trio.Event) -> None:
+        """Interrupt, again and again, until ``done``.
+
+        Once may be lost: the call may be between taking note of its start and running.
+        """
+        while not done.is_set():
+            self._interrupt()
+            with trio.move_on_after(INSIST_SECONDS):
+                await done.wait()
+
+    def close(self) -> None:
+        """End the thread after the calls that were made. Idempotent."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

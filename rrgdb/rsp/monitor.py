@@ -1,0 +1,228 @@
+"""``monitor`` commands: one table of words, argument, help and function; help and abbreviations follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from rrgdb.rsp.debuggee import DebuggeeError, Stop, StopKind
+
+if TYPE_CHECKING:
+    from rrgdb.rsp.session import Session
+
+HISTORY_LIMIT = 10_000
+EVENTS_LIMIT = 10_000
+NAME_LIMIT = 64
+_HISTORY_DEFAULT = 10
+_EVENTS_DEFAULT = 20
+_REFRESH_HINT = (
+    "The guest has moved: `maintenance flush register-cache`, then `frame` (or source the output of `rrgdb gdbinit`).\n"
+)
+
+
+class MonitorError(DebuggeeError):
+    """The user's mistake, in one line; EINVAL."""
+
+
+_Function: TypeAlias = "Callable[[Session, str], str]"
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorCommand:
+    """``words`` is what the user types, ``argument`` how the help names what follows ('' for nothing, […] if it may be
+    left out). ``moves``: the guest stands elsewhere afterwards and GDB must be told."""
+
+    words: tuple[str, ...]
+    argument: str
+    help: str
+    function: _Function
+    moves: bool = False
+
+
+def _count(text: str, what: str, default: int | None = None, limit: int | None = None) -> int:
+    if not text and default is not None:
+        return default
+    try:
+        value = int(text, 0) if text.isascii() and "_" not in text else -1
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise MonitorError(f"bad {what} {text!r}: a number is expected, decimal or 0x…")
+    if limit is not None and value > limit:
+        raise MonitorError(f"bad {what} {value}: at most {limit}")
+    return value
+
+
+def _name(text: str) -> str:
+    if not text.isprintable() or " " in text or len(text) > NAME_LIMIT:
+        raise MonitorError(f"bad name: up to {NAME_LIMIT} printable characters without spaces are expected")
+    return text
+
+
+def _moved(session: Session, stop: Stop) -> str:
+    edge = {
+        StopKind.HISTORY_BEGIN: " (the beginning of history)",
+        StopKind.HISTORY_END: " (the end of history)",
+        StopKind.INTERRUPT: " (interrupted)",
+    }.get(stop.kind, "")
+    return f"icount {session.debuggee.replay_info().icount}{edge}\n"
+
+
+def _help(_: Session, __: str) -> str:
+    usages = [(" ".join((*command.words, command.argument)).rstrip(), command.help) for command in COMMANDS]
+    width = max(len(usage) for usage, _ in usages)
+    return "".join(f"{usage:{width}}  {text}\n" for usage, text in usages)
+
+
+def _when(session: Session, _: str) -> str:
+    info = session.debuggee.replay_info()
+    origin = "" if info.origin is None else f", diverted from {info.origin}"
+    return f"icount {info.icount} of {info.start}..{info.end}, {info.mode}{origin}\n"
+
+
+def _seek(session: Session, where: str) -> str:
+    return _moved(session, session.debuggee.seek(_name(where)))
+
+
+def _back(session: Session, count: str) -> str:
+    return _moved(session, session.debuggee.seek_relative(-_count(count, "count", 1)))
+
+
+def _forward(session: Session, count: str) -> str:
+    return _moved(session, session.debuggee.seek_relative(_count(count, "count", 1)))
+
+
+def _history(session: Session, count: str) -> str:
+    lines = session.debuggee.history(_count(count, "count", _HISTORY_DEFAULT, HISTORY_LIMIT))
+    if not lines:
+        return "no instruction was executed yet\n"
+    return "".join(f"{line.icount:>12}  {line.address:#x}  {line.text}\n" for line in lines)
+
+
+def _savevm(session: Session, name: str) -> str:
+    session.debuggee.save_snapshot(_name(name))
+    return f"snapshot {name} at icount {session.debuggee.replay_info().icount}\n"
+
+
+def _loadvm(session: Session, name: str) -> str:
+    return _moved(session, session.debuggee.load_snapshot(_name(name)))
+
+
+def _delvm(session: Session, name: str) -> str:
+    session.debuggee.delete_snapshot(_name(name))
+    return f"snapshot {name} deleted\n"
+
+
+def _info_replay(session: Session, _: str) -> str:
+    info = session.debuggee.replay_info()
+    fields = [
+        ("recording", info.recording or "(none)"),
+        ("mode", info.mode),
+        ("icount", str(info.icount)),
+        ("history", f"{info.start}..{info.end}"),
+    ]
+    if info.origin is not None:
+        fields.append(("diverted from", str(info.origin)))
+    return "".join(f"{name}: {value}\n" for name, value in fields)
+
+
+def _info_snapshots(session: Session, _: str) -> str:
+    snapshots = session.debuggee.snapshots()
+    if not snapshots:
+        return "no snapshots\n"
+    lines = [f"{'icount':>16} {'bytes':>12}  name\n"]
+    for snapshot in snapshots:
+        kind = " (automatic)" if snapshot.automatic else ""
+        lines.append(f"{snapshot.icount:>16} {snapshot.bytes:>12}  {snapshot.name}{kind}\n")
+    return "".join(lines)
+
+
+def _info_events(session: Session, limit: str) -> str:
+    events = session.debuggee.events(_count(limit, "count", _EVENTS_DEFAULT, EVENTS_LIMIT))
+    if not events:
+        return "no more events\n"
+    return "".join(f"{event.icount:>16} {event.size:>8} bytes  {event.source}\n" for event in events)
+
+
+def _info_registers(session: Session, _: str) -> str:
+    registers = session.debuggee.registers
+    values = session.debuggee.read_registers()
+    width = max((len(register.name) for register in registers), default=0)
+    lines = []
+    at = 0
+    for register in registers:
+        size = register.bits + 7 >> 3
+        value = int.from_bytes(values[at : at + size], session.byteorder)
+        lines.append(f"{register.name:{width}}  {value:#0{2 * size + 2}x}\n")
+        at += size
+    return "".join(lines)
+
+
+def _replay_break(session: Session, icount: str) -> str:
+    session.debuggee.replay_break(_count(icount, "icount"))
+    return ""
+
+
+def _replay_delete_break(session: Session, _: str) -> str:
+    session.debuggee.replay_delete_break()
+    return ""
+
+
+COMMANDS: tuple[MonitorCommand, ...] = (
+    MonitorCommand(("help",), "", "this text", _help),
+    MonitorCommand(("when",), "", "where the guest stands in time", _when),
+    MonitorCommand(("seek",), "ICOUNT|start|end|NAME", "go to an icount, an end of history or a snapshot", _seek, True),
+    MonitorCommand(("back",), "[N]", "go N instructions back (1)", _back, True),
+    MonitorCommand(("forward",), "[N]", "go N instructions forward (1)", _forward, True),
+    MonitorCommand(("history",), "[N]", f"show the last N executed instructions ({_HISTORY_DEFAULT})", _history),
+    MonitorCommand(("savevm",), "NAME", "save a snapshot here", _savevm),
+    MonitorCommand(("loadvm",), "NAME", "go to a snapshot", _loadvm, True),
+    MonitorCommand(("delvm",), "NAME", "delete a snapshot", _delvm),
+    MonitorCommand(("info", "replay"), "", "recording, mode, position and ends of history", _info_replay),
+    MonitorCommand(("info", "snapshots"), "", "all snapshots", _info_snapshots),
+    MonitorCommand(("info", "events"), "[N]", f"show the next N events of the log ({_EVENTS_DEFAULT})", _info_events),
+    MonitorCommand(("info", "registers"), "", "all registers in hex", _info_registers),
+    MonitorCommand(("replay_seek",), "ICOUNT", "go to an icount (QEMU's name of seek)", _seek, True),
+    MonitorCommand(("replay_break",), "ICOUNT", "stop when passing this icount, in either direction", _replay_break),
+    MonitorCommand(("replay_delete_break",), "", "forget replay_break", _replay_delete_break),
+)
+
+
+def _find(words: list[str]) -> tuple[MonitorCommand, list[str]]:
+    """The command that ``words`` begin with, each word whole or abbreviated, and the words behind it."""
+    left = list(COMMANDS)
+    depth = 0
+    while True:
+        if depth == len(words):
+            raise MonitorError(f"{' '.join(words)!r} needs one of: {', '.join(c.words[depth] for c in left)}")
+        typed = words[depth]
+        matching = [c for c in left if c.words[depth].startswith(typed)]
+        exact = [c for c in matching if c.words[depth] == typed]
+        left = exact or matching
+        names = sorted({c.words[depth] for c in left})
+        if not left:
+            raise MonitorError(f"unknown command {typed!r}: see `monitor help`")
+        if len(names) > 1:
+            raise MonitorError(f"{typed!r} is ambiguous: {', '.join(names)}")
+        depth += 1
+        if len(left) == 1 and depth == len(left[0].words):
+            return left[0], words[depth:]
+
+
+def run(session: Session, line: str) -> str:
+    """Serve one command line; the text for the user. Raises MonitorError and what the debuggee raises."""
+    words = line.split()
+    if not words:
+        raise MonitorError("empty command: see `monitor help`")
+    command, arguments = _find(words)
+    if arguments and not command.argument:
+        raise MonitorError(f"`{' '.join(command.words)}` takes no argument")
+    if len(arguments) > 1:
+        raise MonitorError(f"`{' '.join(command.words)}` takes one argument: {command.argument}")
+    if not arguments and command.argument and not command.argument.startswith("["):
+        raise MonitorError(f"`{' '.join(command.words)}` needs an argument: {command.argument}")
+    if session.gone:
+        raise MonitorError("the process is gone: use run or attach")
+    text = command.function(session, arguments[0] if arguments else "")
+    return text + _REFRESH_HINT if command.moves else text

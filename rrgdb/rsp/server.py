@@ -1,0 +1,193 @@
+"""The server: listens, takes one debugger at a time, and ends cleanly.
+
+with EngineThread(debuggee.interrupt) as engine:
+    run(debuggee, parse_address(":1234"), engine=engine, once=False, on_listening=print)
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from rrgdb.rsp.address import Address, AddressError, StdioAddress, TcpAddress, UnixAddress
+from rrgdb.rsp.connection import Connection, refuse
+from rrgdb.rsp.debuggee import Debuggee
+from rrgdb.rsp.engine_thread import EngineThread
+
+log = logging.getLogger("rrgdb.rsp")
+
+REFUSED_LIMIT = 16
+"""debuggers that are told at the same time that another one is attached"""
+_BACKLOG = 16
+
+
+def run(
+    debuggee: Debuggee,
+    address: Address,
+    *,
+    engine: EngineThread,
+    once: bool = False,
+    on_listening: Callable[[str], None] = lambda _: None,
+) -> None:
+    """``serve`` in a trio run of its own, until it ends or SIGINT or SIGTERM comes. Raises AddressError."""
+    trio.run(_until_signal, debuggee, address, engine, once, on_listening)
+
+
+async def _until_signal(
+    debuggee: Debuggee, address: Address, engine: EngineThread, once: bool, on_listening: Callable[[str], None]
+) -> None:
+    failure: list[AddressError] = []
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            try:
+                await serve(debuggee, address, engine=engine, once=once, on_listening=on_listening)
+            except AddressError as error:
+                failure.append(error)
+            nursery.cancel_scope.cancel()
+    if failure:
+        raise failure[0]
+
+
+async def serve(
+    debuggee: Debuggee,
+    address: Address,
+    *,
+    engine: EngineThread,
+    once: bool = False,
+    on_listening: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve debuggers, one at a time, until one kills the guest, the first has gone (``once``), or cancelled.
+
+    ``on_listening`` gets ``Listening on HOST:PORT`` when a debugger may connect. Raises AddressError.
+    """
+    if isinstance(address, StdioAddress):
+        await _serve_stdio(debuggee, engine)
+        return
+    async with _listen(address) as (listeners, name):
+        on_listening(f"Listening on {name}")
+        await _Server(debuggee, engine, once).run(listeners)
+
+
+class _Server:
+    def __init__(self, debuggee: Debuggee, engine: EngineThread, once: bool) -> None:
+        self._debuggee = debuggee
+        self._engine = engine
+        self._once = once
+        self._attached = False
+        self._refused = 0
+        self._scope = trio.CancelScope()
+
+    async def run(self, listeners: Sequence[trio.SocketListener]) -> None:
+        with self._scope:
+            await trio.serve_listeners(self._take, list(listeners))
+
+    async def _take(self, stream: trio.SocketStream) -> None:
+        if self._attached:
+            await self._refuse(stream)
+            return
+        self._attached = True
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection = Connection(stream, self._debuggee, self._engine)
+        try:
+            await connection.run()
+        finally:
+            self._attached = False
+        if self._once or connection.session.killed:
+            self._scope.cancel()
+
+    async def _refuse(self, stream: trio.SocketStream) -> None:
+        if self._refused >= REFUSED_LIMIT:
+            await trio.aclose_forcefully(stream)
+            return
+        self._refused += 1
+        try:
+            await refuse(stream)
+        finally:
+            self._refused -= 1
+
+
+async def _serve_stdio(debuggee: Debuggee, engine: EngineThread) -> None:
+    """The protocol on file descriptors 0 and 1; whatever else prints to 1 meanwhile goes to 2."""
+    read, write, kept = os.dup(0), os.dup(1), os.dup(1)
+    os.dup2(2, 1)
+    try:
+        stream = trio.StapledStream(trio.lowlevel.FdStream(write), trio.lowlevel.FdStream(read))
+        await Connection(stream, debuggee, engine).run()
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@asynccontextmanager
+async def _listen(address: TcpAddress | UnixAddress) -> AsyncIterator[tuple[list[trio.SocketListener], str]]:
+    listeners, name = await _listen_tcp(address) if isinstance(address, TcpAddress) else await _listen_unix(address)
+    try:
+        yield listeners, name
+    finally:
+        with trio.CancelScope(shield=True):
+            for listener in listeners:
+                await listener.aclose()
+        if isinstance(address, UnixAddress):
+            os.unlink(address.path)
+
+
+def _reason(error: OSError) -> str:
+    return "already in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error)).lower()
+
+
+async def _listen_tcp(address: TcpAddress) -> tuple[list[trio.SocketListener], str]:
+    try:
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=_BACKLOG)
+    except OSError as error:
+        raise AddressError(f"cannot listen on {address}: {_reason(error)}") from None
+    if address.port == 0:
+        # a name with several addresses would get another port for each
+        for listener in listeners[1:]:
+            await listener.aclose()
+        del listeners[1:]
+    host, port = listeners[0].socket.getsockname()[:2]
+    if not all(_is_loopback(listener) for listener in listeners):
+        log.warning("whoever reaches %s can read and change the guest: there is no password", TcpAddress(host, port))
+    return listeners, str(TcpAddress(host, port))
+
+
+def _is_loopback(listener: trio.SocketListener) -> bool:
+    return ipaddress.ip_address(listener.socket.getsockname()[0].partition("%")[0]).is_loopback
+
+
+async def _listen_unix(address: UnixAddress) -> tuple[list[trio.SocketListener], str]:
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await _remove_stale(address.path)
+        await sock.bind(address.path)
+        os.chmod(address.path, stat.S_IRUSR | stat.S_IWUSR)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise AddressError(f"cannot listen on {address}: {_reason(error)}") from None
+    return [trio.SocketListener(sock)], str(address)
+
+
+async def _remove_stale(path: str) -> None:
+    """A socket that nobody listens on any more may be replaced; nothing else may."""
+    if not (os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode)):
+        return
+    try:
+        await (await trio.open_unix_socket(path)).aclose()
+    except ConnectionRefusedError:
+        os.unlink(path)

@@ -1,0 +1,139 @@
+"""One debugger's session: a payload in, a payload out. Runs on the engine thread; knows no sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from rrgdb.rsp import commands
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Point, Stop, StopKind
+from rrgdb.rsp.wire import is_ours
+
+POINTS_LIMIT = 10_000
+_ERROR_LIMIT = 400
+_KEYS_IF_OFFERED = {StopKind.SWBREAK: "swbreak", StopKind.HWBREAK: "hwbreak"}
+_WATCHES = (StopKind.WATCH, StopKind.RWATCH, StopKind.AWATCH)
+_HISTORY = (StopKind.HISTORY_BEGIN, StopKind.HISTORY_END)
+_SIGINT, _SIGTRAP = 2, 5
+
+
+class Session:
+    """The stub's half of one connection.
+
+    ``no_ack``: QStartNoAckMode was accepted. ``detached``: D came, the debuggee runs on. ``killed``: the recording is
+    finished and the server should end. ``gone``: there is no process (it exited, or an extended-remote debugger killed
+    or left it) until vRun or vAttach.
+    """
+
+    def __init__(
+        self, debuggee: Debuggee, console: Callable[[str], None], byteorder: Literal["little", "big"] = "little"
+    ) -> None:
+        self.debuggee = debuggee
+        self._console = console
+        self.byteorder: Literal["little", "big"] = byteorder
+        self.offered: frozenset[str] = frozenset()
+        self.points: set[tuple[int, int, int]] = set()
+        self.no_ack = False
+        self.extended = False
+        self.detached = False
+        self.killed = False
+        self.gone = False
+        self._attached = False
+        self._console_open = False
+
+    @property
+    def should_close(self) -> bool:
+        """Nothing more will be said on this connection."""
+        return self.killed or (self.detached and not self.extended)
+
+    def handle(self, packet: bytes) -> bytes | None:
+        """Serve one packet. None: no reply (``k``, ``R``). Raises nothing for any bytes, unless rrgdb has a bug."""
+        try:
+            found = commands.find(packet)
+            if found is None:
+                return b""
+            command, arguments = found
+            if self.gone and command.needs_process:
+                raise DebuggeeError("the process is gone: use run or attach", 3)
+            self._attach()
+            self._console_open = command.console
+            return command.handle(self, arguments)
+        except DebuggeeError as error:
+            return self.error(error)
+        finally:
+            self._console_open = False
+
+    def _attach(self) -> None:
+        """At the first packet: one who connects and says nothing does not stop a guest."""
+        if not self._attached:
+            self._attached = True
+            self.debuggee.attached(self.console)
+
+    def console(self, text: str) -> None:
+        """Show ``text`` to the user. GDB takes it only while it waits for a stop or for a monitor command."""
+        if self._console_open:
+            self._console(text)
+
+    def error(self, error: DebuggeeError) -> bytes:
+        """The error reply that this debugger understands."""
+        if "error-message" not in self.offered:
+            return b"E%02x" % (error.errno & 0xFF)
+        text = str(error).encode("ascii", "replace")[:_ERROR_LIMIT]
+        return b"E." + bytes(c if 0x20 <= c < 0x7F and c not in b"#$}*" else 0x3F for c in text)
+
+    def thread_id(self) -> bytes:
+        return b"p1.1" if "multiprocess" in self.offered else b"1"
+
+    def check_thread(self, thread: bytes) -> None:
+        if not is_ours(thread):
+            raise DebuggeeError("no such thread: there is one, p1.1", 3)
+
+    def stop_reply(self, stop: Stop) -> bytes:
+        """``T``, ``W`` or ``X`` (GDB manual, "Stop Reply Packets")."""
+        process = b";process:1" if "multiprocess" in self.offered else b""
+        if stop.kind is StopKind.EXITED:
+            self.gone = True
+            return b"W%02x" % (stop.status & 0xFF) + process
+        if stop.kind is StopKind.TERMINATED:
+            self.gone = True
+            return b"X%02x" % (stop.signal & 0xFF) + process
+        signal = _SIGINT if stop.kind is StopKind.INTERRUPT else stop.signal & 0xFF
+        return b"T%02x%b%bthread:%b;" % (signal, self._reason(stop), self._expedited(), self.thread_id())
+
+    def _reason(self, stop: Stop) -> bytes:
+        if stop.kind in _WATCHES:
+            return b"%b:%x;" % (stop.kind.value.encode(), stop.address or 0)
+        if stop.kind in _HISTORY:
+            return stop.kind.value.encode() + b";"
+        # GDB takes swbreak or hwbreak that it did not offer for a protocol error
+        if _KEYS_IF_OFFERED.get(stop.kind) in self.offered:
+            return stop.kind.value.encode() + b":;"
+        return b""
+
+    def _expedited(self) -> bytes:
+        parts = []
+        for number, register in enumerate(self.debuggee.registers):
+            if register.expedited:
+                try:
+                    value = self.debuggee.read_register(number)
+                except DebuggeeError:
+                    continue
+                parts.append(b"%x:%b;" % (number, value.hex().encode()))
+        return b"".join(parts)
+
+    def insert(self, point: Point) -> None:
+        key = (point.kind.value, point.address, point.length)
+        if key not in self.points and len(self.points) >= POINTS_LIMIT:
+            raise DebuggeeError(f"more than {POINTS_LIMIT} breakpoints and watchpoints", 28)
+        self.debuggee.insert(point)
+        self.points.add(key)
+
+    def remove(self, point: Point) -> None:
+        self.debuggee.remove(point)
+        self.points.discard((point.kind.value, point.address, point.length))
+
+    def drop(self) -> None:
+        """The connection is gone without a ``D``: the guest stays where it is."""
+        if self._attached and not self.detached and not self.killed:
+            self.detached = True
+            self.debuggee.detached(resume=False)
