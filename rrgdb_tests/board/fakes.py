@@ -1,0 +1,90 @@
+"""A host, a machine and a CPU that are plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rrgdb.arch.base import MemoryFault
+
+
+class FakeHost:
+    """Wall clock and random bytes are set by the test or count up; outputs are collected."""
+
+    def __init__(self, clock_ns: int = 1_700_000_000 * 10**9) -> None:
+        self.clock_ns = clock_ns
+        self.clock_step_ns = 0
+        self.random = 0
+        self.asked: list[str] = []
+        self.outputs: list[tuple[str, bytes]] = []
+        self.sinks: dict[str, Callable[[bytes], None]] = {}
+
+    def wall_clock_ns(self, source: str) -> int:
+        self.asked.append(source)
+        now = self.clock_ns
+        self.clock_ns += self.clock_step_ns
+        return now
+
+    def entropy(self, source: str, length: int) -> bytes:
+        self.asked.append(source)
+        self.random += 1
+        return bytes((self.random * 37 + i) & 0xFF for i in range(length))
+
+    def attach_input(self, source: str, sink: Callable[[bytes], None]) -> None:
+        assert source not in self.sinks
+        self.sinks[source] = sink
+
+    def output(self, source: str, data: bytes) -> None:
+        self.outputs.append((source, data))
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(data for _, data in self.outputs)
+
+
+class FakeMachine:
+    """Virtual time and icount are set by the test."""
+
+    def __init__(self, host: FakeHost | None = None) -> None:
+        self.host = host or FakeHost()
+        self.icount = 0
+        self.now_ns = 0
+        self.status: int | None = None
+
+    def virtual_ns(self) -> int:
+        return self.now_ns
+
+    def power_off(self, status: int) -> None:
+        if self.status is None:
+            self.status = status
+
+
+class FakeCpu:
+    """Registers by name, and memory of one piece."""
+
+    icount = 0
+
+    def __init__(self, base: int = 0x1000, size: int = 0x2000) -> None:
+        self.registers: dict[str, int] = {}
+        self.base = base
+        self.memory = bytearray(size)
+
+    def read(self, name: str) -> int:
+        return self.registers.get(name, 0)
+
+    def write(self, name: str, value: int) -> None:
+        assert 0 <= value < 1 << 64
+        self.registers[name] = value
+
+    def _index(self, address: int, length: int) -> int:
+        index = address - self.base
+        if not 0 <= index <= len(self.memory) - length:
+            raise MemoryFault(address)
+        return index
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        index = self._index(address, length)
+        return bytes(self.memory[index : index + length])
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        index = self._index(address, len(data))
+        self.memory[index : index + len(data)] = data
