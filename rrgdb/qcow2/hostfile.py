@@ -1,0 +1,96 @@
+"""The file under an image: positioned reads and gathered writes that either do all or raise."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from rrgdb.qcow2.errors import Qcow2Error
+
+Buffer = bytes | bytearray | memoryview
+
+IOV_MAX = 1024
+
+
+class HostFile:
+    """One open file. Raises OSError as the system does."""
+
+    def __init__(self, path: str, flags: int) -> None:
+        # A FIFO or a terminal would block or never end.
+        if not flags & os.O_CREAT:
+            _require_file(os.stat(path).st_mode, path)
+        self.path = path
+        self.fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
+        try:
+            _require_file(os.fstat(self.fd).st_mode, path)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """(device, inode): the same file under whatever name."""
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
+
+    def size(self) -> int:
+        """Length in bytes now."""
+        return os.lseek(self.fd, 0, os.SEEK_END)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes; fewer only at the end of the file."""
+        data = os.pread(self.fd, length, offset)
+        if len(data) == length or not data:
+            return data
+        parts = [data]
+        while data and (length := length - len(data)) > 0:
+            offset += len(data)
+            data = os.pread(self.fd, length, offset)
+            parts.append(data)
+        return b"".join(parts)
+
+    def read_exact(self, offset: int, length: int, what: str) -> bytes:
+        """``length`` bytes, or Qcow2Error if the file ends before; the claimed length costs no memory then."""
+        if offset + length > self.size():
+            raise Qcow2Error(f"{self.path}: offset {offset}: expected {what} ({length} bytes), the file ends before")
+        data = self.read(offset, length)
+        if len(data) != length:
+            raise Qcow2Error(f"{self.path}: offset {offset}: expected {what} ({length} bytes), the file ends before")
+        return data
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill ``view`` from ``offset``; returns the bytes read (fewer only at the end of the file)."""
+        done = 0
+        while done < len(view):
+            count = os.preadv(self.fd, [view[done:]], offset + done)
+            if count == 0:
+                break
+            done += count
+        return done
+
+    def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        """Write the byte ``buffers`` one after the other from ``offset`` on."""
+        for i in range(0, len(buffers), IOV_MAX):
+            part = buffers[i : i + IOV_MAX]
+            total = sum(map(len, part))
+            done = os.pwritev(self.fd, part, offset)
+            if done < total:
+                # Short (a signal, a nearly full disk): go on with the rest, which raises if nothing more fits.
+                rest = memoryview(b"".join(part))
+                while done < total:
+                    done += os.pwrite(self.fd, rest[done:], offset + done)
+            offset += total
+
+    def sync(self) -> None:
+        os.fdatasync(self.fd)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+
+def _require_file(mode: int, path: str) -> None:
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise Qcow2Error(f"{path}: offset 0: expected a regular file or a block device")

@@ -1,0 +1,265 @@
+"""Refcounts and the allocation of host clusters.
+
+All refcounts live in one numpy array; only refcount blocks that changed are written, and always to clusters that the
+image on disk does not use: the header write switches to them (see ``image.py``). Beside them ``active`` counts the
+references from the active L1/L2 tree alone, so that a snapshot raises all refcounts with one vector addition.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from rrgdb.qcow2.errors import Qcow2Error, Qcow2UnsupportedError
+from rrgdb.qcow2.hostfile import HostFile
+from rrgdb.qcow2.layout import MAX_CLUSTERS, Geometry, Header
+from rrgdb.qcow2.runs import FreeRuns, split_runs
+
+Clusters = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.unsignedinteger]
+
+# Shorter holes than this split writes too much; single clusters fill them.
+_SHORTEST_RUN = 16
+
+
+def count_dtype(bits: int) -> type[np.unsignedinteger]:
+    """The type that holds refcounts of ``bits`` bits in memory."""
+    if bits <= 16:
+        return np.uint16
+    return np.uint32 if bits == 32 else np.uint64
+
+
+def unpack_block(raw: bytes, bits: int) -> Counts:
+    """The refcounts of one or more refcount blocks."""
+    if bits >= 8:
+        return np.frombuffer(raw, f">u{bits // 8}").astype(count_dtype(bits))
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    octets = np.frombuffer(raw, np.uint8)
+    return ((octets[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1).astype(np.uint16)
+
+
+def pack_block(counts: Counts, bits: int) -> bytes:
+    """The inverse of ``unpack_block``."""
+    if bits >= 8:
+        return counts.astype(f">u{bits // 8}").tobytes()
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    parts = counts.astype(np.uint8).reshape(-1, 8 // bits) << shifts
+    return np.bitwise_or.reduce(parts, axis=1).astype(np.uint8).tobytes()
+
+
+def read_refcount_table(file: HostFile, header: Header, geometry: Geometry) -> npt.NDArray[np.uint64]:
+    """Offsets of the refcount blocks up to the last one that exists. Raises Qcow2Error."""
+    length = header.refcount_table_clusters << geometry.cluster_bits
+    raw = file.read_exact(header.refcount_table_offset, length, "the refcount table")
+    table = np.frombuffer(raw, ">u8").astype(np.uint64)
+    used = np.flatnonzero(table)
+    table = table[: int(used[-1]) + 1] if len(used) else table[:0]
+    if (table & np.uint64(geometry.cluster_size - 1)).any() or (table >> np.uint64(63)).any():
+        raise Qcow2Error(f"{file.path}: offset {header.refcount_table_offset}: expected refcount blocks on clusters")
+    if len(table) << geometry.block_bits > MAX_CLUSTERS + (1 << geometry.block_bits):
+        raise Qcow2UnsupportedError(
+            f"{file.path}: offset {header.refcount_table_offset}: more than {MAX_CLUSTERS} clusters are not supported"
+        )
+    return table
+
+
+def read_counts(file: HostFile, table: npt.NDArray[np.uint64], geometry: Geometry) -> Counts:
+    """The refcounts of all blocks in ``table``. Raises Qcow2Error for a block outside of the file."""
+    counts = np.zeros(len(table) << geometry.block_bits, count_dtype(geometry.refcount_bits))
+    rows = counts.reshape(-1, 1 << geometry.block_bits)
+    present = np.flatnonzero(table)
+    offsets = table[present].astype(np.int64)
+    for index, count in split_runs(offsets, geometry.cluster_size):
+        raw = file.read_exact(int(offsets[index]), count << geometry.cluster_bits, "refcount blocks")
+        rows[present[index : index + count]] = unpack_block(raw, geometry.refcount_bits).reshape(count, -1)
+    return counts
+
+
+class Refcounts:
+    """Refcounts in memory, and what the next header write makes of them.
+
+    A cluster is *fresh* if it was allocated since the last header write: nothing on disk refers to it, so it may be
+    written in place. A cluster that the image on disk uses and that was freed since is *held*: not given out again
+    before the next header write.
+    """
+
+    def __init__(self, path: str, geometry: Geometry, table: npt.NDArray[np.uint64], counts: Counts) -> None:
+        self._path = path
+        self._geometry = geometry
+        self._bits = geometry.block_bits
+        self.max = (1 << geometry.refcount_bits) - 1
+        self.table = table
+        self.counts = counts
+        self.active: Counts = np.zeros_like(counts)
+        self.fresh = np.zeros(len(counts), bool)
+        self.dirty = np.zeros(len(table), bool)
+        used = np.flatnonzero(counts)
+        self.end = int(used[-1]) + 1 if len(used) else 0
+        self._free = FreeRuns()
+        self._free.add(np.flatnonzero(counts[: self.end] == 0))
+        self._held: list[Clusters] = []
+        self._fresh_list: list[Clusters] = []
+        self.table_offset = 0
+        self.table_clusters = 0
+
+    # -- allocation
+
+    def allocate_run(self, length: int) -> int:
+        """``length`` contiguous clusters with refcount 1; returns the first."""
+        start = self._free.take(length)
+        if start is None:
+            start = self._extend(length)
+        self._claim(np.arange(start, start + length, dtype=np.int64))
+        return start
+
+    def allocate(self, length: int) -> Clusters:
+        """``length`` clusters with refcount 1 in few ascending runs."""
+        parts: list[Clusters] = []
+        left = length
+        while left:
+            run = self._free.take_some(left, min(left, _SHORTEST_RUN))
+            if run is None:
+                run = self._extend(left), left
+            parts.append(np.arange(run[0], run[0] + run[1], dtype=np.int64))
+            left -= run[1]
+        clusters = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        self._claim(clusters)
+        return clusters
+
+    def _extend(self, length: int) -> int:
+        start, self.end = self.end, self.end + length
+        if self.end > MAX_CLUSTERS:
+            self.end = start
+            raise Qcow2UnsupportedError(f"{self._path}: offset 0: more than {MAX_CLUSTERS} clusters are not supported")
+        if self.end > len(self.counts):
+            blocks = (max(self.end, 2 * len(self.counts)) >> self._bits) + 1
+            more = (blocks << self._bits) - len(self.counts)
+            self.counts = np.concatenate([self.counts, np.zeros(more, self.counts.dtype)])
+            self.active = np.concatenate([self.active, np.zeros(more, self.counts.dtype)])
+            self.fresh = np.concatenate([self.fresh, np.zeros(more, bool)])
+            more = blocks - len(self.table)
+            self.table = np.concatenate([self.table, np.zeros(more, np.uint64)])
+            self.dirty = np.concatenate([self.dirty, np.zeros(more, bool)])
+        return start
+
+    def _claim(self, clusters: Clusters) -> None:
+        self.counts[clusters] = 1
+        self.fresh[clusters] = True
+        self._fresh_list.append(clusters)
+        self.dirty[clusters >> self._bits] = True
+
+    def is_fresh(self, offset: int) -> bool:
+        """Whether the cluster at host ``offset`` was allocated since the last header write."""
+        return bool(self.fresh[offset >> self._geometry.cluster_bits])
+
+    # -- counting
+
+    def drop(self, clusters: Clusters) -> None:
+        """Take one reference for each element of ``clusters`` away. Raises Qcow2Error if there are fewer."""
+        if not len(clusters):
+            return
+        unique, times = np.unique(clusters, return_counts=True)
+        self.subtract(unique, times)
+
+    def subtract(self, clusters: Clusters, times: npt.NDArray[np.int64]) -> None:
+        """Take ``times[i]`` references of the distinct, ascending ``clusters[i]`` away."""
+        if int(clusters[-1]) >= len(self.counts) or (self.counts[clusters].astype(np.int64) < times).any():
+            raise Qcow2Error(f"{self._path}: offset {self.table_offset}: expected refcounts as high as the references")
+        left = self.counts[clusters] - times.astype(self.counts.dtype)
+        self.counts[clusters] = left
+        self.dirty[clusters >> self._bits] = True
+        gone = clusters[left == 0]
+        if len(gone):
+            fresh = self.fresh[gone]
+            if fresh.any():
+                self.fresh[gone] = False
+                self._free.add(gone[fresh])
+            if not fresh.all():
+                self._held.append(gone[~fresh])
+
+    def add(self, clusters: Clusters, times: npt.NDArray[np.int64]) -> None:
+        """Add ``times[i]`` references to the distinct, ascending ``clusters[i]``."""
+        if not len(clusters):
+            return
+        if int(clusters[-1]) >= len(self.counts) or not self.counts[clusters].all():
+            raise Qcow2Error(f"{self._path}: offset {self.table_offset}: expected refcounts above 0 of clusters in use")
+        if int(self.counts[clusters].max()) + int(times.max()) > self.max:
+            raise Qcow2Error(f"{self._path}: offset {self.table_offset}: refcounts above {self.max} do not fit")
+        self.counts[clusters] += times.astype(self.counts.dtype)
+        self.dirty[clusters >> self._bits] = True
+
+    def add_active(self) -> None:
+        """One more reference for everything in the active tree. Raises Qcow2Error if a refcount would not fit."""
+        end = self.end
+        raised = self.counts[:end] + self.active[:end]
+        # Unsigned sums wrap: below an addend means that it did not fit into the type.
+        if (self.max <= np.iinfo(raised.dtype).max and int(raised.max(initial=0)) > self.max) or (
+            raised < self.active[:end]
+        ).any():
+            raise Qcow2Error(f"{self._path}: offset {self.table_offset}: refcounts above {self.max} do not fit")
+        self.counts[:end] = raised
+        self._dirty_active()
+
+    def drop_active(self) -> None:
+        """Take one reference away from everything in the active tree; used clusters keep at least one."""
+        self.counts[: self.end] -= self.active[: self.end]
+        self._dirty_active()
+
+    def _dirty_active(self) -> None:
+        blocks = (self.end + (1 << self._bits) - 1) >> self._bits
+        rows = self.active[: blocks << self._bits].reshape(blocks, -1)
+        self.dirty[:blocks] |= rows.any(axis=1)
+
+    # -- to disk
+
+    def write(self, file: HostFile) -> None:
+        """Write what changed to fresh clusters; afterwards table_offset and table_clusters are what the header needs."""
+        geometry = self._geometry
+        if not self.dirty.any():
+            return
+        self._relocate()
+        blocks = np.flatnonzero(self.dirty)
+        offsets = self.table[blocks].astype(np.int64)
+        order = np.argsort(offsets)
+        blocks, offsets = blocks[order], offsets[order]
+        rows = self.counts.reshape(-1, 1 << self._bits)
+        for index, count in split_runs(offsets, geometry.cluster_size):
+            part = blocks[index : index + count]
+            file.write(int(offsets[index]), [pack_block(rows[part].reshape(-1), geometry.refcount_bits)])
+        raw = self.table[: self._blocks()].astype(">u8").tobytes()
+        file.write(self.table_offset, [raw.ljust(self.table_clusters << geometry.cluster_bits, b"\0")])
+        self.dirty[:] = False
+
+    def _blocks(self) -> int:
+        return int(np.flatnonzero(self.table)[-1]) + 1
+
+    def _relocate(self) -> None:
+        """Give all dirty blocks and the table fresh clusters. That changes refcounts, so go on until nothing moves."""
+        bits = self._geometry.cluster_bits
+        while True:
+            stale = np.flatnonzero(self.dirty)
+            where = (self.table[stale] >> np.uint64(bits)).astype(np.int64)
+            stale = stale[(where == 0) | ~self.fresh[where]]
+            if len(stale):
+                old = (self.table[stale] >> np.uint64(bits)).astype(np.int64)
+                new = self.allocate(len(stale))
+                self.table[stale] = new.astype(np.uint64) << np.uint64(bits)
+                self.drop(old[old != 0])
+                continue
+            need = self._geometry.clusters(8 * self._blocks())
+            if self.table_clusters == need and self.is_fresh(self.table_offset):
+                return
+            start = self.allocate_run(need)
+            if self.table_clusters:
+                first = self.table_offset >> bits
+                self.drop(np.arange(first, first + self.table_clusters, dtype=np.int64))
+            self.table_offset, self.table_clusters = start << bits, need
+
+    def committed(self) -> None:
+        """The header now points to what was written: held clusters become free, nothing is fresh."""
+        for clusters in self._fresh_list:
+            self.fresh[clusters] = False
+        self._fresh_list.clear()
+        if self._held:
+            self._free.add(np.sort(np.concatenate(self._held)))
+            self._held.clear()

@@ -1,0 +1,127 @@
+"""The snapshot table: a contiguous list of entries of variable length (format description, "Snapshots")."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rrgdb.qcow2.errors import Qcow2Error
+from rrgdb.qcow2.hostfile import HostFile
+from rrgdb.qcow2.layout import MAX_L1_BYTES, MAX_SNAPSHOT_EXTRA_BYTES, MAX_SNAPSHOT_TABLE_BYTES, Geometry, Header
+
+_ENTRY = struct.Struct(">QIHHIIQII")
+_EXTRA = struct.Struct(">QQQ")
+NO_ICOUNT = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One internal snapshot.
+
+    ``date_s``/``date_ns``: when it was taken (since the Unix epoch). ``vm_clock_ns``: how long the guest had run.
+    ``vm_state_size``: bytes. ``icount``: instructions, None if not recorded. ``disk_size``: bytes, None in old images.
+    """
+
+    id: str
+    name: str
+    date_s: int
+    date_ns: int
+    vm_clock_ns: int
+    vm_state_size: int
+    icount: int | None
+    disk_size: int | None
+    l1_offset: int = field(repr=False)
+    l1_size: int = field(repr=False)
+    extra: bytes = field(default=b"", repr=False)  # extra data after the fields known here, kept as it is
+
+
+def encode_entry(snapshot: Snapshot) -> bytes:
+    """One table entry, padded to a multiple of 8 bytes."""
+    ident = snapshot.id.encode("utf-8", "surrogateescape")
+    name = snapshot.name.encode("utf-8", "surrogateescape")
+    icount = NO_ICOUNT if snapshot.icount is None else snapshot.icount
+    extra = _EXTRA.pack(snapshot.vm_state_size, snapshot.disk_size or 0, icount) + snapshot.extra
+    # The 32-bit size field is ignored when the extra data carries the size; QEMU keeps it where it fits.
+    size32 = snapshot.vm_state_size if snapshot.vm_state_size < 1 << 32 else 0
+    fixed = _ENTRY.pack(
+        snapshot.l1_offset,
+        snapshot.l1_size,
+        len(ident),
+        len(name),
+        snapshot.date_s,
+        snapshot.date_ns,
+        snapshot.vm_clock_ns,
+        size32,
+        len(extra),
+    )
+    entry = fixed + extra + ident + name
+    return entry.ljust((len(entry) + 7) // 8 * 8, b"\0")
+
+
+def encode_table(snapshots: Iterable[Snapshot]) -> bytes:
+    return b"".join(map(encode_entry, snapshots))
+
+
+class _ShortError(Exception):
+    """More bytes are needed."""
+
+
+def _decode(raw: bytes, header: Header, geometry: Geometry, path: str) -> tuple[list[Snapshot], int]:
+    snapshots, pos = [], 0
+    for _ in range(header.nb_snapshots):
+        at = header.snapshots_offset + pos
+        if pos + _ENTRY.size > len(raw):
+            raise _ShortError
+        l1_offset, l1_size, id_len, name_len, date_s, date_ns, clock, size, extra_len = _ENTRY.unpack_from(raw, pos)
+        if extra_len > MAX_SNAPSHOT_EXTRA_BYTES:
+            raise Qcow2Error(f"{path}: offset {at + 36}: expected at most 1024 bytes of extra data, found {extra_len}")
+        if l1_offset & (geometry.cluster_size - 1) or l1_offset >= 1 << 63 or l1_size * 8 > MAX_L1_BYTES:
+            raise Qcow2Error(f"{path}: offset {at}: expected a snapshot L1 table on a cluster, of at most 32 MiB")
+        start = pos + _ENTRY.size
+        end = start + extra_len + id_len + name_len
+        if end > len(raw):
+            raise _ShortError
+        extra = raw[start : start + extra_len]
+        vm_state_size = int.from_bytes(extra[0:8], "big") if extra_len >= 8 else size
+        disk_size = int.from_bytes(extra[8:16], "big") if extra_len >= 16 else None
+        icount = int.from_bytes(extra[16:24], "big") if extra_len >= 24 else NO_ICOUNT
+        if disk_size is not None and geometry.l1_entries(disk_size) > l1_size:
+            raise Qcow2Error(f"{path}: offset {at + 48}: expected a disk size that the snapshot's L1 table covers")
+        ident = raw[start + extra_len : start + extra_len + id_len].decode("utf-8", "surrogateescape")
+        name = raw[end - name_len : end].decode("utf-8", "surrogateescape")
+        snapshots.append(
+            Snapshot(
+                ident,
+                name,
+                date_s,
+                date_ns,
+                clock,
+                vm_state_size,
+                None if icount == NO_ICOUNT else icount,
+                disk_size,
+                l1_offset,
+                l1_size,
+                extra[24:],
+            )
+        )
+        pos = (end + 7) // 8 * 8
+    return snapshots, pos
+
+
+def read_table(file: HostFile, header: Header, geometry: Geometry) -> tuple[list[Snapshot], int]:
+    """All snapshots, and the length of the table in bytes. Raises Qcow2Error."""
+    if header.nb_snapshots == 0:
+        return [], 0
+    want = header.nb_snapshots * 128
+    while True:
+        raw = file.read(header.snapshots_offset, min(want, MAX_SNAPSHOT_TABLE_BYTES))
+        try:
+            return _decode(raw, header, geometry, file.path)
+        except _ShortError:
+            if len(raw) < want:
+                raise Qcow2Error(
+                    f"{file.path}: offset {header.snapshots_offset}: expected a snapshot table of "
+                    f"{header.nb_snapshots} entries and at most 64 MiB inside the file"
+                ) from None
+        want *= 4

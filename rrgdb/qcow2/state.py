@@ -1,0 +1,69 @@
+"""What an open image is: header, active L1 table, snapshots. Reading it while another process writes is safe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rrgdb.qcow2.errors import Qcow2Error
+from rrgdb.qcow2.hostfile import HostFile
+from rrgdb.qcow2.layout import MAX_CLUSTER_BITS, Geometry, Header, Preamble, parse_preamble
+from rrgdb.qcow2.mapping import Mapper
+from rrgdb.qcow2.snapshot_table import Snapshot, read_table
+from rrgdb.qcow2.tables import Entries
+
+_ATTEMPTS = 100
+
+
+@dataclass
+class State:
+    """``header``, ``l1`` and ``snapshots`` are the present; a writer changes them before it commits."""
+
+    file: HostFile
+    preamble: Preamble
+    geometry: Geometry
+    header: Header
+    mapper: Mapper
+    l1: Entries
+    snapshots: list[Snapshot]
+    snapshot_table_bytes: int
+
+    def vmstate_base(self, size: int) -> int:
+        """The guest offset at which the VM state of a disk of ``size`` bytes starts."""
+        geometry = self.geometry
+        return geometry.l1_entries(size) << (geometry.cluster_bits + geometry.l2_bits)
+
+
+def load_state(file: HostFile) -> State:
+    """Read header, active L1 table and snapshot table. Raises Qcow2Error, Qcow2UnsupportedError.
+
+    A writer puts tables into free clusters and switches to them by one write of the header: if the header is the same
+    after the tables were read, they belong together.
+    """
+    error: Qcow2Error | None = None
+    for _ in range(_ATTEMPTS):
+        raw = _first_cluster(file)
+        state = None
+        try:
+            state = _load(file, raw)
+        except Qcow2Error as caught:
+            error = caught
+        if _first_cluster(file) == raw:
+            if state is not None:
+                return state
+            break
+    raise error or Qcow2Error(f"{file.path}: offset 0: expected a header that rests; it changes all the time")
+
+
+def _first_cluster(file: HostFile) -> bytes:
+    head = file.read(0, 512)
+    bits = int.from_bytes(head[20:24], "big")
+    return head + file.read(512, (1 << bits) - 512) if 9 < bits <= MAX_CLUSTER_BITS else head
+
+
+def _load(file: HostFile, raw: bytes) -> State:
+    preamble = parse_preamble(raw, file.path)
+    header, geometry = preamble.header, preamble.geometry
+    mapper = Mapper(file, geometry)
+    l1 = mapper.read_l1(header.l1_table_offset, header.l1_size)
+    snapshots, length = read_table(file, header, geometry)
+    return State(file, preamble, geometry, header, mapper, l1, snapshots, length)

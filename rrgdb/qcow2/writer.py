@@ -1,0 +1,412 @@
+"""Changing an image.
+
+The rule that all of this file serves: **the image on disk changes by one write, that of the header.** Between two
+header writes, everything that the image on disk uses stays as it is, and what is new (data, L2 tables, L1 tables, the
+snapshot table, refcount blocks, the refcount table) goes to clusters that it does not use. So a process that dies at
+any moment leaves the image of its last commit: no corruption, no leaks. The one exception are guest bytes in data
+clusters with a refcount of 1, which are overwritten where they are, as on any disk.
+
+The flag OFLAG_COPIED is kept right for others; here, refcounts in memory decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rrgdb.qcow2.errors import Qcow2Error, Qcow2UnsupportedError
+from rrgdb.qcow2.hostfile import Buffer
+from rrgdb.qcow2.layout import EXT_BITMAPS, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, MAX_L1_BYTES, OFFSET_MASK, OFLAG_ZERO
+from rrgdb.qcow2.mapping import COMPRESSED, COPIED, DATA, Backing, data_references, hosts, kinds
+from rrgdb.qcow2.refcounts import Clusters, Refcounts, read_counts, read_refcount_table
+from rrgdb.qcow2.runs import split_runs
+from rrgdb.qcow2.snapshot_table import Snapshot, encode_entry
+from rrgdb.qcow2.state import State
+from rrgdb.qcow2.tables import Entries, Slots
+
+U64 = np.uint64
+_PIECE = 1 << 14
+
+
+class Writer:
+    """Changes a State.
+
+    A method that raises leaves state and refcounts consistent (of a long write, a part may be done), except where it
+    says otherwise; the image on disk is that of the last commit in any case.
+    """
+
+    def __init__(self, state: State, refs: Refcounts, *, barriers: bool = False) -> None:
+        self.state = state
+        self.refs = refs
+        self.barriers = barriers
+        self._file = state.file
+        self._geometry = state.geometry
+        self._bits = state.geometry.cluster_bits
+        self._cache = state.mapper.cache
+        self._changed = self._l1_changed = self._table_changed = False
+        self._table = b"".join(map(encode_entry, state.snapshots))
+        self._copied_stale = False  # a snapshot failed after COPIED was cleared for it
+
+    # -- mapping
+
+    def _own(self, index: npt.NDArray[np.int64]) -> Slots:
+        """Cache slots of the L2 tables of the distinct L1 ``index``, each made fresh first (created or copied)."""
+        state, refs, cache = self.state, self.refs, self._cache
+        old = hosts(state.l1[index])
+        exists = old != 0
+        stale = ~(exists & refs.fresh[old >> self._bits])
+        cache.begin()
+        slots = np.full(len(index), -1, np.int64)
+        slots[exists] = cache.load(old[exists])
+        if not stale.any():
+            return slots
+        new = refs.allocate(int(np.count_nonzero(stale)))
+        try:
+            slots[stale] = cache.create(new << self._bits, slots[stale])
+        except OSError:
+            refs.drop(new)
+            raise
+        state.l1[index[stale]] = (new << self._bits).astype(U64) | COPIED
+        refs.active[new] = 1
+        gone = old[stale & exists] >> self._bits
+        refs.active[gone] -= 1
+        refs.drop(gone)
+        self._l1_changed = self._changed = True
+        return slots
+
+    def _grow_l1(self, entries: int) -> None:
+        have = len(self.state.l1)
+        if entries <= have:
+            return
+        if entries * 8 > MAX_L1_BYTES:
+            raise ValueError("beyond the largest L1 table (32 MiB)")
+        self.state.l1 = np.concatenate([self.state.l1, np.zeros(entries - have, U64)])
+        self._l1_changed = self._changed = True
+
+    def _map(self, clusters: Clusters, new: Entries) -> None:
+        """Set the L2 entries of distinct guest ``clusters``. New host clusters come with the refcount 1 of allocation."""
+        refs, geometry, cache = self.refs, self._geometry, self._cache
+        index = clusters >> geometry.l2_bits
+        column = clusters & (geometry.l2_entries - 1)
+        tables, inverse = np.unique(index, return_inverse=True)
+        done = np.zeros(len(clusters), bool)
+        try:
+            self._grow_l1(int(tables[-1]) + 1)
+            for start in range(0, len(tables), cache.batch):
+                part = tables[start : start + cache.batch]
+                slots = self._own(part)
+                mine = (inverse >= start) & (inverse < start + len(part))
+                row, col = slots[inverse[mine] - start], column[mine]
+                old = cache.rows[row, col]
+                cache.rows[row, col] = new[mine]
+                cache.mark_dirty(slots)
+                self._changed = True
+                gone, come = data_references(old, geometry), data_references(new[mine], geometry)
+                np.subtract.at(refs.active, gone, 1)
+                refs.active[come] += 1
+                refs.drop(gone)
+                done |= mine
+        except BaseException:
+            refs.drop(data_references(new[~done], geometry))
+            raise
+
+    def write_clusters(self, clusters: Clusters, buffers: Sequence[Buffer], empty: npt.NDArray[np.bool_]) -> None:
+        """Write whole distinct guest ``clusters``; those marked ``empty`` become unallocated instead."""
+        entries = self.state.mapper.entries(self.state.l1, clusters)
+        host = hosts(entries)
+        mine = (kinds(entries) == DATA) & ~empty
+        mine[mine] = self.refs.counts[host[mine] >> self._bits] == 1
+        if mine.any():
+            at = np.flatnonzero(mine)
+            at = at[np.argsort(host[at])]
+            self._write_data(host[at], [buffers[i] for i in at.tolist()])
+        at = np.flatnonzero(~mine & ~empty)
+        if len(at):
+            new = self.refs.allocate(len(at)) << self._bits
+            try:
+                self._write_data(new, [buffers[i] for i in at.tolist()])
+            except BaseException:
+                self.refs.drop(new >> self._bits)
+                raise
+            self._map(clusters[at], new.astype(U64) | COPIED)
+        at = np.flatnonzero(empty & (entries != 0))
+        if len(at):
+            self._map(clusters[at], np.zeros(len(at), U64))
+
+    def _write_data(self, host: npt.NDArray[np.int64], buffers: Sequence[Buffer]) -> None:
+        for index, count in split_runs(host, self._geometry.cluster_size):
+            self._file.write(int(host[index]), buffers[index : index + count])
+
+    def write(self, offset: int, view: memoryview, backing: Backing | None) -> None:
+        """Write guest bytes; clusters written in part are completed from what was there, or from ``backing``."""
+        size = self._geometry.cluster_size
+        head = min(-offset % size, len(view))
+        if head:
+            self._patch(offset, view[:head], backing)
+        whole = (len(view) - head) // size
+        first = (offset + head) >> self._bits
+        for start in range(0, whole, _PIECE):
+            count = min(_PIECE, whole - start)
+            low = head + start * size
+            buffers = [view[i : i + size] for i in range(low, low + count * size, size)]
+            clusters = np.arange(first + start, first + start + count, dtype=np.int64)
+            self.write_clusters(clusters, buffers, np.zeros(count, bool))
+        done = head + whole * size
+        if done < len(view):
+            self._patch(offset + done, view[done:], backing)
+
+    def _patch(self, offset: int, view: memoryview, backing: Backing | None) -> None:
+        """Write a part of one cluster."""
+        state = self.state
+        cluster, inner = offset >> self._bits, offset & (self._geometry.cluster_size - 1)
+        where = np.array([cluster], np.int64)
+        entries = state.mapper.entries(state.l1, where)
+        host = int(hosts(entries)[0])
+        if kinds(entries)[0] == DATA and self.refs.counts[host >> self._bits] == 1:
+            self._file.write(host + inner, [view])
+            return
+        content = bytearray(self._geometry.cluster_size)
+        state.mapper.read_into(state.l1, cluster << self._bits, memoryview(content), backing)
+        content[inner : inner + len(view)] = view
+        self.write_clusters(where, [content], np.zeros(1, bool))
+
+    def clear(self, first: int, last: int, *, hide_backing: bool) -> None:
+        """Unallocate the guest clusters first..last-1; ``hide_backing``: let them read as zeros over a backing file."""
+        geometry, state = self._geometry, self.state
+        if hide_backing:
+            for start in range(first, last, _PIECE):
+                clusters = np.arange(start, min(start + _PIECE, last), dtype=np.int64)
+                entries = state.mapper.entries(state.l1, clusters)
+                clusters = clusters[entries != U64(OFLAG_ZERO)]
+                if len(clusters):
+                    self._map(clusters, np.full(len(clusters), OFLAG_ZERO, U64))
+            return
+        low, high = first >> geometry.l2_bits, (last + geometry.l2_entries - 1) >> geometry.l2_bits
+        for index in (np.flatnonzero(state.l1[low:high]) + low).tolist():
+            start = index << geometry.l2_bits
+            clusters = np.arange(max(start, first), min(start + geometry.l2_entries, last), dtype=np.int64)
+            clusters = clusters[state.mapper.entries(state.l1, clusters) != 0]
+            if len(clusters):
+                self._map(clusters, np.zeros(len(clusters), U64))
+
+    # -- commit
+
+    def commit(self, *, durable: bool = False) -> None:
+        """Make the present the image on disk. ``durable``: also against power loss (fdatasync)."""
+        state, refs, header = self.state, self.refs, self.state.header
+        durable = durable or self.barriers
+        if self._copied_stale:
+            self.refresh_copied()
+            self._copied_stale = False
+        if self._changed:
+            self._cache.write()
+            if self._l1_changed:
+                raw = state.l1.astype(">u8").tobytes()
+                old = header.l1_table_offset, header.l1_size * 8
+                header.l1_table_offset, header.l1_size = self._place(raw, *old), len(state.l1)
+            if self._table_changed:
+                old = header.snapshots_offset, state.snapshot_table_bytes
+                header.snapshots_offset = self._place(self._table, *old)
+                header.nb_snapshots, state.snapshot_table_bytes = len(state.snapshots), len(self._table)
+            refs.write(self._file)
+            header.refcount_table_offset, header.refcount_table_clusters = refs.table_offset, refs.table_clusters
+            header.autoclear_features = 0
+            if durable:
+                self._file.sync()
+            self._file.write(0, [header.pack()])
+            refs.committed()
+            self._changed = self._l1_changed = self._table_changed = False
+        if durable:
+            self._file.sync()
+
+    def commit_new(self) -> None:
+        """The first commit of a new image."""
+        self._changed = self._l1_changed = True
+        self.commit()
+
+    def _place(self, raw: bytes, old_offset: int, old_length: int) -> int:
+        """Write a table to fresh clusters, those that it has if they are; returns the offset (0: no table)."""
+        refs, bits = self.refs, self._bits
+        need, have = self._geometry.clusters(len(raw)), self._geometry.clusters(old_length)
+        offset = old_offset
+        if have != need or (have and not refs.is_fresh(old_offset)):
+            offset = refs.allocate_run(need) << bits if need else 0
+        try:
+            if need:
+                self._file.write(offset, [raw.ljust(need << bits, b"\0")])
+        except BaseException:
+            if offset != old_offset:
+                refs.drop(np.arange(offset >> bits, (offset >> bits) + need, dtype=np.int64))
+            raise
+        if offset != old_offset and have:
+            refs.drop(np.arange(old_offset >> bits, (old_offset >> bits) + have, dtype=np.int64))
+        return offset
+
+    # -- snapshots
+
+    def create_snapshot(self, snapshot: Snapshot) -> Snapshot:
+        """Append ``snapshot`` (its L1 fields are filled in here) of the present and commit."""
+        state, refs, cache = self.state, self.refs, self._cache
+        before = len(self._table)
+        owned = np.flatnonzero(state.l1 & COPIED)
+        start: int | None = None
+        need = self._geometry.clusters(len(state.l1) * 8)
+        try:
+            # Everything is about to have two owners: COPIED goes first, on disk all of it changes at once.
+            for i in range(0, len(owned), cache.batch):
+                self._clear_copied(owned[i : i + cache.batch])
+            state.l1[owned] &= ~COPIED
+            refs.add_active()
+            self._l1_changed = self._table_changed = self._changed = True
+            try:
+                start = refs.allocate_run(need)
+                raw = state.l1.astype(">u8").tobytes()
+                self._file.write(start << self._bits, [raw.ljust(need << self._bits, b"\0")])
+                fields = {**snapshot.__dict__, "l1_offset": start << self._bits, "l1_size": len(state.l1)}
+                snapshot = Snapshot(**fields)
+                state.snapshots.append(snapshot)
+                self._table += encode_entry(snapshot)
+                self.commit()
+            except BaseException:
+                if state.snapshots and state.snapshots[-1] is snapshot:
+                    state.snapshots.pop()
+                self._table = self._table[:before]
+                if start is not None:
+                    refs.drop(np.arange(start, start + need, dtype=np.int64))
+                refs.drop_active()
+                raise
+        except BaseException:
+            self._copied_stale = True
+            raise
+        return snapshot
+
+    def _clear_copied(self, index: npt.NDArray[np.int64]) -> None:
+        cache = self._cache
+        cache.begin()
+        slots = cache.load(hosts(self.state.l1[index]))
+        having = (cache.rows[slots] & COPIED).any(axis=1)
+        if having.any():
+            slots = self._own(index[having])
+            cache.rows[slots] &= ~COPIED
+            cache.mark_dirty(slots)
+
+    def delete_snapshots(self, doomed: Sequence[Snapshot]) -> None:
+        """Remove snapshots of this image and commit. After an error the state has to be loaded anew."""
+        state, refs = self.state, self.refs
+        total = np.zeros(len(refs.counts), np.int64)
+        for snapshot in doomed:
+            l1 = state.mapper.read_l1(snapshot.l1_offset, snapshot.l1_size)
+            total += state.mapper.references(l1, len(total))
+            first = snapshot.l1_offset >> self._bits
+            total[first : first + self._geometry.clusters(snapshot.l1_size * 8)] += 1
+        if (refs.counts.astype(np.int64) - total < refs.active).any():
+            raise Qcow2Error(
+                f"{self._file.path}: offset {refs.table_offset}: expected refcounts as high as the references"
+            )
+        gone = np.flatnonzero(total)
+        refs.subtract(gone, total[gone])
+        state.snapshots[:] = [s for s in state.snapshots if s not in doomed]
+        self._table = b"".join(map(encode_entry, state.snapshots))
+        self._table_changed = self._changed = True
+        self.refresh_copied()
+        self.commit()
+
+    def apply_snapshot(self, snapshot: Snapshot) -> None:
+        """Make the content of ``snapshot`` the active one and commit. After an error the state has to be loaded anew."""
+        state, refs = self.state, self.refs
+        l1 = state.mapper.read_l1(snapshot.l1_offset, snapshot.l1_size)
+        require_distinct_tables(l1, self._file.path)
+        found = state.mapper.references(l1, len(refs.counts))
+        used = np.flatnonzero(found)
+        refs.add(used, found[used])
+        old = np.flatnonzero(refs.active)
+        refs.subtract(old, refs.active[old].astype(np.int64))
+        refs.active[:] = found.astype(refs.active.dtype)
+        state.l1 = l1
+        if snapshot.disk_size is not None:
+            state.header.size = snapshot.disk_size
+        self._grow_l1(max(1, self._geometry.l1_entries(state.header.size)))
+        self._l1_changed = self._changed = True
+        self.refresh_copied()
+        self.commit()
+
+    def refresh_copied(self) -> None:
+        """Recompute OFLAG_COPIED in the active tree from the refcounts."""
+        state, refs, cache = self.state, self.refs, self._cache
+        index = np.flatnonzero(state.l1)
+        alone = refs.counts[hosts(state.l1[index]) >> self._bits] == 1
+        flagged = np.where(alone, state.l1[index] | COPIED, state.l1[index] & ~COPIED)
+        if (flagged != state.l1[index]).any():
+            state.l1[index] = flagged
+            self._l1_changed = self._changed = True
+        for i in range(0, len(index), cache.batch):
+            part = index[i : i + cache.batch]
+            cache.begin()
+            rows = cache.rows[cache.load(hosts(state.l1[part]))]
+            host = hosts(rows)
+            packed = (rows & COMPRESSED) != 0
+            host[packed] = 0
+            alone = (host != 0) & (refs.counts[host >> self._bits] == 1)
+            right = np.where(alone, rows | COPIED, rows & ~COPIED)
+            wrong = np.flatnonzero((right != rows).any(axis=1))
+            if len(wrong):
+                slots = self._own(part[wrong])
+                cache.rows[slots] = right[wrong]
+                cache.mark_dirty(slots)
+                self._changed = True
+
+
+def require_distinct_tables(l1: Entries, path: str) -> None:
+    """Raises Qcow2Error if two L1 entries share an L2 table: no writer makes that, and copies on write would differ."""
+    tables = l1[l1 != 0] & U64(OFFSET_MASK)
+    if len(np.unique(tables)) != len(tables):
+        raise Qcow2Error(f"{path}: offset 40: expected an L1 table whose entries name different L2 tables")
+
+
+def open_writer(state: State, *, barriers: bool) -> Writer:
+    """Read and verify the refcounts, so that writing cannot hit what is in use. Raises Qcow2Error."""
+    header, geometry, path = state.header, state.geometry, state.file.path
+    if header.version < 3:
+        raise Qcow2UnsupportedError(f"{path}: offset 4: version 2 images are read-only, expected version 3")
+    if header.incompatible_features & INCOMPAT_CORRUPT:
+        raise Qcow2Error(f"{path}: offset 72: the image is marked corrupt; expected one repaired by qemu-img check")
+    if header.incompatible_features & INCOMPAT_DIRTY:
+        raise Qcow2Error(f"{path}: offset 72: the image is marked dirty; expected one repaired by qemu-img check")
+    if any(kind == EXT_BITMAPS for kind, _ in state.preamble.extensions):
+        raise Qcow2UnsupportedError(f"{path}: offset {header.header_length}: images with bitmaps are read-only")
+    table = read_refcount_table(state.file, header, geometry)
+    refs = Refcounts(path, geometry, table, read_counts(state.file, table, geometry))
+    refs.table_offset, refs.table_clusters = header.refcount_table_offset, header.refcount_table_clusters
+    total = len(refs.counts)
+    require_distinct_tables(state.l1, path)
+    active = state.mapper.references(state.l1, total)
+    needed = active.copy()
+    for offset, length in metadata_extents(state, table):
+        first, count = offset >> geometry.cluster_bits, geometry.clusters(length)
+        if first + count > total:
+            raise Qcow2Error(f"{path}: offset {offset}: expected a table in clusters with a refcount")
+        needed[first : first + count] += 1
+    low = np.flatnonzero(refs.counts < needed)
+    if len(low):
+        at = int(low[0]) << geometry.cluster_bits
+        raise Qcow2Error(
+            f"{path}: offset {at}: expected a refcount of at least {needed[low[0]]}, found {refs.counts[low[0]]}"
+        )
+    refs.active[:] = active.astype(refs.active.dtype)
+    return Writer(state, refs, barriers=barriers)
+
+
+def metadata_extents(state: State, refcount_table: Entries) -> list[tuple[int, int]]:
+    """(offset, bytes) of all that is neither an L2 table nor data, one element for each reference."""
+    header, size = state.header, state.geometry.cluster_size
+    found = [
+        (0, size),
+        (header.refcount_table_offset, header.refcount_table_clusters * size),
+        (header.l1_table_offset, header.l1_size * 8),
+        (header.snapshots_offset, state.snapshot_table_bytes),
+    ]
+    found += [(int(block), size) for block in refcount_table[refcount_table != 0]]
+    found += [(snapshot.l1_offset, snapshot.l1_size * 8) for snapshot in state.snapshots]
+    return found
