@@ -83,7 +83,7 @@ def _read_image(path: Path, image: Image) -> bytes:
 
 
 def default_path(image_name: str, directory: Path) -> Path:
-    """``<stem>.rrgdb`` in ``directory``; if it exists, the first free one of ``<stem>-1.rrgdb``, ``<stem>-2.rrgdb`` …"""
+    """``<stem>.rrgdb`` in ``directory``, or if it exists the first free one of ``<stem>-1.rrgdb`` and so on."""
     stem = Path(image_name).stem or "recording"
     path = directory / f"{stem}.rrgdb"
     number = 0

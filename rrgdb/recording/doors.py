@@ -329,8 +329,8 @@ class Door(Host):
             at = end + 8
         if at != len(state) or list(emitted) != sorted(emitted) or len(emitted) != count:
             raise ValueError(f"door: expected {count} output sources in order and nothing else")
-        self._answered, self._delivered = answered, delivered
         for name in emitted:
             self._stream(name)
+        self._answered, self._delivered = answered, delivered
         for name, stream in self._streams.items():
             stream.emitted = emitted.get(name, 0)

@@ -1,0 +1,419 @@
+"""Serial backends: where the bytes of a guest's serial port go to and come from.
+
+======================== ==============================================================================
+``stdio``                standard input and output; a terminal's modes are left alone
+``null``                 nowhere
+``file:PATH``            output to a file, which is replaced
+``tcp:HOST:PORT``        connect; with ``,server`` listen (no HOST: 127.0.0.1; PORT 0: any free one)
+``unix:PATH``            connect to a Unix socket; with ``,server`` listen
+``pty``                  a new pseudo terminal in raw mode
+======================== ==============================================================================
+
+A reader thread calls ``on_input``; a writer thread empties a bounded queue, so that ``write`` never waits. While nobody
+is connected output waits in the queue; what does not fit pushes out the oldest bytes, which ``dropped`` counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import select
+import socket
+import stat
+import threading
+import time
+import tty
+from collections import deque
+from collections.abc import Callable
+
+OnInput = Callable[[bytes], None]
+
+PATIENT_QUEUE = 64 << 20
+"""bytes that wait for standard output or a file; ``close`` writes them all"""
+IMPATIENT_QUEUE = 1 << 20
+"""bytes that wait for a peer; ``close`` gives it one second"""
+_LINGER_S = 1.0
+_BLOCK = 4096
+"""bytes a read or write; a pipe that is ready takes as many without blocking (PIPE_BUF)"""
+_POLL_MS = 100
+
+
+class SerialError(Exception):
+    """A serial backend cannot be parsed or started: one line with the option's value."""
+
+
+class _Writer:
+    """The writer thread and its queue; ``target`` sets the descriptor that it writes to."""
+
+    def __init__(self, name: str, *, patient: bool) -> None:
+        self.dropped = 0
+        self._patient = patient
+        self._limit = PATIENT_QUEUE if patient else IMPATIENT_QUEUE
+        self._queue: deque[bytes] = deque()
+        self._size = 0
+        self._fd: int | None = None
+        self._busy = False
+        self._failed = False
+        self._deadline: float | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"{name} writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def target(self, fd: int | None) -> None:
+        """Write to ``fd`` from now on; the previous one is out of use when this returns."""
+        with self._changed:
+            self._fd = None
+            self._changed.wait_for(lambda: not self._busy)
+            self._fd = fd
+            self._failed = False
+            self._changed.notify_all()
+
+    def write(self, data: bytes) -> None:
+        with self._changed:
+            if not data or self._deadline is not None:
+                return
+            self._queue.append(data)
+            self._size += len(data)
+            while self._size > self._limit:
+                oldest = self._queue.popleft()
+                self._size -= len(oldest)
+                self.dropped += len(oldest)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Write what is queued (an impatient one: what the peer takes within a second) and end the thread."""
+        with self._changed:
+            if self._deadline is None:
+                self._deadline = time.monotonic() + _LINGER_S
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (taken := self._take()) is not None:
+            fd, block = taken
+            left, failed = _write_when_ready(fd, block)
+            with self._changed:
+                self._busy = False
+                self._failed = failed
+                if left and not failed:
+                    self._queue.appendleft(left)
+                    self._size += len(left)
+                elif failed:
+                    self.dropped += len(left)
+                self._changed.notify_all()
+
+    def _take(self) -> tuple[int, bytes] | None:
+        """The descriptor and the next block to write; None once all is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._deadline is not None or self._can_write())
+            late = self._deadline is not None and not self._patient and time.monotonic() > self._deadline
+            if late or not self._can_write() or self._fd is None:
+                return None
+            block = self._queue.popleft()
+            if len(block) > _BLOCK:
+                self._queue.appendleft(block[_BLOCK:])
+                block = block[:_BLOCK]
+            self._size -= len(block)
+            self._busy = True
+            return self._fd, block
+
+    def _can_write(self) -> bool:
+        return bool(self._queue) and self._fd is not None and not self._failed
+
+
+def _write_when_ready(fd: int, block: bytes) -> tuple[bytes, bool]:
+    """Write what ``fd`` takes now; returns the rest, and whether it will never take it."""
+    try:
+        if not _poll(fd, select.POLLOUT, _POLL_MS):
+            return block, False
+        return block[os.write(fd, block) :], False
+    except BlockingIOError:
+        return block, False
+    except OSError:
+        return block, True
+
+
+def _poll(fd: int, events: int, timeout_ms: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, events)
+    return bool(poller.poll(timeout_ms))
+
+
+class Backend:
+    """One serial backend. ``dropped``: bytes of output that nobody took."""
+
+    _patient = False
+
+    def __init__(self, option: str) -> None:
+        self._option = option
+        self._writer = _Writer(option, patient=self._patient)
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
+        self._reader: threading.Thread | None = None
+        self._started = self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        return self._writer.dropped
+
+    def describe(self) -> str:
+        """Where the port is, once started: for the user."""
+        return self._option
+
+    def start(self, on_input: OnInput) -> None:
+        """Open it and start the threads. ``on_input`` gets the bytes on the reader thread and may wait for room.
+        SerialError if it cannot be opened."""
+        try:
+            self._open()
+        except OSError as error:
+            raise SerialError(f"serial {self._option}: {error.strerror or error}") from error
+        self._started = True
+        self._writer.start()
+        self._reader = threading.Thread(
+            target=self._read_all, args=(on_input,), name=f"{self._option} reader", daemon=True
+        )
+        self._reader.start()
+
+    def write(self, data: bytes) -> None:
+        """Queue output; never waits."""
+        self._writer.write(bytes(data))
+
+    def close(self) -> None:
+        """Write what is queued, end the threads, close; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._started:
+            self._writer.close()
+        os.close(self._wake_write)
+        if self._reader is not None:
+            # It ends at once unless on_input waits for room; then it ends with the door, and needs nothing of ours.
+            self._reader.join(_LINGER_S)
+        if self._reader is None or not self._reader.is_alive():
+            os.close(self._wake_read)
+        self._release()
+
+    def _open(self) -> None:
+        """Open descriptors; OSError."""
+
+    def _release(self) -> None:
+        """Close descriptors."""
+
+    def _read_all(self, on_input: OnInput) -> None:
+        """Body of the reader thread."""
+
+    def _wait(self, *fds: int) -> set[int]:
+        """Wait until some of ``fds`` are readable; empty once the backend is closing."""
+        if self._closed:
+            return set()
+        poller = select.poll()
+        for fd in (self._wake_read, *fds):
+            poller.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poller.poll()}
+        return set() if self._wake_read in ready else ready
+
+    def _pump(self, fd: int, on_input: OnInput) -> None:
+        """Pass on what ``fd`` delivers until it ends or the backend is closing."""
+        while self._wait(fd):
+            try:
+                data = os.read(fd, _BLOCK)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+            if not data:
+                return
+            on_input(data)
+
+
+class _Null(Backend):
+    def write(self, data: bytes) -> None:
+        pass
+
+
+class _Stdio(Backend):
+    _patient = True
+
+    def _open(self) -> None:
+        self._writer.target(1)
+
+    def _read_all(self, on_input: OnInput) -> None:
+        self._pump(0, on_input)
+
+
+class _File(Backend):
+    _patient = True
+
+    def __init__(self, option: str, path: str) -> None:
+        super().__init__(option)
+        self._path = path
+        self._fd = -1
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._writer.target(self._fd)
+
+    def _release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+class _Pty(Backend):
+    def __init__(self, option: str) -> None:
+        super().__init__(option)
+        self._fds: tuple[int, ...] = ()
+        self._name = ""
+
+    def describe(self) -> str:
+        return f"pty {self._name}" if self._name else "pty"
+
+    def _open(self) -> None:
+        # The slave stays open here: a master without slave would fail until somebody comes.
+        master, slave = self._fds = os.openpty()
+        tty.setraw(slave)
+        os.set_blocking(master, False)
+        self._name = os.ttyname(slave)
+        self._writer.target(master)
+
+    def _read_all(self, on_input: OnInput) -> None:
+        self._pump(self._fds[0], on_input)
+
+    def _release(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+
+
+class _Socket(Backend):
+    """A stream socket, TCP (host, port) or Unix (path). One peer at a time: a server turns others away meanwhile and
+    waits for the next one then."""
+
+    def __init__(self, option: str, address: tuple[str, int] | str, *, server: bool) -> None:
+        super().__init__(option)
+        self._address = address
+        self._server = server
+        self._socket: socket.socket | None = None
+
+    def describe(self) -> str:
+        if not self._server or self._socket is None:
+            return self._option
+        if isinstance(self._address, str):
+            return f"unix:{self._address} (listening)"
+        host, port = self._socket.getsockname()[:2]
+        return f"tcp:{f'[{host}]' if ':' in host else host}:{port} (listening)"
+
+    def _open(self) -> None:
+        if self._server:
+            self._socket = _listen(self._address)
+            return
+        if isinstance(self._address, str):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                self._socket.connect(self._address)
+            except OSError:
+                self._socket.close()
+                raise
+        else:
+            self._socket = socket.create_connection(self._address, timeout=5)
+        self._adopt(self._socket)
+
+    def _adopt(self, peer: socket.socket) -> None:
+        peer.setblocking(False)
+        if peer.family != socket.AF_UNIX:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._writer.target(peer.fileno())
+
+    def _read_all(self, on_input: OnInput) -> None:
+        assert self._socket is not None
+        if not self._server:
+            self._pump(self._socket.fileno(), on_input)
+            self._writer.target(None)
+            return
+        while self._wait(self._socket.fileno()):
+            with contextlib.suppress(OSError):
+                peer, _ = self._socket.accept()
+                with peer:
+                    try:
+                        self._adopt(peer)
+                        self._serve(self._socket, peer.fileno(), on_input)
+                    finally:
+                        self._writer.target(None)
+
+    def _serve(self, listener: socket.socket, peer: int, on_input: OnInput) -> None:
+        while ready := self._wait(peer, listener.fileno()):
+            if listener.fileno() in ready:
+                with contextlib.suppress(OSError):
+                    listener.accept()[0].close()
+            if peer in ready:
+                data = os.read(peer, _BLOCK)
+                if not data:
+                    return
+                on_input(data)
+
+    def _release(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            if self._server and isinstance(self._address, str):
+                with contextlib.suppress(OSError):
+                    os.unlink(self._address)
+
+
+def _listen(address: tuple[str, int] | str) -> socket.socket:
+    if isinstance(address, str):
+        _remove_stale_socket(address)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    else:
+        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if not isinstance(address, str):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        if isinstance(address, str):
+            os.chmod(address, 0o600)
+        listener.listen(1)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale_socket(path: str) -> None:
+    """Remove a Unix socket that nobody listens to any more; OSError if somebody does or it is another file."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "the path exists and is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+def parse(option: str) -> Backend:
+    """The backend that an option describes, not started; SerialError if it describes none."""
+    kind, _, rest = option.partition(":")
+    if option in _PLAIN:
+        return _PLAIN[option](option)
+    if kind == "file" and rest and "\0" not in rest:
+        return _File(option, rest)
+    where = rest.removesuffix(",server")
+    server = where != rest
+    if kind == "unix" and where and "\0" not in where:
+        return _Socket(option, where, server=server)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*)):([0-9]{1,5})", where)
+    if kind == "tcp" and match and (int(match[3]) or server) and int(match[3]) < 65536:
+        return _Socket(option, (match[1] or match[2] or "127.0.0.1", int(match[3])), server=server)
+    forms = "stdio, null, pty, file:PATH, tcp:HOST:PORT[,server] or unix:PATH[,server]"
+    raise SerialError(f"serial {ascii(option)[1:-1][:80]}: expected {forms}")
+
+
+_PLAIN: dict[str, Callable[[str], Backend]] = {"stdio": _Stdio, "null": _Null, "pty": _Pty}
