@@ -14,10 +14,21 @@ SOURCES = Path(__file__).resolve().parent
 LIBC = SOURCES / "libc"
 
 _COMMON = (
-    "-g -std=gnu11 -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables "
-    "-fno-tree-loop-distribute-patterns -fno-strict-aliasing -ffp-contract=off -static"
-).split()
-_BARE_LINK = "-nostdlib -nostartfiles -Wl,--build-id=none -Wl,-z,noexecstack -Wl,-z,max-page-size=4096".split()
+    "-g",
+    "-std=gnu11",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-ffreestanding",
+    "-fno-pic",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-tree-loop-distribute-patterns",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-static",
+)
+_LINK = ("-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-z,max-page-size=4096")
 
 
 @dataclass(frozen=True)
@@ -124,11 +135,17 @@ def command(arch: str, name: str, defines: Mapping[str, int] | None = None, opti
             f"-Wl,--defsym={key}={value if 'size' in key else chain.load + value:#x}" for key, value in regions.items()
         ]
         library = ["--specs=picolibc.specs", "--oslib=semihost", "--crt0=semihost"]
-        return [*base, *library, *symbols, "-Wl,--build-id=none", source]
-    link = [*_BARE_LINK, f"-Wl,-T,{LIBC / 'guest.ld'}", f"-Wl,--defsym=__load_address={chain.load:#x}"]
+        return [*base, *library, *symbols, *_LINK, source]
+    link = [
+        "-nostdlib",
+        "-nostartfiles",
+        *_LINK,
+        f"-Wl,-T,{LIBC / 'guest.ld'}",
+        f"-Wl,--defsym=__load_address={chain.load:#x}",
+    ]
     include = ["-nostdinc", "-isystem", str(LIBC / "include"), "-I", str(LIBC)]
-    gcc_headers = subprocess.run([chain.compiler, "-print-file-name=include"], capture_output=True, text=True)
-    include += ["-isystem", gcc_headers.stdout.strip()]
+    ask = [chain.compiler, "-print-file-name=include"]
+    include += ["-isystem", subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()]
     return [*base, *include, *link, str(LIBC / chain.start), str(LIBC / "libc.c"), source, "-lgcc"]
 
 

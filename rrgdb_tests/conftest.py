@@ -1,0 +1,16 @@
+"""Fixtures for all tests: the guests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rrgdb_tests import guests
+
+
+@pytest.fixture(scope="session")
+def guest() -> Callable[..., Path]:
+    """``guest(arch, name, defines=None, optimise="-O1")`` builds a program of ``rrgdb_tests/guests`` (cached)."""
+    return guests.build
