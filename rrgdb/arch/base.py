@@ -190,6 +190,8 @@ class Arch:
     """enter the guest's handler as the hardware does; False: the guest has none (nothing was changed)"""
     reset: Callable[[Cpu, int, int], None]
     """(cpu, entry, stack_top): register state at the first instruction"""
+    halt_waits_forever: bool = False
+    """the halt instruction ends with an interrupt only (HLT); others may end for any reason (WFI)"""
     system_registers: dict[str, str] = field(default_factory=dict)
     """further registers by name -> engine id: what exception entry needs. Besides a plain id there are
     ``ARM64_REG_CP_REG(op0,op1,CRn,CRm,op2)`` (uc_arm64_cp_reg), ``X86_REG_MSR(number)`` (uc_x86_msr) and

@@ -119,8 +119,9 @@ def _classify(xlen: int, code: bytes) -> Trap | None:
         return None
     csr, writes = access
     if csr in _COUNTERS:
-        # The high halves do not exist on RV64: the engine raises the exception itself.
-        return Trap.COUNTER if xlen == 32 or not _COUNTERS[csr][1] else None
+        # The engine itself refuses the high halves on RV64 and writes of read-only counters ("unimp" is one).
+        exists = xlen == 32 or not _COUNTERS[csr][1]
+        return Trap.COUNTER if exists and not (writes and csr >> 10 == 3) else None
     return Trap.MMU if csr == _CSR_SATP and writes else None
 
 

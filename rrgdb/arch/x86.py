@@ -185,6 +185,7 @@ def _arch(bits: int) -> Arch:
         nonsteppable_watchpoint=False,
         precise_smc=True,
         repeat_string=True,
+        halt_waits_forever=True,
         trap_prefilter=(),
         classify=traps.classify64 if wide else traps.classify32,
         emulate=traps.emulate64 if wide else traps.emulate32,

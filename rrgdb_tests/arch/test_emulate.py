@@ -1,0 +1,260 @@
+"""Emulated instructions: results, flags, pc, and what they refuse; forms are the hardware's."""
+
+from __future__ import annotations
+
+import pytest
+
+from rrgdb.arch import ARCHES
+from rrgdb.arch.base import IllegalInstruction, Trap
+from rrgdb_tests.arch.cpus import FakeCpu, FakeHost, UnicornCpu
+
+ICOUNT = 0x1_2345_6789
+NANOSECONDS = 987_654_321_000
+NZCV = 0xF0000000
+
+
+def _run(name: str, code: bytes, trap: Trap, **registers: int) -> FakeCpu:
+    arch = ARCHES[name]
+    cpu = FakeCpu(icount=ICOUNT, registers={arch.pc: 0x1000, "priv": 3, **registers})
+    assert arch.classify(code) is trap
+    arch.emulate(cpu, trap, code, FakeHost(NANOSECONDS))
+    assert cpu.registers[arch.pc] == 0x1000 + len(code)
+    return cpu
+
+
+def _refused(name: str, code: bytes, trap: Trap, **registers: int) -> IllegalInstruction:
+    arch = ARCHES[name]
+    cpu = FakeCpu(icount=ICOUNT, registers={arch.pc: 0x1000, **registers})
+    with pytest.raises(IllegalInstruction) as error:
+        arch.emulate(cpu, trap, code, FakeHost(NANOSECONDS))
+    assert cpu.writes == []
+    return error.value
+
+
+def _word(word: int) -> bytes:
+    return word.to_bytes(4, "little")
+
+
+def _csr(number: int, funct3: int, rd: int, source: int) -> bytes:
+    return _word(number << 20 | source << 15 | funct3 << 12 | rd << 7 | 0x73)
+
+
+TIME = NANOSECONDS // 100  # at 10 MHz
+
+
+@pytest.mark.parametrize(
+    ("number", "narrow", "wide"),
+    [
+        (0xC00, ICOUNT & 0xFFFFFFFF, ICOUNT),
+        (0xC02, ICOUNT & 0xFFFFFFFF, ICOUNT),
+        (0xB00, ICOUNT & 0xFFFFFFFF, ICOUNT),
+        (0xB02, ICOUNT & 0xFFFFFFFF, ICOUNT),
+        (0xC01, TIME & 0xFFFFFFFF, TIME),
+        (0xC80, 1, None),
+        (0xC82, 1, None),
+        (0xB80, 1, None),
+        (0xB82, 1, None),
+        (0xC81, TIME >> 32, None),
+    ],
+)
+def test_riscv_counters(number: int, narrow: int, wide: int | None) -> None:
+    code = _csr(number, 2, 10, 0)
+    assert _run("riscv32", code, Trap.COUNTER).registers["a0"] == narrow
+    if wide is not None:
+        assert _run("riscv64", code, Trap.COUNTER).registers["a0"] == wide
+
+
+@pytest.mark.parametrize("funct3", [1, 2, 3, 5, 6, 7])
+def test_riscv_writes_to_machine_counters_read_the_old_value_and_are_ignored(funct3: int) -> None:
+    cpu = _run("riscv64", _csr(0xB00, funct3, 11, 5), Trap.COUNTER, t0=99)
+    assert (cpu.registers["a1"], cpu.registers["t0"]) == (ICOUNT, 99)
+    cpu = _run("riscv64", _csr(0xB00, funct3, 0, 5), Trap.COUNTER)
+    assert cpu.writes == ["pc"]
+
+
+@pytest.mark.parametrize("funct3", [1, 2, 3, 5, 6, 7])
+def test_riscv_writes_to_read_only_counters_are_illegal(funct3: int) -> None:
+    code = _csr(0xC00, funct3, 11, 5)
+    assert ARCHES["riscv64"].classify(code) is None
+    _refused("riscv64", code, Trap.COUNTER, priv=3)
+
+
+@pytest.mark.parametrize(
+    ("number", "priv", "mcounteren", "scounteren", "allowed"),
+    [
+        (0xC00, 3, 0, 0, True),
+        (0xC00, 1, 1, 0, True),
+        (0xC00, 1, 6, 7, False),
+        (0xC00, 0, 1, 1, True),
+        (0xC00, 0, 1, 0, False),
+        (0xC00, 0, 0, 1, False),
+        (0xC01, 1, 2, 0, True),
+        (0xC01, 1, 5, 0, False),
+        (0xC82, 1, 4, 0, True),
+        (0xB00, 1, 7, 7, False),
+        (0xB00, 0, 7, 7, False),
+    ],
+)
+def test_riscv_counter_enables(number: int, priv: int, mcounteren: int, scounteren: int, allowed: bool) -> None:
+    code = _csr(number, 2, 10, 0)
+    state = {"priv": priv, "mcounteren": mcounteren, "scounteren": scounteren}
+    if allowed:
+        _run("riscv32", code, Trap.COUNTER, **state)
+    else:
+        _refused("riscv32", code, Trap.COUNTER, **state)
+
+
+COUNT = NANOSECONDS * 625 // 10_000  # at 62.5 MHz
+
+
+@pytest.mark.parametrize("word", [0xD53BE040, 0xD53BE020])
+def test_aarch64_counters(word: int) -> None:
+    assert _run("aarch64", _word(word | 7), Trap.COUNTER, cpsr=0x3C5).registers["x7"] == COUNT
+    assert _run("aarch64", _word(word | 31), Trap.COUNTER, cpsr=0x3C5).writes == ["pc"]
+
+
+def test_aarch64_cycle_counter() -> None:
+    assert _run("aarch64", _word(0xD53B9D06), Trap.COUNTER, cpsr=0x3C5).registers["x6"] == ICOUNT
+    assert _run("aarch64", _word(0xD51B9D06), Trap.COUNTER, cpsr=0x3C5, x6=5).writes == ["pc"]
+
+
+@pytest.mark.parametrize("timer", ["cntp", "cntv"])
+def test_aarch64_timer_value(timer: str) -> None:
+    bank = 0x200 if timer == "cntp" else 0x300
+    read, write = 0xD53BE002 | bank, 0xD51BE002 | bank
+    compare = f"{timer}_cval_el0"
+    for ahead in (0, 1000, -1000, 0x7FFFFFFF):
+        cpu = _run("aarch64", _word(write), Trap.COUNTER, cpsr=0x3C5, x2=0xABCD00000000 | ahead & 0xFFFFFFFF)
+        assert cpu.registers[compare] == COUNT + ahead
+        cpu = _run("aarch64", _word(read), Trap.COUNTER, cpsr=0x3C5, **{compare: COUNT + ahead})
+        assert cpu.registers["x2"] == ahead & 0xFFFFFFFF
+    assert _run("aarch64", _word(write | 31), Trap.COUNTER, cpsr=0x3C5, x2=9).registers[compare] == COUNT
+
+
+@pytest.mark.parametrize(
+    ("control", "ahead", "expected"), [(0, -1, 0), (1, -1, 5), (1, 0, 5), (1, 1, 1), (3, -1, 7), (2, -1, 2), (7, 1, 3)]
+)
+def test_aarch64_timer_status(control: int, ahead: int, expected: int) -> None:
+    state = {"cpsr": 0x3C5, "cntv_ctl_el0": control, "cntv_cval_el0": COUNT + ahead}
+    assert _run("aarch64", _word(0xD53BE324), Trap.COUNTER, **state).registers["x4"] == expected
+    assert _run("aarch64", _word(0xD51BE324), Trap.COUNTER, cpsr=0x3C5, x4=0xF).registers["cntv_ctl_el0"] == 3
+
+
+@pytest.mark.parametrize(
+    ("word", "enables", "allowed"),
+    [
+        (0xD53BE040, {"cntkctl_el1": 2}, True),
+        (0xD53BE040, {"cntkctl_el1": 1}, False),
+        (0xD53BE020, {"cntkctl_el1": 1}, True),
+        (0xD53BE020, {"cntkctl_el1": 2}, False),
+        (0xD53BE300, {"cntkctl_el1": 0x100}, True),
+        (0xD53BE300, {"cntkctl_el1": 0x2FF}, False),
+        (0xD53BE200, {"cntkctl_el1": 0x200}, True),
+        (0xD53B9D00, {"pmuserenr_el0": 4}, True),
+        (0xD51B9D00, {"pmuserenr_el0": 4}, False),
+        (0xD51B9D00, {"pmuserenr_el0": 1}, True),
+        (0xD53B9D00, {}, False),
+    ],
+)
+def test_aarch64_counters_from_el0(word: int, enables: dict[str, int], allowed: bool) -> None:
+    if allowed:
+        _run("aarch64", _word(word), Trap.COUNTER, cpsr=0, **enables)
+    else:
+        _refused("aarch64", _word(word), Trap.COUNTER, cpsr=0, **enables)
+
+
+def test_aarch64_counters_are_read_only() -> None:
+    _refused("aarch64", _word(0xD51BE040), Trap.COUNTER, cpsr=0x3C5)
+
+
+@pytest.mark.parametrize("word", [0xD53B2403, 0xD53B2423])
+def test_aarch64_random(word: int) -> None:
+    state = {"cpsr": 0x3C5 | NZCV, "id_aa64isar0_el1": 1 << 60}
+    cpu = _run("aarch64", _word(word), Trap.ENTROPY, **state)
+    assert (cpu.registers["x3"], cpu.registers["cpsr"]) == (0x8887868584838281, 0x3C5)
+    _refused("aarch64", _word(word), Trap.ENTROPY, cpsr=0x3C5)  # a model without FEAT_RNG
+
+
+FLAGS = 0x8D5  # OF SF ZF AF PF CF
+
+
+@pytest.mark.parametrize(
+    ("code", "destination", "value"),
+    [
+        ("0fc7f1", "rcx", 0x84838281),
+        ("0fc7f9", "rcx", 0x84838281),
+        ("660fc7f1", "rcx", 0x1122334455668281),
+        ("480fc7f1", "rcx", 0x8887868584838281),
+        ("66480fc7f1", "rcx", 0x8887868584838281),
+        ("410fc7f7", "r15", 0x84838281),
+        ("490fc7ff", "r15", 0x8887868584838281),
+        ("66410fc7f7", "r15", 0x1122334455668281),
+    ],
+)
+def test_x86_64_random(code: str, destination: str, value: int) -> None:
+    state = {destination: 0x1122334455667788, "eflags": 0x202 | FLAGS & ~1}
+    cpu = _run("x86_64", bytes.fromhex(code), Trap.ENTROPY, **state)
+    assert (cpu.registers[destination], cpu.registers["eflags"]) == (value, 0x203)
+
+
+@pytest.mark.parametrize(("code", "value"), [("0fc7f6", 0x84838281), ("660fc7f6", 0x55668281)])
+def test_i386_random(code: str, value: int) -> None:
+    cpu = _run("i386", bytes.fromhex(code), Trap.ENTROPY, esi=0x55667788, eflags=2)
+    assert (cpu.registers["esi"], cpu.registers["eflags"]) == (value, 3)
+
+
+@pytest.mark.parametrize("name", ["i386", "x86_64"])
+def test_x86_counters(name: str) -> None:
+    low, high, aux = ("rax", "rdx", "rcx") if name == "x86_64" else ("eax", "edx", "ecx")
+    old = dict.fromkeys((low, high, aux), 1431655765)
+    for code, value in (("0f31", NANOSECONDS), ("0f33", ICOUNT), ("0f01f9", NANOSECONDS), ("2e0f31", NANOSECONDS)):
+        cpu = _run(name, bytes.fromhex(code), Trap.COUNTER, tsc_aux=7, **old)
+        assert cpu.registers[low] | cpu.registers[high] << 32 == value
+        assert cpu.registers[aux] == (7 if code == "0f01f9" else 0x55555555)
+
+
+@pytest.mark.parametrize(
+    ("code", "cs", "cr4", "allowed"),
+    [
+        ("0f31", 0x1B, 0, True),
+        ("0f31", 0x1B, 4, False),
+        ("0f31", 0x08, 4, True),
+        ("0f01f9", 0x1B, 4, False),
+        ("0f33", 0x08, 0, True),
+        ("0f33", 0x1B, 0, False),
+        ("0f33", 0x1B, 0x100, True),
+    ],
+)
+def test_x86_counter_permissions(code: str, cs: int, cr4: int, allowed: bool) -> None:
+    if allowed:
+        _run("i386", bytes.fromhex(code), Trap.COUNTER, cs=cs, cr4=cr4)
+    else:
+        error = _refused("i386", bytes.fromhex(code), Trap.COUNTER, cs=cs, cr4=cr4)
+        assert (error.number, error.detail) == (13, 0)
+
+
+@pytest.mark.parametrize("name", ARCHES)
+@pytest.mark.parametrize("trap", Trap)
+def test_other_instructions_are_refused(name: str, trap: Trap) -> None:
+    for code in (b"", b"\x90", bytes(4), b"\xff" * 8):
+        _refused(name, code, trap, priv=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "trap", "destination", "value"),
+    [
+        ("riscv32", _csr(0xC80, 2, 10, 0), Trap.COUNTER, "a0", ICOUNT >> 32),
+        ("riscv64", _csr(0xC01, 2, 10, 0), Trap.COUNTER, "a0", TIME),
+        ("aarch64", _word(0xD53BE043), Trap.COUNTER, "x3", COUNT),
+        ("aarch64", _word(0xD51BE303), Trap.COUNTER, "cntv_cval_el0", COUNT),
+        ("i386", bytes.fromhex("0f31"), Trap.COUNTER, "edx", NANOSECONDS >> 32),
+        ("x86_64", bytes.fromhex("490fc7f7"), Trap.ENTROPY, "r15", 0x8887868584838281),
+    ],
+)
+def test_on_the_engine(name: str, code: bytes, trap: Trap, destination: str, value: int) -> None:
+    arch = ARCHES[name]
+    cpu = UnicornCpu(arch)
+    arch.reset(cpu, 0x10000, 0x20000)
+    cpu.icount = ICOUNT
+    arch.emulate(cpu, trap, code, FakeHost(NANOSECONDS))
+    assert (cpu.read(destination), cpu.read(arch.pc)) == (value, 0x10000 + len(code))
