@@ -132,11 +132,15 @@ _TIMED = {
     (3, 3, 14, 3, 1): "cntv_ctl",
     (3, 3, 14, 3, 2): "cntv_cval",
     (3, 3, 9, 13, 0): "pmccntr",
+    (3, 3, 9, 13, 2): "pmevcntr",  # PMXEVCNTR_EL0
+    **{(3, 3, 14, 8 | n >> 3, n & 7): "pmevcntr" for n in range(31)},
 }
 _RANDOM = {(3, 3, 2, 4, 0), (3, 3, 2, 4, 1)}  # RNDR, RNDRRS
 _READ_ONLY = {"cntpct", "cntvct"}
-# Enable bit for EL0: in PMUSERENR_EL0 for the cycle counter, else in CNTKCTL_EL1.
-_EL0_ENABLE = {"cntpct": 1 << 0, "cntvct": 1 << 1, "cntv": 1 << 8, "cntp": 1 << 9, "pmccntr": 1 << 0 | 1 << 2}
+# Enable bits for EL0: in PMUSERENR_EL0 for what the performance monitors count (EN; CR and ER for reads only), else
+# in CNTKCTL_EL1.
+_EL0_ENABLE = {"cntpct": 1 << 0, "cntvct": 1 << 1, "cntv": 1 << 8, "cntp": 1 << 9}
+_EL0_MONITOR_READ = {"pmccntr": 1 << 0 | 1 << 2, "pmevcntr": 1 << 0 | 1 << 3}
 
 _HLT_SEMIHOST, _WFE, _WFI = 0xD45E0000, 0xD503205F, 0xD503207F
 _NZCV = 0xF0000000
@@ -201,8 +205,8 @@ def _exception_level(cpu: Cpu) -> int:
 
 
 def _read_timed(cpu: Cpu, name: str, count: int) -> int:
-    if name == "pmccntr":
-        return cpu.icount
+    if name in _EL0_MONITOR_READ:
+        return cpu.icount if name == "pmccntr" else cpu.icount & 0xFFFFFFFF
     timer, _, part = name.partition("_")
     if not part:
         return count
@@ -228,7 +232,8 @@ def _write_timed(cpu: Cpu, name: str, value: int, count: int) -> None:
 
 
 def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
-    """Counters are functions of the icount; writes to PMCCNTR_EL0 are accepted and ignored. RNDR never fails."""
+    """Counters are functions of the icount; what the performance monitors count is always retired instructions, and
+    writes to their counters are accepted and ignored. RNDR never fails."""
     word = int.from_bytes(code[:4], "little")
     access = _system_access(word)
     if access is None:
@@ -247,10 +252,11 @@ def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
         if not reads and name in _READ_ONLY:
             raise IllegalInstruction
         if _exception_level(cpu) == 0:
-            enable = cpu.read("pmuserenr_el0" if name == "pmccntr" else "cntkctl_el1")
-            # EL0 writes of the cycle counter need EN, not merely CR.
-            wanted = 1 if name == "pmccntr" and not reads else _EL0_ENABLE[name.partition("_")[0]]
-            if not enable & wanted:
+            if name in _EL0_MONITOR_READ:
+                allowed = cpu.read("pmuserenr_el0") & (_EL0_MONITOR_READ[name] if reads else 1)
+            else:
+                allowed = cpu.read("cntkctl_el1") & _EL0_ENABLE[name.partition("_")[0]]
+            if not allowed:
                 raise IllegalInstruction
         count = host.virtual_ns() * COUNTER_HZ // 1_000_000_000
         if not reads:

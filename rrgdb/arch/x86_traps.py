@@ -156,7 +156,7 @@ def emulate64(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     _emulate(True, cpu, trap, code, host)
 
 
-_PAGE_FAULT = 14
+_OVERFLOW, _PAGE_FAULT = 4, 14
 _KIND_VECTORS = {
     ExceptionKind.UNDEFINED: 6,
     ExceptionKind.BREAKPOINT: 3,
@@ -220,40 +220,33 @@ def _stack(cpu: Cpu, gate: bytes, long_mode: bool) -> int:
     return int.from_bytes(pointer, "little") & ~15
 
 
-def _deliver(cpu: Cpu, exception: CpuException, arch_bits: int, long_mode: bool) -> bool:
-    vector = _vector(exception)
-    sp, pc, flags = ("rsp", "rip", "eflags") if arch_bits == 64 else ("esp", "eip", "eflags")
-    word = 8 if long_mode else 4
+def _deliver(cpu: Cpu, exception: CpuException, long_mode: bool) -> bool:
+    """All that may fail comes before the first change of state. Raises ``MemoryFault``."""
+    sp, pc, word = ("rsp", "rip", 8) if long_mode else ("esp", "eip", 4)
     mask = (1 << 8 * word) - 1
+    vector = _vector(exception)
     gate = _read_gate(cpu, vector, long_mode)
     if gate is None:
         return False
+    flags, cs = cpu.read("eflags"), cpu.read("cs")
     software = exception.kind in _SOFTWARE
-    if software and gate[5] >> 5 & 3 < cpu.read("cs") & 3:
-        return False
     selector = int.from_bytes(gate[2:4], "little")
-    if not _same_privilege(cpu, selector):
+    if (software and gate[5] >> 5 & 3 < cs & 3) or not _same_privilege(cpu, selector):
         return False
-    target = int.from_bytes(gate[:2] + gate[6:8] + (gate[8:12] if long_mode else b""), "little")
-    status, cs = cpu.read(flags), cpu.read("cs")
-    back = exception.next_pc if software or vector == 4 else exception.pc
     frame = [cpu.read("ss"), cpu.read("rsp")] if long_mode else []
-    frame += [status, cs, back]
+    frame += [flags, cs, exception.next_pc if software or vector == _OVERFLOW else exception.pc]
     if vector in _WITH_ERROR_CODE and not software:
         frame.append(_error_code(cpu, exception))
-    top = _stack(cpu, gate, long_mode) if arch_bits == 64 or not long_mode else cpu.read(sp)
-    top = (top - word * len(frame)) & mask
-    image = b"".join((value & mask).to_bytes(word, "little") for value in reversed(frame))
-    cpu.write_memory(top, image)
+    top = (_stack(cpu, gate, long_mode) - word * len(frame)) & mask
+    cpu.write_memory(top, b"".join((value & mask).to_bytes(word, "little") for value in reversed(frame)))
     cpu.write(sp, top)
-    cleared = _TF_NT_RF_VM | (_IF if gate[5] & 0xF == _INTERRUPT_GATE else 0)
-    cpu.write(flags, status & ~cleared)
+    cpu.write("eflags", flags & ~(_TF_NT_RF_VM | (_IF if gate[5] & 0xF == _INTERRUPT_GATE else 0)))
     if vector == _PAGE_FAULT and not software:
         cpu.write("cr2", exception.address)
     entered = selector & ~3 | cs & 3
     if entered != cs:
         cpu.write("cs", entered)
-    cpu.write(pc, target)
+    cpu.write(pc, int.from_bytes(gate[:2] + gate[6:8] + (gate[8:12] if long_mode else b""), "little"))
     return True
 
 
@@ -263,7 +256,7 @@ def enter_exception32(cpu: Cpu, exception: CpuException) -> bool:
     if not cpu.read("cr0") & _CR0_PE:
         return False
     try:
-        return _deliver(cpu, exception, 32, False)
+        return _deliver(cpu, exception, False)
     except MemoryFault:
         return False
 
@@ -276,7 +269,7 @@ def enter_exception64(cpu: Cpu, exception: CpuException) -> bool:
     try:
         if exception.kind is ExceptionKind.SYSCALL and cpu.read_memory(exception.pc, 2) == b"\x0f\x05":
             return False
-        return _deliver(cpu, exception, 64, True)
+        return _deliver(cpu, exception, True)
     except MemoryFault:
         return False
 

@@ -116,6 +116,9 @@ def test_aarch64_counters(word: int) -> None:
 def test_aarch64_cycle_counter() -> None:
     assert _run("aarch64", _word(0xD53B9D06), Trap.COUNTER, cpsr=0x3C5).registers["x6"] == ICOUNT
     assert _run("aarch64", _word(0xD51B9D06), Trap.COUNTER, cpsr=0x3C5, x6=5).writes == ["pc"]
+    for event_counter in (0xD53BE806, 0xD53BEBC6, 0xD53B9D46):
+        cpu = _run("aarch64", _word(event_counter), Trap.COUNTER, cpsr=0x3C5)
+        assert cpu.registers["x6"] == ICOUNT & 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("timer", ["cntp", "cntv"])
@@ -154,6 +157,9 @@ def test_aarch64_timer_status(control: int, ahead: int, expected: int) -> None:
         (0xD51B9D00, {"pmuserenr_el0": 4}, False),
         (0xD51B9D00, {"pmuserenr_el0": 1}, True),
         (0xD53B9D00, {}, False),
+        (0xD53BE800, {"pmuserenr_el0": 4}, False),
+        (0xD53BE800, {"pmuserenr_el0": 8}, True),
+        (0xD51BE800, {"pmuserenr_el0": 8}, False),
     ],
 )
 def test_aarch64_counters_from_el0(word: int, enables: dict[str, int], allowed: bool) -> None:
