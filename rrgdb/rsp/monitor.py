@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 HISTORY_LIMIT = 10_000
 EVENTS_LIMIT = 10_000
 NAME_LIMIT = 64
+LINE_LIMIT = 500
+ICOUNT_LIMIT = (1 << 63) - 1
 _HISTORY_DEFAULT = 10
 _EVENTS_DEFAULT = 20
 _REFRESH_HINT = (
@@ -40,7 +42,7 @@ class MonitorCommand:
     moves: bool = False
 
 
-def _count(text: str, what: str, default: int | None = None, limit: int | None = None) -> int:
+def _count(text: str, what: str, default: int | None = None, limit: int = ICOUNT_LIMIT) -> int:
     if not text and default is not None:
         return default
     try:
@@ -49,8 +51,8 @@ def _count(text: str, what: str, default: int | None = None, limit: int | None =
         value = -1
     if value < 0:
         raise MonitorError(f"bad {what} {text!r}: a number is expected, decimal or 0x…")
-    if limit is not None and value > limit:
-        raise MonitorError(f"bad {what} {value}: at most {limit}")
+    if value > limit:
+        raise MonitorError(f"bad {what} {text}: at most {limit}")
     return value
 
 
@@ -212,6 +214,8 @@ def _find(words: list[str]) -> tuple[MonitorCommand, list[str]]:
 
 def run(session: Session, line: str) -> str:
     """Serve one command line; the text for the user. Raises MonitorError and what the debuggee raises."""
+    if len(line) > LINE_LIMIT:
+        raise MonitorError(f"command of {len(line)} characters: at most {LINE_LIMIT}")
     words = line.split()
     if not words:
         raise MonitorError("empty command: see `monitor help`")

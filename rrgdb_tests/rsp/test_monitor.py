@@ -1,0 +1,127 @@
+"""``monitor`` commands: the table, abbreviations, and the answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.monitor import COMMANDS, MonitorError, run
+from rrgdb.rsp.session import Session
+from rrgdb_tests.rsp.fake import FakeDebuggee
+
+HINT = "maintenance flush register-cache"
+
+
+def test_help_names_every_command(session: Session) -> None:
+    lines = run(session, "help").splitlines()
+    assert len(lines) == len(COMMANDS)
+    for command, line in zip(COMMANDS, lines, strict=True):
+        assert line.startswith(" ".join((*command.words, command.argument)).rstrip())
+        assert line.endswith(command.help)
+
+
+@pytest.mark.parametrize(
+    ("line", "icount", "first"),
+    [
+        ("seek 100", 100, "icount 100"),
+        ("seek 0x10", 16, "icount 16"),
+        ("seek end", 30_000, "icount 30000"),
+        ("seek start", 0, "icount 0"),
+        ("seek 999999", 30_000, "icount 30000 (the end of history)"),
+        ("replay_seek 7", 7, "icount 7"),
+        ("back", 49, "icount 49"),
+        ("back 10", 40, "icount 40"),
+        ("back 51", 0, "icount 0 (the beginning of history)"),
+        ("forward", 51, "icount 51"),
+        ("f 0x10", 66, "icount 66"),
+        ("loadvm here", 20, "icount 20"),
+        ("seek here", 20, "icount 20"),
+    ],
+)
+def test_what_moves_says_so(session: Session, fake: FakeDebuggee, line: str, icount: int, first: str) -> None:
+    fake.saved["here"] = 20
+    fake.icount = 50
+    text = run(session, line)
+    assert text.splitlines()[0] == first
+    assert HINT in text.splitlines()[-1]
+    assert fake.icount == icount
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("when", "icount 4 of 0..30000, replay\n"),
+        ("wh", "icount 4 of 0..30000, replay\n"),
+        ("history 2", "           2  0x80000008  j 0x80000000\n           3  0x80000000  addi a0, a0, 1\n"),
+        ("info snapshots", "no snapshots\n"),
+        ("i r", None),
+        ("savevm a", "snapshot a at icount 4\n"),
+        ("info events 1", "             100        1 bytes  serial0\n"),
+        ("info replay", "recording: fake.rrgdb\nmode: replay\nicount: 4\nhistory: 0..30000\n"),
+        ("in rep", "recording: fake.rrgdb\nmode: replay\nicount: 4\nhistory: 0..30000\n"),
+        ("replay_break 0x20", ""),
+        ("replay_d", ""),
+    ],
+)
+def test_what_stays(session: Session, fake: FakeDebuggee, line: str, text: str | None) -> None:
+    fake.icount = 4
+    if text is None:
+        with pytest.raises(MonitorError, match="'r' is ambiguous: registers, replay"):
+            run(session, line)
+        return
+    assert run(session, line) == text
+    assert fake.icount == 4
+
+
+def test_registers(session: Session, fake: FakeDebuggee) -> None:
+    fake.icount = 1
+    lines = run(session, "info reg").splitlines()
+    assert lines[-1] == "pc    0x0000000080000004"
+    assert lines[10] == "a0    0x0000000000000001"
+    assert len(lines) == 33
+
+
+def test_snapshots_by_name(session: Session, fake: FakeDebuggee) -> None:
+    fake.icount = 9
+    run(session, "savevm nine")
+    assert "nine" in run(session, "info snapshots")
+    assert run(session, "delvm nine") == "snapshot nine deleted\n"
+    with pytest.raises(DebuggeeError, match="no snapshot"):
+        run(session, "delvm nine")
+
+
+def test_replay_break(session: Session, fake: FakeDebuggee) -> None:
+    run(session, "replay_break 12")
+    session.handle(b"c")
+    assert fake.icount == 12
+    run(session, "replay_delete_break")
+    session.handle(b"c")
+    assert fake.icount == fake.end
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "empty command"),
+        ("nonsense", "unknown command 'nonsense'"),
+        ("replay_", "ambiguous: replay_break, replay_delete_break, replay_seek"),
+        ("info", "'info' needs one of: replay, snapshots, events, registers"),
+        ("info x", "unknown command 'x'"),
+        ("when now", "`when` takes no argument"),
+        ("seek", "`seek` needs an argument: ICOUNT"),
+        ("seek 1 2", "takes one argument"),
+        ("back x", "bad count 'x'"),
+        ("back -1", "bad count '-1'"),
+        ("back 1_0", "bad count"),
+        ("back 0x8000000000000000", "at most"),
+        ("history 10001", "at most 10000"),
+        ("savevm", "needs an argument"),
+        ("savevm " + "n" * 65, "bad name"),
+        ("savevm a\x01", "bad name"),
+        ("x" * 501, "501 characters"),
+    ],
+)
+def test_mistakes_in_one_line(session: Session, line: str, message: str) -> None:
+    with pytest.raises(MonitorError, match=message.replace("[", r"\[")) as caught:
+        run(session, line)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,443 @@
+"""The server over real sockets."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from rrgdb.rsp import connection
+from rrgdb.rsp.address import AddressError, StdioAddress, TcpAddress, UnixAddress, parse_address
+from rrgdb.rsp.connection import QUEUE_LIMIT
+from rrgdb.rsp.debuggee import Resume
+from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb.rsp.packets import Decoder, Event, Packet, Signal, encode
+from rrgdb.rsp.server import run, serve
+from rrgdb_tests.rsp.fake import FOREVER, FakeDebuggee
+
+LOCAL = TcpAddress("127.0.0.1", 0)
+
+
+class Client:
+    """A debugger that acknowledges nothing by itself."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.decoder = Decoder()
+        self.events: list[Event] = []
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def event(self) -> Event | None:
+        """The next event, None at the end of the stream."""
+        with trio.fail_after(10):
+            while not self.events:
+                data = await self.stream.receive_some(65536)
+                if not data:
+                    return None
+                self.events = self.decoder.feed(bytes(data))
+        return self.events.pop(0)
+
+    async def ask(self, payload: bytes) -> bytes | None:
+        """Send a packet; the next packet that comes."""
+        await self.send(encode(payload))
+        return await self.reply()
+
+    async def reply(self) -> bytes | None:
+        while not isinstance(event := await self.event(), Packet):
+            if event is None:
+                return None
+        return event.payload
+
+
+class Running:
+    def __init__(self, fake: FakeDebuggee, address: str) -> None:
+        self.fake = fake
+        self.address = address
+        self.ended = trio.Event()
+
+    async def connect(self) -> Client:
+        if self.address.startswith("unix:"):
+            return Client(await trio.open_unix_socket(self.address.removeprefix("unix:")))
+        host, _, port = self.address.rpartition(":")
+        return Client(await trio.open_tcp_stream(host, int(port)))
+
+
+@asynccontextmanager
+async def serving(
+    fake: FakeDebuggee, address: TcpAddress | UnixAddress = LOCAL, *, once: bool = False
+) -> AsyncIterator[Running]:
+    send, receive = trio.open_memory_channel[str](1)
+    with EngineThread(fake.interrupt) as engine:
+        async with trio.open_nursery() as nursery:
+            running = Running(fake, "")
+
+            async def server() -> None:
+                await serve(fake, address, engine=engine, once=once, on_listening=send.send_nowait)
+                running.ended.set()
+
+            nursery.start_soon(server)
+            running.address = (await receive.receive()).removeprefix("Listening on ")
+            yield running
+            nursery.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.001)
+
+
+async def test_acks_until_told_not_to(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(b"+" + encode(b"qC"))
+        assert [await client.event(), await client.event()] == [Signal.ACK, Packet(b"QC1")]
+        await client.send(b"+" + encode(b"QStartNoAckMode"))
+        assert [await client.event(), await client.event()] == [Signal.ACK, Packet(b"OK")]
+        await client.send(b"+" + encode(b"qC"))
+        assert await client.event() == Packet(b"QC1")
+        assert client.events == []
+
+
+async def test_bad_checksum_is_asked_for_again(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(b"$qC#00")
+        assert await client.event() is Signal.NACK
+        await client.send(encode(b"qC"))
+        assert [await client.event(), await client.event()] == [Signal.ACK, Packet(b"QC1")]
+        await client.send(b"-")
+        assert await client.event() == Packet(b"QC1")
+
+
+async def test_bad_checksum_without_acks_is_an_error(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"QStartNoAckMode")
+        await client.send(b"$qC#00")
+        assert await client.event() == Packet(b"E16")
+
+
+async def test_oversized_packet_is_answered_and_survived(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"X0,0:" + b"x" * 200_000) == b"E16"
+        assert await client.ask(b"qC") == b"QC1"
+
+
+async def test_packets_one_byte_at_a_time(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        for byte in encode(b"m80000000,4"):
+            await client.send(bytes((byte,)))
+        assert await client.reply() == b"13051500"
+
+
+async def test_interrupt_while_the_guest_runs() -> None:
+    fake = FakeDebuggee(FOREVER)
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"QStartNoAckMode")
+        await client.send(encode(b"c"))
+        await until(fake.running.is_set)
+        await client.send(b"\x03")
+        assert (await client.reply() or b"").startswith(b"T02")
+        assert (await client.ask(b"s") or b"").startswith(b"T05")
+
+
+async def test_interrupt_that_is_sent_together_with_the_resume() -> None:
+    fake = FakeDebuggee(FOREVER)
+    async with serving(fake) as running:
+        client = await running.connect()
+        for _ in range(20):
+            await client.send(encode(b"c") + b"\x03")
+            assert (await client.reply() or b"").startswith(b"T02")
+
+
+async def test_interrupt_while_nothing_runs_is_for_nobody() -> None:
+    fake = FakeDebuggee(100)
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"QStartNoAckMode")
+        await client.send(b"\x03\x03")
+        assert await client.ask(b"qC") == b"QC1"
+        await client.send(b"\x03")
+        assert (await client.ask(b"c") or b"").startswith(b"T05replaylog:end")
+
+
+async def test_console_output_comes_before_the_stop(fake: FakeDebuggee) -> None:
+    fake.say = "searching\n" * 3
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"s") == b"O" + fake.say.encode().hex().encode()
+        assert (await client.reply() or b"").startswith(b"T05")
+
+
+async def test_console_output_comes_while_the_guest_runs() -> None:
+    fake = FakeDebuggee(FOREVER)
+    fake.say = "searching"
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert (await client.ask(b"c") or b"").startswith(b"O")
+        assert fake.running.is_set()
+        await client.send(b"\x03")
+        assert (await client.reply() or b"").startswith(b"T02")
+
+
+async def test_second_debugger_is_told_and_the_first_undisturbed(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        first, second = await running.connect(), await running.connect()
+        assert await first.ask(b"qC") == b"QC1"
+        for packet in (b"qSupported:multiprocess+", b"vMustReplyEmpty"):
+            assert await second.ask(packet) == b"E.another debugger is attached to this guest"
+        assert await first.ask(b"qC") == b"QC1"
+        await second.stream.aclose()
+        assert await first.ask(b"qC") == b"QC1"
+        assert fake.calls == ["attached"]
+
+
+async def test_second_debugger_is_sent_away(fake: FakeDebuggee, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "FAREWELL_SECONDS", 0.01)
+    async with serving(fake) as running:
+        await running.connect()
+        second = await running.connect()
+        assert await second.event() is None
+
+
+async def test_drop_mid_packet_and_reconnect(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"Z0,80000004,4") == b"OK"
+        await client.send(b"$m8000")
+        await client.stream.aclose()
+        await until(lambda: "detached resume=False" in fake.calls)
+        again = await running.connect()
+        assert await again.ask(b"qC") == b"QC1"
+        assert fake.points == set()
+        assert fake.calls == ["attached", "detached resume=False", "attached"]
+
+
+async def test_drop_while_the_guest_runs_stops_it() -> None:
+    fake = FakeDebuggee(FOREVER)
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(encode(b"c"))
+        await until(fake.running.is_set)
+        await client.stream.aclose()
+        await until(lambda: "detached resume=False" in fake.calls)
+        assert not fake.running.is_set()
+        again = await running.connect()
+        assert (await again.ask(b"?") or b"").startswith(b"T02")
+
+
+async def test_last_word_before_the_end_of_the_stream_counts(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(encode(b"D"))
+        await client.stream.aclose()
+        await until(lambda: len(fake.calls) == 2)
+        assert fake.calls == ["attached", "detached resume=True"]
+
+
+async def test_detach_closes_and_the_next_may_come(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"D") == b"OK"
+        assert await client.event() is None
+        again = await running.connect()
+        assert await again.ask(b"qC") == b"QC1"
+
+
+async def test_once_ends_the_server(fake: FakeDebuggee) -> None:
+    async with serving(fake, once=True) as running:
+        client = await running.connect()
+        assert await client.ask(b"D") == b"OK"
+        with trio.fail_after(10):
+            await running.ended.wait()
+        with pytest.raises(OSError, match="all attempts"):
+            await running.connect()
+
+
+async def test_kill_ends_the_server(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(encode(b"k"))
+        with trio.fail_after(10):
+            await running.ended.wait()
+        assert fake.calls == ["attached", "kill"]
+
+
+async def test_cancelled_server_stops_the_guest_and_says_goodbye() -> None:
+    fake = FakeDebuggee(FOREVER)
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(encode(b"c"))
+        await until(fake.running.is_set)
+    assert fake.calls == ["attached", "c", "detached resume=False"]
+
+
+async def test_everything_runs_on_the_engine_thread(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"g")
+        await client.ask(b"s")
+    assert fake.threads == {"engine"}
+
+
+async def test_peer_that_sends_ahead_without_end_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    fake = FakeDebuggee(FOREVER)
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(encode(b"c") + encode(b"g") * (QUEUE_LIMIT + 20))
+        with trio.fail_after(10):
+            while await client.event() is not None:
+                pass
+        await until(lambda: "detached resume=False" in fake.calls)
+    assert "packets wait" in caplog.text
+
+
+async def test_bug_is_logged_in_one_line_and_the_session_goes_on(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> bytes:
+        raise RuntimeError("oops")
+
+    fake.read_registers = fail  # type: ignore[method-assign]  # a guest with a bug
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"g") == b"E05"
+        assert await client.ask(b"qC") == b"QC1"
+    assert [record.getMessage() for record in caplog.records] == ["packet b'g': RuntimeError: oops"]
+
+
+async def test_unix_socket(fake: FakeDebuggee, tmp_path: Path) -> None:
+    path = tmp_path / "gdb.sock"
+    async with serving(fake, UnixAddress(str(path))) as running:
+        assert running.address == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        client = await running.connect()
+        assert await client.ask(b"qC") == b"QC1"
+        with EngineThread() as engine:
+            with pytest.raises(AddressError, match="already in use"):
+                await serve(fake, UnixAddress(str(path)), engine=engine)
+            assert path.exists()
+    assert not path.exists()
+
+
+async def test_stale_unix_socket_is_replaced_and_a_file_is_not(fake: FakeDebuggee, tmp_path: Path) -> None:
+    stale = tmp_path / "stale.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(stale))
+    async with serving(fake, UnixAddress(str(stale))) as running:
+        assert await (await running.connect()).ask(b"qC") == b"QC1"
+    file = tmp_path / "file"
+    file.write_text("precious")
+    with EngineThread() as engine, pytest.raises(AddressError, match="already in use"):
+        await serve(fake, UnixAddress(str(file)), engine=engine)
+    assert file.read_text() == "precious"
+
+
+async def test_port_in_use_and_bad_host(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        port = int(running.address.rpartition(":")[2])
+        with EngineThread() as engine:
+            with pytest.raises(AddressError, match=rf"cannot listen on 127\.0\.0\.1:{port}: already in use"):
+                await serve(fake, TcpAddress("127.0.0.1", port), engine=engine)
+            with pytest.raises(AddressError, match=r"cannot listen on 192\.0\.2\.1:0"):
+                await serve(fake, TcpAddress("192.0.2.1", 0), engine=engine)
+
+
+async def test_warning_beyond_loopback(fake: FakeDebuggee, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(fake):
+        assert caplog.records == []
+    async with serving(fake, TcpAddress("0.0.0.0", 0)):
+        assert "there is no password" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":1234", TcpAddress("127.0.0.1", 1234)),
+        ("localhost:0", TcpAddress("localhost", 0)),
+        ("[::1]:1234", TcpAddress("::1", 1234)),
+        ("unix:/tmp/x", UnixAddress("/tmp/x")),
+        ("stdio", StdioAddress()),
+    ],
+)
+def test_addresses(text: str, address: object) -> None:
+    parsed = parse_address(text)
+    assert parsed == address
+    assert parse_address(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "1234", ":", ":65536", "a:b", "unix:", "::1:1234", "host:1 2"])
+def test_bad_addresses(text: str) -> None:
+    with pytest.raises(AddressError, match="is expected"):
+        parse_address(text)
+
+
+async def test_cancelled_call_is_waited_for() -> None:
+    fake = FakeDebuggee(FOREVER)
+    with EngineThread(fake.interrupt) as engine:
+        with trio.move_on_after(0.01) as scope:
+            await engine.call(fake.resume, Resume.CONTINUE)
+        assert scope.cancelled_caught
+        assert not fake.running.is_set()
+
+
+SERVER = """
+import sys
+from rrgdb.rsp.address import parse_address
+from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb.rsp.server import run
+from rrgdb_tests.rsp.fake import FakeDebuggee
+fake = FakeDebuggee(1 << 62)
+with EngineThread(fake.interrupt) as engine:
+    run(fake, parse_address(sys.argv[1]), engine=engine, on_listening=lambda line: print(line, flush=True))
+print("ended", fake.calls, flush=True)
+"""
+
+
+def start(address: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVER, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_of_the_server_is_a_clean_end(number: signal.Signals) -> None:
+    with start(":0") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        with socket.create_connection(("127.0.0.1", int(line.rpartition(":")[2]))) as sock:
+            sock.sendall(encode(b"c"))
+            assert sock.recv(1) == b"+"
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+    assert err == b""
+    assert process.returncode == 0
+    assert out.startswith(b"ended ['attached'")
+
+
+def test_stdio() -> None:
+    with start("stdio") as process:
+        out, err = process.communicate(encode(b"qC") + encode(b"D"), timeout=20)
+    assert err == b""
+    assert out.startswith(b"+$QC1#c5+$OK#9a")
+    assert out.endswith(b"ended ['attached', 'detached resume=True']\n")
+
+
+def test_run_raises_address_errors(fake: FakeDebuggee) -> None:
+    with EngineThread() as engine, pytest.raises(AddressError, match="cannot listen"):
+        run(fake, UnixAddress(os.devnull), engine=engine)

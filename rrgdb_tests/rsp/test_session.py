@@ -1,0 +1,426 @@
+"""Packet by packet: what a debugger asks and what it is told."""
+
+from __future__ import annotations
+
+import binascii
+import re
+
+import pytest
+
+from rrgdb.rsp import commands
+from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Stop, StopKind
+from rrgdb.rsp.packets import PACKET_SIZE
+from rrgdb.rsp.session import Session
+from rrgdb_tests.rsp.fake import A0, BASE, CODE, COUNTER, NAMES, FakeDebuggee
+
+GDB = b"qSupported:multiprocess+;swbreak+;hwbreak+;error-message+;vContSupported+;xmlRegisters=i386"
+REGISTERS = b"2:0000018000000000;20:0000008000000000;"
+
+
+def expedited(icount: int) -> bytes:
+    return b"2:0000018000000000;20:%b;" % (BASE + icount % 3 * 4).to_bytes(8, "little").hex().encode()
+
+
+@pytest.mark.parametrize(
+    ("packet", "reply"),
+    [
+        (b"?", b"T05" + REGISTERS + b"thread:1;"),
+        (b"!", b"OK"),
+        (b"vMustReplyEmpty", b""),
+        (b"qAttached", b"1"),
+        (b"qAttached:1", b"1"),
+        (b"qOffsets", b""),
+        (b"qSymbol::", b"OK"),
+        (b"qC", b"QC1"),
+        (b"qfThreadInfo", b"m1"),
+        (b"qsThreadInfo", b"l"),
+        (b"Hg0", b"OK"),
+        (b"Hc-1", b"OK"),
+        (b"Hgp1.1", b"OK"),
+        (b"Hg2", b"E03"),
+        (b"Hgp2.1", b"E03"),
+        (b"Hq1", b"E16"),
+        (b"T1", b"OK"),
+        (b"Tp1.1", b"OK"),
+        (b"T9", b"E03"),
+        (b"Tx", b"E16"),
+        (b"p20", b"0000008000000000"),
+        (b"p21", b"E16"),
+        (b"p", b"E16"),
+        (b"p-1", b"E16"),
+        (b"p0x1", b"E16"),
+        (b"p1_0", b"E16"),
+        (b"p11111111111111111", b"E16"),
+        (b"Pa=0102030405060708", b"OK"),
+        (b"Pa=01", b"E16"),
+        (b"Pa", b"E16"),
+        (b"P21=0102030405060708", b"E16"),
+        (b"Pa=010203040506070g", b"E16"),
+        (b"G00", b"E16"),
+        (b"m80000000,4", b"13051500"),
+        (b"m8000fffe,40", b"0000"),
+        (b"m0,4", b"E0e"),
+        (b"m80000000,0", b"E16"),
+        (b"mffffffffffffffff,2", b"E16"),
+        (b"m80000000", b"E16"),
+        (b"m 80000000,4", b"E16"),
+        (b"x80000000,4", b"b" + CODE[:4]),
+        (b"x80000000,0", b"b"),
+        (b"x0,4", b"E0e"),
+        (b"M80000100,2:abcd", b"OK"),
+        (b"M80000100,2:ab", b"E16"),
+        (b"M80000100,2:ab c", b"E16"),
+        (b"M80000100,2", b"E16"),
+        (b"M0,1:00", b"E0e"),
+        (b"X80000100,3:#$}", b"OK"),
+        (b"X80000100,0:", b"OK"),
+        (b"X80000100,2:a", b"E16"),
+        (b"Z0,80000004,4", b"OK"),
+        (b"z0,80000004,4", b"OK"),
+        (b"Z5,80000004,4", b"E16"),
+        (b"Z0,80000004", b"E16"),
+        (b"Z2,80001000,0", b"E16"),
+        (b"Z0,80000004,4;X3,220127", b"OK"),
+        (b"Z0,80000004,4;X3,220127X3,220027", b"OK"),
+        (b"Z0,80000004,4;X3,220127;X3,220027;cmds:1,X3,220127", b"OK"),
+        (b"Z0,80000004,4;cmds:0,X1,27", b"OK"),
+        (b"Z0,80000004,4;X3,2201", b"E16"),
+        (b"Z0,80000004,4;X1,ff", b"E16"),
+        (b"Z0,80000004,4;X0,", b"E16"),
+        (b"Z0,80000004,4;Y", b"E16"),
+        (b"vCont?", b"vCont;c;C;s;S;t;r"),
+        (b"vCont;t", b"OK"),
+        (b"vCont;s", b"T05" + expedited(1) + b"thread:1;"),
+        (b"vCont;s:1;c", b"T05" + expedited(1) + b"thread:1;"),
+        (b"vCont;s:2;c:1", b"T05replaylog:end;" + expedited(30_000) + b"thread:1;"),
+        (b"vCont;S05:p1.1", b"T05" + expedited(1) + b"thread:1;"),
+        (b"vCont;C0f", b"T05replaylog:end;" + expedited(30_000) + b"thread:1;"),
+        (b"vCont;r80000000,80000008:p1.1", b"T05" + expedited(2) + b"thread:1;"),
+        (b"vCont;r80000000", b"E16"),
+        (b"vCont;q", b"E16"),
+        (b"vCont;s1", b"E16"),
+        (b"vCont;s:2", b"E16"),
+        (b"vCont", b"E16"),
+        (b"s", b"T05" + expedited(1) + b"thread:1;"),
+        (b"s80000000", b"E16"),
+        (b"S05", b"T05" + expedited(1) + b"thread:1;"),
+        (b"Sxx", b"E16"),
+        (b"C05;80000000", b"E16"),
+        (b"c", b"T05replaylog:end;" + expedited(30_000) + b"thread:1;"),
+        (b"bs", b"T05replaylog:begin;" + expedited(0) + b"thread:1;"),
+        (b"bc", b"T05replaylog:begin;" + expedited(0) + b"thread:1;"),
+        (b"bs1", b"E16"),
+        (b"bx", b""),
+        (b"vAttach;1", b"T05" + REGISTERS + b"thread:1;"),
+        (b"vAttach;2", b"E03"),
+        (b"vRun;;", b"T05" + REGISTERS + b"thread:1;"),
+        (b"R00", None),
+        (b"k", None),
+        (b"vKill;1", b"OK"),
+        (b"vKill;2", b"E03"),
+        (b"D", b"OK"),
+        (b"D;1", b"OK"),
+        (b"D;2", b"E03"),
+        (b"qXfer:exec-file:read:1:0,100", b"E02"),
+        (b"qXfer:features:read:other.xml:0,100", b"E02"),
+        (b"qXfer:features:write:target.xml:0:aa", b""),
+        (b"qXfer:auxv:read::0,100", b""),
+        (b"qXfer:features:read:target.xml:0", b"E16"),
+        (b"qXfer:features:read:target.xml:fffff,10", b"l"),
+        (b"qRcmd,7", b"E16"),
+        (b"qThreadExtraInfo,1", b"replay, icount 0".hex().encode()),
+        # not supported, and said so
+        (b"QNonStop:1", b""),
+        (b"QThreadEvents:1", b""),
+        (b"QPassSignals:e;10", b""),
+        (b"QDisableRandomization:1", b""),
+        (b"vFile:setfs:0", b""),
+        (b"vCtrlC", b""),
+        (b"qTStatus", b""),
+        (b"qL1200000000000000000", b""),
+        (b"qP0000001f0000000000000001", b""),
+        (b"jThreadsInfo", b""),
+        (b"", b""),
+        (b"\xff", b""),
+        (b"q", b""),
+    ],
+)
+def test_packet(session: Session, packet: bytes, reply: bytes | None) -> None:
+    assert session.handle(packet) == reply
+
+
+def test_what_is_advertised_is_served(session: Session) -> None:
+    reply = session.handle(GDB)
+    assert reply is not None
+    features = reply.decode().split(";")
+    assert features[0] == f"PacketSize={PACKET_SIZE:x}"
+    assert {
+        "QStartNoAckMode+", "multiprocess+", "swbreak+", "hwbreak+", "vContSupported+", "ReverseStep+",
+        "ReverseContinue+", "ConditionalBreakpoints+", "binary-upload+", "qXfer:features:read+",
+        "qXfer:memory-map:read+", "qXfer:threads:read+",
+    } == set(features[1:])  # fmt: skip
+    for feature in features:
+        if feature.startswith("qXfer"):
+            annex = "target.xml" if "features" in feature else ""
+            answer = session.handle(f"{feature[:-1]}:{annex}:0,ff".encode())
+            assert answer is not None
+            assert answer[:1] in (b"l", b"m")
+
+
+def test_what_was_not_offered_is_not_used(session: Session) -> None:
+    reply = session.handle(b"qSupported")
+    assert reply is not None
+    assert not set(reply.decode().split(";")) & {"multiprocess+", "swbreak+", "hwbreak+"}
+    session.handle(b"Z0,80000004,4")
+    assert session.handle(b"c") == b"T05" + expedited(1) + b"thread:1;"
+
+
+def test_executable_is_advertised_if_there_is_one(session: Session, fake: FakeDebuggee) -> None:
+    fake.executable = lambda: "/guest.elf"  # type: ignore[method-assign]  # the one fake with an image
+    assert b"qXfer:exec-file:read+" in (session.handle(GDB) or b"")
+    assert session.handle(b"qXfer:exec-file:read:1:0,100") == b"l/guest.elf"
+    assert session.handle(b"qXfer:exec-file:read:1:4,3") == b"mst."
+
+
+def test_no_packet_is_registered_twice() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        commands.index([*commands.COMMANDS, commands.COMMANDS[0]])
+
+
+@pytest.mark.parametrize(
+    ("stop", "reply"),
+    [
+        (Stop(StopKind.SIGNAL, 11), b"T0b" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.STEP), b"T05" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.SWBREAK), b"T05swbreak:;" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.HWBREAK), b"T05hwbreak:;" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.WATCH, address=0x80001000), b"T05watch:80001000;" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.RWATCH, address=0x10), b"T05rwatch:10;" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.AWATCH, address=0x10), b"T05awatch:10;" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.HISTORY_BEGIN), b"T05replaylog:begin;" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.HISTORY_END), b"T05replaylog:end;" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.INTERRUPT), b"T02" + REGISTERS + b"thread:p1.1;"),
+        (Stop(StopKind.EXITED, status=3), b"W03;process:1"),
+        (Stop(StopKind.TERMINATED, 9), b"X09;process:1"),
+    ],
+)
+def test_stop_replies(session: Session, fake: FakeDebuggee, stop: Stop, reply: bytes) -> None:
+    session.handle(GDB)
+    fake.stop = stop
+    assert session.handle(b"?") == reply
+
+
+def test_errors_in_words_if_the_debugger_understands_them(session: Session) -> None:
+    assert session.handle(b"m0,4") == b"E0e"
+    session.handle(GDB)
+    assert session.handle(b"m0,4") == b"E.no memory at 0x0"
+    assert session.error(DebuggeeError("a$b#c}d*e\nf\u00e9" + "x" * 1000)) == b"E.a?b?c?d?e?f?" + b"x" * 388
+
+
+def test_all_registers(session: Session, fake: FakeDebuggee) -> None:
+    values = bytes(range(256)) + bytes(8 * len(NAMES) - 256)
+    assert session.handle(b"G" + values.hex().encode()) == b"OK"
+    assert session.handle(b"g") == values.hex().encode()
+    assert session.handle(b"p%x" % A0) == values[8 * A0 : 8 * A0 + 8].hex().encode()
+
+
+def test_memory_is_written_and_read(session: Session) -> None:
+    session.handle(b"X80000100,3:\x00#*")
+    session.handle(b"M80000103,2:fffe")
+    assert session.handle(b"x80000100,5") == b"b\x00#*\xff\xfe"
+    assert session.handle(b"m80000100,5") == b"00232afffe"
+
+
+def test_long_reads_are_cut_to_the_packet_size(session: Session, fake: FakeDebuggee) -> None:
+    fake.read_memory = lambda _, length: bytes(length)  # type: ignore[method-assign]  # more memory than the fake has
+    for packet in (b"m0,ffffffff", b"x0,ffffffff"):
+        reply = session.handle(packet)
+        assert reply is not None
+        assert PACKET_SIZE // 2 <= len(reply) <= PACKET_SIZE
+
+
+def test_points_reach_the_debuggee(session: Session, fake: FakeDebuggee) -> None:
+    session.handle(b"Z0,80000004,4;X3,220127X3,220027")
+    session.handle(b"Z2,80001000,4")
+    assert fake.points == {
+        Point(PointKind.SOFTWARE, BASE + 4, 4, (b"\x22\x01\x27", b"\x22\x00\x27")),
+        Point(PointKind.WRITE, COUNTER, 4),
+    }
+    session.handle(b"z0,80000004,4")
+    assert fake.points == {Point(PointKind.WRITE, COUNTER, 4)}
+
+
+def test_points_are_bounded(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrgdb.rsp.session.POINTS_LIMIT", 2)
+    assert [session.handle(b"Z0,%x,4" % n) for n in (1, 2, 2, 3)] == [b"OK", b"OK", b"OK", b"E1c"]
+    session.handle(b"z0,1,4")
+    assert session.handle(b"Z0,3,4") == b"OK"
+
+
+def test_conditional_breakpoint_and_watchpoint_in_both_directions(session: Session, fake: FakeDebuggee) -> None:
+    session.handle(GDB)
+    # a0 == 5 at the store
+    session.handle(b"Z0,80000004,4;X7,26000a22051327")
+    reply = session.handle(b"vCont;c:p1.-1")
+    assert reply == b"T05swbreak:;" + expedited(13) + b"thread:p1.1;"
+    assert fake.icount == 13
+    assert session.handle(b"bc") == b"T05replaylog:begin;" + expedited(0) + b"thread:p1.1;"
+    session.handle(b"Z2,80001000,4")
+    assert session.handle(b"vCont;c") == b"T05watch:80001000;" + expedited(2) + b"thread:p1.1;"
+    fake.icount = 10
+    assert session.handle(b"bc") == b"T05watch:80001000;" + expedited(7) + b"thread:p1.1;"
+
+
+def test_threads_document(session: Session) -> None:
+    session.handle(GDB)
+    reply = session.handle(b"qXfer:threads:read::0,1000")
+    assert reply is not None
+    assert re.search(rb'<thread id="p1\.1" core="0">replay, icount 0</thread>', reply)
+
+
+def test_documents_in_pieces(session: Session, fake: FakeDebuggee) -> None:
+    text, offset = b"", 0
+    while True:
+        part = session.handle(b"qXfer:features:read:target.xml:%x,64" % offset) or b""
+        text += part[1:]
+        offset += len(part) - 1
+        if part[:1] == b"l":
+            break
+    assert text.decode() == fake.target_xml()
+
+
+def test_memory_map(session: Session) -> None:
+    reply = session.handle(b"qXfer:memory-map:read::0,1000") or b""
+    assert b'<memory type="ram" start="0x80000000" length="0x10000"/>' in reply
+
+
+def gdb_crc(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x04C11DB7 if crc & 0x80000000 else crc << 1) & 0xFFFFFFFF
+    return crc
+
+
+@pytest.mark.parametrize("length", [0, 1, 12, 4099])
+def test_crc(session: Session, fake: FakeDebuggee, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrgdb.rsp.commands.search._CHUNK", 1000)
+    data = fake.read_memory(BASE, length) if length else b""
+    assert session.handle(b"qCRC:80000000,%x" % length) == b"C%08x" % gdb_crc(data)
+
+
+def test_crc_of_what_is_not_there(session: Session) -> None:
+    assert session.handle(b"qCRC:8000ff00,200") == b"E0e"
+    assert session.handle(b"qCRC:0,200000000") == b"E16"
+    assert session.handle(b"qCRC:0") == b"E16"
+
+
+@pytest.mark.parametrize("chunk", [3, 16, 1 << 20])
+@pytest.mark.parametrize(
+    ("packet", "reply"),
+    [
+        (b"80000000;100;" + CODE[3:9], b"1,80000003"),
+        (b"80000001;100;" + CODE[:4], b"0"),
+        (b"80000000;8;" + CODE[5:9], b"0"),
+        (b"80000000;9;" + CODE[5:9], b"1,80000005"),
+        (b"80000000;2;" + CODE[:4], b"0"),
+        (b"8000fff0;100;never", b"E0e"),
+        (b"80000000;100;", b"E16"),
+        (b"80000000;100", b"E16"),
+        (b"ffffffffffffffff;2;a", b"E16"),
+    ],
+)
+def test_search(session: Session, monkeypatch: pytest.MonkeyPatch, chunk: int, packet: bytes, reply: bytes) -> None:
+    monkeypatch.setattr("rrgdb.rsp.commands.search._CHUNK", chunk)
+    assert session.handle(b"qSearch:memory:" + packet) == reply
+
+
+def test_detach_lets_the_guest_run_on(session: Session, fake: FakeDebuggee) -> None:
+    session.handle(b"?")
+    session.handle(b"D;1")
+    assert session.should_close
+    session.drop()
+    assert fake.calls == ["attached", "detached resume=True"]
+
+
+def test_dropped_link_leaves_the_guest_stopped(session: Session, fake: FakeDebuggee) -> None:
+    session.handle(b"?")
+    session.drop()
+    session.drop()
+    assert fake.calls == ["attached", "detached resume=False"]
+
+
+def test_one_who_says_nothing_is_not_attached(session: Session, fake: FakeDebuggee) -> None:
+    session.drop()
+    assert fake.calls == []
+
+
+def test_kill_ends_the_server(session: Session, fake: FakeDebuggee) -> None:
+    assert session.handle(b"k") is None
+    assert session.should_close
+    session.drop()
+    assert fake.calls == ["attached", "kill"]
+
+
+def test_extended_remote_kills_and_runs_again(session: Session, fake: FakeDebuggee) -> None:
+    session.handle(GDB)
+    session.handle(b"!")
+    fake.icount = 100
+    assert session.handle(b"vKill;1") == b"OK"
+    assert not session.should_close
+    assert session.handle(b"?") == b"W00"
+    assert session.handle(b"qfThreadInfo") == b"l"
+    assert (session.handle(b"g") or b"").startswith(b"E.the process is gone")
+    assert session.handle(b"vRun;") == b"T05" + REGISTERS + b"thread:p1.1;"
+    assert fake.icount == 0
+    assert "kill" not in fake.calls
+
+
+def test_extended_remote_detaches_and_attaches_again(session: Session, fake: FakeDebuggee) -> None:
+    session.handle(b"!")
+    session.handle(b"D;1")
+    assert not session.should_close
+    assert session.handle(b"m80000000,4") == b"E03"
+    session.handle(b"vAttach;1")
+    assert session.handle(b"m80000000,4") == b"13051500"
+    assert fake.calls == ["attached", "detached resume=True", "attached"]
+
+
+def test_console_output_only_while_gdb_takes_it(session: Session, fake: FakeDebuggee, said: list[str]) -> None:
+    session.handle(b"?")
+    fake.say = "searching"
+    session.handle(b"s")
+    assert said == ["searching"]
+    assert fake.console is not None
+    fake.console("too late")
+    assert said == ["searching"]
+
+
+def test_fault_while_expediting_leaves_the_register_out(session: Session, fake: FakeDebuggee) -> None:
+    def fail(_: int) -> bytes:
+        raise DebuggeeError("unavailable")
+
+    fake.read_register = fail  # type: ignore[method-assign]  # a guest without registers
+    assert session.handle(b"?") == b"T05thread:1;"
+
+
+def monitor(session: Session, line: str) -> str:
+    reply = session.handle(b"qRcmd," + line.encode().hex().encode())
+    assert reply is not None
+    return binascii.unhexlify(reply).decode() if reply != b"OK" else ""
+
+
+def test_monitor_error_in_words(session: Session) -> None:
+    assert monitor(session, "nonsense") == "error: unknown command 'nonsense': see `monitor help`\n"
+    session.handle(GDB)
+    packet = b"qRcmd," + b"loadvm x".hex().encode()
+    assert session.handle(packet) == b"E.no snapshot is called 'x'"
+
+
+def test_long_monitor_output_goes_to_the_console(session: Session, fake: FakeDebuggee, said: list[str]) -> None:
+    fake.icount = 5000
+    text = monitor(session, "history 5000")
+    assert said
+    assert max(map(len, said)) <= PACKET_SIZE // 8
+    assert len(("".join(said) + text).splitlines()) == 5000
