@@ -57,11 +57,11 @@ class Ns16550(StatefulDevice):
 
     def receive(self, data: bytes) -> None:
         """Bytes arrive on the line."""
-        room = LINE_BYTES - len(self.line)
-        if len(data) > room:
-            self.overrun = 1
-        self.line += data[:room]
+        self.line += data
         self._refill()
+        if len(self.line) > LINE_BYTES:
+            del self.line[LINE_BYTES:]
+            self.overrun = 1
 
     def _capacity(self) -> int:
         return FIFO_BYTES if self.fcr & FCR_ENABLE else 1

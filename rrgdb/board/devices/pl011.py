@@ -72,12 +72,12 @@ class Pl011(StatefulDevice):
 
     def receive(self, data: bytes) -> None:
         """Bytes arrive on the line."""
-        room = LINE_BYTES - len(self.line)
-        if len(data) > room:
+        self.line += data
+        self._refill()
+        if len(self.line) > LINE_BYTES:
+            del self.line[LINE_BYTES:]
             self.rsr |= RSR_OVERRUN
             self.ris |= INT_OVERRUN
-        self.line += data[:room]
-        self._refill()
 
     def _capacity(self) -> int:
         return FIFO_BYTES if self.lcr & LCR_FEN else 1

@@ -1,0 +1,151 @@
+"""The tables of boards and the one door to the host."""
+
+from __future__ import annotations
+
+import ast
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import rrgdb.board
+from rrgdb.arch import ARCHES
+from rrgdb.board.boards import BOARDS, default_board
+from rrgdb.board.devices import DEVICES
+from rrgdb.board.spec import GIB, MIB, BoardSpec, machine_rows
+from rrgdb_tests.board.fakes import FakeMachine
+
+# QEMU 7.2: hw/riscv/virt.c, hw/arm/virt.c (start, size of what rrgdb does not model there) and ports of the PC.
+QEMU_MAPS: dict[str, list[tuple[int, int]]] = {
+    "riscv": [
+        (0x0, 0x100),
+        (0x1000, 0xF000),
+        (0x02F00000, 0x4000),
+        (0x03000000, 0x10000),
+        (0x04000000, 0x2000000),
+        (0x0C000000, 0x4000000 - 0x1000),
+        (0x10001000, 0x8000),
+        (0x10100000, 0x18),
+        (0x20000000, 0x60000000),
+    ],
+    "aarch64": [
+        (0x0, 0x09000000),
+        (0x09020000, 0xA0000 - 0x20000),
+        (0x090A0000, 0x30000),
+        (0x0A000000, 0x4000),
+        (0x0C000000, 0x34000000),
+    ],
+    "pc": [
+        (0x00, 0x70),
+        (0x80, 0x60),
+        (0xF0, 2),
+        (0x170, 0x10),
+        (0x1F0, 8),
+        (0x2F8, 8),
+        (0x376, 2),
+        (0x378, 8),
+        (0x3B0, 0x30),
+        (0x3F0, 8),
+        (0x402, 1),
+        (0x4D0, 2),
+        (0x505, 2),
+        (0x510, 12),
+        (0x600, 0x80),
+        (0xAE00, 0x200),
+        (0xCF8, 8),
+        (0xB000, 0x5000),
+    ],
+}
+
+
+def boards() -> list[BoardSpec]:
+    return list(BOARDS.values())
+
+
+@pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)
+def test_devices_have_their_own_names_and_addresses(board: BoardSpec) -> None:
+    names = [place.name for place in board.placements]
+    assert len(set(names)) == len(names)
+    assert board.serial in names
+    for space in ("mmio", "port"):
+        places = sorted((p for p in board.placements if p.space == space), key=lambda p: p.base)
+        assert all(p.factory in DEVICES.values() for p in places)
+        assert all(below.end <= above.base for below, above in pairwise(places))
+        for place in places:
+            assert place.size > 0
+            assert space == "port" or (place.base % 4096, place.size % 4096) == (0, 0)
+            assert space == "mmio" or place.end <= 0x10000
+
+
+@pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)
+def test_nothing_collides_with_qemus_map(board: BoardSpec) -> None:
+    occupied = next(spans for key, spans in QEMU_MAPS.items() if key in board.name)
+    for place in board.placements:
+        for start, size in occupied:
+            assert place.end <= start or start + size <= place.base, place.name
+
+
+@pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)
+def test_devices_build_reset_and_save(board: BoardSpec) -> None:
+    machine = FakeMachine()
+    for place in board.placements:
+        device = place.factory(place.name, machine)
+        assert device.name == place.name
+        device.load(device.save())
+
+
+@pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)
+@pytest.mark.parametrize("which", ["default_ram", "max_ram"])
+def test_ram(board: BoardSpec, which: str) -> None:
+    size = getattr(board, which)
+    regions = board.ram_regions(size)
+    assert regions[0][0] == board.ram_base
+    assert sum(regions[-1]) == board.ram_base + size
+    assert all(board.device_at(base, length) is None for base, length in regions)
+    for hole, end in board.holes:
+        assert all(end <= base or base + length <= hole for base, length in regions)
+    top = board.stack_top(size)
+    assert any(base <= top < base + length for base, length in regions)
+    assert top % 16 == 0
+    bits = min(ARCHES[name].bits for name in board.arches)
+    assert board.ram_base + size <= 1 << bits
+
+
+@pytest.mark.parametrize("size", [0, 4096, -MIB, MIB + 1, 2 * MIB + 512, 64 * GIB])
+def test_ram_size_is_checked(size: int) -> None:
+    with pytest.raises(ValueError, match="board i386-pc: RAM of"):
+        BOARDS["i386-pc"].ram_regions(size)
+
+
+def test_every_arch_has_a_board() -> None:
+    for name in ARCHES:
+        assert name in default_board(name).arches
+    with pytest.raises(ValueError, match="no board for architecture 'vax'"):
+        default_board("vax")
+
+
+def test_machine_rows() -> None:
+    rows = {row[0]: row for row in machine_rows(BOARDS.values())}
+    assert rows.keys() == BOARDS.keys()
+    assert rows["i386-pc"][1:3] == ("i386", "128 MiB (max 3 GiB)")
+    assert "serial0@0x10000000" in rows["riscv64-virt"][3]
+
+
+def sources() -> list[Path]:
+    return sorted(Path(rrgdb.board.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: p.name)
+def test_the_host_is_the_only_door(path: Path) -> None:
+    forbidden = {"time", "random", "os", "socket", "secrets", "uuid", "select", "subprocess", "threading"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        elif isinstance(node, ast.Attribute):
+            assert node.attr not in {"now", "utcnow", "today"}, f"{path.name}:{node.lineno}"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"open", "__import__", "hash"}, f"{path.name}:{node.lineno}"
+        assert not {name.split(".")[0] for name in names} & forbidden, path.name
