@@ -90,7 +90,8 @@ class ExceptionKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CpuException:
-    """``pc`` is the address of the instruction that raised it; ``next_pc`` the address behind it."""
+    """``pc`` is the address of the instruction that raised it; ``next_pc`` the address behind it. ``number`` is the
+    engine's own, negative where it has none."""
 
     kind: ExceptionKind
     number: int

@@ -178,7 +178,7 @@ _FAULT_CAUSES = {  # access fault (the default), page fault, misaligned
     ExceptionKind.READ_FAULT: (5, 13, 4),
     ExceptionKind.WRITE_FAULT: (7, 15, 6),
 }
-_MISALIGNED = (4, 6)
+_MISALIGNED = (0, 4, 6)
 
 
 def _cause(exception: CpuException, privilege: int) -> int:
@@ -191,7 +191,7 @@ def _cause(exception: CpuException, privilege: int) -> int:
         return 3
     if kind in _FAULT_CAUSES:
         causes = _FAULT_CAUSES[kind]
-        return exception.number if exception.number in causes[1:] and exception.number else causes[0]
+        return exception.number if exception.number in causes else causes[0]
     return exception.number
 
 
@@ -247,7 +247,7 @@ def _exception_signal(exception: CpuException) -> int:
     cause = _cause(exception, MACHINE)
     if exception.kind in _SIGNALS:
         return _SIGNALS[exception.kind]
-    return _SIGBUS if cause in _MISALIGNED or (cause == 0 and exception.kind is ExceptionKind.NATIVE) else _SIGSEGV
+    return _SIGBUS if cause in _MISALIGNED else _SIGSEGV
 
 
 def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:

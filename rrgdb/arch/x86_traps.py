@@ -165,7 +165,8 @@ _KIND_VECTORS = {
     ExceptionKind.WRITE_FAULT: _PAGE_FAULT,
 }
 _WITH_ERROR_CODE = frozenset((8, 10, 11, 12, 13, 14, 17))
-_SOFTWARE = (ExceptionKind.SYSCALL, ExceptionKind.BREAKPOINT)
+_INT_N, _INT1, _INT3, _INTO = 0xCD, 0xF1, 0xCC, 0xCE
+_FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT)
 _INTERRUPT_GATE, _TRAP_GATE = 0xE, 0xF
 _IF, _TF_NT_RF_VM = 1 << 9, 1 << 8 | 1 << 14 | 1 << 16 | 1 << 17
 _EFER_LMA = 1 << 10
@@ -175,6 +176,24 @@ _PRESENT = 0x80
 
 def _vector(exception: CpuException) -> int:
     return _KIND_VECTORS.get(exception.kind, exception.number)
+
+
+def _is_software(cpu: Cpu, exception: CpuException) -> bool:
+    """Whether the instruction asked for the interrupt: then it has retired, and there is no error code. The engine
+    reports ``int n`` by its vector alone, so the instruction decides."""
+    if exception.kind in (ExceptionKind.SYSCALL, ExceptionKind.BREAKPOINT):
+        return True
+    if exception.kind is not ExceptionKind.NATIVE:
+        return False
+    try:
+        code = cpu.read_memory(exception.pc, exception.next_pc - exception.pc)
+    except (MemoryFault, ValueError):
+        return False
+    while code[:1] and code[0] in _LEGACY_PREFIXES:
+        code = code[1:]
+    if code[:1] == bytes((_INT_N,)):
+        return code[1:2] == bytes((exception.number & 0xFF,))
+    return (code[:1], exception.number) in ((bytes((_INT1,)), 1), (bytes((_INT3,)), 3), (bytes((_INTO,)), _OVERFLOW))
 
 
 def _error_code(cpu: Cpu, exception: CpuException) -> int:
@@ -229,19 +248,19 @@ def _deliver(cpu: Cpu, exception: CpuException, long_mode: bool) -> bool:
     if gate is None:
         return False
     flags, cs = cpu.read("eflags"), cpu.read("cs")
-    software = exception.kind in _SOFTWARE
+    software = _is_software(cpu, exception)
     selector = int.from_bytes(gate[2:4], "little")
     if (software and gate[5] >> 5 & 3 < cs & 3) or not _same_privilege(cpu, selector):
         return False
     frame = [cpu.read("ss"), cpu.read("rsp")] if long_mode else []
-    frame += [flags, cs, exception.next_pc if software or vector == _OVERFLOW else exception.pc]
+    frame += [flags, cs, exception.next_pc if software else exception.pc]
     if vector in _WITH_ERROR_CODE and not software:
         frame.append(_error_code(cpu, exception))
     top = (_stack(cpu, gate, long_mode) - word * len(frame)) & mask
     cpu.write_memory(top, b"".join((value & mask).to_bytes(word, "little") for value in reversed(frame)))
     cpu.write(sp, top)
     cpu.write("eflags", flags & ~(_TF_NT_RF_VM | (_IF if gate[5] & 0xF == _INTERRUPT_GATE else 0)))
-    if vector == _PAGE_FAULT and not software:
+    if exception.kind in _FAULTS:  # a native one has its address in CR2 already
         cpu.write("cr2", exception.address)
     entered = selector & ~3 | cs & 3
     if entered != cs:

@@ -16,7 +16,7 @@ SYSCALL, UNDEFINED, BREAKPOINT, FETCH, READ, WRITE, NATIVE = ExceptionKind
 CODE, HANDLER, TABLE, STACK = 0x10000, 0x11000, 0x14000, 0x18000
 
 
-def _exception(kind: ExceptionKind, number: int = 0, length: int = 4, **extra: int) -> CpuException:
+def _exception(kind: ExceptionKind, number: int = -1, length: int = 4, **extra: int) -> CpuException:
     return CpuException(kind, number, CODE, CODE + length, **extra)
 
 
@@ -54,6 +54,7 @@ def test_signals(arch: Arch, kind: ExceptionKind, signal: int) -> None:
         ("riscv64", _exception(NATIVE, 4), 10),
         ("riscv64", _exception(NATIVE, 13), 11),
         ("riscv32", _exception(WRITE, 6), 10),
+        ("riscv32", _exception(FETCH, 0), 10),
         ("aarch64", _exception(NATIVE, 22, detail=0x22 << 26), 10),
         ("aarch64", _exception(NATIVE, 99), 6),
         ("x86_64", _exception(NATIVE, 0), 8),
@@ -85,6 +86,7 @@ RISCV = pytest.mark.parametrize("name", ["riscv32", "riscv64"])
         (_exception(READ, 13, address=0x44), 3, 13, 0x44),
         (_exception(WRITE, 6, address=0x45), 3, 6, 0x45),
         (_exception(READ, 6, address=0x45), 3, 5, 0x45),
+        (_exception(FETCH, 0, address=0x46), 3, 0, 0x46),
         (_exception(NATIVE, 0), 3, 0, 0),
     ],
 )
@@ -241,13 +243,13 @@ def _x86(name: str) -> FakeCpu:
         (_exception(BREAKPOINT, 3, 1), 3, CODE + 1, None),
         (_exception(UNDEFINED, 0, 2), 6, CODE, None),
         (_exception(NATIVE, 0), 0, CODE, None),
-        (_exception(NATIVE, 4, 1), 4, CODE + 1, None),
         (_exception(NATIVE, 13, detail=0x1A), 13, CODE, 0x1A),
         (_exception(NATIVE, 8), 8, CODE, 0),
         (_exception(NATIVE, 17), 17, CODE, 0),
         (_exception(READ, address=0x99), 14, CODE, 0),
         (_exception(WRITE, address=0x99), 14, CODE, 2),
         (_exception(FETCH, address=0x99, detail=0x10), 14, CODE, 0x10),
+        (_exception(NATIVE, 1), 1, CODE, None),
     ],
 )
 @pytest.mark.parametrize("kind", [0x8E, 0x8F])
@@ -261,6 +263,30 @@ def test_x86_entry(name: str, exception: CpuException, vector: int, back: int, e
     frame = [back, 0, 0x302] + ([STACK - 4, 0] if name == "x86_64" else [])
     assert _frame(name, cpu, len(frame) + (error is not None)) == ([] if error is None else [error]) + frame
     assert cpu.registers.get("cr2") == (0x99 if vector == 14 else None)
+
+
+@X86
+@pytest.mark.parametrize(
+    ("code", "vector", "length"),
+    [("cd80", 0x80, 2), ("cd0e", 14, 2), ("cd03", 3, 2), ("cc", 3, 1), ("f1", 1, 1), ("ce", 4, 1)],
+)
+def test_x86_software_interrupts_that_come_as_native(name: str, code: str, vector: int, length: int) -> None:
+    """The engine tells ``int n`` and a fault apart by nothing but the instruction itself."""
+    cpu = _x86(name)
+    cpu.write_memory(CODE, bytes.fromhex(code))
+    _install(name, cpu, vector, _gate(name, 0, HANDLER))
+    assert ARCHES[name].enter_exception(cpu, _exception(NATIVE, vector, length))
+    assert _frame(name, cpu, 3) == [CODE + length, 0, 0x302]
+    assert "cr2" not in cpu.registers
+
+
+@X86
+def test_x86_native_page_fault_keeps_the_address_that_the_engine_noted(name: str) -> None:
+    cpu = _x86(name)
+    cpu.registers["cr2"] = 0x77
+    _install(name, cpu, 14, _gate(name, 0, HANDLER))
+    assert ARCHES[name].enter_exception(cpu, _exception(NATIVE, 14, detail=2))
+    assert (cpu.registers["cr2"], _frame(name, cpu, 2)) == (0x77, [2, CODE])
 
 
 @X86
