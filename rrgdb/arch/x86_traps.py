@@ -62,8 +62,6 @@ def _decode_group7(modrm: int, at: int) -> _Decoded | None:
     """Opcode 0F 01."""
     if modrm == 0xF9:
         return _Decoded(Trap.COUNTER, "rdtscp", at + 3)
-    if modrm == 0xC9:
-        return _Decoded(Trap.HALT, "mwait", at + 3)
     operation = modrm >> 3 & 7
     if operation == 6:
         return _Decoded(Trap.MMU, "lmsw", at + 3)
@@ -147,12 +145,14 @@ def _emulate(long_mode: bool, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost)
 
 
 def emulate32(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
-    """The TSC counts virtual nanoseconds, RDPMC the icount; RDRAND and RDSEED never fail."""
+    """The TSC counts virtual nanoseconds, RDPMC the icount; RDRAND and RDSEED never fail. All of them exist on every
+    model, whatever its CPUID says."""
     _emulate(False, cpu, trap, code, host)
 
 
 def emulate64(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
-    """The TSC counts virtual nanoseconds, RDPMC the icount; RDRAND and RDSEED never fail."""
+    """The TSC counts virtual nanoseconds, RDPMC the icount; RDRAND and RDSEED never fail. All of them exist on every
+    model, whatever its CPUID says."""
     _emulate(True, cpu, trap, code, host)
 
 
@@ -165,7 +165,7 @@ _KIND_VECTORS = {
     ExceptionKind.WRITE_FAULT: _PAGE_FAULT,
 }
 _WITH_ERROR_CODE = frozenset((8, 10, 11, 12, 13, 14, 17))
-_INT_N, _INT1, _INT3, _INTO = 0xCD, 0xF1, 0xCC, 0xCE
+_INT3, _INT_N, _INTO = 0xCC, 0xCD, 0xCE
 _FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT)
 _INTERRUPT_GATE, _TRAP_GATE = 0xE, 0xF
 _IF, _TF_NT_RF_VM = 1 << 9, 1 << 8 | 1 << 14 | 1 << 16 | 1 << 17
@@ -193,7 +193,7 @@ def _is_software(cpu: Cpu, exception: CpuException) -> bool:
         code = code[1:]
     if code[:1] == bytes((_INT_N,)):
         return code[1:2] == bytes((exception.number & 0xFF,))
-    return (code[:1], exception.number) in ((bytes((_INT1,)), 1), (bytes((_INT3,)), 3), (bytes((_INTO,)), _OVERFLOW))
+    return (code[:1], exception.number) in ((bytes((_INT3,)), 3), (bytes((_INTO,)), _OVERFLOW))
 
 
 def _error_code(cpu: Cpu, exception: CpuException) -> int:

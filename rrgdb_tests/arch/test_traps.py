@@ -107,7 +107,7 @@ X86 = [
     ("660fc7f2", "rdrand dx", ENTROPY, ENTROPY),
     ("0fc70f", "cmpxchg8b", None, None),
     ("f4", "hlt", HALT, HALT),
-    ("0f01c9", "mwait", HALT, HALT),
+    ("0f01c9", "mwait", None, None),
     ("0f22c0", "mov cr0, ", MMU, MMU),
     ("0f22d8", "mov cr3, ", MMU, MMU),
     ("0f22e0", "mov cr4, ", MMU, MMU),
