@@ -146,29 +146,31 @@ class _Opcode:
     needs: int = 0
     """values it takes from the stack or looks at"""
     action: _Action = _unreachable
+    grows: int = 0
+    """by how many values the stack is longer afterwards"""
 
 
 _GOTO, _IF_GOTO, _END = 0x21, 0x20, 0x27
 
 _OPCODES: dict[int, _Opcode] = {
-    0x02: _Opcode("add", 0, 2, _binary(lambda a, b: a + b)),
-    0x03: _Opcode("sub", 0, 2, _binary(lambda a, b: a - b)),
-    0x04: _Opcode("mul", 0, 2, _binary(lambda a, b: a * b)),
-    0x05: _Opcode("div_signed", 0, 2, _binary(lambda a, b: _divide(_signed(a), _signed(b)))),
-    0x06: _Opcode("div_unsigned", 0, 2, _binary(_divide)),
-    0x07: _Opcode("rem_signed", 0, 2, _binary(lambda a, b: _remainder(_signed(a), _signed(b)))),
-    0x08: _Opcode("rem_unsigned", 0, 2, _binary(_remainder)),
-    0x09: _Opcode("lsh", 0, 2, _binary(_lsh)),
-    0x0A: _Opcode("rsh_signed", 0, 2, _binary(_rsh_signed)),
-    0x0B: _Opcode("rsh_unsigned", 0, 2, _binary(_rsh_unsigned)),
+    0x02: _Opcode("add", 0, 2, _binary(lambda a, b: a + b), -1),
+    0x03: _Opcode("sub", 0, 2, _binary(lambda a, b: a - b), -1),
+    0x04: _Opcode("mul", 0, 2, _binary(lambda a, b: a * b), -1),
+    0x05: _Opcode("div_signed", 0, 2, _binary(lambda a, b: _divide(_signed(a), _signed(b))), -1),
+    0x06: _Opcode("div_unsigned", 0, 2, _binary(_divide), -1),
+    0x07: _Opcode("rem_signed", 0, 2, _binary(lambda a, b: _remainder(_signed(a), _signed(b))), -1),
+    0x08: _Opcode("rem_unsigned", 0, 2, _binary(_remainder), -1),
+    0x09: _Opcode("lsh", 0, 2, _binary(_lsh), -1),
+    0x0A: _Opcode("rsh_signed", 0, 2, _binary(_rsh_signed), -1),
+    0x0B: _Opcode("rsh_unsigned", 0, 2, _binary(_rsh_unsigned), -1),
     0x0E: _Opcode("log_not", 0, 1, _unary(lambda a: a == 0)),
-    0x0F: _Opcode("bit_and", 0, 2, _binary(lambda a, b: a & b)),
-    0x10: _Opcode("bit_or", 0, 2, _binary(lambda a, b: a | b)),
-    0x11: _Opcode("bit_xor", 0, 2, _binary(lambda a, b: a ^ b)),
+    0x0F: _Opcode("bit_and", 0, 2, _binary(lambda a, b: a & b), -1),
+    0x10: _Opcode("bit_or", 0, 2, _binary(lambda a, b: a | b), -1),
+    0x11: _Opcode("bit_xor", 0, 2, _binary(lambda a, b: a ^ b), -1),
     0x12: _Opcode("bit_not", 0, 1, _unary(lambda a: ~a)),
-    0x13: _Opcode("equal", 0, 2, _binary(lambda a, b: a == b)),
-    0x14: _Opcode("less_signed", 0, 2, _binary(lambda a, b: _signed(a) < _signed(b))),
-    0x15: _Opcode("less_unsigned", 0, 2, _binary(lambda a, b: a < b)),
+    0x13: _Opcode("equal", 0, 2, _binary(lambda a, b: a == b), -1),
+    0x14: _Opcode("less_signed", 0, 2, _binary(lambda a, b: _signed(a) < _signed(b)), -1),
+    0x15: _Opcode("less_unsigned", 0, 2, _binary(lambda a, b: a < b), -1),
     0x16: _Opcode("ext", 1, 1, _ext),
     0x17: _Opcode("ref8", 0, 1, _ref(1)),
     0x18: _Opcode("ref16", 0, 1, _ref(2)),
@@ -176,17 +178,17 @@ _OPCODES: dict[int, _Opcode] = {
     0x1A: _Opcode("ref64", 0, 1, _ref(8)),
     _IF_GOTO: _Opcode("if_goto", 2, 1),
     _GOTO: _Opcode("goto", 2),
-    0x22: _Opcode("const8", 1, 0, _const),
-    0x23: _Opcode("const16", 2, 0, _const),
-    0x24: _Opcode("const32", 4, 0, _const),
-    0x25: _Opcode("const64", 8, 0, _const),
-    0x26: _Opcode("reg", 2, 0, _reg),
+    0x22: _Opcode("const8", 1, 0, _const, 1),
+    0x23: _Opcode("const16", 2, 0, _const, 1),
+    0x24: _Opcode("const32", 4, 0, _const, 1),
+    0x25: _Opcode("const64", 8, 0, _const, 1),
+    0x26: _Opcode("reg", 2, 0, _reg, 1),
     _END: _Opcode("end", 0, 1),
-    0x28: _Opcode("dup", 0, 1, _dup),
-    0x29: _Opcode("pop", 0, 1, _pop),
+    0x28: _Opcode("dup", 0, 1, _dup, 1),
+    0x29: _Opcode("pop", 0, 1, _pop, -1),
     0x2A: _Opcode("zero_ext", 1, 1, _zero_ext),
     0x2B: _Opcode("swap", 0, 2, _swap),
-    0x32: _Opcode("pick", 1, 0, _pick),
+    0x32: _Opcode("pick", 1, 0, _pick, 1),
     0x33: _Opcode("rot", 0, 3, _rot),
 }
 
@@ -233,15 +235,24 @@ def _split(code: bytes) -> list[_Instruction]:
 _STOP, _JUMP, _BRANCH = -1, -2, -3
 
 
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """``steps``: (action or one of _STOP/_JUMP/_BRANCH; operand, or index to go to; values needed on the stack).
+
+    ``straight``: without jumps the stack is checked once, here, and only (action, operand) are left to do.
+    """
+
+    steps: tuple[tuple[_Action | int, int, int], ...]
+    straight: tuple[tuple[_Action, int], ...] | None
+
+
 @lru_cache(maxsize=1024)
-def _decode(code: bytes) -> tuple[tuple[_Action | int, int, int], ...]:
-    """(action or one of _STOP/_JUMP/_BRANCH; operand, or index to go to; values needed on the stack)."""
+def _decode(code: bytes) -> _Program:
     instructions = _split(code)
     index = {instruction.offset: i for i, instruction in enumerate(instructions)}
     steps: list[tuple[_Action | int, int, int]] = []
     for instruction in instructions:
         opcode = _OPCODES[instruction.opcode]
-        needs = instruction.operand + 1 if opcode.name == "pick" else opcode.needs
         if instruction.opcode in (_GOTO, _IF_GOTO):
             target = index.get(instruction.operand)
             if target is None:
@@ -249,12 +260,35 @@ def _decode(code: bytes) -> tuple[tuple[_Action | int, int, int], ...]:
                     f"agent expression: {opcode.name} to {instruction.operand}, which is no instruction "
                     f"(offset {instruction.offset})"
                 )
-            steps.append((_JUMP if instruction.opcode == _GOTO else _BRANCH, target, needs))
+            steps.append((_JUMP if instruction.opcode == _GOTO else _BRANCH, target, opcode.needs))
         elif instruction.opcode == _END:
-            steps.append((_STOP, 0, needs))
+            steps.append((_STOP, 0, opcode.needs))
         else:
-            steps.append((opcode.action, instruction.operand, needs))
-    return tuple(steps)
+            steps.append((opcode.action, instruction.operand, _needs(instruction)))
+    jumps = any(instruction.opcode in (_GOTO, _IF_GOTO) for instruction in instructions)
+    return _Program(tuple(steps), None if jumps else _straighten(instructions))
+
+
+def _needs(instruction: _Instruction) -> int:
+    opcode = _OPCODES[instruction.opcode]
+    return instruction.operand + 1 if opcode.name == "pick" else opcode.needs
+
+
+def _straighten(instructions: list[_Instruction]) -> tuple[tuple[_Action, int], ...]:
+    """What is to do before the first ``end`` of a program without jumps; its stack never runs empty or over."""
+    depth = 0
+    actions = []
+    for instruction in instructions:
+        opcode = _OPCODES[instruction.opcode]
+        if depth < _needs(instruction):
+            raise AgentError("agent expression: stack underflow")
+        if instruction.opcode == _END:
+            break
+        depth += opcode.grows
+        if depth > STACK_LIMIT:
+            raise AgentError(f"agent expression: more than {STACK_LIMIT} values on the stack")
+        actions.append((opcode.action, instruction.operand))
+    return tuple(actions)
 
 
 def validate(code: bytes) -> None:
@@ -268,9 +302,18 @@ def evaluate(code: bytes, read_register: ReadRegister, read_memory: ReadMemory, 
     ``read_register`` takes GDB's number (the order of ``Debuggee.registers``), ``read_memory`` address and length.
     Raises AgentError for bad bytecode, and whatever the two readers raise.
     """
-    steps = _decode(code)
+    program = _decode(code)
     stack: list[int] = []
     machine = _Machine(stack, read_register, read_memory, byteorder)
+    if program.straight is None:
+        return _walk(program.steps, machine)
+    for action, operand in program.straight:
+        action(machine, operand)
+    return stack[-1]
+
+
+def _walk(steps: tuple[tuple[_Action | int, int, int], ...], machine: _Machine) -> int:
+    stack = machine.stack
     at = 0
     for _ in range(STEP_LIMIT):
         action, operand, needs = steps[at]
@@ -300,7 +343,7 @@ def condition_holds(
     One that fails (AgentError, DebuggeeError or one of ``faults`` out of the readers) counts as true: the user should
     see a condition that cannot be told.
     """
-    caught: tuple[type[Exception], ...] = (DebuggeeError, *faults)
+    caught: tuple[type[Exception], ...] = (DebuggeeError, *faults) if faults else (DebuggeeError,)
     any_code = False
     for code in codes:
         any_code = True

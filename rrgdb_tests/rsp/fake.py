@@ -131,12 +131,12 @@ class FakeDebuggee:
     def _holds(self, point: Point) -> bool:
         return condition_holds(point.conditions, self._value, self.read_memory)
 
-    def _hit(self, stored: bool) -> Stop | None:
+    def _hit(self, at_store: bool) -> Stop | None:
         for point in sorted(self.points, key=lambda p: p.kind.value):
             if point.kind in _BREAK_STOPS and point.address == self._value(PC) and self._holds(point):
                 return Stop(_BREAK_STOPS[point.kind])
             overlaps = point.address < COUNTER + 4 and point.address + point.length > COUNTER
-            if stored and point.kind in _WATCH_STOPS and overlaps and self._holds(point):
+            if at_store and point.kind in _WATCH_STOPS and overlaps and self._holds(point):
                 return Stop(_WATCH_STOPS[point.kind], address=COUNTER)
         return None
 
@@ -168,8 +168,8 @@ class FakeDebuggee:
             self._move(self.icount + (-1 if back else 1))
             if how in (Resume.STEP, Resume.REVERSE_STEP):
                 return Stop(StopKind.STEP)
-            stored = self.icount % 3 == (1 if back else 2)
-            if hit := self._hit(stored):
+            # RISC-V in GDB: reported before the store, in reverse after it; GDB steps over it by itself
+            if hit := self._hit(self.icount % 3 == (2 if back else 1)):
                 return hit
             if self.icount == self.break_at or (how is Resume.RANGE_STEP and not start <= self._value(PC) < end):
                 return Stop(StopKind.STEP)

@@ -209,3 +209,19 @@ def test_any_bytes_give_a_number_or_an_error(code: bytes) -> None:
     except DebuggeeError:
         return
     assert 0 <= value <= MASK
+
+
+@given(st.lists(st.sampled_from([*sorted(NUMBERS), "1", "-2", "0x40"]), max_size=12))
+def test_the_walk_and_the_straight_way_agree(words: list[str]) -> None:
+    words = [word for word in words if word not in ("goto", "if_goto")]
+    operands = {"ext": ":8", "zero_ext": ":16", "pick": ":1", "reg": ":2"}
+    straight = assemble(" ".join(["5", "6", "7", *(word + operands.get(word, "") for word in words), "end"]))
+    walked = b"\x21\x00\x03" + straight
+
+    def outcome(code: bytes) -> int | None:
+        try:
+            return evaluate(code, read_register, read_memory)
+        except DebuggeeError:
+            return None
+
+    assert outcome(straight) == outcome(walked)

@@ -266,9 +266,9 @@ def test_conditional_breakpoint_and_watchpoint_in_both_directions(session: Sessi
     assert fake.icount == 13
     assert session.handle(b"bc") == b"T05replaylog:begin;" + expedited(0) + b"thread:p1.1;"
     session.handle(b"Z2,80001000,4")
-    assert session.handle(b"vCont;c") == b"T05watch:80001000;" + expedited(2) + b"thread:p1.1;"
+    assert session.handle(b"vCont;c") == b"T05watch:80001000;" + expedited(1) + b"thread:p1.1;"
     fake.icount = 10
-    assert session.handle(b"bc") == b"T05watch:80001000;" + expedited(7) + b"thread:p1.1;"
+    assert session.handle(b"bc") == b"T05watch:80001000;" + expedited(8) + b"thread:p1.1;"
 
 
 def test_threads_document(session: Session) -> None:
