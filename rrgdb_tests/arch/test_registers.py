@@ -170,3 +170,22 @@ def test_by_elf() -> None:
     for machine, elfclass, little_endian in (("EM_MIPS", 32, True), ("EM_AARCH64", 64, False), ("EM_X86_64", 32, True)):
         with pytest.raises(ValueError, match=f"unsupported ELF machine {machine}, {elfclass}-bit"):
             by_elf(machine, elfclass, little_endian)
+
+
+@EVERY_ARCH
+def test_reading_changes_no_state(arch: Arch) -> None:
+    """Not even the LR reservation, which lies in the context."""
+    cpu = _reset(arch)
+    if arch.name.startswith("riscv"):
+        cpu.write("a0", 0x10000)
+        cpu.write_memory(0x10000, bytes.fromhex("af250510"))  # lr.w a1, (a0)
+        cpu.run(1)
+        cpu.write("mepc", 0x10000)
+        cpu.write_memory(0x10004, bytes.fromhex("73002030"))  # mret, into user mode
+        cpu.run(1)
+        assert cpu.read("priv") == 0
+    before = bytes(cpu.uc.context_save())
+    values = [cpu.read(name) for name in (*arch.register_index, *arch.system_registers)]
+    # The first 40 bytes are the context's own header.
+    assert bytes(cpu.uc.context_save())[40:] == before[40:]
+    assert values == [cpu.read(name) for name in (*arch.register_index, *arch.system_registers)]
