@@ -327,7 +327,7 @@ class Door(Host):
                 raise ValueError(f"door: expected an output source at byte {at} of the state")
             emitted[state[at + 1 : end].decode()] = int.from_bytes(state[end : end + 8], "little")
             at = end + 8
-        if at != len(state) or list(emitted) != sorted(emitted) or len(emitted) != count:
+        if at != len(state) or list(emitted) != sorted(emitted) or len(emitted) != count or 0 in emitted.values():
             raise ValueError(f"door: expected {count} output sources in order and nothing else")
         for name in emitted:
             self._stream(name)

@@ -344,14 +344,15 @@ class _Socket(Backend):
 
     def _serve(self, listener: socket.socket, peer: int, on_input: OnInput) -> None:
         while ready := self._wait(peer, listener.fileno()):
-            if listener.fileno() in ready:
-                with contextlib.suppress(OSError):
-                    listener.accept()[0].close()
+            # The peer first: if it has gone, whoever knocks is the next one.
             if peer in ready:
                 data = os.read(peer, _BLOCK)
                 if not data:
                     return
                 on_input(data)
+            if listener.fileno() in ready:
+                with contextlib.suppress(OSError):
+                    listener.accept()[0].close()
 
     def _release(self) -> None:
         if self._socket is not None:
