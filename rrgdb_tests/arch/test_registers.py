@@ -178,11 +178,11 @@ def test_reading_changes_no_state(arch: Arch) -> None:
     cpu = _reset(arch)
     if arch.name.startswith("riscv"):
         cpu.write("a0", 0x10000)
-        cpu.write_memory(0x10000, bytes.fromhex("af250510"))  # lr.w a1, (a0)
-        cpu.run(1)
         cpu.write("mepc", 0x10000)
+        cpu.write_memory(0x10000, bytes.fromhex("af250510"))  # lr.w a1, (a0)
         cpu.write_memory(0x10004, bytes.fromhex("73002030"))  # mret, into user mode
-        cpu.run(1)
+        cpu.write("pc", 0x10004)
+        cpu.run(2)
         assert cpu.read("priv") == 0
     before = bytes(cpu.uc.context_save())
     values = [cpu.read(name) for name in (*arch.register_index, *arch.system_registers)]
