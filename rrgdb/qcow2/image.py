@@ -274,24 +274,21 @@ class Image:
         """
         writer = self._require_writer()
         size, base = self.cluster_size, self._base
-        starts: list[int] = []
-        buffers: list[Buffer] = []
-        aligned = True
-        pairs = []
-        for offset, data in extents:
-            view = data if type(data) is bytes else memoryview(data).cast("B")
-            length = len(view)
-            require_range(offset, length, None)
-            pairs.append((offset, view))
-            if offset % size or length % size:
-                aligned = False
-            elif length == size:
-                starts.append(offset)
-                buffers.append(view)
-            else:
-                view = memoryview(view)
-                starts += range(offset, offset + length, size)
-                buffers += [view[i : i + size] for i in range(0, length, size)]
+        pairs = [(at, data if type(data) is bytes else memoryview(data).cast("B")) for at, data in extents]
+        starts = [at for at, _ in pairs]
+        buffers: list[Buffer] = [data for _, data in pairs]
+        lengths = set(map(len, buffers))
+        if not pairs:
+            return
+        require_range(min(starts), 0, None)
+        require_range(max(starts), max(lengths), None)
+        aligned = not any(at % size for at in starts) and not any(length % size for length in lengths)
+        if aligned and lengths != {size}:
+            starts, buffers = [], []
+            for at, data in pairs:
+                starts += range(at, at + len(data), size)
+                whole = memoryview(data)
+                buffers += [whole[i : i + size] for i in range(0, len(data), size)]
         if aligned and len(set(starts)) == len(starts):
             if starts:
                 clusters = cluster_indices(starts, base, self._state.geometry.cluster_bits)

@@ -30,7 +30,8 @@ _PIECE = 1 << 16
 class Backing(Protocol):
     """What is under an overlay."""
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
     def read_into(self, offset: int, view: memoryview) -> None: ...
 
@@ -62,10 +63,10 @@ def data_references(entries: Entries, geometry: Geometry) -> Clusters:
     """Host clusters that L2 ``entries`` refer to, one element for each reference."""
     packed = (entries & COMPRESSED) != 0
     plain = hosts(entries[~packed])
-    clusters = plain[plain != 0] >> geometry.cluster_bits
+    clusters: Clusters = plain[plain != 0] >> geometry.cluster_bits
     if not packed.any():
         return clusters
-    more = []
+    more: list[int] = []
     for entry in entries[packed].tolist():
         offset, length = packed_extent(entry, geometry)
         more += range(offset >> geometry.cluster_bits, ((offset + length - 1) >> geometry.cluster_bits) + 1)
@@ -108,7 +109,8 @@ class Mapper:
             cache.begin()
             slots = cache.load(part)
             if len(part) == len(tables):
-                return cache.rows[slots[inverse], column]
+                found[:] = cache.rows[slots[inverse], column]
+                break
             mine = (inverse >= start) & (inverse < start + len(part))
             found[mine] = cache.rows[slots[inverse[mine] - start], column[mine]]
         return found

@@ -44,7 +44,8 @@ def pack_block(counts: Counts, bits: int) -> bytes:
         return counts.astype(f">u{bits // 8}").tobytes()
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     parts = counts.astype(np.uint8).reshape(-1, 8 // bits) << shifts
-    return np.bitwise_or.reduce(parts, axis=1).astype(np.uint8).tobytes()
+    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(parts, axis=1).astype(np.uint8)
+    return packed.tobytes()
 
 
 def read_refcount_table(file: HostFile, header: Header, geometry: Geometry) -> npt.NDArray[np.uint64]:
@@ -97,7 +98,10 @@ class Refcounts:
         self.end = int(used[-1]) + 1 if len(used) else 0
         self._free = FreeRuns()
         self._free.add(np.flatnonzero(counts[: self.end] == 0))
+        # Tables that every commit moves use the same clusters in turn, instead of ever new ones between the data.
+        self._spare = FreeRuns()
         self._held: list[Clusters] = []
+        self._held_spare: list[Clusters] = []
         self._fresh_list: list[Clusters] = []
         self.table_offset = 0
         self.table_clusters = 0
@@ -105,19 +109,22 @@ class Refcounts:
     # -- allocation
 
     def allocate_run(self, length: int) -> int:
-        """``length`` contiguous clusters with refcount 1; returns the first."""
-        start = self._free.take(length)
+        """``length`` contiguous clusters with refcount 1 for a table that commits move; returns the first."""
+        start = self._spare.take(length)
+        if start is None:
+            start = self._free.take(length)
         if start is None:
             start = self._extend(length)
         self._claim(np.arange(start, start + length, dtype=np.int64))
         return start
 
-    def allocate(self, length: int) -> Clusters:
-        """``length`` clusters with refcount 1 in few ascending runs."""
+    def allocate(self, length: int, *, moving: bool = False) -> Clusters:
+        """``length`` clusters with refcount 1 in few ascending runs; ``moving``: for tables that commits move."""
         parts: list[Clusters] = []
         left = length
         while left:
-            run = self._free.take_some(left, min(left, _SHORTEST_RUN))
+            run = self._spare.take_some(left, 1) if moving else None
+            run = run or self._free.take_some(left, min(left, _SHORTEST_RUN))
             if run is None:
                 run = self._extend(left), left
             parts.append(np.arange(run[0], run[0] + run[1], dtype=np.int64))
@@ -154,15 +161,19 @@ class Refcounts:
 
     # -- counting
 
-    def drop(self, clusters: Clusters) -> None:
+    def drop(self, clusters: Clusters, *, moving: bool = False) -> None:
         """Take one reference for each element of ``clusters`` away. Raises Qcow2Error if there are fewer."""
+        unique, times = np.unique(clusters, return_counts=True)
+        self.subtract(unique, times, moving=moving)
+
+    def drop_run(self, start: int, length: int) -> None:
+        """The inverse of ``allocate_run``."""
+        self.drop(np.arange(start, start + length, dtype=np.int64), moving=True)
+
+    def subtract(self, clusters: Clusters, times: npt.NDArray[np.int64], *, moving: bool = False) -> None:
+        """Take ``times[i]`` references of the distinct, ascending ``clusters[i]`` away."""
         if not len(clusters):
             return
-        unique, times = np.unique(clusters, return_counts=True)
-        self.subtract(unique, times)
-
-    def subtract(self, clusters: Clusters, times: npt.NDArray[np.int64]) -> None:
-        """Take ``times[i]`` references of the distinct, ascending ``clusters[i]`` away."""
         if int(clusters[-1]) >= len(self.counts) or (self.counts[clusters].astype(np.int64) < times).any():
             raise Qcow2Error(f"{self._path}: offset {self.table_offset}: expected refcounts as high as the references")
         left = self.counts[clusters] - times.astype(self.counts.dtype)
@@ -173,9 +184,9 @@ class Refcounts:
             fresh = self.fresh[gone]
             if fresh.any():
                 self.fresh[gone] = False
-                self._free.add(gone[fresh])
+                (self._spare if moving else self._free).add(gone[fresh])
             if not fresh.all():
-                self._held.append(gone[~fresh])
+                (self._held_spare if moving else self._held).append(gone[~fresh])
 
     def add(self, clusters: Clusters, times: npt.NDArray[np.int64]) -> None:
         """Add ``times[i]`` references to the distinct, ascending ``clusters[i]``."""
@@ -213,7 +224,7 @@ class Refcounts:
     # -- to disk
 
     def write(self, file: HostFile) -> None:
-        """Write what changed to fresh clusters; afterwards table_offset and table_clusters are what the header needs."""
+        """Write what changed to fresh clusters; table_offset and table_clusters are then what the header needs."""
         geometry = self._geometry
         if not self.dirty.any():
             return
@@ -242,17 +253,16 @@ class Refcounts:
             stale = stale[(where == 0) | ~self.fresh[where]]
             if len(stale):
                 old = (self.table[stale] >> np.uint64(bits)).astype(np.int64)
-                new = self.allocate(len(stale))
+                new = self.allocate(len(stale), moving=True)
                 self.table[stale] = new.astype(np.uint64) << np.uint64(bits)
-                self.drop(old[old != 0])
+                self.drop(old[old != 0], moving=True)
                 continue
             need = self._geometry.clusters(8 * self._blocks())
             if self.table_clusters == need and self.is_fresh(self.table_offset):
                 return
             start = self.allocate_run(need)
             if self.table_clusters:
-                first = self.table_offset >> bits
-                self.drop(np.arange(first, first + self.table_clusters, dtype=np.int64))
+                self.drop_run(self.table_offset >> bits, self.table_clusters)
             self.table_offset, self.table_clusters = start << bits, need
 
     def committed(self) -> None:
@@ -260,6 +270,7 @@ class Refcounts:
         for clusters in self._fresh_list:
             self.fresh[clusters] = False
         self._fresh_list.clear()
-        if self._held:
-            self._free.add(np.sort(np.concatenate(self._held)))
-            self._held.clear()
+        for held, runs in ((self._held, self._free), (self._held_spare, self._spare)):
+            if held:
+                runs.add(np.sort(np.concatenate(held)))
+                held.clear()

@@ -86,7 +86,7 @@ class Writer:
         self._l1_changed = self._changed = True
 
     def _map(self, clusters: Clusters, new: Entries) -> None:
-        """Set the L2 entries of distinct guest ``clusters``. New host clusters come with the refcount 1 of allocation."""
+        """Set the L2 entries of distinct guest ``clusters``; new host clusters come with a refcount of 1."""
         refs, geometry, cache = self.refs, self._geometry, self._cache
         index = clusters >> geometry.l2_bits
         column = clusters & (geometry.l2_entries - 1)
@@ -238,10 +238,10 @@ class Writer:
                 self._file.write(offset, [raw.ljust(need << bits, b"\0")])
         except BaseException:
             if offset != old_offset:
-                refs.drop(np.arange(offset >> bits, (offset >> bits) + need, dtype=np.int64))
+                refs.drop_run(offset >> bits, need)
             raise
         if offset != old_offset and have:
-            refs.drop(np.arange(old_offset >> bits, (old_offset >> bits) + have, dtype=np.int64))
+            refs.drop_run(old_offset >> bits, have)
         return offset
 
     # -- snapshots
@@ -274,7 +274,7 @@ class Writer:
                     state.snapshots.pop()
                 self._table = self._table[:before]
                 if start is not None:
-                    refs.drop(np.arange(start, start + need, dtype=np.int64))
+                    refs.drop_run(start, need)
                 refs.drop_active()
                 raise
         except BaseException:
@@ -314,7 +314,7 @@ class Writer:
         self.commit()
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:
-        """Make the content of ``snapshot`` the active one and commit. After an error the state has to be loaded anew."""
+        """Make ``snapshot`` the active content and commit. After an error the state has to be loaded anew."""
         state, refs = self.state, self.refs
         l1 = state.mapper.read_l1(snapshot.l1_offset, snapshot.l1_size)
         require_distinct_tables(l1, self._file.path)

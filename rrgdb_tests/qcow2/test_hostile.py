@@ -1,0 +1,224 @@
+"""Damaged images: Qcow2Error or data, in bounded time and memory."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError
+from rrgdb_tests.qcow2.conftest import Qemu
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("hostile") / "a.qcow2"
+    with Image.create(path, 200_000, cluster_size=512) as image:
+        for turn in range(4):
+            image.write(turn * 30_000, bytes([turn + 1]) * 20_000)
+            image.write_vmstate([(i * 512, bytes([i + turn + 1]) * 512) for i in range(turn, 60, 3)])
+            image.create_snapshot(f"s{turn}", vm_state_size=60 * 512, icount=turn)
+        image.write(1000, b"active" * 500)
+    return path.read_bytes()
+
+
+def exercise(path: Path) -> None:
+    """Everything a user may do; only Qcow2Error may come out."""
+
+    def attempt(action: Callable[[], object]) -> None:
+        said = "offset"
+        try:
+            action()
+        except Qcow2Error as error:
+            said = str(error)
+        except ValueError as error:
+            # A damaged size makes our ranges misuse.
+            said = str(error).replace("outside", "offset")
+        assert "offset" in said
+        assert "\n" not in said
+
+    def everything(image: Image, writable: bool) -> None:
+        attempt(lambda: image.read(0, 200_000))
+        attempt(lambda: image.read_vmstate(0, 60 * 512))
+        attempt(image.check)
+        for snapshot in image.snapshots[:8]:
+            attempt(lambda s=snapshot: image.view(s).read(0, 200_000))
+            attempt(lambda s=snapshot: image.view(s).read_vmstate_clusters(range(0, 60 * 512, 512)))
+            attempt(lambda s=snapshot: image.diff_vmstate(None, s, 0, 1 << 40))
+        if writable:
+            attempt(lambda: image.write(500, b"x" * 5000))
+            attempt(lambda: image.write_vmstate([(0, b"y" * 1024)]))
+            attempt(lambda: image.create_snapshot("more"))
+            for snapshot in image.snapshots[:3]:
+                attempt(lambda s=snapshot: image.apply_snapshot(s))
+                attempt(lambda s=snapshot: image.delete_snapshot(s))
+            attempt(lambda: image.discard(0, 100_000))
+
+    for writable in (False, True):
+        try:
+            image = Image.open(path, writable=writable, backing=False)
+        except Qcow2Error:
+            continue
+        everything(image, writable)
+        attempt(image.close)
+
+
+def damage(sample: bytes, rng: random.Random) -> bytes:
+    data = bytearray(sample)
+    tables = (0, 0, *(int.from_bytes(sample[at : at + 8], "big") for at in (40, 48, 64)))
+    block = int.from_bytes(sample[tables[3] : tables[3] + 8], "big")
+    l2 = int.from_bytes(sample[tables[2] : tables[2] + 8], "big") & ~(1 << 63)
+    for _ in range(rng.randrange(1, 4)):
+        start = rng.choice((*tables, block, l2))
+        at = start + rng.randrange(112 if start == 0 else 512)
+        if at < len(data):
+            match rng.randrange(4):
+                case 0:
+                    data[at] ^= 1 << rng.randrange(8)
+                case 1:
+                    data[at] = rng.choice((0, 1, 0x7F, 0xFF))
+                case 2:
+                    data[at // 8 * 8 : at // 8 * 8 + 8] = rng.randbytes(8)
+                case 3:
+                    data[at // 8 * 8 : at // 8 * 8 + 8] = struct.pack(">Q", rng.randrange(len(data) // 512 + 2) * 512)
+    if rng.random() < 0.1:
+        del data[rng.randrange(len(data)) :]
+    return bytes(data)
+
+
+def fuzz(sample: bytes, directory: Path, seeds: range) -> None:
+    path = directory / "damaged.qcow2"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in seeds:
+        path.write_bytes(damage(sample, random.Random(seed)))
+        exercise(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 << 20  # KiB
+
+
+def test_fuzz(sample: bytes, tmp_path: Path) -> None:
+    fuzz(sample, tmp_path, range(150))
+
+
+@pytest.mark.slow
+def test_fuzz_long(sample: bytes, tmp_path: Path) -> None:
+    fuzz(sample, tmp_path, range(1000, 20_000))
+
+
+def test_every_truncation(sample: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "cut.qcow2"
+    for length in [*range(0, 130, 7), *range(512, len(sample), len(sample) // 40)]:
+        path.write_bytes(sample[:length])
+        exercise(path)
+
+
+def patched(sample: bytes, path: Path, *patches: tuple[int, str, int]) -> Path:
+    data = bytearray(sample)
+    for offset, form, value in patches:
+        struct.pack_into(form, data, offset, value)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "error"),
+    [
+        (0, ">I", 0, "magic"),
+        (4, ">I", 4, "version"),
+        (20, ">I", 8, "cluster_bits"),
+        (20, ">I", 63, "cluster_bits"),
+        (24, ">Q", 1 << 63, "disk size"),
+        (24, ">Q", 1 << 50, "covers the disk size"),
+        (32, ">I", 1, "AES"),
+        (32, ">I", 2, "LUKS"),
+        (36, ">I", 1 << 31, "32 MiB"),
+        (36, ">I", 4_000_000, "L1 table"),
+        (40, ">Q", 1, "cluster boundary"),
+        (60, ">I", 1 << 30, "snapshots"),
+        (60, ">I", 60_000, "expected"),
+        (64, ">Q", 1 << 62, "snapshot table"),
+        (72, ">Q", 4, "external data file"),
+        (72, ">Q", 1 << 40, "incompatible feature bit 40"),
+        (96, ">I", 7, "refcount_order"),
+        (100, ">I", 100, "header_length"),
+        (8, ">Q", 1 << 40, "backing file name"),
+    ],
+)
+def test_headers(sample: bytes, tmp_path: Path, offset: int, form: str, value: int, error: str) -> None:
+    with pytest.raises(Qcow2Error, match=error):
+        Image.open(patched(sample, tmp_path / "a", (offset, form, value)))
+
+
+def test_dirty_and_corrupt_images_are_for_reading(sample: bytes, tmp_path: Path) -> None:
+    for bit in (1, 2):
+        path = patched(sample, tmp_path / "a", (72, ">Q", bit))
+        with Image.open(path) as image:
+            assert image.read(0, 10) == b"\x01" * 10
+        with pytest.raises(Qcow2Error, match="marked"):
+            Image.open(path, writable=True)
+
+
+def test_data_that_points_at_metadata_is_not_written(sample: bytes, tmp_path: Path) -> None:
+    """An L2 entry that names the refcount table would let a guest write rewrite it."""
+    l1, table = (int.from_bytes(sample[at : at + 8], "big") for at in (40, 48))
+    l2 = int.from_bytes(sample[l1 : l1 + 8], "big") & ~(1 << 63)
+    path = patched(sample, tmp_path / "a", (l2, ">Q", table | 1 << 63))
+    with pytest.raises(Qcow2Error, match="refcount"):
+        Image.open(path, writable=True)
+    with Image.open(path) as image:
+        assert not image.check().clean
+
+
+def test_huge_sparse_files_cost_nothing(sample: bytes, tmp_path: Path) -> None:
+    path = patched(sample, tmp_path / "a", (60, ">I", 65536), (36, ">I", 1 << 22))
+    with path.open("r+b") as file:
+        file.truncate(1 << 42)
+    exercise(path)
+
+
+def test_check_agrees_with_qemu_on_damage(sample: bytes, tmp_path: Path, qemu: Qemu) -> None:
+    """Refcount damage: both find corruption, or leaks, or nothing."""
+    table = int.from_bytes(sample[48:56], "big")
+    block = int.from_bytes(sample[table : table + 8], "big")
+    for cluster in range(0, 200, 11):
+        for value in (0, 1, 2, 9):
+            path = patched(sample, tmp_path / "a", (block + 2 * cluster, ">H", value))
+            found = qemu.check(path, codes=(0, 2, 3))
+            with Image.open(path) as image:
+                result = image.check()
+            assert bool(result.corruptions) == bool(found.get("corruptions")), (cluster, value)
+            assert bool(result.leaks) == bool(found.get("leaks")), (cluster, value)
+
+
+def test_backing_loops_and_depth(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    Image.create(one, 512).close()
+    Image.create(two, 512, backing_file="one", backing_format="qcow2").close()
+    one.unlink()
+    one.symlink_to("two")
+    with pytest.raises(Qcow2Error, match="loop"):
+        Image.open(two)
+    previous = tmp_path / "d0"
+    Image.create(previous, 512, cluster_size=512).close()
+    with pytest.raises(Qcow2Error, match="at most 64"):  # noqa: PT012 - which link fails is the library's choice
+        for i in range(1, 70):
+            Image.create(
+                tmp_path / f"d{i}", 512, cluster_size=512, backing_file=f"d{i - 1}", backing_format="qcow2"
+            ).close()
+
+
+@pytest.mark.parametrize("name", ["nbd://host/x", "json:{}", "ssh:x"])
+def test_backing_names_that_are_no_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Qcow2UnsupportedError, match="not a local file"):
+        Image.create(tmp_path / "a", 512, backing_file=name, backing_format="raw")
+    assert not (tmp_path / "a").exists()
+
+
+def test_no_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(Qcow2Error, match="regular file"):
+        Image.open(tmp_path / "fifo")
