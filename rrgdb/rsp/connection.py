@@ -34,10 +34,10 @@ class Connection:
         self._engine = engine
         self._token = trio.lowlevel.current_trio_token()
         self.session = Session(debuggee, self._console)
-        self._put, self._events = trio.open_memory_channel[Event](QUEUE_LIMIT)
-        self._unserved = 0
-        self._quiet = trio.Event()
-        self._quiet.set()
+        self._put, self._events = trio.open_memory_channel[tuple[Event, trio.Event]](QUEUE_LIMIT)
+        self._newest = trio.Event()
+        """set when what came last has been served"""
+        self._newest.set()
         self._insisting = False
         self._outbox: list[bytes] = []
         self._outbox_size = 0
@@ -57,8 +57,8 @@ class Connection:
             with trio.CancelScope(shield=True):
                 try:
                     await self._engine.call(self.session.drop)
-                except DebuggeeError as error:
-                    log.error("detaching: %s", error)
+                except Exception as error:  # the next debugger may still come
+                    log.error("detaching: %s: %s", type(error).__name__, error)
                 await trio.aclose_forcefully(self._stream)
 
     async def _read(self, nursery: trio.Nursery) -> None:
@@ -77,34 +77,33 @@ class Connection:
         # What came before the end is still served (a last ``D``), but nothing may run long.
         nursery.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
         self._put.close()
-        await self._engine.insist(self._quiet)
+        await self._engine.insist(self._newest)
 
     def _enqueue(self, event: Event) -> None:
-        self._put.send_nowait(event)
-        self._unserved += 1
-        if self._quiet.is_set():
-            self._quiet = trio.Event()
+        served = trio.Event()
+        self._put.send_nowait((event, served))
+        self._newest = served
 
     def _interrupt(self, nursery: trio.Nursery) -> None:
-        """0x03 while nothing is served is for nobody."""
-        if self._unserved and not self._insisting:
+        """0x03 is for what came before it; while nothing is served it is for nobody."""
+        if not self._newest.is_set() and not self._insisting:
             self._insisting = True
-            nursery.start_soon(self._insist, self._quiet)
+            nursery.start_soon(self._insist, self._newest)
 
-    async def _insist(self, quiet: trio.Event) -> None:
-        await self._engine.insist(quiet)
+    async def _insist(self, served: trio.Event) -> None:
+        await self._engine.insist(served)
         self._insisting = False
 
     async def _work(self) -> None:
         try:
-            async for event in self._events:
-                await self._serve(event)
+            async for event, served in self._events:
+                await self._serve(event, served)
                 if self.session.should_close:
                     return
         except trio.BrokenResourceError:
             return
 
-    async def _serve(self, event: Event) -> None:
+    async def _serve(self, event: Event, served: trio.Event) -> None:
         if isinstance(event, Packet):
             if not self.session.no_ack:
                 await self._send(packets.ACK)
@@ -118,9 +117,7 @@ class Connection:
         else:
             await self._send(packets.NACK if event is Signal.BAD_CHECKSUM else self._last)
             reply = None
-        self._unserved -= 1
-        if not self._unserved:
-            self._quiet.set()
+        served.set()
         if reply is not None:
             self._last = packets.encode(reply)
             await self._send(self._last)

@@ -168,8 +168,8 @@ class Debuggee(Protocol):
     def interrupt(self) -> None:
         """Thread-safe and idempotent: makes a running ``resume`` or long search return an INTERRUPT stop soon.
 
-        While nothing runs it has no effect: ``resume`` forgets an earlier one when it starts (the server repeats it
-        until the running command has returned)."""
+        While nothing runs it has no effect: whatever may run long forgets an earlier one when it starts (the server
+        repeats an interrupt until the running command has returned)."""
 
     def attached(self, console: Callable[[str], None]) -> None:
         """A debugger came; ``console`` prints text to it while a command runs (thread-safe)."""

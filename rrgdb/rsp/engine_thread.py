@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import trio
+
+log = logging.getLogger("rrgdb.rsp")
 
 _T = TypeVar("_T")
 INSIST_SECONDS = 0.02
@@ -39,18 +42,48 @@ class _Call(Generic[_T]):
 class EngineThread:
     """Runs calls one at a time, in order. ``interrupt`` makes the running one return early; thread-safe.
 
+    ``idle`` is what the thread does while no call waits: a live guest without a debugger runs there. It returns
+    whether it wants to go on; False: ask again after the next call. It too must return soon after ``interrupt``.
+
     Use as a context manager, or ``close`` it: that waits for the call that runs.
     """
 
-    def __init__(self, interrupt: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, interrupt: Callable[[], None] = lambda: None, idle: Callable[[], bool] | None = None) -> None:
         self._interrupt = interrupt
+        self._idle = idle
+        self._idling = False
+        self._lock = threading.Lock()
         self._calls: queue.SimpleQueue[_Call[object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
     def _loop(self) -> None:
-        while (call := self._calls.get()) is not None:
+        while (call := self._next()) is not None:
             call.run()
+
+    def _next(self) -> _Call[object] | None:
+        while self._idle is not None:
+            with self._lock:
+                if not self._calls.empty():
+                    break
+                self._idling = True
+            try:
+                again = self._idle()
+            except Exception as error:  # a bug of ours: calls must still be served
+                log.error("idle: %s: %s", type(error).__name__, error)
+                again, self._idle = False, None
+            with self._lock:
+                self._idling = False
+            if not again:
+                break
+        return self._calls.get()
+
+    def _rouse(self) -> bool:
+        """Interrupt ``idle`` if it runs, and never a call: that is what the lock is for."""
+        with self._lock:
+            if self._idling:
+                self._interrupt()
+            return self._idling
 
     async def call(self, function: Callable[..., _T], *args: object) -> _T:
         """Run ``function`` on the engine thread and return or raise what it does.
@@ -60,6 +93,9 @@ class EngineThread:
         call: _Call[_T] = _Call(lambda: function(*args), trio.lowlevel.current_trio_token())
         self._calls.put(call)  # type: ignore[arg-type]  # the queue does not care what a call returns
         try:
+            while self._rouse():
+                with trio.move_on_after(INSIST_SECONDS):
+                    await call.done.wait()
             await call.done.wait()
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
@@ -82,7 +118,9 @@ class EngineThread:
     def close(self) -> None:
         """End the thread after the calls that were made. Idempotent."""
         self._calls.put(None)
-        self._thread.join()
+        while self._thread.is_alive():
+            self._rouse()
+            self._thread.join(INSIST_SECONDS)
 
     def __enter__(self) -> Self:
         return self

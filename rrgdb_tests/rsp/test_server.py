@@ -18,7 +18,6 @@ import trio
 from rrgdb.rsp import connection
 from rrgdb.rsp.address import AddressError, StdioAddress, TcpAddress, UnixAddress, parse_address
 from rrgdb.rsp.connection import QUEUE_LIMIT
-from rrgdb.rsp.debuggee import Resume
 from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.rsp.packets import Decoder, Event, Packet, Signal, encode
 from rrgdb.rsp.server import run, serve
@@ -385,15 +384,6 @@ def test_addresses(text: str, address: object) -> None:
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(AddressError, match="is expected"):
         parse_address(text)
-
-
-async def test_cancelled_call_is_waited_for() -> None:
-    fake = FakeDebuggee(FOREVER)
-    with EngineThread(fake.interrupt) as engine:
-        with trio.move_on_after(0.01) as scope:
-            await engine.call(fake.resume, Resume.CONTINUE)
-        assert scope.cancelled_caught
-        assert not fake.running.is_set()
 
 
 SERVER = """

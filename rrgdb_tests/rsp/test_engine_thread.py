@@ -1,0 +1,95 @@
+"""The engine thread: order, errors, cancellation, and what it does while it has nothing to do."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import trio
+
+from rrgdb.rsp.debuggee import Resume, StopKind
+from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb_tests.rsp.fake import FOREVER, FakeDebuggee
+
+
+async def test_results_and_errors_come_back() -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("by design")
+
+    with EngineThread() as engine:
+        assert await engine.call(divmod, 7, 2) == (3, 1)
+        with pytest.raises(ZeroDivisionError, match="by design"):
+            await engine.call(fail)
+        assert await engine.call(lambda: threading.current_thread().name) == "engine"
+
+
+async def test_calls_run_in_order_one_at_a_time() -> None:
+    seen: list[int] = []
+    with EngineThread() as engine:
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(engine.call, seen.append, number)
+    assert sorted(seen) == list(range(50))
+
+
+async def test_cancelled_call_is_interrupted_and_waited_for() -> None:
+    fake = FakeDebuggee(FOREVER)
+    with EngineThread(fake.interrupt) as engine:
+        with trio.move_on_after(0.01) as scope:
+            await engine.call(fake.resume, Resume.CONTINUE)
+        assert scope.cancelled_caught
+        assert fake.stop.kind is StopKind.INTERRUPT
+        assert not fake.running.is_set()
+
+
+class Roaming:
+    """A live guest that runs by itself while nobody asks anything."""
+
+    def __init__(self) -> None:
+        self.fake = FakeDebuggee(FOREVER)
+        self.free = True
+        self.runs = 0
+
+    def idle(self) -> bool:
+        if self.free:
+            self.runs += 1
+            self.fake.resume(Resume.CONTINUE)
+        return self.free
+
+    def stop(self) -> int:
+        self.free = False
+        return self.fake.icount
+
+    def let_go(self) -> None:
+        self.free = True
+
+
+async def test_a_call_rouses_the_idle_guest() -> None:
+    guest = Roaming()
+    with EngineThread(guest.fake.interrupt, guest.idle) as engine:
+        for _ in range(20):
+            await trio.to_thread.run_sync(guest.fake.running.wait)
+            icount = await engine.call(guest.stop)
+            # nobody who waits on the thread is taken for the idle guest
+            assert (await engine.call(guest.fake.resume, Resume.STEP)).kind is StopKind.STEP
+            assert guest.fake.icount == icount + 1
+            await engine.call(guest.let_go)
+    assert guest.runs >= 20
+    assert not guest.fake.running.is_set()
+
+
+async def test_calls_are_never_interrupted_by_the_next_call() -> None:
+    fake = FakeDebuggee(300)
+    with EngineThread(fake.interrupt, lambda: False) as engine:
+        for how in [Resume.CONTINUE, Resume.REVERSE_CONTINUE] * 100:
+            assert (await engine.call(fake.resume, how)).kind in (StopKind.HISTORY_BEGIN, StopKind.HISTORY_END)
+
+
+async def test_bug_in_idle_leaves_calls_served(caplog: pytest.LogCaptureFixture) -> None:
+    def idle() -> bool:
+        raise RuntimeError("oops")
+
+    with EngineThread(idle=idle) as engine:
+        assert await engine.call(lambda: 1) == 1
+        assert await engine.call(lambda: 2) == 2
+    assert [record.getMessage() for record in caplog.records] == ["idle: RuntimeError: oops"]
