@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -17,14 +18,20 @@ GDB = shutil.which("gdb-multiarch")
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(GDB is None, reason="gdb-multiarch is not installed")]
 
 
-async def gdb(running: Running, *commands: str, mode: str = "remote") -> str:
-    """What gdb prints for ``commands`` (stdout and stderr)."""
+def command_line(running: Running, commands: tuple[str, ...], mode: str) -> list[str]:
     assert GDB is not None
     arguments = [GDB, "-nx", "-batch", "-ex", "set pagination off", "-ex", "set osabi none"]
     for command in (f"target {mode} {running.address}", *commands, "detach"):
         arguments += ["-ex", f"echo === {command}\\n", "-ex", command]
+    return arguments
+
+
+async def gdb(running: Running, *commands: str, mode: str = "remote") -> str:
+    """What gdb prints for ``commands`` (stdout and stderr)."""
     with trio.fail_after(60):
-        result = await trio.run_process(arguments, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+        result = await trio.run_process(
+            command_line(running, commands, mode), capture_stdout=True, stderr=subprocess.STDOUT, check=False
+        )
     return result.stdout.decode()
 
 
@@ -130,17 +137,22 @@ async def test_second_gdb_gets_a_clear_message(fake: FakeDebuggee) -> None:
         assert await first.ask(b"qC") == b"QC1"
 
 
-async def test_ctrl_c_in_gdb() -> None:
+@pytest.mark.parametrize("command", ["continue", "reverse-continue"])
+async def test_ctrl_c_in_gdb(command: str, tmp_path: Path) -> None:
     fake = FakeDebuggee(FOREVER)
-    async with serving(fake) as running, trio.open_nursery() as nursery:
-
-        async def press() -> None:
+    fake.icount = FOREVER // 2
+    output = tmp_path / "output"
+    async with serving(fake) as running:
+        with output.open("wb") as file, trio.fail_after(60):
+            process = await trio.lowlevel.open_process(
+                command_line(running, (command, "p $pc"), "remote"), stdout=file, stderr=subprocess.STDOUT
+            )
             await until(fake.running.is_set)
-            fake.interrupt()
-
-        nursery.start_soon(press)
-        text = await gdb(running, "continue", "p $pc")
-    assert "SIGINT" in after(text, "continue")
+            process.send_signal(signal.SIGINT)
+            await process.wait()
+    text = output.read_text()
+    assert "Program received signal SIGINT" in after(text, command)
+    assert "0x8000000" in after(text, "p $pc")
 
 
 async def test_connecting_costs_few_packets(fake: FakeDebuggee) -> None:
