@@ -15,7 +15,7 @@ MASK64 = (1 << 64) - 1
 class Clint(StatefulDevice):
     """msip at 0, mtimecmp at 0x4000, mtime at 0xBFF8; any aligned part of a register can be accessed."""
 
-    FIELDS = (Field("msip", 8, mask=1), Field("mtimecmp", 64, reset=MASK64), Field("mtime_delta", 64))
+    FIELDS = (Field("msip", 8, mask=1), Field("mtimecmp", 64), Field("mtime_delta", 64))
 
     msip: int
     mtimecmp: int

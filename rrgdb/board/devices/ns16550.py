@@ -71,8 +71,16 @@ class Ns16550(StatefulDevice):
             return
         room = self._capacity() - len(self.rx)
         if room > 0 and self.line:
-            self.rx += self.line[:room]
+            self._put(bytes(self.line[:room]))
             del self.line[:room]
+
+    def _put(self, data: bytes) -> None:
+        """Received bytes enter the FIFO, or replace what the one buffer register holds."""
+        if self.fcr & FCR_ENABLE:
+            self.rx += data
+        else:
+            self.rx[:] = data
+            self.rbr = data[-1]
 
     @property
     def iir(self) -> int:
@@ -117,11 +125,11 @@ class Ns16550(StatefulDevice):
         return 0
 
     def _read_rbr(self) -> int:
-        if self.rx:
-            self.rbr = self.rx.pop(0)
-        elif self.fcr & FCR_ENABLE:
-            return 0
-        value = self.rbr
+        if self.fcr & FCR_ENABLE:
+            value = self.rx.pop(0) if self.rx else 0
+        else:
+            value = self.rbr
+            self.rx.clear()
         self._refill()
         return value
 
@@ -158,12 +166,11 @@ class Ns16550(StatefulDevice):
         self.thr_pending = 1
         if not self.mcr & MCR_LOOP:
             self.machine.host.output(self.name, bytes([value]))
-        elif len(self.rx) < self._capacity():
-            self.rx.append(value)
         else:
-            self.overrun = 1
-            if not self.fcr & FCR_ENABLE:
-                self.rx[0] = value
+            full = len(self.rx) == self._capacity()
+            self.overrun |= full
+            if not (full and self.fcr & FCR_ENABLE):
+                self._put(bytes([value]))
 
     def _write_fcr(self, value: int) -> None:
         if (self.fcr ^ value) & FCR_ENABLE:
@@ -178,3 +185,5 @@ class Ns16550(StatefulDevice):
     def check(self, values: dict[str, int], buffers: dict[str, bytes]) -> None:
         if not values["fcr"] & FCR_ENABLE and len(buffers["rx"]) > 1:
             raise ValueError(f"{self.name}: rx has {len(buffers['rx'])} bytes, expected at most 1 without FIFO")
+        if not values["fcr"] & FCR_ENABLE and buffers["rx"] not in (b"", bytes([values["rbr"]])):
+            raise ValueError(f"{self.name}: rx holds {buffers['rx']!r}, expected the byte of rbr without FIFO")
