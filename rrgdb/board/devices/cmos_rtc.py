@@ -16,9 +16,11 @@ CLOCK = (SECONDS, MINUTES, HOURS, WEEKDAY, DAY, MONTH, YEAR, CENTURY)
 A_UIP, B_SET, B_BINARY, B_24H, D_VALID, HOUR_PM = 0x80, 0x80, 0x04, 0x02, 0x80, 0x80
 UPDATE_NS = 244_000
 """update-in-progress shows this long before the seconds change"""
-EPOCH = datetime(1970, 1, 1)
-SPAN_S = 146_097 * 86_400 * 20
-"""8,000 years in seconds: whole Gregorian cycles, so folding keeps the weekday and the year within 1970-9969"""
+FIRST = datetime(1, 1, 1)
+UNIX_EPOCH_S = 719_162 * 86_400
+"""from FIRST to 1970, in seconds"""
+SPAN_S = 146_097 * 86_400 * 24
+"""9,600 years in seconds: whole Gregorian cycles, so folding keeps the weekday and the year within 1-9600"""
 RESET = {REG_A: 0x26, REG_B: B_24H, REG_D: D_VALID, 0x15: 640 & 0xFF, 0x16: 640 >> 8}
 
 
@@ -43,8 +45,8 @@ class CmosRtc(StatefulDevice):
 
     def _latch(self) -> None:
         """Copy the running clock to the clock registers."""
-        seconds = (self._now_ns() // 1_000_000_000 + self.offset_s) % SPAN_S
-        now = EPOCH + timedelta(seconds=seconds)
+        seconds = (self._now_ns() // 1_000_000_000 + UNIX_EPOCH_S + self.offset_s) % SPAN_S
+        now = FIRST + timedelta(seconds=seconds)
         hour = self._encode(now.hour)
         if not self.ram[REG_B] & B_24H:
             hour = self._encode((now.hour + 11) % 12 + 1) | (HOUR_PM if now.hour >= 12 else 0)
@@ -73,7 +75,7 @@ class CmosRtc(StatefulDevice):
             )
         except ValueError:
             return
-        seconds = (then - EPOCH) // timedelta(seconds=1)
+        seconds = (then - FIRST) // timedelta(seconds=1) - UNIX_EPOCH_S
         self.offset_s = (seconds - self._now_ns() // 1_000_000_000) % SPAN_S
 
     def _encode(self, value: int) -> int:
