@@ -66,7 +66,8 @@ typedef struct {
     uint8_t hit;       /* by the instruction that is executing */
     uint8_t last;      /* part of the last hit of all */
     uint8_t *old;      /* value at the last look */
-    uint8_t *reported; /* value before the last hit */
+    uint8_t *before;   /* values around the last hit */
+    uint8_t *after;
 } watch;
 
 typedef struct {
@@ -270,7 +271,8 @@ static int watches_hit(Core *c, uint64_t addr)
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
         if (w->hit) {
-            memcpy(w->reported, w->old, w->length);
+            memcpy(w->before, w->old, w->length);
+            memcpy(w->after, w->host, w->length);
             memcpy(w->old, w->host, w->length);
         }
         w->last = w->hit;
@@ -550,7 +552,8 @@ static void free_watches(Core *c)
 {
     for (int i = 0; i < c->watch_count; i++) {
         free(c->watches[i].old);
-        free(c->watches[i].reported);
+        free(c->watches[i].before);
+        free(c->watches[i].after);
     }
     c->watch_count = 0;
     c->access_pending = 0;
@@ -682,12 +685,10 @@ static PyObject *Core_set_breakpoints(Core *c, PyObject *list)
 static void rearm(Core *c)
 {
     for (int i = 0; i < c->watch_count; i++) {
-        c->watches[i].hit = c->watches[i].last = 0;
+        c->watches[i].hit = 0;
         memcpy(c->watches[i].old, c->watches[i].host, c->watches[i].length);
     }
     c->access_pending = 0;
-    c->watch_last = NO_ICOUNT;
-    c->watch_hits = 0;
 }
 
 /* set_watches([(physical, length, kind), ...]); true if the memory hooks changed and translations must go */
@@ -720,13 +721,13 @@ static PyObject *Core_set_watches(Core *c, PyObject *list)
         watch *w = &c->watches[c->watch_count];
         *w = (watch){.physical = physical, .host = host, .length = length, .kind = kind};
         w->old = malloc(length);
-        w->reported = malloc(length);
-        if (!w->old || !w->reported) {
-            free(w->old);
-            free(w->reported);
+        w->before = malloc(length);
+        w->after = malloc(length);
+        c->watch_count++;
+        if (!w->old || !w->before || !w->after) {
+            free_watches(c);
             return PyErr_NoMemory();
         }
-        c->watch_count++;
         access |= kind != 'w';
     }
     rearm(c);
@@ -742,8 +743,18 @@ static PyObject *Core_set_watches(Core *c, PyObject *list)
 static PyObject *Core_rearm_watches(Core *c, PyObject *Py_UNUSED(ignored))
 {
     rearm(c);
-    c->bp_last = NO_ICOUNT;
-    c->bp_hits = 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_set_collect(Core *c, PyObject *args)
+{
+    if (!PyArg_ParseTuple(args, "p", &c->collect))
+        return NULL;
+    rearm(c);
+    for (int i = 0; i < c->watch_count; i++)
+        c->watches[i].last = 0;
+    c->bp_last = c->watch_last = NO_ICOUNT;
+    c->bp_hits = c->watch_hits = 0;
     Py_RETURN_NONE;
 }
 
@@ -758,7 +769,8 @@ static PyObject *Core_take_watch_hits(Core *c, PyObject *Py_UNUSED(ignored))
         if (!w->last)
             continue;
         w->last = 0;
-        PyObject *item = Py_BuildValue("(iy#y#)", i, (char *)w->reported, (Py_ssize_t)w->length, (char *)w->old, (Py_ssize_t)w->length);
+        PyObject *item = Py_BuildValue("(iy#y#)", i, (char *)w->before,
+                                       (Py_ssize_t)w->length, (char *)w->after, (Py_ssize_t)w->length);
         if (!item || PyList_Append(result, item) < 0) {
             Py_XDECREF(item);
             Py_DECREF(result);
@@ -818,7 +830,8 @@ static PyMethodDef Core_methods[] = {
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, class)"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditional), ...])"},
     {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(physical, length, kind), ...]) -> hooks changed"},
-    {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now; forget collected hits"},
+    {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now"},
+    {"set_collect", (PyCFunction)Core_set_collect, METH_VARARGS, "set_collect(on): note hits instead of stopping; forgets those noted"},
     {"take_watch_hits", (PyCFunction)Core_take_watch_hits, METH_NOARGS, "-> [(index, old, new), ...]"},
     {"set_range", (PyCFunction)Core_set_range, METH_VARARGS, "set_range(start, end); equal: off"},
     {"trapped_code", (PyCFunction)Core_trapped_code, METH_NOARGS, "bytes of the instruction that trapped"},
@@ -838,11 +851,10 @@ static PyMemberDef Core_members[] = {
     {"faulted", T_INT, offsetof(Core, faulted), READONLY, "an access failed"},
     {"fault_type", T_INT, offsetof(Core, fault_type), READONLY, "uc_mem_type"},
     {"fault_address", T_ULONGLONG, offsetof(Core, fault_address), READONLY, "its address"},
-    {"collect", T_INT, offsetof(Core, collect), 0, "note hits instead of stopping"},
-    {"bp_last", T_ULONGLONG, offsetof(Core, bp_last), 0, "icount of the last collected breakpoint"},
-    {"bp_hits", T_ULONGLONG, offsetof(Core, bp_hits), 0, "collected breakpoints"},
-    {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), 0, "icount behind the last watch hit"},
-    {"watch_hits", T_ULONGLONG, offsetof(Core, watch_hits), 0, "collected watch hits"},
+    {"bp_last", T_ULONGLONG, offsetof(Core, bp_last), READONLY, "icount of the last collected breakpoint"},
+    {"bp_hits", T_ULONGLONG, offsetof(Core, bp_hits), READONLY, "collected breakpoints"},
+    {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), READONLY, "icount behind the last watch hit"},
+    {"watch_hits", T_ULONGLONG, offsetof(Core, watch_hits), READONLY, "collected watch hits"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
     {NULL, 0, 0, 0, NULL},

@@ -38,7 +38,7 @@ class ExitKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WatchHit:
-    """One watched range touched by the instruction that retired last; ``kind`` is ``w`` (value changed), ``r``, ``a``."""
+    """One watched range touched by the instruction that retired last; ``kind`` as in ``Watch``."""
 
     address: int
     length: int
@@ -83,12 +83,17 @@ class Engine(Protocol):
 
     arch: Arch
     ram: Ram
+    build: str
+    """what a saved state depends on; states of another build do not load"""
 
     @property
     def icount(self) -> int: ...
     def run_until(self, icount: int) -> Exit: ...
     def count_one(self) -> None:
         """The caller performed one step (trap or exception entry) itself."""
+
+    def uncount_one(self) -> None:
+        """Take back ``count_one``: the step raised an exception instead."""
 
     def limit(self, icount: int) -> None:
         """From within a device callback: lower the limit of the running ``run_until``."""
@@ -102,6 +107,9 @@ class Engine(Protocol):
     def read_registers(self) -> bytes: ...
     def read_memory(self, address: int, length: int) -> bytes: ...
     def write_memory(self, address: int, data: bytes) -> None: ...
+    def check_memory(self, address: int, length: int) -> None:
+        """MemoryFault unless all of the range is RAM."""
+
     def map_ram(self, base: int, size: int) -> None: ...
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None: ...
     def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None: ...
@@ -118,7 +126,7 @@ class Engine(Protocol):
         """Breakpoints and range do not stop at this position (where a resume starts)."""
 
     def set_collect(self, on: bool) -> None:
-        """Note hits of unconditional breakpoints and of watches instead of stopping."""
+        """Note hits of unconditional breakpoints and of watches instead of stopping; forgets those noted so far."""
 
     def collected(self) -> tuple[int | None, int | None]:
         """Positions of the last breakpoint and the last watch hit since collecting began."""
@@ -127,7 +135,7 @@ class Engine(Protocol):
         """The last watch hit, stopped at or collected; forgotten afterwards."""
 
     def rearm(self) -> None:
-        """Watched bytes count from now on as they are; collected hits are forgotten."""
+        """Watched bytes count from now on as they are."""
 
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""

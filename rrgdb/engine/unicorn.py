@@ -101,6 +101,7 @@ class UnicornEngine:
     def __init__(self, arch: Arch, ram: Ram, model: str | None = None) -> None:
         self.arch = arch
         self.ram = ram
+        self.build = build_id()
         name = model or next(iter(arch.engine_models))
         if name not in arch.engine_models:
             raise EngineError(f"--cpu {name}: {arch.name} has {', '.join(arch.engine_models)}")
@@ -205,6 +206,9 @@ class UnicornEngine:
 
     def count_one(self) -> None:
         self._core.icount += 1
+
+    def uncount_one(self) -> None:
+        self._core.icount -= 1
 
     def limit(self, icount: int) -> None:
         self._core.limit = min(self._core.limit, icount)
@@ -329,9 +333,13 @@ class UnicornEngine:
         except MemoryFault:
             return b""
 
+    def check_memory(self, address: int, length: int) -> None:
+        found = len(self.read_memory(address, length))
+        if found < length:
+            raise MemoryFault(address + found)
+
     def write_memory(self, address: int, data: bytes) -> None:
-        if len(self.read_memory(address, len(data))) < len(data):
-            raise MemoryFault(address)
+        self.check_memory(address, len(data))
         done = 0
         touched: list[int] = []
         while done < len(data):
@@ -390,7 +398,7 @@ class UnicornEngine:
         )
 
     def rearm(self) -> None:
-        """Watched bytes count from now on as they are; collected hits are forgotten."""
+        """Watched bytes count from now on as they are."""
         self._core.rearm()
 
     def set_range(self, start: int, end: int) -> None:
@@ -402,8 +410,7 @@ class UnicornEngine:
 
     def set_collect(self, on: bool) -> None:
         """Note hits of unconditional breakpoints and of watches instead of stopping."""
-        self._core.collect = int(on)
-        self._core.rearm()
+        self._core.set_collect(on)
 
     def collected(self) -> tuple[int | None, int | None]:
         """Positions of the last breakpoint and the last watch hit since collecting began."""

@@ -1,0 +1,5 @@
+"""``python -m rrgdb``."""
+
+from rrgdb.cli import main
+
+main()

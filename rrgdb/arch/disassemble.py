@@ -1,0 +1,27 @@
+"""Disassembly of single instructions for people to read."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import capstone
+
+from rrgdb.arch.base import Arch
+
+
+@lru_cache(maxsize=8)
+def _decoder(arch_name: str, capstone_arch: str, modes: tuple[str, ...]) -> Any:
+    mode = 0
+    for name in modes:
+        mode |= getattr(capstone, name)
+    return capstone.Cs(getattr(capstone, capstone_arch), mode)
+
+
+def disassemble(arch: Arch, code: bytes, address: int) -> tuple[int, str]:
+    """(length in bytes, text) of the first instruction in ``code``; undecodable bytes read as ``.byte``."""
+    decoder = _decoder(arch.name, arch.capstone_arch, arch.capstone_mode)
+    for _, size, mnemonic, operands in decoder.disasm_lite(code, address, 1):
+        return size, f"{mnemonic} {operands}".rstrip()
+    size = min(len(code), arch.instruction_alignment) or 1
+    return size, ".byte " + ", ".join(f"{b:#04x}" for b in code[:size])

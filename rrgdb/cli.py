@@ -1,0 +1,473 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+import rrgdb
+from rrgdb.arch.base import MemoryFault
+from rrgdb.board.boards import BOARDS
+from rrgdb.board.image import ImageError
+from rrgdb.board.spec import machine_rows
+from rrgdb.engine.base import EngineError
+from rrgdb.recording.directory import RecordingError
+from rrgdb.recording.doors import Divergence
+from rrgdb.recording.log import LogError
+from rrgdb.recording.manifest import ManifestError
+from rrgdb.recording.serial import Backend, SerialError
+from rrgdb.recording.serial import parse as parse_serial
+from rrgdb.rsp import gdbinit as gdb_file
+from rrgdb.rsp import server
+from rrgdb.rsp.address import AddressError, StdioAddress, parse_address
+from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb.snapshots.store import StoreError
+from rrgdb.target import Target
+from rrgdb.timeline import opening
+from rrgdb.timeline.opening import GuestOptions, Opened, OptionError
+from rrgdb.timeline.stop import Points, Stop, StopKind
+from rrgdb.timeline.timeline import TimelineError
+from rrgdb.timeline.verify import verify as verify_recording
+
+FAILURES = (
+    AddressError,
+    Divergence,
+    EngineError,
+    ImageError,
+    LogError,
+    ManifestError,
+    MemoryFault,
+    OSError,
+    RecordingError,
+    SerialError,
+    StoreError,
+    TimelineError,
+    ValueError,
+)
+USAGE_ERRORS = (OptionError,)
+SIZES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+CONSOLES = ("serial0", "semihosting")
+log = logging.getLogger("rrgdb")
+
+
+class Size(click.ParamType[int]):
+    """Bytes with QEMU's suffixes K M G T; without one, mebibytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d{1,15})([KMGT]?)(i?B)?", str(value), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r}: expected a size such as 128M or 1G", param, ctx)
+        return int(match[1]) * SIZES[match[2].upper()]
+
+
+class Number(click.ParamType[int]):
+    """A decimal or 0x… number."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            number = int(str(value), 0)
+        except ValueError:
+            self.fail(f"{value!r}: expected a number such as 1000 or 0x80000000", param, ctx)
+        if number < 0:
+            self.fail(f"{value!r}: expected a number that is not negative", param, ctx)
+        return number
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def apply(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+guest_options = _options(
+    click.option("-M", "--machine", "board", metavar="BOARD", help="Board; default: the one for the image's CPU."),
+    click.option("--cpu", metavar="MODEL", help="CPU model; see `rrgdb machines`."),
+    click.option("-m", "--memory", type=Size(), metavar="SIZE", help="RAM, e.g. 64M or 1G."),
+    click.option(
+        "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Recording; default NAME.rrgdb."
+    ),
+    click.option("--load", type=Number(), metavar="ADDRESS", help="IMAGE is raw bytes for this physical address."),
+    click.option("--entry", type=Number(), metavar="ADDRESS", help="Where a raw image starts; default: --load."),
+    click.option(
+        "--snapshot-interval",
+        type=click.FloatRange(0.001),
+        default=opening.INTERVAL,
+        show_default=True,
+        metavar="SECONDS",
+        help="Guest time between automatic snapshots.",
+    ),
+    click.option(
+        "--snapshot-budget",
+        type=Size(),
+        default=f"{opening.BUDGET >> 20}",
+        metavar="SIZE",
+        help="Disk space for snapshots before they are thinned; default 4G.",
+    ),
+)
+serial_option = click.option(
+    "--serial",
+    default="stdio",
+    show_default=True,
+    metavar="BACKEND",
+    help="stdio, null, file:PATH, tcp:HOST:PORT[,server], unix:PATH[,server] or pty.",
+)
+stub_options = _options(
+    click.option(
+        "--gdb",
+        "address",
+        default="127.0.0.1:1234",
+        show_default=True,
+        metavar="ADDR",
+        help="[HOST]:PORT (port 0: any), unix:PATH or stdio.",
+    ),
+    click.option("--once", is_flag=True, help="Exit when the first debugger has gone."),
+    click.option(
+        "--report-exit", is_flag=True, help="Tell the debugger of the guest's exit instead of stopping there."
+    ),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(rrgdb.__version__, prog_name="rrgdb")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Run a guest, record it, and go backwards in it with plain GDB."""
+    logging.basicConfig(format="rrgdb: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
+
+
+def _say(text: str) -> None:
+    click.echo(f"rrgdb: {text.rstrip()}", err=True)
+
+
+@contextlib.contextmanager
+def _serial(opened: Opened, option: str, *, live: bool) -> Iterator[Backend]:
+    """Connect the guest's consoles to a backend: output always, input while live."""
+    backend = parse_serial(option)
+    door = opened.door
+
+    def feed(data: bytes) -> None:
+        for source in CONSOLES:
+            if source in door.sources:
+                door.feed_all(source, data)
+
+    backend.start(feed if live else lambda _data: None)
+    try:
+        described = backend.describe()
+        if option.split(":", maxsplit=1)[0] in ("pty", "tcp", "unix"):
+            _say(f"serial port is {described}")
+        for source in CONSOLES:
+            door.set_output(source, backend.write)
+        yield backend
+    finally:
+        door.close()
+        backend.close()
+
+
+def _serve(opened: Opened, address: str, once: bool, report_exit: bool, running: bool) -> None:
+    where = parse_address(address)
+    target = Target(opened, report_exit=report_exit, running=running)
+    target.on_end = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    with EngineThread(target.interrupt, target.idle) as engine:
+        server.run(target, where, engine=engine, once=once, on_listening=lambda line: click.echo(line, err=True))
+
+
+def _exit_status(opened: Opened) -> int:
+    end = opened.timeline.guest.end
+    if end is None or opened.timeline.diverted_from is not None:
+        return 0
+    return end.value if end.kind == "exit" else 128 + end.value if end.kind == "signal" else 0
+
+
+def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened:
+    return opening.record(
+        chosen["output"],
+        image,
+        GuestOptions(chosen["board"], chosen["cpu"], chosen["memory"], chosen["load"], chosen["entry"], " ".join(args)),
+        interval=chosen["snapshot_interval"],
+        budget=chosen["snapshot_budget"],
+        say=_say,
+    )
+
+
+image_argument = click.argument("image", type=click.Path(path_type=Path))
+args_argument = click.argument("args", nargs=-1, type=click.UNPROCESSED)
+recording_argument = click.argument("recording", metavar="DIR", type=click.Path(path_type=Path))
+PASS_ARGS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@cli.command(context_settings=PASS_ARGS)
+@guest_options
+@serial_option
+@stub_options
+@click.option("-c", "--continue", "running", is_flag=True, help="Start at once; do not wait for a debugger.")
+@image_argument
+@args_argument
+def run(
+    image: Path,
+    args: tuple[str, ...],
+    serial: str,
+    address: str,
+    once: bool,
+    report_exit: bool,
+    running: bool,
+    **chosen: Any,
+) -> None:
+    """Record IMAGE from its first instruction, with a stub for a debugger."""
+    if isinstance(parse_address(address), StdioAddress) and serial == "stdio":
+        serial = "null"
+        _say("--gdb stdio takes standard input and output: the serial port goes to null")
+    with _begin(image, args, chosen) as opened, _serial(opened, serial, live=True):
+        _say(f"recording to {opened.recording.path}")
+        _serve(opened, address, once, report_exit, running)
+        status = _exit_status(opened)
+    sys.exit(status)
+
+
+@cli.command(context_settings=PASS_ARGS)
+@guest_options
+@serial_option
+@click.option("--max-icount", type=Number(), metavar="N", help="Stop after N instructions.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
+@image_argument
+@args_argument
+def record(
+    image: Path, args: tuple[str, ...], serial: str, max_icount: int | None, timeout: float | None, **chosen: Any
+) -> None:
+    """Record IMAGE without a stub, until it ends, Ctrl-C, or a limit."""
+    with _begin(image, args, chosen) as opened, _serial(opened, serial, live=True):
+        timeline = opened.timeline
+        _say(f"recording to {opened.recording.path}")
+        stop = _run_to_end(opened, max_icount, timeout)
+        status = _exit_status(opened)
+        _say(
+            f"{_how_it_ended(opened, stop)} after {timeline.icount} instructions; "
+            f"{len(timeline.marks.stored)} snapshots"
+        )
+    sys.exit(status)
+
+
+def _run_to_end(opened: Opened, steps: int | None, timeout: float | None) -> Stop:
+    timeline = opened.timeline
+    timer = threading.Timer(timeout, timeline.interrupt) if timeout is not None else None
+    previous = signal.signal(signal.SIGINT, lambda *_: timeline.interrupt())
+    terminate = signal.signal(signal.SIGTERM, lambda *_: timeline.interrupt())
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        with _status(opened):
+            return timeline.run(Points({}), steps=steps)
+    finally:
+        if timer is not None:
+            timer.cancel()
+        signal.signal(signal.SIGINT, previous)
+        signal.signal(signal.SIGTERM, terminate)
+
+
+@contextlib.contextmanager
+def _status(opened: Opened) -> Iterator[None]:
+    """A line on a terminal that shows how far the recording is."""
+    console = Console(stderr=True)
+    if not console.is_terminal or sys.stdout.isatty():
+        # The guest's own output is on this terminal: a status line would tear it.
+        yield
+        return
+    columns = (TextColumn("recording: {task.completed:,} instructions"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("recording", total=None)
+        done = threading.Event()
+
+        def refresh() -> None:
+            while not done.wait(0.2):
+                progress.update(task, completed=opened.timeline.icount)
+
+        thread = threading.Thread(target=refresh, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def _how_it_ended(opened: Opened, stop: Stop) -> str:
+    end = opened.timeline.guest.end
+    if end is not None and end.kind == "exit":
+        return f"guest exited with status {end.value}"
+    if end is not None and end.kind == "signal":
+        return f"guest died of an unhandled exception (signal {end.value})"
+    if end is not None:
+        return "guest halted for good"
+    return "interrupted" if stop.kind is StopKind.INTERRUPT else "stopped"
+
+
+@cli.command()
+@serial_option
+@stub_options
+@recording_argument
+def replay(recording: Path, serial: str, address: str, once: bool, report_exit: bool) -> None:
+    """Serve a recording to a debugger."""
+    if isinstance(parse_address(address), StdioAddress) and serial == "stdio":
+        serial = "null"
+    with _open(recording) as opened, _serial(opened, serial, live=False):
+        _serve(opened, address, once, report_exit, False)
+
+
+def _open(path: Path) -> Opened:
+    try:
+        opened = opening.replay(path)
+    except RecordingError as e:
+        if "in use" not in str(e):
+            raise
+        opened = opening.replay(path, writable=False)
+        _say(f"{e}; opened for reading: no new snapshots")
+    for message in opened.messages:
+        _say(message)
+    return opened
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@recording_argument
+def info(recording: Path, as_json: bool) -> None:
+    """Tell what a recording holds."""
+    with opening.replay(recording, writable=False) as opened:
+        facts = _facts(opened)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if isinstance(value, list):
+            click.echo(f"{key}:")
+            for item in value:
+                click.echo("  " + ", ".join(f"{k} {v}" for k, v in item.items()))
+        elif isinstance(value, dict):
+            click.echo(f"{key}: " + (", ".join(f"{k} {v}" for k, v in value.items()) or "none"))
+        else:
+            click.echo(f"{key}: {value}")
+
+
+def _facts(opened: Opened) -> dict[str, Any]:
+    recording, timeline = opened.recording, opened.timeline
+    manifest, events = recording.manifest, recording.log
+    by_source: dict[str, int] = {}
+    for listed in (events.answers, events.inputs, events.digests):
+        for event in listed:
+            name = f"{event.kind.name.lower()} {event.source}"
+            by_source[name] = by_source.get(name, 0) + 1
+    sizes = timeline.marks.sizes()
+    return {
+        "recording": str(recording.path),
+        "created": manifest.created,
+        "board": manifest.guest.board,
+        "cpu": manifest.guest.cpu,
+        "ram_bytes": manifest.guest.ram_bytes,
+        "images": [{"name": i.name, "bytes": i.size, "sha256": i.sha256} for i in manifest.guest.images],
+        "engine": manifest.engine,
+        "instructions": timeline.end,
+        "end": events.end.payload.decode() if events.end is not None else "open",
+        "events": by_source,
+        "log_bytes": events.size,
+        "log_truncated_bytes": events.truncated_bytes,
+        "snapshots": [
+            {"name": s.name, "icount": s.icount, "changed_bytes": sizes[s.id]} for s in timeline.marks.stored
+        ],
+        "snapshot_bytes": opened.store.file_size if opened.store is not None else 0,
+        "messages": [{"message": m} for m in opened.messages],
+    }
+
+
+@cli.command()
+@recording_argument
+def verify(recording: Path) -> None:
+    """Replay a whole recording and compare every state digest."""
+    with opening.replay(recording, writable=False) as opened:
+        for message in opened.messages:
+            _say(message)
+        checked = verify_recording(opened.timeline, _progress)
+        click.echo(f"{recording}: {opened.timeline.end} instructions replayed, {checked} state digests agree")
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def machines(as_json: bool) -> None:
+    """List boards and CPU models."""
+    rows = machine_rows(BOARDS.values())
+    models = {name: list(rrgdb.ARCHES[name].engine_models) for row in rows for name in row[1].split()}
+    if as_json:
+        keys = ("board", "arches", "ram", "devices", "description")
+        listed = [dict(zip(keys, row, strict=True)) for row in rows]
+        click.echo(json.dumps({"boards": listed, "cpus": models}, indent=2))
+        return
+    for name, arches, ram, devices, description in rows:
+        click.echo(f"{name}: {description}\n  CPU {arches}; RAM {ram}\n  {devices}")
+    for name, known in models.items():
+        click.echo(f"--cpu for {name}: {', '.join(known)} (default {known[0]})")
+
+
+@cli.command()
+@click.option("--serve", is_flag=True, help="Leave the stub open for your own gdb.")
+def demo(serve: bool) -> None:
+    """Find a planted memory corruption by going backwards."""
+    from rrgdb.demo import run_demo  # noqa: PLC0415 - only this command needs it
+
+    sys.exit(run_demo(serve=serve))
+
+
+@cli.command()
+def gdbinit() -> None:
+    """Print a GDB file that makes the time commands real ones (`source` it)."""
+    click.echo(gdb_file.text(), nl=False)
+
+
+def _fail(error: BaseException, status: int) -> NoReturn:
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    else:
+        text = str(error) or type(error).__name__
+    _say(text)
+    sys.exit(status)
+
+
+def main() -> None:
+    """Entry point: one clear line for what went wrong; 2 for usage, 1 for failure."""
+    try:
+        cli(standalone_mode=True)
+    except Exception as e:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        if isinstance(e, USAGE_ERRORS):
+            _fail(e, 2)
+        if isinstance(e, FAILURES):
+            _fail(e, 1)
+        raise

@@ -1,0 +1,37 @@
+"""What a timeline asks of a guest; boards (and programs) provide it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from rrgdb.engine.base import Engine, Exit
+
+
+class GuestEnd(Protocol):
+    """``kind``: ``exit`` (``value`` is the status), ``signal`` (GDB's number) or ``halt``."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+
+class Guest(Protocol):
+    """Engine, memory and devices together, with the whole state in three parts: RAM, CPU (the engine's) and devices."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    idle: Callable[[], None]
+
+    @property
+    def end(self) -> GuestEnd | None:
+        """Set once the guest has ended; it does not run any more then."""
+
+    def resurrect(self) -> None:
+        """Forget the end: a diversion may go on behind it."""
+
+    def run_until(self, icount: int) -> Exit: ...
+    def save_devices(self) -> bytes: ...
+    def load_devices(self, state: bytes) -> None: ...

@@ -1,0 +1,213 @@
+"""From an image or a recording to a timeline: builds board, door, store and recorder, and takes them down again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rrgdb.arch import ARCHES
+from rrgdb.arch.base import Arch
+from rrgdb.board.boards import BOARDS, default_board
+from rrgdb.board.guest import Board
+from rrgdb.board.image import Image, load_image, load_raw, place_image
+from rrgdb.board.spec import BoardSpec
+from rrgdb.engine.base import EngineError
+from rrgdb.engine.memory import Ram
+from rrgdb.engine.unicorn import UnicornEngine, build_id
+from rrgdb.recording.directory import NewImage, Recording, default_path
+from rrgdb.recording.doors import Door
+from rrgdb.recording.manifest import Option
+from rrgdb.snapshots.store import START, SnapshotStore, StoreError
+from rrgdb.timeline.marks import Marks
+from rrgdb.timeline.recorder import Recorder
+from rrgdb.timeline.timeline import Timeline
+
+INTERVAL = 0.1
+BUDGET = 4 << 30
+KERNEL = "kernel"
+
+
+class OptionError(Exception):
+    """An option does not fit: one line naming it and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOptions:
+    """What the user asked for. Sizes in bytes; ``load``/``entry`` are physical addresses of a raw image."""
+
+    board: str | None = None
+    cpu: str | None = None
+    memory: int | None = None
+    load: int | None = None
+    entry: int | None = None
+    args: str = ""
+
+
+@dataclass(slots=True)
+class Opened:
+    """A timeline with everything that belongs to it; ``close`` finishes and syncs the recording."""
+
+    timeline: Timeline
+    recording: Recording
+    board: Board
+    door: Door
+    store: SnapshotStore | None
+    ram: Ram
+    messages: list[str]
+
+    def close(self) -> None:
+        """Idempotent. Raises LogError if what was recorded last cannot be written."""
+        try:
+            self.timeline.close()
+        finally:
+            self.door.close()
+            if self.store is not None:
+                self.store.close()
+                self.store = None
+            self.recording.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _find_board(name: str | None, arch: Arch) -> BoardSpec:
+    if name is None:
+        return default_board(arch.name)
+    if name not in BOARDS:
+        raise OptionError(f"-M {name}: expected one of {', '.join(BOARDS)}")
+    return BOARDS[name]
+
+
+def _read_image(data: bytes, name: str, options: GuestOptions) -> tuple[Image, BoardSpec]:
+    if options.load is None:
+        if options.entry is not None:
+            raise OptionError("--entry: expected together with --load (an ELF file names its own entry)")
+        image = load_image(data, name)
+        return image, _find_board(options.board, image.arch)
+    if options.board is None:
+        raise OptionError("--load: a raw image needs -M BOARD")
+    spec = BOARDS.get(options.board)
+    if spec is None:
+        raise OptionError(f"-M {options.board}: expected one of {', '.join(BOARDS)}")
+    return load_raw(data, name, ARCHES[spec.arches[0]], options.load, options.entry), spec
+
+
+def _build(image: Image, spec: BoardSpec, memory: int, cpu: str, args: str, recording: Recording) -> Opened:
+    placed = place_image(image, spec, memory, args)
+    ram = Ram(sum(size for _, size in spec.ram_regions(memory)))
+    engine = UnicornEngine(image.arch, ram, cpu)
+    door = Door(recording.log, lambda: max(engine.icount - 1, 0))
+    board = Board(spec, engine, memory, door, placed, args)
+    marks = Marks(board, door, None)
+    return Opened(Timeline(board, door, recording.log, marks), recording, board, door, None, ram, [])
+
+
+def record(
+    path: Path | None,
+    image_path: Path,
+    options: GuestOptions,
+    *,
+    interval: float = INTERVAL,
+    budget: int = BUDGET,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Opened:
+    """Begin a recording of ``image_path`` in directory ``path`` (default: ``NAME.rrgdb`` here), standing at icount 0.
+
+    Raises OSError, ImageError, OptionError, ValueError, RecordingError, StoreError: one line each.
+    """
+    data = image_path.read_bytes()
+    image, spec = _read_image(data, str(image_path), options)
+    memory = options.memory if options.memory is not None else spec.default_ram
+    spec.check_ram(memory)
+    cpu = options.cpu or next(iter(image.arch.engine_models))
+    if cpu not in image.arch.engine_models:
+        raise OptionError(f"--cpu {cpu}: {image.arch.name} has {', '.join(image.arch.engine_models)}")
+    place_image(image, spec, memory, options.args)
+    chosen: dict[str, Option] = {"args": options.args}
+    if options.entry is not None:
+        chosen["entry"] = options.entry
+    recording = Recording.create(
+        path or default_path(image_path.name, Path.cwd()),
+        board=spec.name,
+        cpu=cpu,
+        ram_bytes=memory,
+        images=[NewImage(image_path.name, KERNEL, data, options.load)],
+        engine=build_id(),
+        options=chosen,
+    )
+    try:
+        opened = _build(image, spec, memory, cpu, options.args, recording)
+        opened.store = SnapshotStore.create(recording.snapshots, opened.ram.pages)
+        t = opened.timeline
+        t.marks.use_store(opened.store)
+        t.marks.take_snapshot(START)
+        recorder = Recorder(
+            opened.board, opened.door, recording.log, t.marks, opened.store, interval=interval, budget=budget, say=say
+        )
+        t.go_live(recorder)
+        recorder.close_chunk()
+    except BaseException:
+        recording.close()
+        raise
+    return opened
+
+
+def replay(path: Path, *, writable: bool = True) -> Opened:
+    """Open a recording, standing at icount 0. ``writable``: named snapshots can be taken, if nobody else writes.
+
+    Raises RecordingError, ManifestError, LogError, ImageError, OptionError, ValueError: one line each. What is not
+    usable but not needed either is told in ``messages``.
+    """
+    recording = Recording.open(path, writable=writable)
+    try:
+        guest = recording.manifest.guest
+        kernel = guest.images[0]
+        entry = guest.options.get("entry")
+        args = guest.options.get("args", "")
+        options = GuestOptions(
+            board=guest.board,
+            load=kernel.load_address,
+            entry=entry if isinstance(entry, int) else None,
+            args=args if isinstance(args, str) else "",
+        )
+        image, spec = _read_image(recording.image(kernel.name), str(recording.image_path(kernel.name)), options)
+        if guest.cpu not in image.arch.engine_models:
+            raise OptionError(f"{path}: the recording wants CPU {guest.cpu}, this rrgdb has none of that name")
+        spec.check_ram(guest.ram_bytes)
+        opened = _build(image, spec, guest.ram_bytes, guest.cpu, options.args, recording)
+        opened.messages += _attach_store(opened, path)
+        if recording.manifest.engine != build_id():
+            opened.messages.append(
+                f"recorded with {recording.manifest.engine}, replaying with {build_id()}: a divergence would be told"
+            )
+        if recording.log.truncated_bytes:
+            opened.messages.append(
+                f"the event log ends in an incomplete chunk: history ends at icount {recording.log.horizon}"
+            )
+    except BaseException:
+        recording.close()
+        raise
+    return opened
+
+
+def _attach_store(opened: Opened, path: Path) -> list[str]:
+    try:
+        store = SnapshotStore.open(opened.recording.snapshots, opened.ram.pages, writable=opened.recording.writable)
+    except StoreError as e:
+        return [f"{e}; replay begins with the images"]
+    beyond = [s for s in store.snapshots if s.icount > opened.timeline.end]
+    messages = [f"{path}: snapshot {s.name} lies behind the end of the log and is passed over" for s in beyond]
+    opened.store = store
+    opened.timeline.marks.use_store(store)
+    return messages + opened.timeline.marks.adopt_store(opened.timeline.end)
+
+
+__all__ = ["BUDGET", "INTERVAL", "EngineError", "GuestOptions", "Opened", "OptionError", "record", "replay"]

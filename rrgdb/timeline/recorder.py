@@ -1,0 +1,146 @@
+"""What recording live asks for between slices of the guest: closing log chunks, showing output, taking snapshots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rrgdb.recording.doors import Door
+from rrgdb.recording.events import Event, EventKind
+from rrgdb.recording.log import EventLog, LogError
+from rrgdb.snapshots.store import AUTOMATIC, SnapshotStore, Stored, StoreError
+from rrgdb.timeline.guest import Guest
+from rrgdb.timeline.marks import Marks
+
+SLICE = 0.01
+"""seconds of guest time between two looks at inputs and outputs"""
+CHUNK = 0.1
+"""seconds after which a log chunk closes"""
+IDLE = 0.001
+"""seconds that a guest rests when it waits for an interrupt"""
+FIRST_SLICE = 100_000
+STATE = "state"
+GUEST = "guest"
+
+
+class Recorder:
+    """Keeps a recording complete while the guest runs live.
+
+    ``interval``: seconds of measured guest time between automatic snapshots. ``budget``: bytes that the store may take;
+    beyond it the interval doubles and every other automatic snapshot goes. ``say``: one line for the user.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        door: Door,
+        log: EventLog,
+        marks: Marks,
+        store: SnapshotStore,
+        *,
+        interval: float,
+        budget: int,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._guest = guest
+        self._door = door
+        self._log = log
+        self._marks = marks
+        self._store: SnapshotStore | None = store
+        self._interval = interval
+        self._budget = self._ceiling = budget
+        self._say = say
+        self._clock = clock
+        self._per_slice = FIRST_SLICE
+        self._since_snapshot = 0.0
+        self._chunk_closed = clock()
+        self._started = 0.0
+        self._started_at = 0
+        guest.idle = self._rest
+
+    def slice_end(self) -> int:
+        """icount at which the next slice ends."""
+        self._started = self._clock()
+        self._started_at = self._guest.engine.icount
+        return self._started_at + self._per_slice
+
+    def slice_done(self) -> None:
+        """A slice, or a part of one, has run."""
+        icount = self._guest.engine.icount
+        now = self._clock()
+        spent = now - self._started
+        self._since_snapshot += spent
+        ran = icount - self._started_at
+        if spent > 0 and ran >= self._per_slice // 2:
+            self._per_slice = max(1_000, min(int(ran / spent * SLICE), 4 * self._per_slice))
+        if self._guest.end is not None:
+            self._finish()
+        elif self._since_snapshot >= self._interval:
+            self._snapshot()
+        elif self._door.output_pending or now - self._chunk_closed >= CHUNK:
+            self.close_chunk()
+
+    def close_chunk(self) -> None:
+        """Everything up to the present is on disk; output that waited for it goes out. Raises LogError."""
+        self._log.close_chunk(self._guest.engine.icount)
+        self._chunk_closed = self._clock()
+        self._door.flush_output()
+
+    def _rest(self) -> None:
+        if not self._door.has_pending_input and self._door.mode.name == "RECORD":
+            time.sleep(IDLE)
+
+    def _digest(self) -> None:
+        icount = self._guest.engine.icount
+        digests = self._log.digests
+        if not digests or digests.icount(-1) < icount:
+            self._log.append(Event(icount, EventKind.DIGEST, STATE, self._marks.state_digest()))
+
+    def _snapshot(self) -> None:
+        self._since_snapshot = 0.0
+        self._digest()
+        self.close_chunk()
+        if self._store is None:
+            return
+        try:
+            self._marks.take_snapshot(f"{AUTOMATIC}{self._guest.engine.icount}")
+            if self._store.file_size > self._ceiling:
+                self._thin()
+        except StoreError as e:
+            self._say(f"{e}; the recording goes on without automatic snapshots")
+            self._store = None
+
+    def _thin(self) -> None:
+        assert self._store is not None
+        self._interval *= 2
+        automatic = [s for s in self._marks.stored if s.automatic]
+        for stored in automatic[:-1:2]:
+            self._marks.delete_snapshot(stored)
+        # The file does not shrink, but what was given up is used again before it grows.
+        self._ceiling = max(self._budget, self._store.file_size)
+        self._say(
+            f"snapshot budget of {self._budget} bytes reached: "
+            f"snapshots are now {self._interval:g} s of guest time apart"
+        )
+
+    def _finish(self) -> None:
+        end = self._guest.end
+        if end is None or self._log.end is not None:
+            return
+        self._digest()
+        icount = self._guest.engine.icount
+        self._log.append(Event(icount, EventKind.END, GUEST, f"{end.kind}:{end.value}".encode()))
+        self.close_chunk()
+
+    def stop(self) -> None:
+        """Recording ends here: what is to be on disk goes there. Raises LogError."""
+        if self._guest.end is None:
+            self._digest()
+            self.close_chunk()
+        self._log.sync()
+        if self._store is not None:
+            self._store.flush()
+
+
+__all__ = ["LogError", "Recorder", "Stored"]

@@ -1,0 +1,55 @@
+"""Stops: where and why a move along the timeline ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from rrgdb.engine.base import Watch
+
+
+class StopKind(Enum):
+    STEP = auto()
+    """the asked-for position was reached"""
+    BREAKPOINT = auto()
+    WATCHPOINT = auto()
+    SIGNAL = auto()
+    """the guest raised an exception that it does not handle"""
+    EXIT = auto()
+    """the guest ended by itself"""
+    HISTORY_BEGIN = auto()
+    HISTORY_END = auto()
+    INTERRUPT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """``icount``: the position. ``address``: pc of a breakpoint or the watched address; ``watch``: the kind of the
+    watchpoint (``w``, ``r``, ``a``), ``old`` and ``new`` its bytes before and after the access in time order."""
+
+    kind: StopKind
+    icount: int
+    address: int | None = None
+    watch: str = ""
+    old: bytes = b""
+    new: bytes = b""
+    value: int = 0
+    """GDB's signal number, or the exit status"""
+
+
+Condition = Callable[[], bool]
+"""whether a breakpoint at the present position is to stop; evaluated with the guest standing there"""
+
+
+@dataclass(slots=True)
+class Points:
+    """What stops a run: breakpoint addresses (with the conditions of all points there; None: always), watches, and
+    one position in time."""
+
+    breakpoints: dict[int, Condition | None]
+    watches: tuple[Watch, ...] = ()
+    icount: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.breakpoints or self.watches or self.icount is not None)
