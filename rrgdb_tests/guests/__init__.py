@@ -96,6 +96,32 @@ AWKWARD: Mapping[str, tuple[str, ...]] = {
 }
 """Programs of instructions that are hard to count or to repeat; each prints one checksum and powers off."""
 
+CHECKSUMS: Mapping[tuple[str, str], int] = {
+    ("riscv64", "riscv_atomic"): 0x35822A91,
+    ("riscv64", "riscv_trap"): 0x65D3671B,
+    ("riscv64", "riscv_fp"): 0x36905C80,
+    ("riscv64", "riscv_code"): 0x30CC2D53,
+    ("riscv32", "riscv_atomic"): 0x0FC28127,
+    ("riscv32", "riscv_trap"): 0x65D3671B,
+    ("riscv32", "riscv_fp"): 0x25BF5893,
+    ("riscv32", "riscv_code"): 0x30CC2D53,
+    ("aarch64", "aarch64_atomic"): 0xB5F368BD,
+    ("aarch64", "aarch64_trap"): 0x96722F9C,
+    ("aarch64", "aarch64_fp"): 0xCFF8B8B1,
+    ("aarch64", "aarch64_code"): 0x02D12F90,
+    ("i386", "x86_string"): 0x48DDECD8,
+    ("i386", "x86_lock"): 0xDC944315,
+    ("i386", "x86_code"): 0xCFB643F3,
+    ("i386", "x86_fp"): 0x05F38082,
+    ("i386", "x86_trap"): 0xA20CDE1E,
+    ("x86_64", "x86_string"): 0x48DDECD8,
+    ("x86_64", "x86_lock"): 0xDC944315,
+    ("x86_64", "x86_code"): 0xCFB643F3,
+    ("x86_64", "x86_fp"): 0x7BD54C24,
+    ("x86_64", "x86_trap"): 0xA20CDE1E,
+}
+"""What AWKWARD prints on QEMU 7.2, and for x86_64 on a real CPU (its x86_trap: as on i386)."""
+
 BUILT_WITH_LIBRARY = frozenset({"hunt"})
 """Programs that use a C library: picolibc with semihosting where Debian has it, else the small one in libc/."""
 

@@ -1,0 +1,134 @@
+"""stepi, step, next, finish: forward, and back to exactly where they came from."""
+
+from __future__ import annotations
+
+import pytest
+
+from rrgdb_tests.e2e.harness import Gdb
+from rrgdb_tests.guests import line_of
+
+
+def _place(stop: dict) -> tuple[str, str]:
+    return stop["frame"]["func"], stop["frame"]["line"]
+
+
+def _to_second_tick(gdb: Gdb) -> None:
+    number = gdb.break_at("tick")
+    gdb.cont()
+    gdb.cont()
+    gdb.delete(number)
+
+
+def test_reverse_stepi_undoes_stepi_register_by_register(replay: Gdb) -> None:
+    _to_second_tick(replay)
+    states = []
+    for _ in range(25):
+        states.append((replay.icount, replay.registers()))
+        assert replay.stepi()["reason"] == "end-stepping-range"
+    for icount, registers in reversed(states):
+        assert replay.stepi(reverse=True)["reason"] == "end-stepping-range"
+        assert replay.icount == icount
+        assert replay.registers() == registers
+
+
+def test_reverse_stepi_while_recording(live: Gdb) -> None:
+    _to_second_tick(live)
+    states = []
+    for _ in range(10):
+        states.append((live.icount, live.registers()))
+        live.stepi()
+    for icount, registers in reversed(states):
+        live.stepi(reverse=True)
+        assert (live.icount, live.registers()) == (icount, registers)
+
+
+def test_stepi_moves_by_one_instruction(replay: Gdb) -> None:
+    first = replay.icount
+    for count in range(1, 6):
+        replay.stepi()
+        assert replay.icount == first + count
+
+
+def test_step_walks_through_a_function_and_reverse_step_back(replay: Gdb) -> None:
+    _to_second_tick(replay)
+    forward = [_place(replay.step()) for _ in range(6)]
+    assert any(function == "inner" for function, _ in forward), forward
+    backward = [_place(replay.step(reverse=True)) for _ in range(8)]
+    assert any(function == "inner" for function, _ in backward), backward
+    assert backward[-1][0] in {"tick", "work", "main"}
+
+
+def test_next_steps_over_a_call_and_reverse_next_back_over_it(replay: Gdb) -> None:
+    _to_second_tick(replay)
+    places = [_place(replay.next()) for _ in range(3)]
+    assert {function for function, _ in places} == {"tick"}
+    call = str(line_of("ticker", "u32 sum = inner(before);"))
+    back = [_place(replay.next(reverse=True)) for _ in range(3)]
+    assert {function for function, _ in back} <= {"tick", "main"}
+    assert call in [line for function, line in places + back if function == "tick"]
+
+
+def test_finish_returns_to_the_caller_and_shows_the_value(replay: Gdb) -> None:
+    replay.break_at("leaf")
+    replay.cont()
+    argument, seed = replay.value("n"), replay.value("seed")
+    stop = replay.finish()
+    assert stop["reason"] == "function-finished"
+    assert stop["frame"]["func"] == "inner"
+    assert int(stop["return-value"]) == (argument * 3 + seed) & 0xFFFFFFFF
+
+
+def test_reverse_finish_goes_back_to_the_call(replay: Gdb) -> None:
+    number = replay.break_at("leaf")
+    replay.cont()
+    replay.delete(number)
+    depth = int(replay.command("-stack-info-depth")["depth"])
+    replay.stepi()
+    replay.stepi()
+    stop = replay.finish(reverse=True)
+    assert stop["frame"]["func"] == "inner"
+    assert int(replay.command("-stack-info-depth")["depth"]) == depth - 1
+    replay.stepi()
+    assert replay.command("-stack-info-frame")["frame"]["func"] == "leaf"
+
+
+def test_reverse_step_enters_a_function_from_its_end(replay: Gdb) -> None:
+    replay.break_at("leaf")
+    replay.cont()
+    replay.finish()
+    replay.delete()
+    stop = replay.step(reverse=True)
+    while stop["frame"]["func"] == "inner":
+        stop = replay.step(reverse=True)
+    assert stop["frame"]["func"] == "leaf"
+    assert int(stop["frame"]["line"]) >= line_of("ticker", "return n * 3u + seed;")
+
+
+def test_recursion_is_stepped_over_both_ways(replay: Gdb) -> None:
+    number = replay.break_at("factorial")
+    replay.cont()
+    replay.delete(number)
+    before = replay.value("n")
+    assert before == 6
+    replay.next()
+    stop = replay.next()
+    while stop["frame"]["func"] == "factorial" and int(stop["frame"]["line"]) < line_of("ticker", "factorial(n - 1);"):
+        stop = replay.next()
+    for _ in range(4):
+        stop = replay.next(reverse=True)
+        if stop["frame"]["func"] == "tick":
+            break
+        assert replay.value("n") == before
+
+
+@pytest.mark.parametrize("kind", ["--thread-group i1", ""])
+def test_until_the_end_and_back_to_the_start(replay: Gdb, kind: str) -> None:
+    """gdb with and without thread groups in its commands, as IDEs send them."""
+    first = replay.registers()
+    assert replay.run(f"-exec-continue {kind}")["reason"] == "no-history"
+    end = replay.icount
+    assert replay.run(f"-exec-continue --reverse {kind}")["reason"] == "no-history"
+    assert replay.icount == 0
+    assert replay.registers() == first
+    replay.cont()
+    assert replay.icount == end

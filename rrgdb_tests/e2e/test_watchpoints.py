@@ -1,0 +1,157 @@
+"""Watchpoints: every hit once, in both directions, with the storing line and both values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rrgdb_tests.e2e.conftest import TICKS
+from rrgdb_tests.e2e.harness import Gdb, batch
+from rrgdb_tests.guests import line_of
+
+STORE = line_of("ticker", "/* the store */")
+
+
+def test_watch_shows_every_write_with_old_and_new_value(replay: Gdb) -> None:
+    replay.watch("tick_count")
+    for count in range(TICKS):
+        stop = replay.cont()
+        assert stop["reason"] == "watchpoint-trigger"
+        assert stop["value"] == {"old": str(count), "new": str(count + 1)}
+        assert stop["frame"]["func"] == "tick"
+        assert replay.value("tick_count") == count + 1
+    assert replay.cont()["reason"] == "no-history"
+
+
+def test_watch_in_reverse_stops_before_the_storing_line_ran(replay: Gdb) -> None:
+    replay.cont()
+    replay.watch("tick_count")
+    for count in range(TICKS, 0, -1):
+        stop = replay.cont(reverse=True)
+        assert stop["reason"] == "watchpoint-trigger"
+        assert stop["value"] == {"old": str(count), "new": str(count - 1)}
+        assert (stop["frame"]["func"], stop["frame"]["line"]) == ("tick", str(STORE))
+        assert replay.value("tick_count") == count - 1
+    # The start file clears .bss: that write leaves the value as it is, so gdb does not show it.
+    assert replay.cont(reverse=True)["reason"] == "no-history"
+
+
+def test_a_write_is_hit_at_the_same_instruction_from_both_sides(replay: Gdb) -> None:
+    replay.watch("tick_count")
+    replay.cont()
+    replay.cont()
+    after = replay.icount
+    replay.cont()
+    replay.cont(reverse=True)
+    assert replay.value("tick_count") == 2
+    replay.cont(reverse=True)
+    before = replay.icount
+    assert replay.value("tick_count") == 1
+    assert after - before == 1
+    replay.delete()
+    replay.stepi()
+    assert (replay.icount, replay.value("tick_count")) == (after, 2)
+
+
+def test_rwatch_stops_at_each_read(replay: Gdb) -> None:
+    replay.break_at("look")
+    replay.cont()
+    replay.delete()
+    replay.watch("tick_count", "-r")
+    stop = replay.cont()
+    assert stop["reason"] == "read-watchpoint-trigger"
+    assert stop["value"] == {"value": str(TICKS)}
+    assert stop["frame"]["func"] == "look"
+    forward = replay.icount
+    assert replay.cont()["reason"] == "no-history"
+    stop = replay.cont(reverse=True)
+    assert stop["reason"] == "read-watchpoint-trigger"
+    assert stop["frame"]["func"] == "look"
+    assert forward - replay.icount == 1
+
+
+def test_awatch_stops_at_reads_and_writes_alike(replay: Gdb) -> None:
+    replay.break_at("tick")
+    replay.cont()
+    replay.cont()
+    replay.delete()
+    replay.watch("tick_count", "-a")
+    reads, writes = [], []
+    while replay.value("tick_count") < 3:
+        stop = replay.cont()
+        assert stop["reason"] == "access-watchpoint-trigger"
+        (writes if "old" in stop["value"] else reads).append(replay.icount)
+    assert len(writes) == 2
+    assert len(reads) >= 2
+    forward = sorted(reads + writes)
+    backward = []
+    for _ in forward[:-1]:
+        stop = replay.cont(reverse=True)
+        assert stop["reason"] == "access-watchpoint-trigger"
+        backward.append(replay.icount + 1)
+    assert backward == forward[-2::-1] or backward == forward[:0:-1]
+
+
+def test_watch_location_through_a_pointer(replay: Gdb) -> None:
+    replay.break_at("work")
+    replay.cont()
+    replay.delete()
+    replay.watch("*(unsigned int *)&round_number")
+    stop = replay.cont()
+    assert stop["reason"] == "watchpoint-trigger"
+    assert stop["value"] == {"old": "1", "new": "2"}
+    assert stop["frame"]["func"] == "main"
+
+
+def test_a_watchpoint_beside_hot_data_is_not_hit_by_its_neighbours(replay: Gdb) -> None:
+    """mirror is written by nobody, on a page that is written all the time."""
+    replay.watch("mirror")
+    assert replay.cont()["reason"] == "no-history"
+    assert replay.cont(reverse=True)["reason"] == "no-history"
+
+
+def test_a_watchpoint_on_one_byte_of_a_word(replay: Gdb) -> None:
+    replay.cont()
+    replay.watch("*(unsigned char *)&tick_count")
+    stop = replay.cont(reverse=True)
+    assert stop["reason"] == "watchpoint-trigger"
+    assert stop["frame"]["line"] == str(STORE)
+
+
+def test_watchpoint_and_breakpoint_together(replay: Gdb) -> None:
+    replay.break_at("tick")
+    replay.watch("tick_count")
+    reasons = [replay.cont()["reason"] for _ in range(6)]
+    assert reasons == ["breakpoint-hit", "watchpoint-trigger"] * 3
+    back = [replay.cont(reverse=True)["reason"] for _ in range(5)]
+    assert back == ["watchpoint-trigger", "breakpoint-hit"] * 2 + ["watchpoint-trigger"]
+
+
+def test_a_conditional_watchpoint(replay: Gdb) -> None:
+    number = replay.watch("tick_count")
+    replay.command(f"-break-condition {number} tick_count == 5")
+    assert replay.cont()["value"] == {"old": "4", "new": "5"}
+    assert replay.cont()["reason"] == "no-history"
+
+
+def test_a_watchpoint_while_recording(live: Gdb) -> None:
+    live.watch("tick_count")
+    for count in range(3):
+        assert live.cont()["value"] == {"old": str(count), "new": str(count + 1)}
+    stop = live.cont(reverse=True)
+    assert stop["value"] == {"old": "3", "new": "2"}
+    assert stop["frame"]["line"] == str(STORE)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_the_command_line_shows_what_was_written(ticker: Path, recording: Path, start: object, direction: str) -> None:
+    server = start("replay", "--gdb", "127.0.0.1:0", recording)  # type: ignore[operator]
+    if direction == "forward":
+        output = batch(ticker, server.address, ["watch tick_count", "continue"])
+        assert "Old value = 0\nNew value = 1" in output
+    else:
+        output = batch(ticker, server.address, ["continue", "watch tick_count", "reverse-continue"])
+        assert f"Old value = {TICKS}\nNew value = {TICKS - 1}" in output
+        assert f"{STORE}\t" in output
+    assert "Hardware watchpoint" in output
