@@ -15,6 +15,7 @@ from rrgdb.qcow2.check import CheckResult, check_state
 from rrgdb.qcow2.hostfile import Buffer, HostFile
 from rrgdb.qcow2.layout import (
     MAX_CLUSTER_BITS,
+    MAX_L1_BYTES,
     MAX_SNAPSHOTS,
     MIN_CLUSTER_BITS,
     Geometry,
@@ -97,6 +98,8 @@ class Image:
             raise ValueError("a backing file needs a backing format, raw or qcow2, and the other way round")
         geometry = Geometry(bits, 4, 3)
         entries = max(1, geometry.l1_entries(size))
+        if entries * 8 > MAX_L1_BYTES:
+            raise ValueError("a disk of this size needs larger clusters")
         header = Header(cluster_bits=bits, size=size, l1_size=entries)
         head = first_cluster(header, backing_file, backing_format)
         name = os.fspath(path)
@@ -352,7 +355,7 @@ class Image:
             raise ValueError("VM state size, clock and icount must be 64-bit values")
         if len(self._state.snapshots) >= MAX_SNAPSHOTS:
             raise ValueError(f"an image has at most {MAX_SNAPSHOTS} snapshots")
-        ident = str(1 + max((int(s.id) for s in self._state.snapshots if s.id.isdecimal()), default=0))
+        ident = str(self._state.last_id + 1)
         return writer.create_snapshot(
             Snapshot(ident, name, date[0], date[1], vm_clock_ns, vm_state_size, icount, self.size, 0, 0)
         )
@@ -364,7 +367,7 @@ class Image:
     def delete_snapshots(self, snapshots: Iterable[Snapshot | str]) -> None:
         """Delete several snapshots as one change of the image."""
         writer = self._require_writer()
-        doomed = [self._find(snapshot) for snapshot in snapshots]
+        doomed = list(dict.fromkeys(self._find(snapshot) for snapshot in snapshots))
         writer.commit()
         try:
             writer.delete_snapshots(doomed)
@@ -434,13 +437,13 @@ class Image:
 
     def _find(self, snapshot: Snapshot | str) -> Snapshot:
         ident = snapshot if isinstance(snapshot, str) else snapshot.id
-        for found in self._state.snapshots:
-            if found.id == ident and (isinstance(snapshot, str) or found == snapshot):
-                return found
+        found = self._state.by_id.get(ident)
+        if found is not None and snapshot in (ident, found):
+            return found
         raise ValueError(f"the image has no snapshot with id {ident}")
 
     def _alive(self, snapshot: Snapshot) -> bool:
-        return self._file.fd >= 0 and snapshot in self._state.snapshots
+        return self._file.fd >= 0 and self._state.by_id.get(snapshot.id) == snapshot
 
     # -- the whole
 

@@ -116,13 +116,14 @@ class Mapper:
         return found
 
     def rows(self, tables: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The L2 tables at distinct host offsets (0: an empty one) as host offsets, for comparison.
+        """The L2 tables at these host offsets (0: an empty one) as host offsets, for comparison.
 
         Clusters that read as zeros by their entries are 0, compressed ones the negated entry. Calls ``cache.load``.
         """
         found = np.zeros((len(tables), self.geometry.l2_entries), np.int64)
         exists = tables != 0
-        entries = self.cache.rows[self.cache.load(tables[exists])]
+        distinct, inverse = np.unique(tables[exists], return_inverse=True)
+        entries = self.cache.rows[self.cache.load(distinct)[inverse]]
         values = hosts(entries)
         values[(entries & _ZERO) != 0] = 0
         packed = (entries & COMPRESSED) != 0

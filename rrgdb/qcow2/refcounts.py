@@ -96,6 +96,7 @@ class Refcounts:
         self.dirty = np.zeros(len(table), bool)
         used = np.flatnonzero(counts)
         self.end = int(used[-1]) + 1 if len(used) else 0
+        self._ceiling = int(counts.max(initial=1))  # no refcount is above
         self._free = FreeRuns()
         self._free.add(np.flatnonzero(counts[: self.end] == 0))
         # Tables that every commit moves use the same clusters in turn, instead of ever new ones between the data.
@@ -108,23 +109,25 @@ class Refcounts:
 
     # -- allocation
 
-    def allocate_run(self, length: int) -> int:
-        """``length`` contiguous clusters with refcount 1 for a table that commits move; returns the first."""
-        start = self._spare.take(length)
-        if start is None:
-            start = self._free.take(length)
-        if start is None:
+    def allocate_run(self, length: int, *, moving: bool = False) -> int:
+        """``length`` contiguous clusters with refcount 1; returns the first. ``moving``: for what commits move."""
+        start = (self._spare if moving else self._free).take(length)
+        if start is None and moving:
+            # Room to grow, so that the next commits find one run as well.
+            slack = length // 2
+            start = self._extend(length + slack)
+            self._spare.add(np.arange(start + length, start + length + slack, dtype=np.int64))
+        elif start is None:
             start = self._extend(length)
         self._claim(np.arange(start, start + length, dtype=np.int64))
         return start
 
-    def allocate(self, length: int, *, moving: bool = False) -> Clusters:
-        """``length`` clusters with refcount 1 in few ascending runs; ``moving``: for tables that commits move."""
+    def allocate(self, length: int) -> Clusters:
+        """``length`` clusters with refcount 1 in few ascending runs."""
         parts: list[Clusters] = []
         left = length
         while left:
-            run = self._spare.take_some(left, 1) if moving else None
-            run = run or self._free.take_some(left, min(left, _SHORTEST_RUN))
+            run = self._free.take_some(left, min(left, _SHORTEST_RUN))
             if run is None:
                 run = self._extend(left), left
             parts.append(np.arange(run[0], run[0] + run[1], dtype=np.int64))
@@ -166,9 +169,9 @@ class Refcounts:
         unique, times = np.unique(clusters, return_counts=True)
         self.subtract(unique, times, moving=moving)
 
-    def drop_run(self, start: int, length: int) -> None:
+    def drop_run(self, start: int, length: int, *, moving: bool = False) -> None:
         """The inverse of ``allocate_run``."""
-        self.drop(np.arange(start, start + length, dtype=np.int64), moving=True)
+        self.drop(np.arange(start, start + length, dtype=np.int64), moving=moving)
 
     def subtract(self, clusters: Clusters, times: npt.NDArray[np.int64], *, moving: bool = False) -> None:
         """Take ``times[i]`` references of the distinct, ascending ``clusters[i]`` away."""
@@ -197,18 +200,18 @@ class Refcounts:
         if int(self.counts[clusters].max()) + int(times.max()) > self.max:
             raise Qcow2Error(f"{self._path}: offset {self.table_offset}: refcounts above {self.max} do not fit")
         self.counts[clusters] += times.astype(self.counts.dtype)
+        self._ceiling += int(times.max())
         self.dirty[clusters >> self._bits] = True
 
     def add_active(self) -> None:
         """One more reference for everything in the active tree. Raises Qcow2Error if a refcount would not fit."""
-        end = self.end
-        raised = self.counts[:end] + self.active[:end]
-        # Unsigned sums wrap: below an addend means that it did not fit into the type.
-        if (self.max <= np.iinfo(raised.dtype).max and int(raised.max(initial=0)) > self.max) or (
-            raised < self.active[:end]
-        ).any():
-            raise Qcow2Error(f"{self._path}: offset {self.table_offset}: refcounts above {self.max} do not fit")
-        self.counts[:end] = raised
+        top = int(self.active.max(initial=0))
+        if self._ceiling + top > self.max:
+            self._ceiling = int(self.counts.max(initial=0))
+            if int(self.counts[self.active > 0].max(initial=0)) + top > self.max:
+                raise Qcow2Error(f"{self._path}: offset {self.table_offset}: refcounts above {self.max} do not fit")
+        self.counts[: self.end] += self.active[: self.end]
+        self._ceiling += top
         self._dirty_active()
 
     def drop_active(self) -> None:
@@ -253,16 +256,17 @@ class Refcounts:
             stale = stale[(where == 0) | ~self.fresh[where]]
             if len(stale):
                 old = (self.table[stale] >> np.uint64(bits)).astype(np.int64)
-                new = self.allocate(len(stale), moving=True)
-                self.table[stale] = new.astype(np.uint64) << np.uint64(bits)
+                start = self.allocate_run(len(stale), moving=True)
+                new = np.arange(start, start + len(stale), dtype=np.uint64)
+                self.table[stale] = new << np.uint64(bits)
                 self.drop(old[old != 0], moving=True)
                 continue
             need = self._geometry.clusters(8 * self._blocks())
             if self.table_clusters == need and self.is_fresh(self.table_offset):
                 return
-            start = self.allocate_run(need)
+            start = self.allocate_run(need, moving=True)
             if self.table_clusters:
-                self.drop_run(self.table_offset >> bits, self.table_clusters)
+                self.drop_run(self.table_offset >> bits, self.table_clusters, moving=True)
             self.table_offset, self.table_clusters = start << bits, need
 
     def committed(self) -> None:

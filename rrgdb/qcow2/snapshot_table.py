@@ -67,7 +67,8 @@ class _ShortError(Exception):
     """More bytes are needed."""
 
 
-def _decode(raw: bytes, header: Header, geometry: Geometry, path: str) -> tuple[list[Snapshot], int]:
+def decode_table(raw: bytes, header: Header, geometry: Geometry, path: str) -> tuple[list[Snapshot], int]:
+    """The snapshots in ``raw``, and how many of its bytes they take. Raises Qcow2Error, or _ShortError."""
     snapshots, pos = [], 0
     for _ in range(header.nb_snapshots):
         at = header.snapshots_offset + pos
@@ -117,7 +118,7 @@ def read_table(file: HostFile, header: Header, geometry: Geometry) -> tuple[list
     while True:
         raw = file.read(header.snapshots_offset, min(want, MAX_SNAPSHOT_TABLE_BYTES))
         try:
-            return _decode(raw, header, geometry, file.path)
+            return decode_table(raw, header, geometry, file.path)
         except _ShortError:
             if len(raw) < want:
                 raise Qcow2Error(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rrgdb.qcow2.errors import Qcow2Error
 from rrgdb.qcow2.hostfile import HostFile
@@ -26,11 +26,34 @@ class State:
     l1: Entries
     snapshots: list[Snapshot]
     snapshot_table_bytes: int
+    by_id: dict[str, Snapshot] = field(init=False)
+    last_id: int = field(init=False)  # the greatest decimal one
+
+    def __post_init__(self) -> None:
+        self.put_snapshots(self.snapshots)
+
+    def put_snapshots(self, snapshots: list[Snapshot]) -> None:
+        """Set the list and what is looked up by it. Of snapshots with the same id, the first is found."""
+        self.snapshots = snapshots
+        self.by_id = {s.id: s for s in reversed(snapshots)}
+        self.last_id = max(map(_number, snapshots), default=0)
+
+    def append_snapshot(self, snapshot: Snapshot) -> None:
+        """As ``put_snapshots`` with one more; its id must be new."""
+        self.snapshots.append(snapshot)
+        self.by_id[snapshot.id] = snapshot
+        self.last_id = max(self.last_id, _number(snapshot))
 
     def vmstate_base(self, size: int) -> int:
         """The guest offset at which the VM state of a disk of ``size`` bytes starts."""
         geometry = self.geometry
         return geometry.l1_entries(size) << (geometry.cluster_bits + geometry.l2_bits)
+
+
+def _number(snapshot: Snapshot) -> int:
+    # Ids are decimal numbers, as QEMU gives them; anything else a file may hold counts for nothing.
+    text = snapshot.id
+    return int(text) if len(text) < 19 and text.isascii() and text.isdecimal() else 0
 
 
 def load_state(file: HostFile) -> State:

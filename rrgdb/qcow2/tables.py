@@ -25,10 +25,10 @@ class TableCache:
     (at most two calls); their slots stay valid until the next ``begin``.
     """
 
-    def __init__(self, file: HostFile, geometry: Geometry, limit: int = _CACHE_BYTES) -> None:
+    def __init__(self, file: HostFile, geometry: Geometry) -> None:
         self._file = file
         self._geometry = geometry
-        self._limit = max(limit >> geometry.cluster_bits, 8)
+        self._limit = max(_CACHE_BYTES >> geometry.cluster_bits, 8)
         self.batch = self._limit // 4
         self.rows: Entries = np.zeros((min(64, self._limit), geometry.l2_entries), np.uint64)
         self._slot: dict[int, int] = {}

@@ -232,16 +232,16 @@ class Writer:
         need, have = self._geometry.clusters(len(raw)), self._geometry.clusters(old_length)
         offset = old_offset
         if have != need or (have and not refs.is_fresh(old_offset)):
-            offset = refs.allocate_run(need) << bits if need else 0
+            offset = refs.allocate_run(need, moving=True) << bits if need else 0
         try:
             if need:
                 self._file.write(offset, [raw.ljust(need << bits, b"\0")])
         except BaseException:
             if offset != old_offset:
-                refs.drop_run(offset >> bits, need)
+                refs.drop_run(offset >> bits, need, moving=True)
             raise
         if offset != old_offset and have:
-            refs.drop_run(old_offset >> bits, have)
+            refs.drop_run(old_offset >> bits, have, moving=True)
         return offset
 
     # -- snapshots
@@ -249,7 +249,7 @@ class Writer:
     def create_snapshot(self, snapshot: Snapshot) -> Snapshot:
         """Append ``snapshot`` (its L1 fields are filled in here) of the present and commit."""
         state, refs, cache = self.state, self.refs, self._cache
-        before = len(self._table)
+        table, count = self._table, len(state.snapshots)
         owned = np.flatnonzero(state.l1 & COPIED)
         start: int | None = None
         need = self._geometry.clusters(len(state.l1) * 8)
@@ -266,13 +266,12 @@ class Writer:
                 self._file.write(start << self._bits, [raw.ljust(need << self._bits, b"\0")])
                 fields = {**snapshot.__dict__, "l1_offset": start << self._bits, "l1_size": len(state.l1)}
                 snapshot = Snapshot(**fields)
-                state.snapshots.append(snapshot)
+                state.append_snapshot(snapshot)
                 self._table += encode_entry(snapshot)
                 self.commit()
             except BaseException:
-                if state.snapshots and state.snapshots[-1] is snapshot:
-                    state.snapshots.pop()
-                self._table = self._table[:before]
+                state.put_snapshots(state.snapshots[:count])
+                self._table = table
                 if start is not None:
                     refs.drop_run(start, need)
                 refs.drop_active()
@@ -293,7 +292,7 @@ class Writer:
             cache.mark_dirty(slots)
 
     def delete_snapshots(self, doomed: Sequence[Snapshot]) -> None:
-        """Remove snapshots of this image and commit. After an error the state has to be loaded anew."""
+        """Remove distinct ``state.snapshots`` and commit. After an error the state has to be loaded anew."""
         state, refs = self.state, self.refs
         total = np.zeros(len(refs.counts), np.int64)
         for snapshot in doomed:
@@ -307,7 +306,8 @@ class Writer:
             )
         gone = np.flatnonzero(total)
         refs.subtract(gone, total[gone])
-        state.snapshots[:] = [s for s in state.snapshots if s not in doomed]
+        gone_ids = set(map(id, doomed))
+        state.put_snapshots([s for s in state.snapshots if id(s) not in gone_ids])
         self._table = b"".join(map(encode_entry, state.snapshots))
         self._table_changed = self._changed = True
         self.refresh_copied()

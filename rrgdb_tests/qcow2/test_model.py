@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rrgdb.qcow2 import Image, Snapshot
+from rrgdb.qcow2 import Image, Snapshot, tables
 from rrgdb_tests.qcow2.conftest import Qemu
 
 DISK = 150_000
@@ -164,6 +164,14 @@ QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 @given(cluster_size=st.sampled_from([512, 4096]), operations=SCRIPT)
 def test_operations(cluster_size: int, operations: list[tuple[object, ...]]) -> None:
     play(cluster_size, operations, None)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
+@given(operations=SCRIPT)
+def test_operations_with_a_tiny_cache(monkeypatch: pytest.MonkeyPatch, operations: list[tuple[object, ...]]) -> None:
+    """Eight L2 tables in the cache: they are evicted all the time."""
+    monkeypatch.setattr(tables, "_CACHE_BYTES", 0)
+    play(512, operations, None)
 
 
 @pytest.mark.slow
