@@ -21,6 +21,8 @@ QUEUE_LIMIT = 64
 CONSOLE_LIMIT = 4 << 20
 """bytes of console output that wait for a slow peer; what comes beyond is dropped, and said"""
 FAREWELL_SECONDS = 5.0
+"""how long packets that came before the end of the stream, and a refused debugger, are served"""
+PARTING_SECONDS = 0.25
 REFUSAL = b"E.another debugger is attached to this guest"
 _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
 """characters: up to four bytes, each two hex digits"""
@@ -29,7 +31,7 @@ _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
 class Connection:
     """Reads always, so that 0x03 and the end of the stream are seen while a packet is served; serves in order."""
 
-    def __init__(self, stream: trio.abc.Stream, debuggee: Debuggee, engine: EngineThread) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, debuggee: Debuggee, engine: EngineThread) -> None:
         self._stream = stream
         self._engine = engine
         self._token = trio.lowlevel.current_trio_token()
@@ -38,9 +40,14 @@ class Connection:
         self._newest = trio.Event()
         """set when what came last has been served"""
         self._newest.set()
+        self._interrupted = self._newest
+        """set when what the last 0x03 was for has been served"""
         self._insisting = False
+        self._ended = trio.Event()
+        """the peer has closed its side"""
         self._outbox: list[bytes] = []
         self._outbox_size = 0
+        self._dropping = False
         self._wake = trio.Event()
         self._sending = trio.Lock()
         self._last = b""
@@ -52,13 +59,14 @@ class Connection:
                 nursery.start_soon(self._read, nursery)
                 nursery.start_soon(self._pump)
                 await self._work()
+                await self._part()
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 try:
                     await self._engine.call(self.session.drop)
                 except Exception as error:  # the next debugger may still come
-                    log.error("detaching: %s: %s", type(error).__name__, error)
+                    log.error("detaching: %r", error)
                 await trio.aclose_forcefully(self._stream)
 
     async def _read(self, nursery: trio.Nursery) -> None:
@@ -74,6 +82,7 @@ class Connection:
             pass
         except trio.WouldBlock:
             log.error("more than %d packets wait: connection closed", QUEUE_LIMIT)
+        self._ended.set()
         # What came before the end is still served (a last ``D``), but nothing may run long.
         nursery.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
         self._put.close()
@@ -86,12 +95,14 @@ class Connection:
 
     def _interrupt(self, nursery: trio.Nursery) -> None:
         """0x03 is for what came before it; while nothing is served it is for nobody."""
+        self._interrupted = self._newest
         if not self._newest.is_set() and not self._insisting:
             self._insisting = True
-            nursery.start_soon(self._insist, self._newest)
+            nursery.start_soon(self._insist)
 
-    async def _insist(self, served: trio.Event) -> None:
-        await self._engine.insist(served)
+    async def _insist(self) -> None:
+        while not self._interrupted.is_set():
+            await self._engine.insist(self._interrupted)
         self._insisting = False
 
     async def _work(self) -> None:
@@ -102,6 +113,15 @@ class Connection:
                     return
         except trio.BrokenResourceError:
             return
+
+    async def _part(self) -> None:
+        """Let the peer read the last reply: closing on unread acks would reset the connection."""
+        with trio.move_on_after(PARTING_SECONDS):
+            try:
+                await self._stream.send_eof()
+                await self._ended.wait()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
 
     async def _serve(self, event: Event, served: trio.Event) -> None:
         if isinstance(event, Packet):
@@ -126,7 +146,7 @@ class Connection:
         try:
             return await self._engine.call(self.session.handle, payload)
         except Exception as error:  # a bug of ours: the session goes on, the log says where
-            log.error("packet %r: %s: %s", payload[:80], type(error).__name__, error)
+            log.error("packet %r: %r", payload[:80], error)
             return self.session.error(DebuggeeError(f"internal error: {type(error).__name__}", 5))
 
     async def _send(self, frame: bytes) -> None:
@@ -139,6 +159,7 @@ class Connection:
                 waiting = b"".join(self._outbox)
                 self._outbox.clear()
                 self._outbox_size = 0
+                self._dropping = False
                 await self._stream.send_all(waiting)
 
     async def _pump(self) -> None:
@@ -161,7 +182,9 @@ class Connection:
     def _post(self, text: str) -> None:
         for start in range(0, len(text), _CONSOLE_CHUNK):
             if self._outbox_size > CONSOLE_LIMIT:
-                log.warning("console output dropped: the debugger does not read it")
+                if not self._dropping:
+                    log.warning("console output dropped: the debugger does not read it")
+                self._dropping = True
                 break
             frame = packets.encode(
                 b"O" + text[start : start + _CONSOLE_CHUNK].encode("utf-8", "replace").hex().encode()

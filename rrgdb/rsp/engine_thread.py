@@ -70,7 +70,7 @@ class EngineThread:
             try:
                 again = self._idle()
             except Exception as error:  # a bug of ours: calls must still be served
-                log.error("idle: %s: %s", type(error).__name__, error)
+                log.error("idle: %r", error)
                 again, self._idle = False, None
             with self._lock:
                 self._idling = False

@@ -41,8 +41,10 @@ class _Command(gdb.Command):
 
     def invoke(self, argument, from_tty):
         argument = argument.strip()
-        if argument and " " not in argument and not argument.startswith("0x") and self._line in _NUMBERS:
+        if argument and (self._line in _NUMBERS or argument.startswith("$")):
             argument = str(int(gdb.parse_and_eval(argument)))
+        if not self._moves:
+            self.dont_repeat()
         text = _monitor((self._line + " " + argument).rstrip())
         if self._moves:
             lines = text.splitlines(keepends=True)

@@ -27,6 +27,8 @@ log = logging.getLogger("rrgdb.rsp")
 
 REFUSED_LIMIT = 16
 """debuggers that are told at the same time that another one is attached"""
+GRACE_SECONDS = 0.75
+"""how long a new debugger waits for the place of one that is leaving, which may take connection.PARTING_SECONDS"""
 _BACKLOG = 16
 
 
@@ -88,7 +90,8 @@ class _Server:
         self._debuggee = debuggee
         self._engine = engine
         self._once = once
-        self._attached = False
+        self._place = trio.Lock()
+        """held by the debugger that is attached"""
         self._refused = 0
         self._scope = trio.CancelScope()
 
@@ -97,16 +100,17 @@ class _Server:
             await trio.serve_listeners(self._take, list(listeners))
 
     async def _take(self, stream: trio.SocketStream) -> None:
-        if self._attached:
+        with trio.move_on_after(GRACE_SECONDS) as grace:
+            await self._place.acquire()
+        if grace.cancelled_caught:
             await self._refuse(stream)
             return
-        self._attached = True
         _keep_alive(stream.socket)
         connection = Connection(stream, self._debuggee, self._engine)
         try:
             await connection.run()
         finally:
-            self._attached = False
+            self._place.release()
         if self._once or connection.session.killed:
             self._scope.cancel()
 

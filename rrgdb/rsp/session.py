@@ -14,7 +14,7 @@ _ERROR_LIMIT = 400
 _KEYS_IF_OFFERED = {StopKind.SWBREAK: "swbreak", StopKind.HWBREAK: "hwbreak"}
 _WATCHES = (StopKind.WATCH, StopKind.RWATCH, StopKind.AWATCH)
 _HISTORY = (StopKind.HISTORY_BEGIN, StopKind.HISTORY_END)
-_SIGINT, _SIGTRAP = 2, 5
+_SIGINT = 2
 
 
 class Session:
@@ -40,6 +40,7 @@ class Session:
         self.gone = False
         self._attached = False
         self._console_open = False
+        self._expedite: tuple[int, ...] | None = None
 
     @property
     def should_close(self) -> bool:
@@ -111,14 +112,15 @@ class Session:
         return b""
 
     def _expedited(self) -> bytes:
+        if self._expedite is None:
+            self._expedite = tuple(n for n, register in enumerate(self.debuggee.registers) if register.expedited)
         parts = []
-        for number, register in enumerate(self.debuggee.registers):
-            if register.expedited:
-                try:
-                    value = self.debuggee.read_register(number)
-                except DebuggeeError:
-                    continue
-                parts.append(b"%x:%b;" % (number, value.hex().encode()))
+        for number in self._expedite:
+            try:
+                value = self.debuggee.read_register(number)
+            except DebuggeeError:
+                continue
+            parts.append(b"%x:%b;" % (number, value.hex().encode()))
         return b"".join(parts)
 
     def insert(self, point: Point) -> None:

@@ -92,4 +92,4 @@ async def test_bug_in_idle_leaves_calls_served(caplog: pytest.LogCaptureFixture)
     with EngineThread(idle=idle) as engine:
         assert await engine.call(lambda: 1) == 1
         assert await engine.call(lambda: 2) == 2
-    assert [record.getMessage() for record in caplog.records] == ["idle: RuntimeError: oops"]
+    assert [record.getMessage() for record in caplog.records] == ["idle: RuntimeError('oops')"]

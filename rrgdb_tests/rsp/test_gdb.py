@@ -88,14 +88,16 @@ async def test_gdb_commands(fake: FakeDebuggee, tmp_path: Path) -> None:
     async with serving(fake) as running:
         text = await gdb(
             running, f"source {script}", "rrgdb-seek 100", "p $a0", "x/wx 0x80001000", "rrgdb-checkpoint here",
-            "rrgdb-back 1 + 2", "rrgdb-back 50", "p $pc", "rrgdb-restart here", "rrgdb-when", "rrgdb-history 1",
-            "rrgdb-forward", "info rrgdb", "rrgdb-seek nowhere", "rrgdb-delete-checkpoint here", "help rrgdb-back",
+            "rrgdb-back 25 * 2", "p $pc", "set var $there = 70", "rrgdb-seek $there", "rrgdb-restart here",
+            "rrgdb-when", "rrgdb-history 1", "rrgdb-forward", "info rrgdb", "rrgdb-seek nowhere",
+            "rrgdb-delete-checkpoint here", "help rrgdb-back",
         )  # fmt: skip
     assert after(text, "rrgdb-seek 100").startswith("icount 100\n#0  0x0000000080000004")
     assert after(text, "p $a0").endswith("= 34")
     assert after(text, "x/wx 0x80001000").endswith("0x00000021")
-    assert after(text, "rrgdb-back 50").startswith("icount 50\n")
+    assert after(text, "rrgdb-back 25 * 2").startswith("icount 50\n")
     assert "0x80000008" in after(text, "p $pc")
+    assert after(text, "rrgdb-seek $there").startswith("icount 70\n")
     assert after(text, "rrgdb-restart here").startswith("icount 100\n")
     assert after(text, "rrgdb-when").startswith("icount 100 of 0..30000")
     assert "j 0x80000000" not in after(text, "rrgdb-history 1")

@@ -175,6 +175,19 @@ async def test_interrupt_while_nothing_runs_is_for_nobody() -> None:
         assert (await client.ask(b"c") or b"").startswith(b"T05replaylog:end")
 
 
+async def test_interrupt_is_for_what_came_before_it(fake: FakeDebuggee) -> None:
+    fake.end = FOREVER
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"QStartNoAckMode")
+        await client.send(encode(b"c") + b"\x03" + encode(b"vCont;r80000000,80000008"))
+        assert (await client.reply() or b"").startswith(b"T02")
+        assert (await client.reply() or b"").startswith(b"T05")
+        await client.send(encode(b"c") + b"\x03" + encode(b"c") + b"\x03")
+        assert (await client.reply() or b"").startswith(b"T02")
+        assert (await client.reply() or b"").startswith(b"T02")
+
+
 async def test_console_output_comes_before_the_stop(fake: FakeDebuggee) -> None:
     fake.say = "searching\n" * 3
     async with serving(fake) as running:
@@ -196,8 +209,9 @@ async def test_console_output_comes_while_the_guest_runs() -> None:
 
 async def test_second_debugger_is_told_and_the_first_undisturbed(fake: FakeDebuggee) -> None:
     async with serving(fake) as running:
-        first, second = await running.connect(), await running.connect()
+        first = await running.connect()
         assert await first.ask(b"qC") == b"QC1"
+        second = await running.connect()
         for packet in (b"qSupported:multiprocess+", b"vMustReplyEmpty"):
             assert await second.ask(packet) == b"E.another debugger is attached to this guest"
         assert await first.ask(b"qC") == b"QC1"
@@ -209,7 +223,8 @@ async def test_second_debugger_is_told_and_the_first_undisturbed(fake: FakeDebug
 async def test_second_debugger_is_sent_away(fake: FakeDebuggee, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "FAREWELL_SECONDS", 0.01)
     async with serving(fake) as running:
-        await running.connect()
+        first = await running.connect()
+        await first.ask(b"qC")
         second = await running.connect()
         assert await second.event() is None
 
@@ -254,8 +269,17 @@ async def test_detach_closes_and_the_next_may_come(fake: FakeDebuggee) -> None:
         client = await running.connect()
         assert await client.ask(b"D") == b"OK"
         assert await client.event() is None
+        # the old side is still open
         again = await running.connect()
         assert await again.ask(b"qC") == b"QC1"
+
+
+async def test_coming_back_at_once_is_not_refused(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        for _ in range(30):
+            client = await running.connect()
+            assert await client.ask(b"qC") == b"QC1"
+            await client.stream.aclose()
 
 
 async def test_once_ends_the_server(fake: FakeDebuggee) -> None:
@@ -317,7 +341,21 @@ async def test_bug_is_logged_in_one_line_and_the_session_goes_on(
         client = await running.connect()
         assert await client.ask(b"g") == b"E05"
         assert await client.ask(b"qC") == b"QC1"
-    assert [record.getMessage() for record in caplog.records] == ["packet b'g': RuntimeError: oops"]
+    assert [record.getMessage() for record in caplog.records] == ["packet b'g': RuntimeError('oops')"]
+
+
+async def test_console_output_that_nobody_reads_is_dropped(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONSOLE_LIMIT", 1000)
+    fake.say = "".join(map(chr, range(33, 127))) * 2000
+    async with serving(fake) as running:
+        client = await running.connect()
+        parts = [await client.ask(b"s")]
+        while not (parts[-1] or b"").startswith(b"T05"):
+            parts.append(await client.reply())
+    assert 1 < len(parts) < 2 * len(fake.say) // 1000
+    assert caplog.text.count("console output dropped") == 1
 
 
 async def test_unix_socket(fake: FakeDebuggee, tmp_path: Path) -> None:
