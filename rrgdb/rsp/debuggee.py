@@ -175,8 +175,8 @@ class Debuggee(Protocol):
         """A debugger came; ``console`` prints text to it while a command runs (thread-safe)."""
 
     def detached(self, *, resume: bool) -> None:
-        """It went: all points are removed. ``resume``: after ``D`` a live guest runs on; a dropped link leaves it
-        stopped."""
+        """It went: all points are removed. ``resume``: after ``D`` a live guest runs on (in ``EngineThread``'s idle
+        function, after this has returned); a dropped link leaves it stopped."""
 
     def kill(self) -> None:
         """``k``/``vKill``: finish the recording cleanly; the server then exits."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,16 +14,16 @@ import trio
 
 from rrgdb.rsp import gdbinit
 from rrgdb_tests.rsp.fake import FOREVER, FakeDebuggee
-from rrgdb_tests.rsp.test_server import Running, serving, until
+from rrgdb_tests.rsp.test_server import SERVER, Running, serving, until
 
 GDB = shutil.which("gdb-multiarch")
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(GDB is None, reason="gdb-multiarch is not installed")]
 
 
-def command_line(running: Running, commands: tuple[str, ...], mode: str) -> list[str]:
+def command_line(target: str, commands: tuple[str, ...]) -> list[str]:
     assert GDB is not None
     arguments = [GDB, "-nx", "-batch", "-ex", "set pagination off", "-ex", "set osabi none"]
-    for command in (f"target {mode} {running.address}", *commands, "detach"):
+    for command in (f"target {target}", *commands, "detach"):
         arguments += ["-ex", f"echo === {command}\\n", "-ex", command]
     return arguments
 
@@ -30,7 +32,10 @@ async def gdb(running: Running, *commands: str, mode: str = "remote") -> str:
     """What gdb prints for ``commands`` (stdout and stderr)."""
     with trio.fail_after(60):
         result = await trio.run_process(
-            command_line(running, commands, mode), capture_stdout=True, stderr=subprocess.STDOUT, check=False
+            command_line(f"{mode} {running.address}", commands),
+            capture_stdout=True,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
     return result.stdout.decode()
 
@@ -147,7 +152,7 @@ async def test_ctrl_c_in_gdb(command: str, tmp_path: Path) -> None:
     async with serving(fake) as running:
         with output.open("wb") as file, trio.fail_after(60):
             process = await trio.lowlevel.open_process(
-                command_line(running, (command, "p $pc"), "remote"), stdout=file, stderr=subprocess.STDOUT
+                command_line(f"remote {running.address}", (command, "p $pc")), stdout=file, stderr=subprocess.STDOUT
             )
             await until(fake.running.is_set)
             process.send_signal(signal.SIGINT)
@@ -155,6 +160,19 @@ async def test_ctrl_c_in_gdb(command: str, tmp_path: Path) -> None:
     text = output.read_text()
     assert "Program received signal SIGINT" in after(text, command)
     assert "0x8000000" in after(text, "p $pc")
+
+
+async def test_pipe(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text(SERVER)
+    with trio.fail_after(60):
+        result = await trio.run_process(
+            command_line(f"remote | {sys.executable} {script} stdio", ("stepi", "monitor when")),
+            capture_stdout=True,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    assert "icount 1 of 0.." in after(result.stdout.decode(), "monitor when")
 
 
 async def test_connecting_costs_few_packets(fake: FakeDebuggee) -> None:
