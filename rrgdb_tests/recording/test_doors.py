@@ -325,7 +325,7 @@ def test_feeding_threads(log: EventLog) -> None:
     threads = []
     for source, data in sent.items():
         door.attach_input(source, got[source].extend)
-        threads.append(threading.Thread(target=door.feed_all, args=(source, data)))
+        threads.append(threading.Thread(target=door.feed_all, args=(source, data), daemon=True))
         threads[-1].start()
     icount = 0
     while got != sent:
@@ -344,7 +344,7 @@ def test_close_lets_waiting_threads_go(log: EventLog) -> None:
     door.attach_input("uart0", lambda data: None)
     full = threading.Event()
     door.wake = full.set
-    thread = threading.Thread(target=door.feed_all, args=("uart0", bytes(INBOX + 1)))
+    thread = threading.Thread(target=door.feed_all, args=("uart0", bytes(INBOX + 1)), daemon=True)
     thread.start()
     assert full.wait(30)
     door.close()
@@ -441,6 +441,21 @@ def test_output_behind_a_seek_is_shown_though_what_was_skipped_was_not(log: Even
     assert fresh.output_pending
     fresh.flush_output()
     assert shown == b"567"
+
+
+def test_what_was_shown_cannot_be_forgotten(log: EventLog) -> None:
+    shown = bytearray()
+    door = Door(log, lambda: 0)
+    door.set_output("uart0", shown.extend)
+    start = door.save()
+    door.output("uart0", b"abc")
+    door.flush_output()
+    door.output("uart0", b"not this")
+    door.load(start)
+    door.forget_future()
+    door.output("uart0", b"abcdef")
+    door.flush_output()
+    assert shown == b"abcdef"
 
 
 def test_output_without_a_backend_is_counted_only(log: EventLog) -> None:

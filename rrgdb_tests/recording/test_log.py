@@ -358,6 +358,15 @@ def test_damage_far_before_the_next_chunk_is_corruption(path: Path) -> None:
     assert f"offset 32: expected a chunk header; the log goes on at offset {len(data) - 52}" in refused(path, data)
 
 
+def test_the_next_chunk_is_found_wherever_it_stands(path: Path) -> None:
+    """The search reads blocks of 1 MiB from the byte behind the damaged chunk's first: headers across a boundary."""
+    for shift in range(-4, 2):
+        length = (1 << 20) + shift + 1 - 52
+        data = bytearray(HandMade().add(bytes(length), count=1).add(b"", count=0, first=100).data)
+        data[32] ^= 1
+        assert f"the log goes on at offset {32 + 52 + length}" in refused(path, data)
+
+
 # Files that are no log of ours
 
 

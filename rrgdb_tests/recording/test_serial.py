@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rrgdb.recording import serial
 from rrgdb.recording.serial import IMPATIENT_QUEUE, Backend, SerialError, parse
 
 LIMIT_S = 30
@@ -234,6 +235,24 @@ def test_file(start: Starter, tmp_path: Path) -> None:
     assert path.read_bytes() == data
 
 
+def test_short_writes(start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = random.Random(3)
+    write = serial._write_when_ready
+
+    def some(fd: int, block: bytes) -> tuple[bytes, bool]:
+        count = source.randrange(len(block) + 1)
+        left, failed = write(fd, block[:count])
+        return left + block[count:], failed
+
+    monkeypatch.setattr(serial, "_write_when_ready", some)
+    backend, _ = start(f"file:{tmp_path}/out")
+    blocks = [source.randbytes(source.randrange(9000)) for _ in range(50)]
+    for block in blocks:
+        backend.write(block)
+    backend.close()
+    assert (tmp_path / "out").read_bytes() == b"".join(blocks)
+
+
 def test_null(start: Starter) -> None:
     backend, sink = start("null")
     backend.write(bytes(IMPATIENT_QUEUE * 2))
@@ -243,6 +262,7 @@ def test_null(start: Starter) -> None:
 
 STDIO = """
 import sys, threading
+from rrgdb.recording import serial
 from rrgdb.recording.serial import parse
 got, done = bytearray(), threading.Event()
 def take(data):
