@@ -32,6 +32,8 @@ from rrgdb.qcow2.view import View, cluster_indices, read_clusters, require_range
 from rrgdb.qcow2.writer import Writer, open_writer
 
 _KEPT_L1_TABLES = 64
+# Clusters of long extents that are written at once: bounds the memory of the batch.
+_PIECE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -272,33 +274,36 @@ class Image:
     def write_vmstate(self, extents: Iterable[tuple[int, Buffer]]) -> None:
         """Write (offset, data) pairs to the active VM state, in their order.
 
-        One batch of whole clusters, aligned and without overlap, is fast; anything else is right. Clusters that are
+        Whole clusters, aligned, are written as one batch; other extents are right but one by one. Clusters that are
         all zeros become unallocated. The buffers are read before this returns and not kept.
         """
         writer = self._require_writer()
-        size, base = self.cluster_size, self._base
-        pairs = [(at, data if type(data) is bytes else memoryview(data).cast("B")) for at, data in extents]
-        starts = [at for at, _ in pairs]
-        buffers: list[Buffer] = [data for _, data in pairs]
-        lengths = set(map(len, buffers))
-        if not pairs:
-            return
-        require_range(min(starts), 0, None)
-        require_range(max(starts), max(lengths), None)
-        aligned = not any(at % size for at in starts) and not any(length % size for length in lengths)
-        if aligned and lengths != {size}:
-            starts, buffers = [], []
-            for at, data in pairs:
-                starts += range(at, at + len(data), size)
-                whole = memoryview(data)
-                buffers += [whole[i : i + size] for i in range(0, len(data), size)]
-        if aligned and len(set(starts)) == len(starts):
-            if starts:
-                clusters = cluster_indices(starts, base, self._state.geometry.cluster_bits)
-                writer.write_clusters(clusters, buffers, _empty(buffers, size))
-            return
-        for offset, view in pairs:
-            self._write_vmstate(writer, base + offset, memoryview(view))
+        size, base, bits = self.cluster_size, self._base, self._state.geometry.cluster_bits
+        batch: dict[int, Buffer] = {}  # of two writes to one cluster the later stays
+
+        def write_batch() -> None:
+            if batch:
+                buffers = list(batch.values())
+                writer.write_clusters(cluster_indices(list(batch), base, bits), buffers, _empty(buffers, size))
+                batch.clear()
+
+        for at, data in extents:
+            view = data if type(data) is bytes else memoryview(data).cast("B")
+            length = len(view)
+            if at % size == 0 and length == size:
+                batch[at] = view
+            elif at % size or length % size:
+                require_range(at, length, None)
+                write_batch()
+                self._write_vmstate(writer, base + at, memoryview(view))
+            else:
+                require_range(at, length, None)
+                whole = memoryview(view)
+                for low in range(0, length, size):
+                    batch[at + low] = whole[low : low + size]
+                    if len(batch) >= _PIECE:
+                        write_batch()
+        write_batch()
 
     def _write_vmstate(self, writer: Writer, offset: int, view: memoryview) -> None:
         size, bits = self.cluster_size, self._state.geometry.cluster_bits

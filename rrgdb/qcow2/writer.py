@@ -12,6 +12,7 @@ The flag OFLAG_COPIED is kept right for others; here, refcounts in memory decide
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -395,6 +396,9 @@ def open_writer(state: State, *, barriers: bool) -> Writer:
             f"{path}: offset {at}: expected a refcount of at least {needed[low[0]]}, found {refs.counts[low[0]]}"
         )
     refs.active[:] = active.astype(refs.active.dtype)
+    # Entries without a disk size come from version 2; this version must have it when the table is written.
+    sized = [s if s.disk_size is not None else replace(s, disk_size=header.size) for s in state.snapshots]
+    state.put_snapshots(sized)
     return Writer(state, refs, barriers=barriers)
 
 
