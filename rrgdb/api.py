@@ -1,0 +1,149 @@
+"""Recordings as Python objects.
+
+>>> import rrgdb
+>>> with rrgdb.open("firmware.rrgdb") as recording:       # doctest: +SKIP
+...     recording.seek(recording.end)
+...     stop = recording.reverse_continue(watch=[(0x8000_1000, 4)])
+...     print(stop.icount, recording.registers["pc"], recording.memory(0x8000_1000, 4))
+
+Positions are icounts: position n is the state before instruction number n. Nothing here changes a recording.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from rrgdb.arch.base import Arch
+from rrgdb.engine.base import Watch
+from rrgdb.recording.manifest import Manifest
+from rrgdb.timeline import opening
+from rrgdb.timeline.search import Backward
+from rrgdb.timeline.stop import Points, Stop, StopKind
+from rrgdb.timeline.verify import verify
+
+__all__ = ["Recording", "Snapshot", "Stop", "StopKind", "open_recording"]
+
+
+class Snapshot(NamedTuple):
+    """A named position that the recording can be put back to at once."""
+
+    name: str
+    icount: int
+
+
+class _Registers(Mapping[str, int]):
+    """Registers at the present position by GDB's names, as unsigned integers."""
+
+    def __init__(self, opened: opening.Opened) -> None:
+        self._engine = opened.timeline.engine
+
+    def __getitem__(self, name: str) -> int:
+        if name not in self._engine.arch.register_index:
+            raise KeyError(name)
+        return self._engine.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._engine.arch.register_index)
+
+    def __len__(self) -> int:
+        return len(self._engine.arch.register_index)
+
+
+class Recording:
+    """An open recording and a position in it (icount 0 at first). Use it as a context manager or ``close`` it.
+
+    Methods that move raise ``rrgdb.TimelineError`` for positions outside the recording and ``rrgdb.Divergence`` if the
+    replay does not do what was recorded.
+    """
+
+    def __init__(self, opened: opening.Opened) -> None:
+        self._opened = opened
+        self._timeline = opened.timeline
+        self._backward = Backward(opened.timeline)
+        self.registers: Mapping[str, int] = _Registers(opened)
+        self.messages: tuple[str, ...] = tuple(opened.messages)
+        """what was found on opening that limits the recording, a line each"""
+
+    @property
+    def arch(self) -> Arch:
+        """The CPU family: its register table and more."""
+        return self._timeline.engine.arch
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the guest is made of."""
+        return self._opened.recording.manifest
+
+    @property
+    def icount(self) -> int:
+        """The present position."""
+        return self._timeline.icount
+
+    @property
+    def start(self) -> int:
+        return self._timeline.start
+
+    @property
+    def end(self) -> int:
+        """The last position."""
+        return self._timeline.end
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        return tuple(Snapshot(s.name, s.icount) for s in self._timeline.marks.stored)
+
+    def memory(self, address: int, length: int) -> bytes:
+        """Bytes at a virtual address: fewer where memory ends, ``rrgdb.MemoryFault`` if there are none."""
+        return self._timeline.engine.read_memory(address, length)
+
+    def seek(self, icount: int) -> None:
+        """Go to a position."""
+        self._timeline.seek(icount)
+
+    def step(self, count: int = 1) -> Stop:
+        """``count`` instructions forward."""
+        return self._timeline.run(Points({}), steps=count)
+
+    def reverse_step(self, count: int = 1) -> Stop:
+        """``count`` instructions back."""
+        return self._backward.step(Points({}), count)
+
+    def cont(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
+        """Forward to the first breakpoint (addresses), change of a watched range ((address, bytes)), or the end."""
+        return self._timeline.run(self._points(breakpoints, watch))
+
+    def reverse_continue(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
+        """Back to the last stop before this position, or to the beginning."""
+        return self._backward.run(self._points(breakpoints, watch))
+
+    @staticmethod
+    def _points(breakpoints: Iterable[int], watch: Iterable[tuple[int, int]]) -> Points:
+        return Points(dict.fromkeys(breakpoints), tuple(Watch(address, length, "w") for address, length in watch))
+
+    def state_digest(self) -> bytes:
+        """16 bytes that are equal for equal states."""
+        return self._timeline.marks.state_digest()
+
+    def verify(self) -> int:
+        """Replay everything and compare with the recorded digests; returns how many agreed."""
+        return verify(self._timeline)
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_recording(path: str | os.PathLike[str]) -> Recording:
+    """Open a recording directory for reading. Raises what ``rrgdb.timeline.opening.replay`` raises: one line each."""
+    return Recording(opening.replay(Path(path), writable=False))
