@@ -19,7 +19,7 @@ ByteOrder: TypeAlias = Literal["little", "big"]
 
 STACK_LIMIT = 100
 STEP_LIMIT = 10_000
-CODE_LIMIT = 4096
+CODE_LIMIT = 1024
 _MASK = (1 << 64) - 1
 _SIGN = 1 << 63
 
@@ -246,7 +246,7 @@ class _Program:
     straight: tuple[tuple[_Action, int], ...] | None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _decode(code: bytes) -> _Program:
     instructions = _split(code)
     index = {instruction.offset: i for i, instruction in enumerate(instructions)}

@@ -11,7 +11,7 @@ from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
 from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.rsp.packets import Decoder, Event, Packet, Rejected, Signal
 from rrgdb.rsp.session import Session
-from rrgdb.rsp.wire import PacketError
+from rrgdb.rsp.wire import EIO, PacketError
 
 log = logging.getLogger("rrgdb.rsp")
 
@@ -147,7 +147,7 @@ class Connection:
             return await self._engine.call(self.session.handle, payload)
         except Exception as error:  # a bug of ours: the session goes on, the log says where
             log.error("packet %r: %r", payload[:80], error)
-            return self.session.error(DebuggeeError(f"internal error: {type(error).__name__}", 5))
+            return self.session.error(DebuggeeError(f"internal error: {type(error).__name__}", EIO))
 
     async def _send(self, frame: bytes) -> None:
         self._outbox.append(frame)

@@ -7,9 +7,11 @@ from typing import Literal
 
 from rrgdb.rsp import commands
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Point, Stop, StopKind
-from rrgdb.rsp.wire import is_ours
+from rrgdb.rsp.wire import ENOSPC, ESRCH, is_ours
 
 POINTS_LIMIT = 10_000
+CONDITIONS_LIMIT = 1 << 20
+"""bytes of all conditions together"""
 _ERROR_LIMIT = 400
 _KEYS_IF_OFFERED = {StopKind.SWBREAK: "swbreak", StopKind.HWBREAK: "hwbreak"}
 _WATCHES = (StopKind.WATCH, StopKind.RWATCH, StopKind.AWATCH)
@@ -32,7 +34,8 @@ class Session:
         self._console = console
         self.byteorder: Literal["little", "big"] = byteorder
         self.offered: frozenset[str] = frozenset()
-        self.points: set[tuple[int, int, int]] = set()
+        self.points: dict[tuple[int, int, int], int] = {}
+        """(type, address, length) -> bytes of conditions"""
         self.no_ack = False
         self.extended = False
         self.detached = False
@@ -55,7 +58,7 @@ class Session:
                 return b""
             command, arguments = found
             if self.gone and command.needs_process:
-                raise DebuggeeError("the process is gone: use run or attach", 3)
+                raise DebuggeeError("the process is gone: use run or attach", ESRCH)
             self._attach()
             self._console_open = command.console
             return command.handle(self, arguments)
@@ -87,7 +90,7 @@ class Session:
 
     def check_thread(self, thread: bytes) -> None:
         if not is_ours(thread):
-            raise DebuggeeError("no such thread: there is one, p1.1", 3)
+            raise DebuggeeError("no such thread: there is one, p1.1", ESRCH)
 
     def stop_reply(self, stop: Stop) -> bytes:
         """``T``, ``W`` or ``X`` (GDB manual, "Stop Reply Packets")."""
@@ -125,14 +128,17 @@ class Session:
 
     def insert(self, point: Point) -> None:
         key = (point.kind.value, point.address, point.length)
+        size = sum(map(len, point.conditions))
         if key not in self.points and len(self.points) >= POINTS_LIMIT:
-            raise DebuggeeError(f"more than {POINTS_LIMIT} breakpoints and watchpoints", 28)
+            raise DebuggeeError(f"more than {POINTS_LIMIT} breakpoints and watchpoints", ENOSPC)
+        if size and sum(self.points.values()) - self.points.get(key, 0) + size > CONDITIONS_LIMIT:
+            raise DebuggeeError(f"more than {CONDITIONS_LIMIT} bytes of conditions", ENOSPC)
         self.debuggee.insert(point)
-        self.points.add(key)
+        self.points[key] = size
 
     def remove(self, point: Point) -> None:
         self.debuggee.remove(point)
-        self.points.discard((point.kind.value, point.address, point.length))
+        self.points.pop((point.kind.value, point.address, point.length), None)
 
     def drop(self) -> None:
         """The connection is gone without a ``D``: the guest stays where it is."""

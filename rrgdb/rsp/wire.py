@@ -7,7 +7,8 @@ from binascii import Error, unhexlify
 
 from rrgdb.rsp.debuggee import DebuggeeError
 
-EINVAL = 22
+# GDB's File-I/O error numbers
+ENOENT, ESRCH, EIO, EFAULT, EINVAL, ENOSPC = 2, 3, 5, 14, 22, 28
 ADDRESS_LIMIT = 1 << 64
 
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")

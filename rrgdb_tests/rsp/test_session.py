@@ -257,6 +257,12 @@ def test_points_are_bounded(session: Session, monkeypatch: pytest.MonkeyPatch) -
     assert session.handle(b"Z0,3,4") == b"OK"
 
 
+def test_conditions_are_bounded(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrgdb.rsp.session.CONDITIONS_LIMIT", 7)
+    packets = [b"Z0,1,4;X3,220127", b"Z0,2,4;X3,220127", b"Z0,2,4;X3,220127", b"Z0,3,4;X3,220127", b"Z0,3,4"]
+    assert [session.handle(packet) for packet in packets] == [b"OK", b"OK", b"OK", b"E1c", b"OK"]
+
+
 def test_conditional_breakpoint_and_watchpoint_in_both_directions(session: Session, fake: FakeDebuggee) -> None:
     session.handle(GDB)
     # a0 == 5 at the store

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import DebuggeeError
-from rrgdb.rsp.wire import number
+from rrgdb.rsp.wire import ESRCH, number
 
 if TYPE_CHECKING:
     from rrgdb.rsp.session import Session
-
-_ESRCH = 3
 
 
 def _status(session: Session, _: bytes) -> bytes:
@@ -27,7 +25,7 @@ def _attached(_: Session, __: bytes) -> bytes:
 
 def _check_pid(field: bytes) -> None:
     if field and number(field, "process id") != 1:
-        raise DebuggeeError("no such process: there is one, 1", _ESRCH)
+        raise DebuggeeError("no such process: there is one, 1", ESRCH)
 
 
 def _detach(session: Session, arguments: bytes) -> bytes:

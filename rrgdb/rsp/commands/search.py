@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import DebuggeeError
-from rrgdb.rsp.wire import ADDRESS_LIMIT, PacketError, address_and_length, number
+from rrgdb.rsp.wire import ADDRESS_LIMIT, EFAULT, PacketError, address_and_length, number
 
 if TYPE_CHECKING:
     from rrgdb.rsp.session import Session
 
 _CHUNK = 1 << 20
 _RANGE_LIMIT = 1 << 32
-_EFAULT = 14
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -26,7 +25,7 @@ def _chunks(session: Session, address: int, length: int) -> Iterator[bytes]:
     while length:
         part = session.debuggee.read_memory(address, min(length, _CHUNK))
         if not part:
-            raise DebuggeeError(f"no memory at {address:#x}", _EFAULT)
+            raise DebuggeeError(f"no memory at {address:#x}", EFAULT)
         yield part
         address += len(part)
         length -= len(part)

@@ -9,12 +9,11 @@ from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.commands.threads import describe
 from rrgdb.rsp.debuggee import DebuggeeError
 from rrgdb.rsp.packets import PACKET_SIZE
-from rrgdb.rsp.wire import address_and_length
+from rrgdb.rsp.wire import ENOENT, address_and_length
 
 if TYPE_CHECKING:
     from rrgdb.rsp.session import Session
 
-_ENOENT = 2
 # every byte may need an escape
 _CHUNK_LIMIT = PACKET_SIZE // 2 - 1
 _MEMORY_MAP_DTD = (
@@ -65,7 +64,7 @@ def _xfer(session: Session, arguments: bytes) -> bytes:
     annexes, document = _DOCUMENTS[name]
     text = document(session).encode() if annexes is None or annex in annexes else b""
     if not text:
-        raise DebuggeeError(f"no such document: {name.decode()} {annex.decode('ascii', 'replace')}", _ENOENT)
+        raise DebuggeeError(f"no such document: {name.decode()} {annex.decode('ascii', 'replace')}", ENOENT)
     part = text[offset : offset + min(length, _CHUNK_LIMIT)]
     return (b"m" if offset + len(part) < len(text) else b"l") + part
 
