@@ -33,7 +33,7 @@ from rrgdb.recording.serial import Backend, SerialError
 from rrgdb.recording.serial import parse as parse_serial
 from rrgdb.rsp import gdbinit as gdb_file
 from rrgdb.rsp import server
-from rrgdb.rsp.address import AddressError, StdioAddress, parse_address
+from rrgdb.rsp.address import Address, AddressError, StdioAddress, parse_address
 from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.snapshots.store import StoreError
 from rrgdb.target import Target
@@ -95,6 +95,23 @@ class Number(click.ParamType[int]):
         return number
 
 
+class Parsed(click.ParamType[Any]):
+    """Text that ``parse`` turns into a value; its one-line errors are usage errors."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any], error: type[Exception]) -> None:
+        self.name = name
+        self._parse = parse
+        self._error = error
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except self._error as e:
+            self.fail(str(e), param, ctx)
+
+
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def apply(command: Any) -> Any:
         for option in reversed(options):
@@ -131,6 +148,8 @@ guest_options = _options(
 )
 serial_option = click.option(
     "--serial",
+    "backend",
+    type=Parsed("backend", parse_serial, SerialError),
     default="stdio",
     show_default=True,
     metavar="BACKEND",
@@ -140,6 +159,7 @@ stub_options = _options(
     click.option(
         "--gdb",
         "address",
+        type=Parsed("address", parse_address, AddressError),
         default="127.0.0.1:1234",
         show_default=True,
         metavar="ADDR",
@@ -165,9 +185,8 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _serial(opened: Opened, option: str, *, live: bool) -> Iterator[Backend]:
+def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
     """Connect the guest's consoles to a backend: output always, input while live."""
-    backend = parse_serial(option)
     door = opened.door
 
     def feed(data: bytes) -> None:
@@ -175,25 +194,33 @@ def _serial(opened: Opened, option: str, *, live: bool) -> Iterator[Backend]:
             if source in door.sources:
                 door.feed_all(source, data)
 
-    backend.start(feed if live else lambda _data: None)
     try:
+        backend.start(feed if live else lambda _data: None)
         described = backend.describe()
-        if option.split(":", maxsplit=1)[0] in ("pty", "tcp", "unix"):
+        if described not in ("stdio", "null"):
             _say(f"serial port is {described}")
         for source in CONSOLES:
             door.set_output(source, backend.write)
-        yield backend
+        yield
     finally:
         door.close()
         backend.close()
 
 
-def _serve(opened: Opened, address: str, once: bool, report_exit: bool, running: bool) -> None:
-    where = parse_address(address)
+def _beside_stub(backend: Backend, address: Address) -> Backend:
+    """The serial backend beside a stub that may itself need standard input and output."""
+    if isinstance(address, StdioAddress) and backend.describe() == "stdio":
+        _say("--gdb stdio takes standard input and output: the serial port goes to null")
+        return parse_serial("null")
+    return backend
+
+
+def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, running: bool) -> None:
     target = Target(opened, report_exit=report_exit, running=running)
+    # A guest that ends with no debugger attached ends rrgdb: the server takes SIGTERM as its cue.
     target.on_end = lambda: os.kill(os.getpid(), signal.SIGTERM)
     with EngineThread(target.interrupt, target.idle) as engine:
-        server.run(target, where, engine=engine, once=once, on_listening=lambda line: click.echo(line, err=True))
+        server.run(target, address, engine=engine, once=once, on_listening=lambda line: click.echo(line, err=True))
 
 
 def _exit_status(opened: Opened) -> int:
@@ -230,20 +257,22 @@ PASS_ARGS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 def run(
     image: Path,
     args: tuple[str, ...],
-    serial: str,
-    address: str,
+    backend: Backend,
+    address: Address,
     once: bool,
     report_exit: bool,
     running: bool,
     **chosen: Any,
 ) -> None:
     """Record IMAGE from its first instruction, with a stub for a debugger."""
-    if isinstance(parse_address(address), StdioAddress) and serial == "stdio":
-        serial = "null"
-        _say("--gdb stdio takes standard input and output: the serial port goes to null")
-    with _begin(image, args, chosen) as opened, _serial(opened, serial, live=True):
+    backend = _beside_stub(backend, address)
+    with _begin(image, args, chosen) as opened, _serial(opened, backend, live=True):
         _say(f"recording to {opened.recording.path}")
-        _serve(opened, address, once, report_exit, running)
+        try:
+            _serve(opened, address, once, report_exit, running)
+        except AddressError:
+            opened.discard()
+            raise
         status = _exit_status(opened)
     sys.exit(status)
 
@@ -256,10 +285,10 @@ def run(
 @image_argument
 @args_argument
 def record(
-    image: Path, args: tuple[str, ...], serial: str, max_icount: int | None, timeout: float | None, **chosen: Any
+    image: Path, args: tuple[str, ...], backend: Backend, max_icount: int | None, timeout: float | None, **chosen: Any
 ) -> None:
     """Record IMAGE without a stub, until it ends, Ctrl-C, or a limit."""
-    with _begin(image, args, chosen) as opened, _serial(opened, serial, live=True):
+    with _begin(image, args, chosen) as opened, _serial(opened, backend, live=True):
         timeline = opened.timeline
         _say(f"recording to {opened.recording.path}")
         stop = _run_to_end(opened, max_icount, timeout)
@@ -330,11 +359,10 @@ def _how_it_ended(opened: Opened, stop: Stop) -> str:
 @serial_option
 @stub_options
 @recording_argument
-def replay(recording: Path, serial: str, address: str, once: bool, report_exit: bool) -> None:
+def replay(recording: Path, backend: Backend, address: Address, once: bool, report_exit: bool) -> None:
     """Serve a recording to a debugger."""
-    if isinstance(parse_address(address), StdioAddress) and serial == "stdio":
-        serial = "null"
-    with _open(recording) as opened, _serial(opened, serial, live=False):
+    backend = _beside_stub(backend, address)
+    with _open(recording) as opened, _serial(opened, backend, live=False):
         _serve(opened, address, once, report_exit, False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +58,20 @@ class Opened:
     store: SnapshotStore | None
     ram: Ram
     messages: list[str]
+    closed: bool = False
+
+    def discard(self) -> None:
+        """Close a recording in which nothing has happened, and remove it."""
+        unused = self.timeline.live and self.timeline.end == self.timeline.start
+        self.close()
+        if unused:
+            shutil.rmtree(self.recording.path, ignore_errors=True)
 
     def close(self) -> None:
         """Idempotent. Raises LogError if what was recorded last cannot be written."""
+        if self.closed:
+            return
+        self.closed = True
         try:
             self.timeline.close()
         finally:
@@ -126,7 +138,10 @@ def record(
     data = image_path.read_bytes()
     image, spec = _read_image(data, str(image_path), options)
     memory = options.memory if options.memory is not None else spec.default_ram
-    spec.check_ram(memory)
+    try:
+        spec.check_ram(memory)
+    except ValueError as e:
+        raise OptionError(f"-m: {e}") from None
     cpu = options.cpu or next(iter(image.arch.engine_models))
     if cpu not in image.arch.engine_models:
         raise OptionError(f"--cpu {cpu}: {image.arch.name} has {', '.join(image.arch.engine_models)}")
