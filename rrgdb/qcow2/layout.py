@@ -20,9 +20,9 @@ MAX_SNAPSHOTS = 65536
 MAX_SNAPSHOT_TABLE_BYTES = 64 << 20
 MAX_SNAPSHOT_EXTRA_BYTES = 1024
 MAX_BACKING_NAME = 1023
-# Ours: refcounts are kept in memory (2 bytes a cluster), so images opened for writing are bounded: 512 GiB of file
-# at 4 KiB a cluster, 8 TiB at 64 KiB.
-MAX_CLUSTERS = 1 << 27
+# Ours: refcounts are kept in memory, so images opened for writing are bounded: 128 GiB of file at 4 KiB a cluster,
+# 2 TiB at 64 KiB.
+MAX_CLUSTERS = 1 << 25
 
 OFLAG_COPIED = 1 << 63
 OFLAG_COMPRESSED = 1 << 62

@@ -57,6 +57,10 @@ def read_refcount_table(file: HostFile, header: Header, geometry: Geometry) -> n
     table = table[: int(used[-1]) + 1] if len(used) else table[:0]
     if (table & np.uint64(geometry.cluster_size - 1)).any() or (table >> np.uint64(63)).any():
         raise Qcow2Error(f"{file.path}: offset {header.refcount_table_offset}: expected refcount blocks on clusters")
+    # Blocks far behind the end of the file describe nothing, but would cost memory.
+    if len(table) << geometry.block_bits > 2 * geometry.clusters(file.size()) + (4 << geometry.block_bits):
+        at = header.refcount_table_offset + 8 * (len(table) - 1)
+        raise Qcow2Error(f"{file.path}: offset {at}: expected refcount blocks for clusters inside the file")
     if len(table) << geometry.block_bits > MAX_CLUSTERS + (1 << geometry.block_bits):
         raise Qcow2UnsupportedError(
             f"{file.path}: offset {header.refcount_table_offset}: more than {MAX_CLUSTERS} clusters are not supported"
