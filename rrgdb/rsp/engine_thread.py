@@ -93,7 +93,7 @@ class EngineThread:
         call: _Call[_T] = _Call(lambda: function(*args), trio.lowlevel.current_trio_token())
         self._calls.put(call)  # type: ignore[arg-type]  # the queue does not care what a call returns
         try:
-            while self._rouse():
+            while not call.done.is_set() and self._rouse():
                 with trio.move_on_after(INSIST_SECONDS):
                     await call.done.wait()
             await call.done.wait()

@@ -78,6 +78,15 @@ async def test_a_call_rouses_the_idle_guest() -> None:
     assert not guest.fake.running.is_set()
 
 
+async def test_the_idle_guest_goes_on_after_a_call() -> None:
+    guest = Roaming()
+    with EngineThread(guest.fake.interrupt, guest.idle) as engine, trio.fail_after(10):
+        for _ in range(20):
+            await trio.to_thread.run_sync(guest.fake.running.wait)
+            assert await engine.call(lambda: 7) == 7
+    assert guest.runs >= 20
+
+
 async def test_calls_are_never_interrupted_by_the_next_call() -> None:
     fake = FakeDebuggee(300)
     with EngineThread(fake.interrupt, lambda: False) as engine:
