@@ -63,12 +63,14 @@ def _name(text: str) -> str:
 
 
 def _moved(session: Session, stop: Stop) -> str:
-    edge = {
-        StopKind.HISTORY_BEGIN: " (the beginning of history)",
-        StopKind.HISTORY_END: " (the end of history)",
-        StopKind.INTERRUPT: " (interrupted)",
-    }.get(stop.kind, "")
-    return f"icount {session.debuggee.replay_info().icount}{edge}\n"
+    info = session.debuggee.replay_info()
+    if stop.kind is StopKind.INTERRUPT:
+        note = " (interrupted)"
+    elif info.icount <= info.start:
+        note = " (the beginning of history)"
+    else:
+        note = " (the end of history)" if info.icount >= info.end else ""
+    return f"icount {info.icount}{note}\n"
 
 
 def _help(_: Session, __: str) -> str:

@@ -78,13 +78,23 @@ async def test_a_call_rouses_the_idle_guest() -> None:
     assert not guest.fake.running.is_set()
 
 
-async def test_the_idle_guest_goes_on_after_a_call() -> None:
-    guest = Roaming()
-    with EngineThread(guest.fake.interrupt, guest.idle) as engine, trio.fail_after(10):
-        for _ in range(20):
-            await trio.to_thread.run_sync(guest.fake.running.wait)
-            assert await engine.call(lambda: 7) == 7
-    assert guest.runs >= 20
+async def test_a_call_is_over_when_it_is_done_though_the_guest_idles_on() -> None:
+    idling, interrupted, over = threading.Event(), threading.Event(), threading.Event()
+    served: list[int] = []
+
+    def idle() -> bool:
+        idling.set()
+        (over if served else interrupted).wait()
+        return not over.is_set()
+
+    with EngineThread(interrupted.set, idle) as engine:
+        await trio.to_thread.run_sync(idling.wait)
+        idling.clear()
+        with trio.move_on_after(10) as scope:
+            await engine.call(served.append, 1)
+            await trio.to_thread.run_sync(idling.wait)
+        over.set()
+    assert not scope.cancelled_caught
 
 
 async def test_calls_are_never_interrupted_by_the_next_call() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.debuggee import DebuggeeError, Stop, StopKind
 from rrgdb.rsp.monitor import COMMANDS, MonitorError, run
 from rrgdb.rsp.session import Session
 from rrgdb_tests.rsp.fake import FakeDebuggee
@@ -25,8 +25,8 @@ def test_help_names_every_command(session: Session) -> None:
     [
         ("seek 100", 100, "icount 100"),
         ("seek 0x10", 16, "icount 16"),
-        ("seek end", 30_000, "icount 30000"),
-        ("seek start", 0, "icount 0"),
+        ("seek end", 30_000, "icount 30000 (the end of history)"),
+        ("seek start", 0, "icount 0 (the beginning of history)"),
         ("seek 999999", 30_000, "icount 30000 (the end of history)"),
         ("replay_seek 7", 7, "icount 7"),
         ("back", 49, "icount 49"),
@@ -45,6 +45,11 @@ def test_what_moves_says_so(session: Session, fake: FakeDebuggee, line: str, ico
     assert text.splitlines()[0] == first
     assert HINT in text.splitlines()[-1]
     assert fake.icount == icount
+
+
+def test_a_move_that_is_interrupted_says_so(session: Session, fake: FakeDebuggee) -> None:
+    fake.seek_relative = lambda _: Stop(StopKind.INTERRUPT)  # type: ignore[method-assign]  # a slow guest
+    assert run(session, "back 5").startswith("icount 0 (interrupted)\n")
 
 
 @pytest.mark.parametrize(
