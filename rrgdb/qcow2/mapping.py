@@ -11,11 +11,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rrgdb.qcow2.errors import Qcow2Error
-from rrgdb.qcow2.hostfile import HostFile
-from rrgdb.qcow2.layout import OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED, OFLAG_ZERO, Geometry
-from rrgdb.qcow2.refcounts import Clusters
-from rrgdb.qcow2.tables import Entries, TableCache
+from .errors import Qcow2Error
+from .hostfile import HostFile
+from .layout import OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED, OFLAG_ZERO, Geometry
+from .refcounts import Clusters
+from .tables import Entries, TableCache
 
 U64 = np.uint64
 _OFFSET, _ZERO = U64(OFFSET_MASK), U64(OFLAG_ZERO)
@@ -123,7 +123,8 @@ class Mapper:
         found = np.zeros((len(tables), self.geometry.l2_entries), np.int64)
         exists = tables != 0
         distinct, inverse = np.unique(tables[exists], return_inverse=True)
-        entries = self.cache.rows[self.cache.load(distinct)[inverse]]
+        slots = self.cache.load(distinct)  # may move ``rows``
+        entries = self.cache.rows[slots[inverse]]
         values = hosts(entries)
         values[(entries & _ZERO) != 0] = 0
         packed = (entries & COMPRESSED) != 0
