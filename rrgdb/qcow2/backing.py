@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 
-from rrgdb.qcow2.errors import Qcow2Error, Qcow2UnsupportedError
-from rrgdb.qcow2.hostfile import HostFile
-from rrgdb.qcow2.layout import MAGIC
+from .errors import Qcow2Error, Qcow2UnsupportedError
+from .hostfile import HostFile
+from .layout import MAGIC
 
 MAX_DEPTH = 64
 

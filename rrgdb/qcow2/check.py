@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from rrgdb.qcow2.errors import Qcow2Error, Qcow2UnsupportedError
-from rrgdb.qcow2.layout import EXT_BITMAPS
-from rrgdb.qcow2.mapping import COMPRESSED, COPIED, hosts
-from rrgdb.qcow2.refcounts import Counts, read_counts, read_refcount_table
-from rrgdb.qcow2.runs import split_runs
-from rrgdb.qcow2.state import State
-from rrgdb.qcow2.tables import Entries
-from rrgdb.qcow2.writer import metadata_extents
+from .errors import Qcow2Error, Qcow2UnsupportedError
+from .layout import EXT_BITMAPS
+from .mapping import COMPRESSED, COPIED, hosts
+from .refcounts import Counts, read_counts, read_refcount_table
+from .runs import split_runs
+from .state import State
+from .tables import Entries
+from .writer import metadata_extents
 
 _MOST_LINES = 1000
 

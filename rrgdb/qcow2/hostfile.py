@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from rrgdb.qcow2.errors import Qcow2Error
+from .errors import Qcow2Error
 
 Buffer = bytes | bytearray | memoryview
 

@@ -10,10 +10,10 @@ from types import TracebackType
 
 import numpy as np
 
-from rrgdb.qcow2 import backing as under
-from rrgdb.qcow2.check import CheckResult, check_state
-from rrgdb.qcow2.hostfile import Buffer, HostFile
-from rrgdb.qcow2.layout import (
+from . import backing as under
+from .check import CheckResult, check_state
+from .hostfile import Buffer, HostFile
+from .layout import (
     MAX_CLUSTER_BITS,
     MAX_L1_BYTES,
     MAX_SNAPSHOTS,
@@ -23,13 +23,13 @@ from rrgdb.qcow2.layout import (
     first_cluster,
     parse_preamble,
 )
-from rrgdb.qcow2.mapping import Backing, Mapper, hosts
-from rrgdb.qcow2.refcounts import Refcounts, count_dtype
-from rrgdb.qcow2.snapshot_table import Snapshot
-from rrgdb.qcow2.state import State, load_state
-from rrgdb.qcow2.tables import Entries
-from rrgdb.qcow2.view import View, cluster_indices, read_clusters, require_range
-from rrgdb.qcow2.writer import Writer, open_writer
+from .mapping import Backing, Mapper, hosts
+from .refcounts import Refcounts, count_dtype
+from .snapshot_table import Snapshot
+from .state import State, load_state
+from .tables import Entries
+from .view import View, cluster_indices, read_clusters, require_range
+from .writer import Writer, open_writer
 
 _KEPT_L1_TABLES = 64
 # Clusters of long extents that are written at once: bounds the memory of the batch.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, fields
 
-from rrgdb.qcow2.errors import Qcow2Error, Qcow2UnsupportedError
+from .errors import Qcow2Error, Qcow2UnsupportedError
 
 MAGIC = b"QFI\xfb"
 MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 9, 21

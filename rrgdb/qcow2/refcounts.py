@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rrgdb.qcow2.errors import Qcow2Error, Qcow2UnsupportedError
-from rrgdb.qcow2.hostfile import HostFile
-from rrgdb.qcow2.layout import MAX_CLUSTERS, Geometry, Header
-from rrgdb.qcow2.runs import FreeRuns, split_runs
+from .errors import Qcow2Error, Qcow2UnsupportedError
+from .hostfile import HostFile
+from .layout import MAX_CLUSTERS, Geometry, Header
+from .runs import FreeRuns, split_runs
 
 Clusters = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.unsignedinteger]

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rrgdb.qcow2.errors import Qcow2Error
-from rrgdb.qcow2.hostfile import HostFile
-from rrgdb.qcow2.layout import MAX_L1_BYTES, MAX_SNAPSHOT_EXTRA_BYTES, MAX_SNAPSHOT_TABLE_BYTES, Geometry, Header
+from .errors import Qcow2Error
+from .hostfile import HostFile
+from .layout import MAX_L1_BYTES, MAX_SNAPSHOT_EXTRA_BYTES, MAX_SNAPSHOT_TABLE_BYTES, Geometry, Header
 
 _ENTRY = struct.Struct(">QIHHIIQII")
 _EXTRA = struct.Struct(">QQQ")

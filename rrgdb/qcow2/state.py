@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rrgdb.qcow2.errors import Qcow2Error
-from rrgdb.qcow2.hostfile import HostFile
-from rrgdb.qcow2.layout import MAX_CLUSTER_BITS, Geometry, Header, Preamble, parse_preamble
-from rrgdb.qcow2.mapping import Mapper
-from rrgdb.qcow2.snapshot_table import Snapshot, read_table
-from rrgdb.qcow2.tables import Entries
+from .errors import Qcow2Error
+from .hostfile import HostFile
+from .layout import MAX_CLUSTER_BITS, Geometry, Header, Preamble, parse_preamble
+from .mapping import Mapper
+from .snapshot_table import Snapshot, read_table
+from .tables import Entries
 
 _ATTEMPTS = 100
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rrgdb.qcow2.errors import Qcow2Error
-from rrgdb.qcow2.hostfile import HostFile
-from rrgdb.qcow2.layout import OFLAG_COMPRESSED, Geometry
-from rrgdb.qcow2.runs import split_runs
+from .errors import Qcow2Error
+from .hostfile import HostFile
+from .layout import OFLAG_COMPRESSED, Geometry
+from .runs import split_runs
 
 Entries = npt.NDArray[np.uint64]
 Offsets = npt.NDArray[np.int64]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rrgdb.qcow2.mapping import DATA, PACKED, Backing, hosts, kinds
-from rrgdb.qcow2.runs import split_runs
-from rrgdb.qcow2.snapshot_table import Snapshot
-from rrgdb.qcow2.state import State
-from rrgdb.qcow2.tables import Entries
+from .mapping import DATA, PACKED, Backing, hosts, kinds
+from .runs import split_runs
+from .snapshot_table import Snapshot
+from .state import State
+from .tables import Entries
 
 
 class View:

@@ -17,15 +17,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from rrgdb.qcow2.errors import Qcow2Error, Qcow2UnsupportedError
-from rrgdb.qcow2.hostfile import Buffer
-from rrgdb.qcow2.layout import EXT_BITMAPS, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, MAX_L1_BYTES, OFFSET_MASK, OFLAG_ZERO
-from rrgdb.qcow2.mapping import COMPRESSED, COPIED, DATA, Backing, data_references, hosts, kinds
-from rrgdb.qcow2.refcounts import Clusters, Refcounts, read_counts, read_refcount_table
-from rrgdb.qcow2.runs import split_runs
-from rrgdb.qcow2.snapshot_table import Snapshot, encode_entry
-from rrgdb.qcow2.state import State
-from rrgdb.qcow2.tables import Entries, Slots
+from .errors import Qcow2Error, Qcow2UnsupportedError
+from .hostfile import Buffer
+from .layout import EXT_BITMAPS, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, MAX_L1_BYTES, OFFSET_MASK, OFLAG_ZERO
+from .mapping import COMPRESSED, COPIED, DATA, Backing, data_references, hosts, kinds
+from .refcounts import Clusters, Refcounts, read_counts, read_refcount_table
+from .runs import split_runs
+from .snapshot_table import Snapshot, encode_entry
+from .state import State
+from .tables import Entries, Slots
 
 U64 = np.uint64
 _PIECE = 1 << 14

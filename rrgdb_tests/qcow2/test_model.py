@@ -175,7 +175,7 @@ def test_operations_with_a_tiny_cache(monkeypatch: pytest.MonkeyPatch, operation
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=300, deadline=None, suppress_health_check=QUIET)
 @given(cluster_size=st.sampled_from([512, 1024, 4096, 65536]), operations=st.lists(OPERATION, max_size=60))
 def test_operations_judged_by_qemu(qemu: Qemu, cluster_size: int, operations: list[tuple[object, ...]]) -> None:
     play(cluster_size, operations, qemu)

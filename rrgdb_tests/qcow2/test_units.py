@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,3 +235,29 @@ def test_several_deletions_are_one_change(image: Image) -> None:
     image.delete_snapshots([kept[0], kept[0], "3", kept[4]])
     assert [s.name for s in image.snapshots] == ["s1", "s3", "s5"]
     assert image.view(kept[3]).read_vmstate(0, 6 * PAGE) == b"x" * (4 * PAGE) + bytes(2 * PAGE)
+
+
+def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a signal, or the last bytes of a disk: the system writes less than asked."""
+    pwritev, pwrite = os.pwritev, os.pwrite
+    rng = random.Random(5)
+    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at: pwritev(fd, [parts[0][: rng.randrange(1, 600)]], at))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[: rng.randrange(1, 5000)], at))
+    data = rng.randbytes(100 * PAGE)
+    with Image.create(tmp_path / "a", 0, cluster_size=PAGE) as image:
+        image.write_vmstate([(0, data)])
+        image.create_snapshot("s")
+    with Image.open(tmp_path / "a") as image:
+        assert image.check().clean
+        assert image.view("1").read_vmstate(0, len(data)) == data
+
+
+def test_more_pages_than_one_batch(image: Image) -> None:
+    pages = (1 << 14) + 5
+    image.write_vmstate([(PAGE, b"q" * (pages * PAGE)), (3, b"odd"), (PAGE, b"r" * PAGE)])
+    assert image.read_vmstate(0, 2 * PAGE + 1) == b"\0\0\0odd".ljust(PAGE, b"\0") + b"r" * PAGE + b"q"
+    assert image.read_vmstate(pages * PAGE, 2 * PAGE) == b"q" * PAGE + bytes(PAGE)
+    image.create_snapshot("s")
+    image.clear_vmstate(10, (pages + 1) * PAGE)
+    assert len(image.diff_vmstate(image.snapshots[0], None, 0, 1 << 40)) == pages
+    assert image.read_vmstate(0, 4 * PAGE) == b"\0\0\0odd".ljust(4 * PAGE, b"\0")
