@@ -278,7 +278,7 @@ def _arch(xlen: int) -> Arch:
         instruction_alignment=2,
         max_instruction_length=4,
         breakpoint_kinds=(2, 4),
-        nonsteppable_watchpoint=False,
+        nonsteppable_watchpoint=True,
         precise_smc=False,
         repeat_string=False,
         trap_prefilter=((0x7F, 0x73),),
