@@ -128,7 +128,8 @@ def _check_copied(state: State, counts: Counts, result: CheckResult) -> None:
     for i in range(0, len(tables), cache.batch):
         cache.begin()
         part = tables[i : i + cache.batch]
-        rows = cache.rows[cache.load(part)]
+        slots = cache.load(part)  # may move ``rows``
+        rows = cache.rows[slots]
         host = hosts(rows)
         plain = (host != 0) & ((rows & COMPRESSED) == 0)
         host[~plain] = 0

@@ -345,7 +345,8 @@ class Writer:
         for i in range(0, len(index), cache.batch):
             part = index[i : i + cache.batch]
             cache.begin()
-            rows = cache.rows[cache.load(hosts(state.l1[part]))]
+            slots = cache.load(hosts(state.l1[part]))  # may move ``rows``
+            rows = cache.rows[slots]
             host = hosts(rows)
             packed = (rows & COMPRESSED) != 0
             host[packed] = 0
