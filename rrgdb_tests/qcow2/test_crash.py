@@ -298,3 +298,35 @@ def test_a_reader_beside_a_writer(tmp_path: Path) -> None:
             assert len(verify(path)) == len(writer.snapshots)
 
         work(writer, 10, look)
+
+
+APPENDER = """
+import sys
+from rrgdb.qcow2 import Image
+from rrgdb_tests.qcow2.test_crash import SIZE, page
+with Image.open(sys.argv[1], writable=True) as image:
+    for turn in range(5000):
+        image.write_vmstate([(i * SIZE, page(turn * 100 + i)) for i in range(0, 90, 1 + turn % 7)])
+        image.create_snapshot(str(turn))
+        print(turn, flush=True)
+"""
+
+
+def test_a_reader_beside_a_writing_process(tmp_path: Path) -> None:
+    """Opening never meets a state half switched, and what was said to be there is there."""
+    path = tmp_path / "a.qcow2"
+    Image.create(path, 0, cluster_size=SIZE).close()
+    with subprocess.Popen([sys.executable, "-c", APPENDER, str(path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        for _ in range(150):
+            said = int(writer.stdout.readline())
+            with Image.open(path) as reader:
+                snapshots = reader.snapshots
+                assert [s.name for s in snapshots] == [str(turn) for turn in range(len(snapshots))]
+                assert len(snapshots) > said
+                for snapshot in (snapshots[-1], snapshots[said // 2]):
+                    turn = int(snapshot.name)
+                    at = range(0, 90, 1 + turn % 7)
+                    found = reader.view(snapshot).read_vmstate_clusters([i * SIZE for i in at])
+                    assert found == [page(turn * 100 + i) for i in at]
+        os.kill(writer.pid, signal.SIGKILL)
