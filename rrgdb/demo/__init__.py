@@ -133,7 +133,10 @@ def _drive(gdb: str, address: str) -> list[str]:
         for raw in process.stdout:
             line = raw.rstrip("\n")
             transcript.append(line)
-            print(f"(gdb) {line[1:]}" if line.startswith("+") else line, flush=True)
+            if not line.startswith("+"):
+                print(line, flush=True)
+            elif line[1:] in HUNT:  # gdb traces the commands inside a command too
+                print(f"(gdb) {line[1:]}", flush=True)
         process.wait()
         late.cancel()
     if process.returncode < 0:
@@ -156,7 +159,20 @@ def _serve() -> int:
 def _server(scratch: Path, *options: str) -> Iterator[tuple[str, Callable[..., list[str]]]]:
     """Start ``rrgdb run`` as a user does; yields its address and a function that returns what it printed since."""
     recording = str(scratch / "race.rrgdb")
-    command = [sys.executable, "-m", "rrgdb", "run", *options, "-o", recording, "--gdb", "127.0.0.1:0", str(IMAGE)]
+    # -P: the installed rrgdb, not a source tree that happens to be the current directory and is not built.
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "rrgdb",
+        "run",
+        *options,
+        "-o",
+        recording,
+        "--gdb",
+        "127.0.0.1:0",
+        str(IMAGE),
+    ]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
