@@ -15,6 +15,7 @@ import pytest
 
 from rrgdb.qcow2 import Image
 from rrgdb.qcow2.hostfile import Buffer, HostFile
+from rrgdb.qcow2.mapping import Mapper
 from rrgdb_tests.qcow2.conftest import Qemu
 
 SIZE = 512  # small clusters: many tables, many writes
@@ -330,3 +331,47 @@ def test_a_reader_beside_a_writing_process(tmp_path: Path) -> None:
                     found = reader.view(snapshot).read_vmstate_clusters([i * SIZE for i in at])
                     assert found == [page(turn * 100 + i) for i in at]
         os.kill(writer.pid, signal.SIGKILL)
+
+
+def test_going_on_after_a_snapshot_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OFLAG_COPIED was cleared for the snapshot; without it, it must be set again."""
+    disk = FullDisk(monkeypatch)
+    for at in range(1, 7):
+        image = Image.create(tmp_path / f"{at}.qcow2", 0, cluster_size=SIZE)
+        image.write_vmstate([(i * SIZE, page(i)) for i in range(200)])
+        image.flush()
+        image.write_vmstate([(i * SIZE, page(i + 1)) for i in range(0, 200, 9)])
+        disk.at = at
+        with pytest.raises(OSError, match="full"):
+            image.create_snapshot("s")
+        image.write_vmstate([(500 * SIZE, page(7))])
+        image.flush()
+        assert image.check().clean
+        assert not image.snapshots
+        image.create_snapshot("t")
+        assert image.check().clean
+        assert image.read_vmstate(0, 2 * SIZE) == page(1) + page(1)
+        image.close()
+
+
+def test_opening_while_the_header_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer commits between the reader's look at the header and its look at the tables."""
+    path = tmp_path / "a.qcow2"
+    read_l1 = Mapper.read_l1
+    busy = [4]
+
+    def slow(mapper: Mapper, offset: int, size: int) -> object:
+        if busy[0]:
+            busy[0] -= 1
+            for i in range(3):
+                writer.write_vmstate([(i * SIZE, page(busy[0] + i))])
+                writer.create_snapshot(f"{busy[0]}.{i}")
+        return read_l1(mapper, offset, size)
+
+    with Image.create(path, 0, cluster_size=SIZE) as writer:
+        monkeypatch.setattr(Mapper, "read_l1", slow)
+        with Image.open(path) as reader:
+            assert not busy[0]
+            assert reader.snapshots == writer.snapshots
+            assert len(reader.snapshots) == 12
+            assert reader.read_vmstate(0, 3 * SIZE) == writer.read_vmstate(0, 3 * SIZE)

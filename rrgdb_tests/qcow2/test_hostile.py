@@ -235,3 +235,24 @@ def test_refcounts_far_behind_the_end_cost_no_memory(sample: bytes, tmp_path: Pa
     with pytest.raises(Qcow2Error, match="inside the file"):
         Image.open(path, writable=True)
     exercise(path)
+
+
+def test_a_snapshot_of_free_clusters_is_not_applied(tmp_path: Path) -> None:
+    """Its data would be given out again while the active state uses it."""
+    path = tmp_path / "a"
+    with Image.create(path, 0, cluster_size=512) as image:
+        image.write_vmstate([(0, b"old" * 512)])
+        taken = image.create_snapshot("s")
+        image.write_vmstate([(0, b"new" * 512)])
+    sound = path.read_bytes()
+    table, l1 = int.from_bytes(sound[48:56], "big"), taken.l1_offset
+    l2 = int.from_bytes(sound[l1 : l1 + 8], "big")
+    block = int.from_bytes(sound[table : table + 8], "big")
+    for cluster in (l2 // 512, int.from_bytes(sound[l2 : l2 + 8], "big") // 512):
+        assert sound[block + 2 * cluster : block + 2 * cluster + 2] == b"\0\1"
+        with Image.open(patched(sound, path, (block + 2 * cluster, ">H", 0)), writable=True) as image:
+            for action in (image.apply_snapshot, image.delete_snapshot):
+                with pytest.raises(Qcow2Error, match="refcounts"):
+                    action("1")
+            assert image.read_vmstate(0, 512) == (b"new" * 512)[:512]
+            assert image.snapshots == (taken,)
