@@ -15,6 +15,7 @@ Offsets = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.int64]
 
 _CACHE_BYTES = 64 << 20
+_FIRST_ROWS = 64
 _COMPRESSED = np.uint64(OFLAG_COMPRESSED)
 
 
@@ -22,7 +23,8 @@ class TableCache:
     """L2 tables as rows of one array, so that thousands of entries are looked up with one index operation.
 
     An operation calls ``begin`` and then asks for at most ``batch`` tables in each call of ``load`` and ``create``
-    (at most two calls); their slots stay valid until the next ``begin``.
+    (at most two calls); their slots stay valid until the next ``begin``. ``rows`` itself may be replaced by a call, so
+    it is looked at only after the last one.
     """
 
     def __init__(self, file: HostFile, geometry: Geometry) -> None:
@@ -30,7 +32,7 @@ class TableCache:
         self._geometry = geometry
         self._limit = max(_CACHE_BYTES >> geometry.cluster_bits, 8)
         self.batch = self._limit // 4
-        self.rows: Entries = np.zeros((min(64, self._limit), geometry.l2_entries), np.uint64)
+        self.rows: Entries = np.zeros((min(_FIRST_ROWS, self._limit), geometry.l2_entries), np.uint64)
         self._slot: dict[int, int] = {}
         self._offset = np.zeros(len(self.rows), np.int64)  # 0: the slot is empty
         self._used = np.zeros(len(self.rows), np.int64)

@@ -169,8 +169,9 @@ def test_operations(cluster_size: int, operations: list[tuple[object, ...]]) -> 
 @settings(max_examples=40, deadline=None, suppress_health_check=QUIET)
 @given(operations=SCRIPT)
 def test_operations_with_a_tiny_cache(monkeypatch: pytest.MonkeyPatch, operations: list[tuple[object, ...]]) -> None:
-    """Eight L2 tables in the cache: they are evicted all the time."""
+    """A cache that grows from one L2 table to eight, and then evicts all the time."""
     monkeypatch.setattr(tables, "_CACHE_BYTES", 0)
+    monkeypatch.setattr(tables, "_FIRST_ROWS", 1)
     play(512, operations, None)
 
 
