@@ -16,7 +16,10 @@ def _reg(register: Register) -> str:
 
 
 def target_xml(arch: Arch) -> str:
-    """The whole document; registers are numbered in the order of ``arch.registers``. Names no operating system."""
+    """The whole document; registers are numbered in the order of ``arch.registers``.
+
+    The OS ABI is "none": with its default, GNU/Linux, GDB steps RISC-V by breakpoints on the next instruction, and so
+    never into a trap handler."""
     features = "".join(
         f"<feature name={quoteattr(feature.name)}>\n{feature.types}\n"
         + "".join(_reg(register) + "\n" for register in feature.registers)
@@ -25,5 +28,5 @@ def target_xml(arch: Arch) -> str:
     )
     return (
         '<?xml version="1.0"?>\n<!DOCTYPE target SYSTEM "gdb-target.dtd">\n<target version="1.0">\n'
-        f"<architecture>{arch.gdb_architecture}</architecture>\n{features}</target>\n"
+        f"<architecture>{arch.gdb_architecture}</architecture>\n<osabi>none</osabi>\n{features}</target>\n"
     )
