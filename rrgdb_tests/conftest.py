@@ -12,5 +12,5 @@ from rrgdb_tests import guests
 
 @pytest.fixture(scope="session")
 def guest() -> Callable[..., Path]:
-    """``guest(arch, name, defines=None, optimise="-O1")`` builds a program of ``rrgdb_tests/guests`` (cached)."""
+    """``guests.build`` as a fixture: ``guest(arch, name, …)`` builds a program of ``rrgdb_tests/guests`` (cached)."""
     return guests.build

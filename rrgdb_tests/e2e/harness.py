@@ -33,6 +33,7 @@ QUIET = (
     "set history save off",
     "set remotetimeout 60",
 )
+NO_HISTORY = ("No more reverse-execution history", "Reached end of recorded history")
 Record = dict[str, Any]
 
 
@@ -45,17 +46,20 @@ def gdb_path() -> str:
 
 
 def rrgdb_command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "rrgdb", *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "rrgdb", *map(str, arguments)]
 
 
-def rrgdb(
-    *arguments: object, check: bool = True, text: str = "", timeout: float = PATIENCE
-) -> subprocess.CompletedProcess[str]:
-    """Run rrgdb to its end; with ``check`` a status other than 0 fails the test."""
+def rrgdb(*arguments: object, status: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """Run rrgdb to its end; another exit status than ``status`` fails the test, None takes any."""
     done = subprocess.run(
-        rrgdb_command(*arguments), input=text, capture_output=True, text=True, timeout=timeout, check=False
+        rrgdb_command(*arguments),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
-    if check and done.returncode != 0:
+    if status is not None and done.returncode != status:
         raise AssertionError(f"{' '.join(done.args)}: status {done.returncode}\n{done.stdout}{done.stderr}")
     return done
 
@@ -240,8 +244,17 @@ class Gdb:
         return self.wait_stopped(start)
 
     def wait_stopped(self, start: int) -> Record:
+        """The payload of the first ``*stopped`` from index ``start`` on.
+
+        gdb before 15 tells the end of history only in its console text; ``reason`` is then filled in from that.
+        """
         record = self._wait(start, lambda r: r["type"] == "notify" and r["message"] == "stopped", "*stopped")
         payload: Record = record["payload"] or {}
+        if "reason" not in payload:
+            said = "".join(r["payload"] or "" for r in self._seen[start:] if r["type"] == "console")
+            if not any(text in said for text in NO_HISTORY):
+                raise AssertionError(f"gdb stopped for no reason\n{self.transcript}")
+            payload["reason"] = "no-history"
         return payload
 
     def wait_running(self, start: int) -> None:

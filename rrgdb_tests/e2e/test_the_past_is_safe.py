@@ -68,7 +68,9 @@ def test_a_write_in_the_past_diverts_and_going_back_drops_it(replay: Gdb, write:
 
 
 def test_what_if_a_diversion_runs_on_with_the_changed_value(replay: Gdb) -> None:
-    _at_third_tick(replay)
+    replay.break_at("work", "tick_count == 2")
+    replay.cont()
+    replay.delete()
     replay.cli("set var tick_count = 100")
     replay.watch("tick_count")
     assert replay.cont()["value"] == {"old": "100", "new": "101"}
@@ -83,7 +85,9 @@ def test_reading_anything_is_no_write(replay: Gdb) -> None:
     replay.command("-data-disassemble -s $pc -e $pc+64 -- 2")
     replay.command("-stack-list-frames")
     replay.cli("info all-registers")
-    replay.cli("x/64xb 0")
+    replay.cli("x/64xb $sp")
+    replay.cli("info line *$pc")
+    replay.cli("find &table, &table[1023], 0x12345678")
     assert replay.when()[3] == "replay"
 
 

@@ -125,7 +125,7 @@ def spoilt(recording: Path, tmp_path: Path) -> Path:
 def _assert_refused(recording: Path, *words: str) -> None:
     """Neither replay nor verify takes it, and both say why in one line."""
     for verb in (("replay", "--gdb", "127.0.0.1:0"), ("verify",)):
-        done = rrgdb(*verb, recording, check=False)
+        done = rrgdb(*verb, recording, status=None)
         said = (done.stdout + done.stderr).strip()
         assert done.returncode != 0, said
         assert "Traceback" not in said

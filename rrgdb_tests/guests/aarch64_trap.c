@@ -56,7 +56,7 @@ int main(void)
             __asm__ volatile("brk #7" ::: "memory");
         if (loop % 7 == 0) {
             u64 loaded = 77; /* no memory there: the register keeps its value */
-            __asm__ volatile("ldr %0, [%1]" : "+r"(loaded) : "r"(0xf000000000ull) : "memory");
+            __asm__ volatile("ldr %0, [%1]" : "+r"(loaded) : "r"(0x0a800000ull) : "memory");
             sum = mix(sum, (u32)loaded);
         }
         sum = mix(mix(sum, (u32)kept), log_sum);

@@ -75,7 +75,7 @@ int main(void)
             __asm__ volatile(".option push\n\t.option norvc\n\tebreak\n\t.option pop" ::: "memory");
         if (loop % 7 == 0) {
             uptr loaded = 77; /* no memory there: the register keeps its value */
-            __asm__ volatile("lw %0, 0(%1)" : "+r"(loaded) : "r"(0x70000000) : "memory");
+            __asm__ volatile("lw %0, 0(%1)" : "+r"(loaded) : "r"(0x20000) : "memory");
             sum = mix(sum, (u32)loaded);
         }
         sum = mix(mix(sum, (u32)kept), log_sum);
