@@ -1,0 +1,73 @@
+"""What a snapshot and a checkpoint cost, by the pages that changed and by the size of RAM."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+from benchlib.bench import Bench
+from benchlib.figures import seconds
+from benchlib.guests import Guest
+from rrgdb.engine.memory import PAGE
+from rrgdb.timeline.marks import Mark
+from rrgdb.timeline.opening import Opened
+from rrgdb.timeline.stop import Points
+
+GROUP = "snapshots"
+DIRTY = (100, 1_000, 10_000)
+MEMORY = (64 << 20, 512 << 20)
+SPARED = 1 << 20
+"""bytes at the beginning of RAM that hold the guest's program and stay as they are"""
+
+
+def _dirtier(opened: Opened, pages: int) -> Callable[[], None]:
+    """A function that gives so many pages, spread over RAM, new random contents."""
+    ram = opened.ram
+    region = ram.regions[0]
+    step = (region.size - SPARED) // PAGE / pages
+    addresses = [region.base + SPARED + int(i * step) * PAGE for i in range(pages)]
+    source = random.Random(pages)
+
+    def dirty() -> None:
+        # One instruction on, so that no two marks share a position.
+        opened.timeline.run(Points({}), steps=1)
+        for address in addresses:
+            ram.write(address, source.randbytes(PAGE))
+
+    return dirty
+
+
+def _one(bench: Bench, guest: Guest, memory: int, pages: int) -> None:
+    with bench.new_recording(guest, memory) as opened:
+        assert opened.store is not None
+        marks, store = opened.timeline.marks, opened.store
+        dirty = _dirtier(opened, pages)
+        checkpoints = seconds(marks.detached_here, repeat=bench.repeat, before=dirty)
+        taken: list[Mark] = []
+        sizes: list[int] = []
+
+        def take() -> None:
+            taken.append(marks.take_snapshot(f"bench-{len(taken)}"))
+            sizes.append(store.file_size)
+
+        # The first one carries the pages of the checkpoints as well.
+        snapshots = seconds(take, repeat=1 + bench.repeat, before=dirty)[1:]
+        near, far = taken[-1], taken[-2]
+        restores: list[float] = []
+        for _ in range(bench.repeat):
+            restores += seconds(lambda: marks.restore(far))
+            restores += seconds(lambda: marks.restore(near))
+    where = f"{pages:,} pages, {memory >> 20} MiB RAM"
+    growth = [(b - a) / 1024 for a, b in pairwise(sizes)]
+    bench.figures.ms(GROUP, guest.name, f"snapshot: {where}", snapshots)
+    bench.figures.add(GROUP, guest.name, f"snapshot's size: {where}", "KiB", growth)
+    bench.figures.ms(GROUP, guest.name, f"checkpoint: {where}", checkpoints)
+    bench.figures.ms(GROUP, guest.name, f"restore of the neighbour: {where}", restores)
+
+
+def measure(bench: Bench, guest: Guest) -> None:
+    """All of this group for one guest."""
+    for memory in MEMORY:
+        for pages in DIRTY:
+            _one(bench, guest, memory, pages)

@@ -1,0 +1,116 @@
+"""Forward speed: plain Unicorn, the engine alone, recording, replaying, verifying; the size of what is recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import unicorn
+from unicorn import unicorn_const
+
+from benchlib.bench import Bench
+from benchlib.figures import UNICORN, seconds
+from benchlib.guests import Guest
+from rrgdb.board.image import load_image
+from rrgdb.engine.memory import Ram
+from rrgdb.engine.registers import constant
+from rrgdb.engine.unicorn import UnicornEngine
+from rrgdb.timeline.stop import Points
+from rrgdb.timeline.verify import verify
+
+GROUP = "speed"
+ARGUMENT = {"riscv32": "a0", "riscv64": "a0", "aarch64": "x0", "x86_64": "rdi"}
+"""where a function's first argument goes; i386: on the stack"""
+ROUNDS = (1 << 31) - 1
+RAM = 32 << 20
+
+
+def _call(guest: Guest) -> tuple[int, bytes, dict[str, int]]:
+    """RAM (base and bytes) and registers of a call of the hot loop that does not return."""
+    image = load_image(guest.elf.read_bytes(), guest.elf.name)
+    base = min(s.paddr for s in image.segments) & ~0xFFFFF
+    ram = bytearray(RAM)
+    for s in image.segments:
+        ram[s.paddr - base : s.paddr - base + len(s.data)] = s.data
+    stack = RAM - 64
+    registers = {guest.arch.pc: guest.at("hot"), guest.arch.sp: base + stack}
+    if guest.arch.name in ARGUMENT:
+        registers[ARGUMENT[guest.arch.name]] = ROUNDS
+    else:
+        ram[stack + 4 : stack + 8] = ROUNDS.to_bytes(4, "little")
+    return base, bytes(ram), registers
+
+
+def _plain_unicorn(guest: Guest, instructions: int, repeat: int) -> list[float]:
+    arch = guest.arch
+    base, ram, registers = _call(guest)
+    uc: Any = unicorn.Uc(getattr(unicorn_const, arch.engine_arch), getattr(unicorn_const, arch.engine_mode))
+    uc.ctl_set_cpu_model(constant(next(iter(arch.engine_models.values())).removeprefix("UC_")))
+    uc.mem_map(base, RAM)
+
+    def prepare() -> None:
+        uc.mem_write(base, ram)
+        for name, value in registers.items():
+            engine_id = arch.registers[arch.register_index[name]].engine
+            assert engine_id is not None
+            uc.reg_write(constant(engine_id), value)
+
+    return seconds(lambda: uc.emu_start(guest.at("hot"), 0, count=instructions), repeat=repeat, before=prepare)
+
+
+def _engine_alone(guest: Guest, instructions: int, repeat: int) -> list[float]:
+    base, data, registers = _call(guest)
+    ram = Ram(RAM)
+    engine = UnicornEngine(guest.arch, ram)
+    engine.map_ram(base, RAM)
+
+    def prepare() -> None:
+        engine.write_memory(base, data)
+        for name, value in registers.items():
+            engine.write(name, value)
+
+    return seconds(lambda: engine.run_until(engine.icount + instructions), repeat=repeat, before=prepare)
+
+
+def _record(bench: Bench, guest: Guest) -> None:
+    taken = []
+    for _ in range(bench.repeat):
+        with bench.new_recording(guest) as opened:
+            timeline = opened.timeline
+            taken += seconds(lambda: timeline.run(Points({})))  # noqa: B023 - called at once
+            icount = timeline.icount
+            snapshots = len(timeline.marks.stored)
+            store = opened.store.file_size if opened.store is not None else 0
+            log = opened.recording.log.size
+            path = opened.recording.path
+    bench.recordings[guest.name] = path
+    figures = bench.figures
+    figures.mips(GROUP, guest.name, "recording, with snapshots", taken, icount)
+    figures.add(GROUP, guest.name, "instructions recorded", "", [icount])
+    figures.add(GROUP, guest.name, "event log per 1,000 instructions", "bytes", [1000 * log / icount])
+    figures.add(GROUP, guest.name, "snapshots taken", "", [snapshots])
+    figures.add(GROUP, guest.name, "snapshot store", "KiB", [store / 1024])
+
+
+def _replay(bench: Bench, guest: Guest) -> None:
+    replayed, verified = [], []
+    for _ in range(bench.repeat):
+        with bench.replay(guest) as opened:
+            timeline = opened.timeline
+            replayed += seconds(lambda: timeline.run(Points({})))  # noqa: B023 - called at once
+        with bench.replay(guest) as opened:
+            timeline = opened.timeline
+            verified += seconds(lambda: verify(timeline))  # noqa: B023 - called at once
+            icount = timeline.end
+    bench.figures.mips(GROUP, guest.name, "replay", replayed, icount)
+    bench.figures.mips(GROUP, guest.name, "verify", verified, icount)
+
+
+def measure(bench: Bench, guest: Guest) -> None:
+    """All of this group for one guest."""
+    loop = 10_000_000 if bench.quick else 50_000_000
+    plain = _plain_unicorn(guest, loop, bench.repeat)
+    bench.figures.mips(GROUP, guest.name, "hot loop, no hooks", plain, loop, UNICORN)
+    alone = _engine_alone(guest, loop, bench.repeat)
+    bench.figures.mips(GROUP, guest.name, "hot loop, engine alone", alone, loop)
+    _record(bench, guest)
+    _replay(bench, guest)
