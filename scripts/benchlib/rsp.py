@@ -25,8 +25,10 @@ class Client:
     def send(self, packet: bytes) -> None:
         self._link.sendall(b"$" + packet + b"#%02x" % (sum(packet) & 0xFF))
 
-    def interrupt(self) -> None:
+    def interrupted(self) -> bytes:
+        """Ctrl-C into a move that was sent; its stop reply."""
         self._link.sendall(b"\x03")
+        return self.stop()
 
     def receive(self) -> bytes:
         while True:

@@ -18,13 +18,13 @@ GROUP = "snapshots"
 DIRTY = (100, 1_000, 10_000)
 MEMORY = (64 << 20, 512 << 20)
 SPARED = 1 << 20
-"""bytes at the beginning of RAM that hold the guest's program and stay as they are"""
+"""bytes at the beginning of the largest region: the guest's program, which stays as it is"""
 
 
 def _dirtier(opened: Opened, pages: int) -> Callable[[], None]:
     """A function that gives so many pages, spread over RAM, new random contents."""
     ram = opened.ram
-    region = ram.regions[0]
+    region = max(ram.regions, key=lambda r: r.size)
     step = (region.size - SPARED) // PAGE / pages
     addresses = [region.base + SPARED + int(i * step) * PAGE for i in range(pages)]
     source = random.Random(pages)
@@ -56,8 +56,7 @@ def _one(bench: Bench, guest: Guest, memory: int, pages: int) -> None:
         near, far = taken[-1], taken[-2]
         restores: list[float] = []
         for _ in range(bench.repeat):
-            restores += seconds(lambda: marks.restore(far))
-            restores += seconds(lambda: marks.restore(near))
+            restores += seconds(marks.restore, far) + seconds(marks.restore, near)
     where = f"{pages:,} pages, {memory >> 20} MiB RAM"
     growth = [(b - a) / 1024 for a, b in pairwise(sizes)]
     bench.figures.ms(GROUP, guest.name, f"snapshot: {where}", snapshots)

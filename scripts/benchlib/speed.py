@@ -76,7 +76,7 @@ def _record(bench: Bench, guest: Guest) -> None:
     for _ in range(bench.repeat):
         with bench.new_recording(guest) as opened:
             timeline = opened.timeline
-            taken += seconds(lambda: timeline.run(Points({})))  # noqa: B023 - called at once
+            taken += seconds(timeline.run, Points({}))
             icount = timeline.icount
             snapshots = len(timeline.marks.stored)
             store = opened.store.file_size if opened.store is not None else 0
@@ -96,10 +96,10 @@ def _replay(bench: Bench, guest: Guest) -> None:
     for _ in range(bench.repeat):
         with bench.replay(guest) as opened:
             timeline = opened.timeline
-            replayed += seconds(lambda: timeline.run(Points({})))  # noqa: B023 - called at once
+            replayed += seconds(timeline.run, Points({}))
         with bench.replay(guest) as opened:
             timeline = opened.timeline
-            verified += seconds(lambda: verify(timeline))  # noqa: B023 - called at once
+            verified += seconds(verify, timeline)
             icount = timeline.end
     bench.figures.mips(GROUP, guest.name, "replay", replayed, icount)
     bench.figures.mips(GROUP, guest.name, "verify", verified, icount)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 
 from benchlib.bench import Bench, positions, power
-from benchlib.figures import seconds
+from benchlib.figures import seconds, timed
 from benchlib.guests import Guest
 from benchlib.rsp import Client, resident, serving
 
 GROUP = "stub"
 FOLLOWING = 20
 PACKETS = 1000
-INTERRUPTS = 5
-AFTER = 0.03
-"""seconds that a move runs before Ctrl-C"""
+AFTER = (0.01, 0.02, 0.03, 0.05, 0.08)
+"""seconds that a move runs before Ctrl-C, each in turn"""
 # Agent expressions (GDB manual): const64 ADDRESS, ref32, const32 VALUE, equal, end.
 CONST64, REF32, CONST32, EQUAL, END = 0x25, 0x19, 0x24, 0x13, 0x27
 
@@ -31,7 +30,7 @@ def _breakpoint(guest: Guest, role: str) -> bytes:
 
 def _packets(bench: Bench, guest: Guest, client: Client) -> None:
     for name, packet in (("m, 4 bytes", b"m%x,4" % guest.at("counter")), ("g", b"g"), ("qC", b"qC")):
-        taken = seconds(lambda: [client.ask(packet) for _ in range(PACKETS)], repeat=bench.repeat)  # noqa: B023
+        taken = [sum(seconds(client.ask, packet, repeat=PACKETS)) for _ in range(bench.repeat)]
         bench.figures.add(GROUP, guest.name, f"round trips: {name}", "/s", [PACKETS / s for s in taken])
 
 
@@ -43,13 +42,13 @@ def _steps(bench: Bench, guest: Guest, client: Client, end: int) -> None:
         client.move(b"c")
         client.monitor("replay_delete_break")
         where = power(icount)
-        first = seconds(lambda: client.move(b"bs"))
+        first = seconds(client.move, b"bs")
         bench.figures.ms(GROUP, guest.name, f"first bs at {where}", first)
-        following = seconds(lambda: client.move(b"bs"), repeat=FOLLOWING)
+        following = seconds(client.move, b"bs", repeat=FOLLOWING)
         bench.figures.ms(GROUP, guest.name, f"following bs at {where}", following)
-        hundred = seconds(lambda: [client.move(b"bs") for _ in range(100)], repeat=bench.repeat)
+        hundred = [sum(seconds(client.move, b"bs", repeat=100)) for _ in range(bench.repeat)]
         bench.figures.ms(GROUP, guest.name, f"100 × bs at {where}", hundred)
-        forward = seconds(lambda: client.move(b"s"), repeat=FOLLOWING)
+        forward = seconds(client.move, b"s", repeat=FOLLOWING)
         bench.figures.ms(GROUP, guest.name, f"s at {where}", forward)
 
 
@@ -65,12 +64,13 @@ def _searches(bench: Bench, guest: Guest, client: Client) -> None:
     )
     for name, where, condition in cases:
         client.ok(b"Z" + where + condition)
+        taken: list[float] = []
         stops: set[bytes] = set()
-        taken = seconds(
-            lambda: stops.add(client.move(b"bc")),  # noqa: B023 - called at once
-            repeat=bench.repeat,
-            before=lambda: client.monitor("seek end"),
-        )
+        for _ in range(bench.repeat):
+            client.monitor("seek end")
+            took, stop = timed(client.move, b"bc")
+            taken.append(took)
+            stops.add(stop)
         client.ok(b"z" + where)
         note = "" if len(stops) == 1 else "WRONG: several stops"
         bench.figures.ms(GROUP, guest.name, f"bc from the end: {name}", taken, note=note)
@@ -79,24 +79,23 @@ def _searches(bench: Bench, guest: Guest, client: Client) -> None:
 def _interrupts(bench: Bench, guest: Guest, client: Client, name: str, move: bytes, back: str) -> None:
     """Ctrl-C to its stop reply. ``back``: the monitor command that goes to where ``move`` begins."""
     taken = []
-    for _ in range(INTERRUPTS):
+    for delay in AFTER:
         if back:
             client.monitor(back)
         client.send(move)
-        time.sleep(AFTER)
-        replies: list[bytes] = []
-        waited = seconds(lambda: (client.interrupt(), replies.append(client.stop())))  # noqa: B023 - called at once
-        if replies[0].startswith(b"T02"):
-            taken += waited
+        time.sleep(delay)
+        took, reply = timed(client.interrupted)
+        if reply.startswith(b"T02"):
+            taken.append(took)
     note = "" if taken else "the move was over before"
-    bench.figures.ms(GROUP, guest.name, f"Ctrl-C {1000 * AFTER:.0f} ms into {name}", taken, note=note)
+    bench.figures.ms(GROUP, guest.name, f"Ctrl-C into {name}", taken, note=note)
 
 
 def _live(bench: Bench, guest: Guest) -> None:
     recording = bench.work / f"{guest.name}-live.rrgdb"
     with serving("run", "-m", f"{guest.memory >> 20}", "-o", recording, guest.elf) as (server, client):
         _interrupts(bench, guest, client, "c, recording live", b"c", "")
-        live = seconds(lambda: client.move(b"s"), repeat=FOLLOWING)
+        live = seconds(client.move, b"s", repeat=FOLLOWING)
         bench.figures.ms(GROUP, guest.name, "s, recording live", live)
         memory = resident(server.process.pid)
         bench.figures.add(GROUP, guest.name, "memory of `rrgdb run`", "MiB", [memory["peak"]], note="peak")

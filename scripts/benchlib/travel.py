@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from benchlib.bench import Bench, positions, power
-from benchlib.figures import seconds
+from benchlib.figures import seconds, timed
 from benchlib.guests import Guest
 from rrgdb.engine.base import Watch
 from rrgdb.timeline.opening import Opened
@@ -46,15 +46,14 @@ def _steps(bench: Bench, guest: Guest, icount: int) -> None:
     hundred: list[float] = []
     for _ in range(bench.repeat):
         with _standing_at(bench, guest, icount) as (opened, backward):
-            step = lambda: backward.step(Points({}))  # noqa: E731 - called at once
-            first += seconds(step)
-            following += seconds(step, repeat=FOLLOWING)
+            first += seconds(backward.step, Points({}))
+            following += seconds(backward.step, Points({}), repeat=FOLLOWING)
             if opened.timeline.icount != icount - 1 - FOLLOWING:
                 raise AssertionError(
                     f"{guest.name}: {FOLLOWING + 1} steps back from {icount}: {opened.timeline.icount}"
                 )
         with _standing_at(bench, guest, icount) as (_, backward):
-            hundred += seconds(lambda: [backward.step(Points({})) for _ in range(100)])
+            hundred.append(sum(seconds(backward.step, Points({}), repeat=100)))
     where = power(icount)
     bench.figures.ms(GROUP, guest.name, f"first reverse-stepi at {where}", first)
     bench.figures.ms(GROUP, guest.name, f"following reverse-stepi at {where}", following)
@@ -70,7 +69,9 @@ def _search(bench: Bench, guest: Guest, name: str, points: Points) -> None:
             end = opened.timeline.end
             arrive(opened.timeline, end)
             backward = Backward(opened.timeline)
-            taken += seconds(lambda: stops.append(backward.run(points)))  # noqa: B023 - called at once
+            took, stop = timed(backward.run, points)
+            taken.append(took)
+            stops.append(stop)
     if len(set(stops)) != 1:
         raise AssertionError(f"{guest.name}: {name}: several stops: {stops}")
     away = end - stops[0].icount
