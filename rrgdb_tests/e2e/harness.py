@@ -129,6 +129,14 @@ class Server:
         match = self.wait_for(LISTENING)
         return f"{match[1]}:{match[2]}"
 
+    def wait_refused(self) -> str:
+        """What it says when it ends without ever listening; fails if it listens."""
+        with self._changed:
+            self._changed.wait_for(lambda: LISTENING.search(self._text["stderr"]) or self._open == 0, PATIENCE)
+        if self._open or self.wait_exit() == 0:
+            raise AssertionError(f"rrgdb {' '.join(map(str, self.arguments))} was not refused\n{self._text}")
+        return self.console + self.log
+
     def send(self, data: bytes) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(data)
@@ -275,9 +283,19 @@ class Gdb:
     def finish(self, reverse: bool = False) -> Record:
         return self.run("-exec-finish" + " --reverse" * reverse)
 
-    def interrupt(self) -> None:
-        """Ctrl-C at gdb's terminal."""
+    def interrupted(self, command: str) -> Record:
+        """Send an ``-exec-…`` command, press Ctrl-C once its packet is out, and return the ``*stopped``.
+
+        Earlier gdb itself would swallow the Ctrl-C, so its packet log is the event to wait for.
+        """
+        self.cli("set debug remote 1")
+        start = self.send(command)
+        packet = re.compile(r"Sending packet: \$(vCont;c|c|bc)\b")
+        self._wait(start, lambda r: r["type"] == "log" and bool(packet.search(r["payload"] or "")), "the packet")
         os.kill(self.pid, signal.SIGINT)
+        stop = self.wait_stopped(start)
+        self.cli("set debug remote 0")
+        return stop
 
     def break_at(self, where: str, condition: str = "", *, hardware: bool = False) -> str:
         """Number of the new breakpoint."""

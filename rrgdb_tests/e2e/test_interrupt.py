@@ -29,13 +29,6 @@ def running(endless: Path, tmp_path: Path) -> Iterator[Gdb]:
         yield gdb
 
 
-def _interrupted(gdb: Gdb, command: str) -> dict:
-    start = gdb.send(command)
-    gdb.wait_running(start)
-    gdb.interrupt()
-    return gdb.wait_stopped(start)
-
-
 def _assert_exact(gdb: Gdb) -> None:
     """The position is one of history: going back and forth comes to the same state."""
     here = (gdb.icount, gdb.registers())
@@ -49,7 +42,7 @@ def _assert_exact(gdb: Gdb) -> None:
 
 def test_interrupt_while_running_forward(running: Gdb) -> None:
     before = running.icount
-    stop = _interrupted(running, "-exec-continue")
+    stop = running.interrupted("-exec-continue")
     assert (stop["reason"], stop["signal-name"]) == ("signal-received", "SIGINT")
     assert running.icount >= before
     _assert_exact(running)
@@ -62,7 +55,7 @@ def test_interrupt_while_searching_backward_and_go_on(running: Gdb) -> None:
     end = running.icount
     running.delete()
     running.break_at(f"ticker.c:{HOT_LINE}", "table[0] == 1 && table[0] == 2")
-    stop = _interrupted(running, "-exec-continue --reverse")
+    stop = running.interrupted("-exec-continue --reverse")
     assert (stop["reason"], stop["signal-name"]) == ("signal-received", "SIGINT")
     running.delete()
     assert running.icount <= end
