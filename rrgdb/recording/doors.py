@@ -251,8 +251,8 @@ class Door(Host):
             return None
         return self.log.inputs.icount(self._delivered)
 
-    def deliver(self, icount: int) -> int:
-        """REPLAY: deliver the inputs of position ``icount``; returns their number.
+    def deliver(self, icount: int, most: int | None = None) -> int:
+        """REPLAY: deliver the inputs of position ``icount``, at most so many; returns their number.
 
         Divergence if the guest came past an input, or past an answer that it did not ask for."""
         if self._answered < len(self.log.answers) and self.log.answers.icount(self._answered) < icount:
@@ -260,7 +260,7 @@ class Door(Host):
             expected = f"a question for {_describe(event.payload)} ({event.source}) at icount {event.icount}"
             raise Divergence(icount, expected, "did not ask it")
         count = 0
-        while (due := self.next_input()) is not None and due <= icount:
+        while count != most and (due := self.next_input()) is not None and due <= icount:
             event = self.log.inputs[self._delivered]
             if due < icount:
                 raise Divergence(icount, f"an input ({event.source}) at icount {due}", "ran past it")

@@ -1,7 +1,8 @@
 """What a snapshot consists of besides RAM: the state blob.
 
 Layout, little-endian: magic ``RRST``, u16 version, u16 number of parts, then for each part a u32 length and the bytes,
-then the xxh3 64-bit checksum of all before it. Parts: engine build (text), CPU, devices, door, guest's RAM size (u64).
+then the xxh3 64-bit checksum of all before it. Parts: engine build (text), CPU, devices, door, guest's RAM size (u64),
+digest of RAM (8 bytes; ``rrgdb.timeline.digest``).
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 
 import xxhash
 
-MAX_BYTES = 1 << 20
-"""a state blob has at most this many bytes: the room before RAM in the VM state"""
+MAX_BYTES = (8 << 20) - 4
+"""a state blob has at most this many bytes: with its length, the room before RAM in the VM state"""
 _HEAD = struct.Struct("<4sHH")
-_MAGIC, _VERSION, _PARTS = b"RRST", 1, 5
+_MAGIC, _VERSION, _PARTS = b"RRST", 1, 6
 
 
 class StateError(Exception):
@@ -23,16 +24,19 @@ class StateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GuestState:
-    """CPU, devices and door of a guest at one icount. ``build`` names the engine that can load ``cpu``."""
+    """CPU, devices and door of a guest at one icount. ``build`` names the engine that can load ``cpu``; ``ram_digest``
+    is what RAM must have once its pages are in place."""
 
     build: str
     cpu: bytes
     devices: bytes
     door: bytes
     ram_bytes: int
+    ram_digest: bytes
 
     def encode(self) -> bytes:
-        parts = (self.build.encode(), self.cpu, self.devices, self.door, self.ram_bytes.to_bytes(8, "little"))
+        size = self.ram_bytes.to_bytes(8, "little")
+        parts = (self.build.encode(), self.cpu, self.devices, self.door, size, self.ram_digest)
         body = _HEAD.pack(_MAGIC, _VERSION, _PARTS) + b"".join(struct.pack("<I", len(p)) + p for p in parts)
         blob = body + xxhash.xxh3_64_digest(body)
         if len(blob) > MAX_BYTES:
@@ -57,10 +61,10 @@ class GuestState:
                 raise StateError("state ends inside a part")
             parts.append(blob[at : at + length])
             at += length
-        if at != len(blob) - 8 or len(parts[4]) != 8:
+        if at != len(blob) - 8 or (len(parts[4]), len(parts[5])) != (8, 8):
             raise StateError("state has bytes left over")
-        build, cpu, devices, door, ram = parts
+        build, cpu, devices, door, ram, digest = parts
         try:
-            return cls(build.decode(), cpu, devices, door, int.from_bytes(ram, "little"))
+            return cls(build.decode(), cpu, devices, door, int.from_bytes(ram, "little"), digest)
         except UnicodeDecodeError:
             raise StateError("state names no engine build") from None

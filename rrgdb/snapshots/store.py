@@ -1,8 +1,8 @@
 """The snapshot store: VM states as internal snapshots of a qcow2 image.
 
-The VM state area of the image holds the state blob in its first MiB (u32 length, then the blob) and RAM, page by page,
-from there on. The active state of the image is always the snapshot that was taken or applied last, so a new snapshot
-writes only the pages in which the guest differs from that one.
+The VM state area of the image holds the state blob in its first 8 MiB (u32 length, then the blob) and RAM, page by
+page, from there on. The active state of the image is always the snapshot that was taken or applied last, so a new
+snapshot writes only the pages in which the guest differs from that one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
 
 PAGE = 4096
-RAM_OFFSET = MAX_BYTES
 AUTOMATIC = "auto-"
 """names of automatic snapshots begin so"""
 START = "start"
 _LENGTH = struct.Struct("<I")
+RAM_OFFSET = MAX_BYTES + _LENGTH.size
 
 
 class StoreError(Exception):
@@ -81,7 +81,7 @@ class SnapshotStore:
         try:
             view = self._image.view(self._by_id[stored.id])
             (length,) = _LENGTH.unpack(view.read_vmstate(0, _LENGTH.size))
-            if length > MAX_BYTES - _LENGTH.size:
+            if length > MAX_BYTES:
                 raise StateError(f"state of {length} bytes")
             return GuestState.decode(view.read_vmstate(_LENGTH.size, length))
         except (Qcow2Error, StateError, OSError) as e:
@@ -120,20 +120,20 @@ class SnapshotStore:
     ) -> Stored:
         """Add a snapshot: RAM is that of ``base`` but for the pages ``changed``; ``page`` reads the guest's RAM.
 
-        OSError (disk full) leaves the store as it was.
+        Raises StoreError; a full disk leaves the store as it was.
         """
         pages = set(changed)
         if base is not None and base.id != self._active:
             pages.update(self._diff(None, self._by_id[base.id]))
-        blob = state.encode()
-        padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + _LENGTH.size) // PAGE) * PAGE, b"\0")
         try:
+            blob = state.encode()
+            padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + _LENGTH.size) // PAGE) * PAGE, b"\0")
             self._image.write_vmstate([(0, padded)])
             self._image.write_vmstate((RAM_OFFSET + n * PAGE, page(n)) for n in sorted(pages))
             snapshot = self._image.create_snapshot(
                 name, vm_state_size=RAM_OFFSET + self._ram_pages * PAGE, vm_clock_ns=icount, icount=icount
             )
-        except (Qcow2Error, OSError) as e:
+        except (Qcow2Error, StateError, OSError, ValueError) as e:
             # Some pages may have reached the active state: the next snapshot must not rely on it.
             self._active = None
             raise StoreError(f"{self._image.path}: cannot take snapshot {name}: {e}") from e
@@ -141,15 +141,30 @@ class SnapshotStore:
         self._active = snapshot.id
         return Stored(name, icount, snapshot.id)
 
-    def delete(self, stored: Stored) -> None:
+    def delete(self, going: Sequence[Stored]) -> None:
+        """Remove snapshots, as one change of the image. Raises StoreError; they are all there then."""
         try:
-            self._image.delete_snapshot(self._by_id[stored.id])
+            self._image.delete_snapshots([self._by_id[stored.id] for stored in going])
         except (Qcow2Error, OSError) as e:
-            raise StoreError(f"{self._image.path}: cannot delete snapshot {stored.name}: {e}") from e
-        del self._by_id[stored.id]
+            self._refresh()
+            self._active = None
+            names = ", ".join(stored.name for stored in going)
+            raise StoreError(f"{self._image.path}: cannot delete {names}: {e}") from e
+        for stored in going:
+            del self._by_id[stored.id]
+            if self._active == stored.id:
+                self._active = None
 
     def flush(self) -> None:
-        self._image.flush()
+        """Wait until everything is on the disk. Raises StoreError."""
+        try:
+            self._image.flush()
+        except (Qcow2Error, OSError) as e:
+            raise StoreError(f"{self._image.path}: cannot write to disk: {e}") from e
 
     def close(self) -> None:
-        self._image.close()
+        """Idempotent; the file is closed even if StoreError is raised."""
+        try:
+            self._image.close()
+        except (Qcow2Error, OSError) as e:
+            raise StoreError(f"{self._image.path}: cannot write to disk: {e}") from e

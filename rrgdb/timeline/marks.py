@@ -2,14 +2,18 @@
 
 A mark is a snapshot on disk, or a checkpoint in memory that differs from such a snapshot in a few pages. RAM is always
 known as "the base mark plus the pages written since", so going anywhere costs the pages that differ, never the size of
-RAM.
+RAM. Every state carries the digest that RAM must have with it: damage at rest is noticed when a mark is restored.
 """
 
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, field
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
+from rrgdb.engine.base import EngineError
 from rrgdb.recording.doors import Door
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
@@ -19,47 +23,102 @@ from rrgdb.timeline.guest import Guest
 PAGE = 4096
 _ZERO = bytes(PAGE)
 MEMORY_BUDGET = 256 << 20
-"""bytes of page contents that checkpoints may hold"""
+"""bytes that checkpoints may take"""
+_PER_PAGE = 100
+"""bytes that one page of a delta takes besides its content"""
+_STATES = 64
+"""states of snapshots on disk that are kept in memory"""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Mark:
-    """``delta``: contents of the pages in which RAM differs from the snapshot ``stored`` (from zeros if None)."""
+    """``delta``: contents of the pages in which RAM differs from the snapshot ``stored`` (from zeros if None).
+    ``state`` is None where it is read from the store when needed."""
 
     icount: int
     stored: Stored | None
     state: GuestState | None
     delta: dict[int, bytes] = field(default_factory=dict)
-    own_bytes: int = 0
 
 
 class UnusableSnapshotError(Exception):
     """A snapshot cannot be loaded here: one line."""
 
 
-class Marks:
-    """All marks of one timeline, and the guest's RAM in terms of them."""
+class _Memory:
+    """Checkpoints in memory by icount, and what they take: page contents are shared between them."""
 
-    def __init__(self, guest: Guest, door: Door, store: SnapshotStore | None) -> None:
+    def __init__(self) -> None:
+        self.marks: list[Mark] = []
+        self.bytes = 0
+        self._uses: Counter[int] = Counter()
+
+    def index(self, icount: int) -> int:
+        return bisect.bisect_left(self.marks, icount, key=lambda m: m.icount)
+
+    def at(self, icount: int) -> Mark | None:
+        i = self.index(icount)
+        return self.marks[i] if i < len(self.marks) and self.marks[i].icount == icount else None
+
+    def insert(self, mark: Mark) -> None:
+        before = len(self._uses)
+        self._uses.update(map(id, mark.delta.values()))
+        self.bytes += PAGE * (len(self._uses) - before) + self._overhead(mark)
+        self.marks.insert(self.index(mark.icount), mark)
+
+    def remove(self, index: int) -> None:
+        mark = self.marks.pop(index)
+        uses, before = self._uses, len(self._uses)
+        for content in mark.delta.values():
+            key = id(content)
+            uses[key] -= 1
+            if not uses[key]:
+                del uses[key]
+        self.bytes -= PAGE * (before - len(uses)) + self._overhead(mark)
+
+    @staticmethod
+    def _overhead(mark: Mark) -> int:
+        state = mark.state
+        size = 0 if state is None else len(state.cpu) + len(state.devices) + len(state.door)
+        return 1000 + size + _PER_PAGE * len(mark.delta)
+
+    def thin(self, here: int, budget: int) -> None:
+        """Drop the checkpoints farthest from a position until the budget holds."""
+        while self.bytes > budget and len(self.marks) > 2:
+            self.remove(0 if here - self.marks[0].icount > self.marks[-1].icount - here else len(self.marks) - 1)
+
+    def drop_built_on(self, ids: set[str]) -> None:
+        for i in range(len(self.marks) - 1, -1, -1):
+            stored = self.marks[i].stored
+            if stored is not None and stored.id in ids:
+                self.remove(i)
+
+
+class Marks:
+    """All marks of one timeline, and the guest's RAM in terms of them. ``budget``: bytes that checkpoints may take."""
+
+    def __init__(self, guest: Guest, door: Door, store: SnapshotStore | None, budget: int = MEMORY_BUDGET) -> None:
         self._guest = guest
         self._door = door
         self._store = store
+        self._budget = budget
         self._ram = guest.engine.ram
         self.digest = RamDigest(self._ram.pages)
-        self._memory: list[Mark] = []
+        self._memory = _Memory()
         self._disk: list[Mark] = []
-        self._bytes = 0
-        self._base = self._origin = self._first()
+        self._detached: weakref.WeakSet[Mark] = weakref.WeakSet()
+        self._states: OrderedDict[str, GuestState] = OrderedDict()
+        self._base = self._origin = self._images = self._first()
 
     def _first(self) -> Mark:
         """The freshly built guest: position 0, all of RAM as the images left it."""
         pages = {n: content for n in self._ram.populated() if (content := self._ram.page(n)) != _ZERO}
         self._ram.clean(self._ram.dirty())
         self.digest.update(pages.items())
-        self._first_pages = len(pages)
         return Mark(self._guest.engine.icount, None, self._state(), pages)
 
     def _state(self) -> GuestState:
+        """The present state; the digest is up to date."""
         engine = self._guest.engine
         return GuestState(
             engine.build,
@@ -67,6 +126,7 @@ class Marks:
             self._guest.save_devices(),
             self._door.save(),
             self._ram.size,
+            self.digest.value(),
         )
 
     # -- the marks there are ---------------------------------------------------------------------
@@ -92,20 +152,18 @@ class Marks:
         return []
 
     def _check_first(self, stored: list[Stored]) -> None:
-        if not stored or stored[0].icount != self._base.icount:
+        if not stored or stored[0].icount != self._images.icount:
             raise UnusableSnapshotError("the recording has no starting snapshot")
-        self._load_state(stored[0])
-        assert self._store is not None
-        numbers = sorted(self._base.delta)
-        try:
-            contents = self._store.pages(stored[0], numbers)
-        except StoreError as e:
-            raise UnusableSnapshotError(str(e)) from e
-        if contents != [self._base.delta[n] for n in numbers]:
+        if self._load_state(stored[0]).ram_digest != self.digest.value():
             raise UnusableSnapshotError("the starting snapshot does not hold the images")
 
     def _load_state(self, stored: Stored) -> GuestState:
-        assert self._store is not None
+        state = self._states.get(stored.id)
+        if state is not None:
+            self._states.move_to_end(stored.id)
+            return state
+        if self._store is None:
+            raise UnusableSnapshotError(f"snapshot {stored.name}: the store is not in use")
         try:
             state = self._store.state(stored)
         except StoreError as e:
@@ -116,19 +174,27 @@ class Marks:
                 f"snapshot {stored.name} was made by {state.build} with {state.ram_bytes} bytes of RAM, "
                 f"this is {build} with {self._ram.size}"
             )
+        self._states[stored.id] = state
+        if len(self._states) > _STATES:
+            self._states.popitem(last=False)
         return state
 
     @property
     def stored(self) -> list[Stored]:
         return [m.stored for m in self._disk if m.stored is not None]
 
+    @property
+    def memory_bytes(self) -> int:
+        """What checkpoints take."""
+        return self._memory.bytes
+
     def sizes(self) -> dict[str, int]:
-        """Bytes of RAM in which each snapshot differs from the one before it, by snapshot id."""
+        """Bytes of RAM in which each snapshot differs from the one before it, by snapshot id. Raises StoreError."""
         result: dict[str, int] = {}
         before: Stored | None = None
         for stored in self.stored:
             assert self._store is not None
-            pages = self._first_pages if before is None else len(self._store.differing(before, stored))
+            pages = len(self._images.delta) if before is None else len(self._store.differing(before, stored))
             result[stored.id] = PAGE * pages
             before = stored
         return result
@@ -136,7 +202,7 @@ class Marks:
     def best(self, icount: int) -> Mark:
         """The latest mark at or before a position."""
         found = self._origin
-        for marks in (self._disk, self._memory):
+        for marks in (self._disk, self._memory.marks):
             i = bisect.bisect_right(marks, icount, key=lambda m: m.icount)
             if i and marks[i - 1].icount >= found.icount:
                 found = marks[i - 1]
@@ -147,146 +213,187 @@ class Marks:
         i = bisect.bisect_right(self._disk, icount, key=lambda m: m.icount)
         return self._disk[i] if i < len(self._disk) else None
 
+    def drop(self, mark: Mark) -> bool:
+        """Pass over a mark that turned out unusable, and what is built on it; False if nothing else is left."""
+        if mark is self._images:
+            return False
+        if mark.stored is None:
+            if mark in self._memory.marks:
+                self._memory.remove(self._memory.marks.index(mark))
+        elif mark is self._origin:
+            # All others may share what is damaged: back to the images.
+            self._memory.drop_built_on({stored.id for stored in self.stored})
+            self._disk, self._origin, self._store = [], self._images, None
+        else:
+            self._memory.drop_built_on({mark.stored.id})
+            if mark in self._disk:
+                self._disk.remove(mark)
+        return True
+
     # -- making marks ----------------------------------------------------------------------------
 
     def fold(self) -> Mark:
         """Make the present state the base; the mark is not kept."""
-        dirty = self._ram.dirty()
         base = self._base
+        dirty = self._ram.dirty()
         delta = dict(base.delta)
-        changed = []
-        for n in dirty.tolist():
-            content = self._ram.page(n)
-            changed.append((n, content))
+        changed = [(n, self._ram.page(n)) for n in dirty.tolist()]
+        for n, content in changed:
             if delta.get(n) != content:
                 delta[n] = content
         self._ram.clean(dirty)
         self.digest.update(changed)
-        self._base = Mark(self._guest.engine.icount, base.stored, None, delta, len(changed) * PAGE)
+        self._base = Mark(self._guest.engine.icount, base.stored, None, delta)
         return self._base
 
     def keep_here(self) -> Mark:
         """A checkpoint in memory at the present position."""
-        i = bisect.bisect_left(self._memory, self._guest.engine.icount, key=lambda m: m.icount)
-        if i < len(self._memory) and self._memory[i].icount == self._guest.engine.icount:
-            return self._memory[i]
-        mark = self.detached_here()
-        self._memory.insert(i, mark)
-        self._bytes += mark.own_bytes
-        self._thin()
+        mark = self._memory.at(self._guest.engine.icount)
+        if mark is None:
+            mark = self.fold()
+            mark.state = self._state()
+            self.keep([mark])
         return mark
+
+    def keep(self, marks: Sequence[Mark]) -> None:
+        """Keep marks that ``detached_here`` made as checkpoints."""
+        for mark in marks:
+            self._detached.discard(mark)
+            if self._memory.at(mark.icount) is None:
+                self._memory.insert(mark)
+        self._memory.thin(self._guest.engine.icount, self._budget)
 
     def detached_here(self) -> Mark:
         """A mark of the present state that is in no list: nobody finds it by its icount."""
         mark = self.fold()
         mark.state = self._state()
+        self._detached.add(mark)
         return mark
-
-    def _thin(self) -> None:
-        """Drop the checkpoints farthest from the position until the budget holds."""
-        here = self._guest.engine.icount
-        while self._bytes > MEMORY_BUDGET and len(self._memory) > 2:
-            drop = 0 if here - self._memory[0].icount > self._memory[-1].icount - here else -1
-            self._bytes -= self._memory.pop(drop).own_bytes
 
     def take_snapshot(self, name: str) -> Mark:
         """A snapshot on disk at the present position. Raises StoreError; the marks are unchanged then."""
         if self._store is None:
-            raise StoreError("this recording is open for reading only: it takes no snapshots")
+            raise StoreError("the snapshots of this recording are not in use, or open for reading only: none is taken")
         base = self._base
         dirty = self._ram.dirty()
-        changed = set(base.delta)
-        changed.update(dirty.tolist())
+        numbers = dirty.tolist()
+        self.digest.update((n, self._ram.page(n)) for n in numbers)
         state = self._state()
         icount = self._guest.engine.icount
-        stored = self._store.take(name, icount, state, base.stored, changed, self._ram.page)
-        self.digest.update((n, self._ram.page(n)) for n in dirty.tolist())
+        stored = self._store.take(name, icount, state, base.stored, {*base.delta, *numbers}, self._ram.page)
         self._ram.clean(dirty)
-        mark = Mark(icount, stored, state)
+        mark = Mark(icount, stored, None)
         i = bisect.bisect_right(self._disk, icount, key=lambda m: m.icount)
         self._disk.insert(i, mark)
-        if icount == self._origin.icount:
+        if self._origin is self._images:
             self._origin = mark
         self._base = mark
         return mark
 
     def delete_snapshot(self, stored: Stored) -> None:
-        """Remove a snapshot other than the first; checkpoints that build on it go with it."""
-        if self._store is None:
-            raise StoreError("this recording is open for reading only")
-        if self._base.stored is not None and self._base.stored.id == stored.id:
-            self._rebase(stored)
-        self._store.delete(stored)
-        self._disk = [m for m in self._disk if m.stored is None or m.stored.id != stored.id]
-        kept = [m for m in self._memory if m.stored is None or m.stored.id != stored.id]
-        self._bytes = sum(m.own_bytes for m in kept)
-        self._memory = kept
+        """As ``delete_snapshots`` with one."""
+        self.delete_snapshots([stored])
 
-    def _rebase(self, going: Stored) -> None:
-        """Express the base by the snapshot before the one that is going."""
+    def delete_snapshots(self, going: Sequence[Stored]) -> None:
+        """Remove snapshots other than the first; checkpoints that build on them go with them. Raises StoreError;
+        all are there then."""
+        if self._store is None:
+            raise StoreError("the snapshots of this recording are not in use, or open for reading only")
+        ids = {stored.id for stored in going}
+        if self._origin.stored is not None and self._origin.stored.id in ids:
+            raise StoreError(f"snapshot {self._origin.stored.name} stays: every replay needs it")
+        base = self._base
+        rebased = [(m, self._rebase(m, ids)) for m in {base, *self._detached} if m.stored and m.stored.id in ids]
+        self._store.delete(going)
+        self._disk = [m for m in self._disk if m.stored is None or m.stored.id not in ids]
+        self._memory.drop_built_on(ids)
+        for stored in going:
+            self._states.pop(stored.id, None)  # the id is free for another one now
+        for mark, (stored, delta) in rebased:
+            if mark in self._detached:
+                mark.stored, mark.delta = stored, delta
+            if mark is base:
+                self._base = replace(mark, stored=stored, delta=delta)
+
+    def _rebase(self, mark: Mark, going: set[str]) -> tuple[Stored, dict[int, bytes]]:
+        """A mark in terms of the last snapshot that stays before the one that it is built on."""
         assert self._store is not None
-        i = next(i for i, m in enumerate(self._disk) if m.stored is not None and m.stored.id == going.id)
-        before = self._disk[i - 1].stored
-        assert before is not None
-        base = self.fold()
-        for n in self._store.differing(before, going):
-            if n not in base.delta:
-                base.delta[n] = self._ram.page(n)
-        base.stored = before
+        assert mark.stored is not None
+        at = next(i for i, m in enumerate(self._disk) if m.stored == mark.stored)
+        before = next(s for m in reversed(self._disk[:at]) if (s := m.stored) is not None and s.id not in going)
+        numbers = [n for n in self._store.differing(before, mark.stored) if n not in mark.delta]
+        return before, mark.delta | dict(zip(numbers, self._store.pages(mark.stored, numbers), strict=True))
 
     def arrived_at(self, mark: Mark) -> None:
         """Replay stands exactly at a snapshot on disk: from here on RAM is known as its pages.
 
-        Nothing changes if inputs at this very position make the two differ."""
-        try:
-            if mark.state is None and mark.stored is not None:
-                mark.state = self._load_state(mark.stored)
-        except UnusableSnapshotError:
-            self._disk.remove(mark)
+        Nothing changes if inputs at this very position make the two differ. UnusableSnapshotError if the snapshot
+        cannot be read or is of another history."""
+        assert mark.stored is not None
+        state = self._load_state(mark.stored)
+        if state.door != self._door.save():
             return
-        if mark.state is None or mark.state.door != self._door.save():
-            return
-        dirty = self._ram.dirty()
-        self.digest.update((n, self._ram.page(n)) for n in dirty.tolist())
-        self._ram.clean(dirty)
+        self.fold()
+        if state.ram_digest != self.digest.value():
+            raise UnusableSnapshotError(f"snapshot {mark.stored.name} does not hold what replay comes to there")
         self._base = mark
 
     # -- going back ------------------------------------------------------------------------------
 
     def restore(self, mark: Mark) -> None:
-        """Put the guest into the state of a mark. UnusableSnapshotError leaves it as it was."""
-        if mark.state is None:
+        """Put the guest into the state of a mark. After UnusableSnapshotError it is in none: restore another."""
+        state = mark.state
+        if state is None:
             assert mark.stored is not None
-            mark.state = self._load_state(mark.stored)
-        base = self._base
+            state = self._load_state(mark.stored)
         dirty = set(self._ram.dirty().tolist())
-        need = set(dirty)
-        if base.stored != mark.stored:
-            assert self._store is not None
-            assert base.stored is not None
-            assert mark.stored is not None
-            need.update(self._store.differing(base.stored, mark.stored))
-            need.update(base.delta)
-            need.update(mark.delta)
-        elif base is not mark:
-            need.update(n for n, content in base.delta.items() if mark.delta.get(n) is not content)
-            need.update(n for n, content in mark.delta.items() if base.delta.get(n) is not content)
-        contents = [(n, mark.delta[n]) for n in need if n in mark.delta]
-        rest = sorted(n for n in need if n not in mark.delta)
-        if rest and mark.stored is not None:
-            assert self._store is not None
-            contents += zip(rest, self._store.pages(mark.stored, rest), strict=True)
-        else:
-            contents += [(n, _ZERO) for n in rest]
+        try:
+            need = dirty | self._differing(mark)
+            contents = [(n, mark.delta[n]) for n in need if n in mark.delta]
+            rest = sorted(n for n in need if n not in mark.delta)
+            if mark.stored is None:
+                contents += [(n, _ZERO) for n in rest]
+            elif rest:
+                contents += zip(rest, self._pages(mark.stored, rest), strict=True)
+        except StoreError as e:
+            raise UnusableSnapshotError(str(e)) from e
         self._ram.set_clean(contents, dirty)
         self.digest.update(contents)
         engine = self._guest.engine
         engine.pages_changed(need)
         self._base = mark
-        state = mark.state
-        engine.load(state.cpu)
-        self._guest.load_devices(state.devices)
-        self._door.load(state.door)
+        if state.ram_digest != self.digest.value():
+            where = f"snapshot {mark.stored.name}" if mark.stored is not None else "memory"
+            raise UnusableSnapshotError(f"{where}: RAM at icount {mark.icount} is not what was saved there")
+        try:
+            engine.load(state.cpu)
+            self._guest.load_devices(state.devices)
+            self._door.load(state.door)
+        except (EngineError, ValueError) as e:
+            raise UnusableSnapshotError(f"the state saved at icount {mark.icount} does not load: {e}") from e
+
+    def _pages(self, stored: Stored, numbers: list[int]) -> list[bytes]:
+        if self._store is None:
+            raise StoreError(f"snapshot {stored.name}: the store is not in use")
+        return self._store.pages(stored, numbers)
+
+    def _differing(self, mark: Mark) -> set[int]:
+        """Pages in which the base may differ from a mark."""
+        base = self._base
+        if base is mark:
+            return set()
+        if base.stored == mark.stored:
+            need = {n for n, content in base.delta.items() if mark.delta.get(n) is not content}
+            need.update(n for n, content in mark.delta.items() if base.delta.get(n) is not content)
+            return need
+        need = {*base.delta, *mark.delta}
+        if mark.stored is None:
+            need.update(self._ram.populated())
+        elif base.stored is None or self._store is None:
+            raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
+        else:
+            need.update(self._store.differing(base.stored, mark.stored))
+        return need
 
     def state_digest(self) -> bytes:
         """Digest of the present state."""

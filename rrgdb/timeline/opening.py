@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,18 +69,17 @@ class Opened:
             shutil.rmtree(self.recording.path, ignore_errors=True)
 
     def close(self) -> None:
-        """Idempotent. Raises LogError if what was recorded last cannot be written."""
+        """Idempotent. Raises LogError or StoreError if what was recorded last cannot be written; all is closed then."""
         if self.closed:
             return
         self.closed = True
-        try:
-            self.timeline.close()
-        finally:
-            self.door.close()
+        with ExitStack() as stack:
+            stack.callback(self.ram.close)
+            stack.callback(self.recording.close)
             if self.store is not None:
-                self.store.close()
-                self.store = None
-            self.recording.close()
+                stack.callback(self.store.close)
+            stack.callback(self.door.close)
+            stack.callback(self.timeline.close)
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rrgdb.recording.doors import Door
+from rrgdb.recording.doors import Door, Mode
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog, LogError
 from rrgdb.snapshots.store import AUTOMATIC, SnapshotStore, Stored, StoreError
@@ -57,11 +57,13 @@ class Recorder:
         self._chunk_closed = clock()
         self._started = 0.0
         self._started_at = 0
+        self._rested = 0.0
         guest.idle = self._rest
 
     def slice_end(self) -> int:
         """icount at which the next slice ends."""
         self._started = self._clock()
+        self._rested = 0.0
         self._started_at = self._guest.engine.icount
         return self._started_at + self._per_slice
 
@@ -69,14 +71,15 @@ class Recorder:
         """A slice, or a part of one, has run."""
         icount = self._guest.engine.icount
         now = self._clock()
-        spent = now - self._started
+        # Rest costs a replay nothing.
+        spent = max(0.0, now - self._started - self._rested)
         self._since_snapshot += spent
         ran = icount - self._started_at
         if spent > 0 and ran >= self._per_slice // 2:
             self._per_slice = max(1_000, min(int(ran / spent * SLICE), 4 * self._per_slice))
         if self._guest.end is not None:
             self._finish()
-        elif self._since_snapshot >= self._interval:
+        elif self._since_snapshot >= self._interval and ran:
             self._snapshot()
         elif self._door.output_pending or now - self._chunk_closed >= CHUNK:
             self.close_chunk()
@@ -88,13 +91,15 @@ class Recorder:
         self._door.flush_output()
 
     def _rest(self) -> None:
-        if not self._door.has_pending_input and self._door.mode.name == "RECORD":
+        if not self._door.has_pending_input and self._door.mode is Mode.RECORD:
+            before = self._clock()
             time.sleep(IDLE)
+            self._rested += self._clock() - before
 
     def _digest(self) -> None:
         icount = self._guest.engine.icount
         digests = self._log.digests
-        if not digests or digests.icount(-1) < icount:
+        if not digests or digests.icount(-1) < icount or self._guest.end is not None:
             self._log.append(Event(icount, EventKind.DIGEST, STATE, self._marks.state_digest()))
 
     def _snapshot(self) -> None:
@@ -115,8 +120,7 @@ class Recorder:
         assert self._store is not None
         self._interval *= 2
         automatic = [s for s in self._marks.stored if s.automatic]
-        for stored in automatic[:-1:2]:
-            self._marks.delete_snapshot(stored)
+        self._marks.delete_snapshots(automatic[:-1:2])
         # The file does not shrink, but what was given up is used again before it grows.
         self._ceiling = max(self._budget, self._store.file_size)
         self._say(
@@ -140,7 +144,10 @@ class Recorder:
             self.close_chunk()
         self._log.sync()
         if self._store is not None:
-            self._store.flush()
+            try:
+                self._store.flush()
+            except StoreError as e:
+                self._say(str(e))
 
 
 __all__ = ["LogError", "Recorder", "Stored"]

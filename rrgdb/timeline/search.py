@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from rrgdb.engine.base import ExitKind, WatchHit
+from rrgdb.engine.base import EngineError, ExitKind, WatchHit
+from rrgdb.recording.doors import Divergence
+from rrgdb.timeline.marks import Mark
 from rrgdb.timeline.stop import Points, Stop, StopKind
-from rrgdb.timeline.timeline import Timeline
+from rrgdb.timeline.timeline import Timeline, TimelineError
 
 PROGRESS = 1.0
 """seconds between two lines of progress"""
+PIECES, LEAST_PIECE = 8, 200_000
+"""a segment is replayed in so many pieces, of so many instructions or more, with a mark between two"""
 
 
 @dataclass(slots=True)
 class _Found:
     """The last hits in a segment. ``breakpoint``: its position; ``behind``: the position behind the access that hit a
-    watch."""
+    watch; ``watch``: where that stops."""
 
     breakpoint: int | None = None
     behind: int | None = None
+    watch: int | None = None
     hits: tuple[WatchHit, ...] = ()
 
 
@@ -72,24 +78,35 @@ class Backward:
 
     def _search(self, points: Points, floor: int) -> Stop | None:
         """The last stop at a position in [floor, here); an INTERRUPT stop if the user ended the search: the position
-        is then the earliest behind which there is none."""
+        is then the earliest behind which there is none. If replay fails, the guest goes back to where it was."""
+        here = self._timeline.icount
+        try:
+            return self._search_segments(points, floor, here)
+        except (Divergence, EngineError, TimelineError):
+            with suppress(Divergence, EngineError, TimelineError):
+                self._timeline.seek_regardless(here)
+            raise
+
+    def _search_segments(self, points: Points, floor: int, here: int) -> Stop | None:
         t = self._timeline
-        here = end = t.icount
+        end = here
         if points.icount is not None and floor <= points.icount < here:
             floor = points.icount
         elif not points.breakpoints and not points.watches:
             return None
+        if not t.at_present and floor < here - 1:
+            t.marks.keep_here()
         spoken = self._clock()
         while end > floor:
             begin = max(t.marks.best(end - 1).icount, floor)
-            found = self._scan(points, begin, end)
+            found, on_the_way = self._scan(points, begin, end)
             if t.interrupted:
-                t.clear_interrupt()
-                t.seek(end)
+                t.seek_regardless(end)
                 return Stop(StopKind.INTERRUPT, t.icount)
-            stop = self._choose(found, floor)
-            if stop is not None:
-                return stop
+            position = self._choose(found, floor)
+            if position is not None:
+                t.marks.keep(on_the_way)
+                return self._stop(found, position)
             end = begin
             if self._clock() - spoken >= PROGRESS:
                 spoken = self._clock()
@@ -99,40 +116,50 @@ class Backward:
             return self._arrived()
         return None
 
-    def _scan(self, points: Points, begin: int, end: int) -> _Found:
-        """Replay [begin, end) and note the last hits."""
+    def _scan(self, points: Points, begin: int, end: int) -> tuple[_Found, list[Mark]]:
+        """Replay [begin, end) and note the last hits; with marks on the way, so that going to one is short."""
         t = self._timeline
         t.seek(begin)
         found = _Found()
+        on_the_way: list[Mark] = []
+        piece = max((end - begin) // PIECES, LEAST_PIECE)
         with t.armed(points, collect=True):
+            at = min(begin + piece, end)
             while t.icount < end and not t.interrupted:
-                exit_ = t.advance(end)
+                exit_ = t.advance(at)
                 if exit_.kind is ExitKind.BREAKPOINT:
-                    condition = points.breakpoints.get(t.engine.read(t.engine.arch.pc))
-                    if condition is None or condition():
+                    if t.icount < end and self._holds(points):
                         found.breakpoint = t.icount
                     t.engine.ignore_stops_at(t.icount)
                 elif t.guest.end is not None:
                     break
-            at, behind = t.engine.collected()
-            if at is not None and at < end:
-                found.breakpoint = max(at, -1 if found.breakpoint is None else found.breakpoint)
+                elif t.icount == at < end:
+                    on_the_way.append(t.marks.detached_here())
+                    at = min(at + piece, end)
+            last, behind = t.engine.collected()
+            if last is not None and last < end:
+                found.breakpoint = max(last, -1 if found.breakpoint is None else found.breakpoint)
             if behind is not None:
                 found.behind = behind
                 found.hits = t.engine.take_hits()
-        return found
+        return found, on_the_way
 
-    def _choose(self, found: _Found, floor: int) -> Stop | None:
+    def _holds(self, points: Points) -> bool:
         t = self._timeline
-        after = t.engine.arch.nonsteppable_watchpoint
-        watch = None if found.behind is None else found.behind if after else found.behind - 1
-        if watch is not None and watch >= floor and (found.breakpoint is None or watch >= found.breakpoint):
+        condition = points.breakpoints.get(t.engine.read(t.engine.arch.pc))
+        return condition is None or condition()
+
+    def _choose(self, found: _Found, floor: int) -> int | None:
+        """The last position at which something that was found stops."""
+        after = self._timeline.engine.arch.nonsteppable_watchpoint
+        found.watch = None if found.behind is None else found.behind if after else found.behind - 1
+        candidates = [at for at in (found.watch, found.breakpoint) if at is not None and at >= floor]
+        return max(candidates, default=None)
+
+    def _stop(self, found: _Found, position: int) -> Stop:
+        t = self._timeline
+        t.seek_regardless(position)
+        if position == found.watch:
             hit = found.hits[0]
-            t.seek(watch)
-            stop = Stop(StopKind.WATCHPOINT, t.icount, hit.address, hit.kind, hit.old, hit.new)
-        elif found.breakpoint is not None and found.breakpoint >= floor:
-            t.seek(found.breakpoint)
-            stop = Stop(StopKind.BREAKPOINT, t.icount, t.engine.read(t.engine.arch.pc))
-        else:
-            return None
-        return self._arrived() if t.interrupted else stop
+            return Stop(StopKind.WATCHPOINT, position, hit.address, hit.kind, hit.old, hit.new)
+        return Stop(StopKind.BREAKPOINT, position, t.engine.read(t.engine.arch.pc))

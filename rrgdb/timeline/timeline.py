@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rrgdb.engine.base import Exit, ExitKind
-from rrgdb.recording.doors import DEBUGGER, Divergence, Door, Mode
+from rrgdb.arch.base import MemoryFault
+from rrgdb.engine.base import EngineError, Exit, ExitKind
+from rrgdb.recording.doors import DEBUGGER, Divergence, Door, HistoryEnd, Mode
 from rrgdb.recording.log import EventLog
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.marks import Mark, Marks, UnusableSnapshotError
@@ -47,6 +48,7 @@ class Timeline:
         self._interrupted = threading.Event()
         self._present: Mark | None = None
         self._origin: Mark | None = None
+        self._branch: Mark | None = None
         self._origin_registers = b""
         self._diversion_ran = False
         self._live_end = 0
@@ -99,8 +101,9 @@ class Timeline:
 
     def clear_interrupt(self) -> None:
         """Forget an interrupt that nothing was running to heed."""
-        self._interrupted.clear()
+        # In this order one that comes now is forgotten whole, never by half.
         self.engine.clear_interrupt()
+        self._interrupted.clear()
 
     @property
     def interrupted(self) -> bool:
@@ -129,13 +132,21 @@ class Timeline:
     def advance(self, limit: int) -> Exit:
         """Run forward to ``limit`` or to whatever stops before; inputs are delivered on the way.
 
-        LIMIT short of ``limit`` means that history or the guest has ended. INTERRUPT is the user's only.
-        """
+        LIMIT short of ``limit`` means that history or the guest has ended. INTERRUPT is the user's only. Divergence
+        or EngineError in replay leave the guest where it was."""
         if self.at_present:
             return self._advance_live(limit)
         if self._origin is not None:
             return self._run_slice(limit)
-        return self._advance_replay(min(limit, self.end))
+        here = self.icount
+        try:
+            return self._replay(limit)
+        except HistoryEnd as e:
+            self._recover(here)
+            raise Divergence(e.icount, "no further question", "asks one") from e
+        except (Divergence, EngineError):
+            self._recover(here)
+            raise
 
     def _run_slice(self, limit: int) -> Exit:
         while True:
@@ -143,7 +154,7 @@ class Timeline:
             if exit_.kind is not ExitKind.INTERRUPT:
                 return exit_
             self.engine.clear_interrupt()
-            if self.interrupted or self.door.has_pending_input:
+            if self.interrupted or (self.at_present and self.door.has_pending_input):
                 return exit_
 
     def _advance_live(self, limit: int) -> Exit:
@@ -154,62 +165,127 @@ class Timeline:
             target = min(limit, self.recorder.slice_end())
             exit_ = self._run_slice(target)
             self.recorder.slice_done()
-            if exit_.kind is ExitKind.INTERRUPT and not self.interrupted:
-                continue
-            if exit_.kind is not ExitKind.LIMIT or self.icount >= limit or self.guest.end is not None:
+            if exit_.kind is not ExitKind.INTERRUPT and exit_.kind is not ExitKind.LIMIT:
                 return exit_
+            if self.guest.end is not None or (exit_.kind is ExitKind.LIMIT and self.icount >= limit):
+                return Exit(ExitKind.LIMIT)
+            if self.interrupted:
+                return Exit(ExitKind.INTERRUPT)
 
-    def _advance_replay(self, limit: int) -> Exit:
-        while self.icount < limit and self.guest.end is None:
+    # -- replay ----------------------------------------------------------------------------------
+
+    def _replay(self, limit: int) -> Exit:
+        """``advance`` in history. The guest dies at the end of history only if ``limit`` lies behind it."""
+        until = min(limit, self.end)
+        while True:
             self._deliver_due()
+            if self.icount >= until or self.guest.end is not None:
+                break
             due = self.door.next_input()
-            target = limit if due is None else min(limit, due)
-            boundary = self.marks.next_stored(self.icount)
-            if boundary is not None:
-                target = min(target, boundary.icount)
+            target = until if due is None else min(until, due)
+            digests = self.log.digests
+            i = digests.index_at(self.icount + 1)
+            digest = digests.icount(i) if i < len(digests) else FOREVER
+            mark = self.marks.next_stored(self.icount)
+            target = min(target, digest, FOREVER if mark is None else mark.icount)
             exit_ = self._run_slice(target)
-            if boundary is not None and self.icount == boundary.icount and exit_.kind is ExitKind.LIMIT:
-                self.check_digest()
-                self.marks.arrived_at(boundary)
-            if exit_.kind is ExitKind.INTERRUPT and not self.interrupted:
-                continue
             if exit_.kind is not ExitKind.LIMIT:
+                # A watch stops behind the instruction: inputs at this position belong to it.
+                self._deliver_due()
                 return exit_
-        self._deliver_due()
-        self._settle_end()
+            stands = mark if mark is not None and mark.icount == self.icount else None
+            if self.icount == digest or stands is not None:
+                self._check_here()
+                self._know_ram(stands)
+        before_death = self._die() if limit > self.icount else None
         self.door.flush_output()
-        return Exit(ExitKind.LIMIT)
-
-    def _settle_end(self) -> None:
-        """An instruction that killed the guest did not retire: at the position before it, it is tried again."""
-        end = self.log.end
-        if end is None or self.guest.end is not None or self.icount != end.icount:
-            return
-        self._run_slice(self.icount + 1)
-        if self.guest.end is None and not self.interrupted:
-            raise Divergence(end.icount, f"the guest's end ({end.payload.decode()})", "went on")
+        return before_death or Exit(ExitKind.LIMIT)
 
     def _deliver_due(self) -> None:
-        if self.door.next_input() == self.icount:
+        due = self.door.next_input() if self.door.mode is Mode.REPLAY else None
+        if due is not None and due <= self.icount:
             self.door.deliver(self.icount)
             self.engine.rearm()
 
-    def check_digest(self) -> None:
-        """Compare the present state with the digest recorded at this position, if there is one. Raises Divergence."""
-        recorded = self.log.digests
-        i = recorded.index_at(self.icount)
-        if i >= len(recorded) or recorded.icount(i) != self.icount:
+    def _know_ram(self, mark: Mark | None) -> None:
+        """Replay stands at a snapshot, or at a digest of a snapshot that was given up (None)."""
+        if mark is None:
+            self.marks.keep_here()
             return
-        expected = recorded[i].payload
-        if self.marks.state_digest() == expected:
+        try:
+            self.marks.arrived_at(mark)
+        except UnusableSnapshotError as e:
+            self._pass_over(mark, e)
+
+    def _pass_over(self, mark: Mark, why: UnusableSnapshotError) -> None:
+        if not self.marks.drop(mark):
+            raise TimelineError(str(why)) from why
+        if mark.stored is not None:
+            self.say(f"{why}; passed over\n")
+
+    def _check_here(self) -> None:
+        """Compare the state on arrival with the digests recorded for this position. Raises Divergence.
+
+        A digest may have been taken before, between or behind the inputs of a position, or behind the guest's end."""
+        expected = self._digests_here()
+        if not expected or self.marks.state_digest() in expected:
             return
-        # The digest may have been taken behind inputs at this very position.
+        while self.door.next_input() == self.icount:
+            self.door.deliver(self.icount, 1)
+            self.engine.rearm()
+            if self.marks.state_digest() in expected:
+                return
+        end = self.log.end
+        if end is None or end.icount != self.icount or self.guest.end is not None:
+            raise self._differs()
+
+    def _digests_here(self) -> set[bytes]:
+        digests = self.log.digests
+        i = digests.index_at(self.icount)
+        found = set()
+        while i < len(digests) and digests.icount(i) == self.icount:
+            found.add(digests[i].payload)
+            i += 1
+        return found
+
+    def _differs(self) -> Divergence:
+        i = self.log.digests.index_at(self.icount)
+        before = self.log.digests.icount(i - 1) if i else self.start
+        return Divergence(self.icount, f"another state behind icount {before}", "reached one that differs from it here")
+
+    def _die(self) -> Exit | None:
+        """The instruction that killed the guest did not retire: at the last position it is tried again. Returns what
+        stopped before it."""
+        end = self.log.end
+        if end is None or self.guest.end is not None or self.icount != end.icount:
+            return None
+        exit_ = self._run_slice(self.icount + 1)
+        if self.guest.end is None:
+            if exit_.kind is not ExitKind.LIMIT:
+                return exit_
+            raise Divergence(end.icount, f"the guest's end ({end.payload.decode(errors='replace')})", "went on")
+        expected = self._digests_here()
+        if expected and self.marks.state_digest() not in expected:
+            raise self._differs()
+        return None
+
+    def _recover(self, icount: int) -> None:
+        """Replay went wrong: back to a position of history that can be reached."""
+        self._restore_best(icount)
+        mark = self.icount
+        try:
+            self._replay_through(icount)
+        except (Divergence, HistoryEnd, EngineError):
+            self._restore_best(mark)
+
+    def _replay_through(self, icount: int) -> None:
+        """Run forward in history to a position, whatever is armed and whoever interrupts."""
+        while self.icount < icount and self.guest.end is None:
+            self.engine.ignore_stops_at(self.icount)
+            if self._replay(icount).kind is ExitKind.INTERRUPT:
+                self.clear_interrupt()
         self._deliver_due()
-        if self.marks.state_digest() != expected:
-            before = recorded.icount(i - 1) if i else self.start
-            raise Divergence(
-                self.icount, f"another state behind icount {before}", "reached one that differs from it here"
-            )
+        self.engine.ignore_stops_at(None)
 
     # -- seeking ---------------------------------------------------------------------------------
 
@@ -224,19 +300,39 @@ class Timeline:
         if self._present is not None and icount == self._present.icount:
             self._return_to_present()
             return
-        mark = self.marks.best(icount)
-        if not mark.icount <= self.icount <= icount:
-            self._restore(mark)
+        if not self.marks.best(icount).icount <= self.icount <= icount:
+            self._restore_best(icount)
         self._replay_to(icount)
-        self._deliver_due()
-        if self.icount == icount:
-            self._settle_end()
+
+    def seek_regardless(self, icount: int) -> None:
+        """As ``seek``, and no interrupt ends it: for short ways. Interrupts are forgotten."""
+        self.clear_interrupt()
+        self.seek(icount)
+        while self.interrupted:
+            self.clear_interrupt()
+            self.seek(icount)
+
+    def _restore_best(self, icount: int) -> None:
+        """Put the guest to the latest usable mark at or before a position."""
+        while True:
+            mark = self.marks.best(icount)
+            try:
+                self.marks.restore(mark)
+            except UnusableSnapshotError as e:
+                self._pass_over(mark, e)
+            else:
+                return
 
     def _restore(self, mark: Mark) -> None:
+        """Put back a mark that is in no list. If it cannot be, replay comes to the same position."""
         try:
             self.marks.restore(mark)
         except UnusableSnapshotError as e:
-            raise TimelineError(str(e)) from e
+            self.say(f"{e}; replaying instead\n")
+            mode, self.door.mode = self.door.mode, Mode.REPLAY
+            self._restore_best(mark.icount)
+            self._replay_through(mark.icount)
+            self.door.mode = mode
 
     def _replay_to(self, icount: int) -> None:
         """Run forward in history, leaving checkpoints near the target."""
@@ -246,8 +342,16 @@ class Timeline:
                 self.advance(at)
                 if self.icount == at:
                     self.marks.keep_here()
-        while self.icount < icount and not self.interrupted and self.guest.end is None:
+        while self.icount < icount and not self.interrupted:
+            if self.guest.end is not None:
+                ended = self.icount
+                self._restore_best(ended)
+                raise Divergence(ended, f"instructions up to {icount}", "ends")
             self.advance(icount)
+        self._deliver_due()
+        end = self.log.end
+        if self.icount == icount and end is not None and end.icount == icount:
+            self.advance(icount + 1)
 
     def _leave_present(self) -> None:
         assert self.recorder is not None
@@ -267,9 +371,10 @@ class Timeline:
 
     def run(self, points: Points, *, steps: int | None = None, within: tuple[int, int] | None = None) -> Stop:
         """Continue to the first stop; ``steps``: at most so many instructions; ``within``: while pc in [start, end)."""
-        first = self.icount
+        first, ended = self.icount, self.guest.end is not None
         if self._origin is not None:
             self._diversion_ran = True
+            self._branch = self.marks.detached_here() if points.watches else None
         while True:
             limit = FOREVER if steps is None else first + steps
             if points.icount is not None and points.icount > self.icount:
@@ -279,7 +384,7 @@ class Timeline:
                     self.engine.set_range(*within)
                 self.engine.ignore_stops_at(first)
                 exit_, holds = self._run_armed(points, limit)
-            stop = self._forward_stop(exit_, holds, first, limit, steps)
+            stop = self._forward_stop(exit_, holds, ended, limit, steps)
             if stop is not None:
                 return stop
 
@@ -296,7 +401,7 @@ class Timeline:
                 return Exit(ExitKind.INTERRUPT), False
             self.engine.ignore_stops_at(self.icount)
 
-    def _forward_stop(self, exit_: Exit, holds: bool, first: int, limit: int, steps: int | None) -> Stop | None:
+    def _forward_stop(self, exit_: Exit, holds: bool, ended: bool, limit: int, steps: int | None) -> Stop | None:
         pc = self.engine.read(self.engine.arch.pc)
         if holds:
             return Stop(StopKind.BREAKPOINT, self.icount, pc)
@@ -311,8 +416,8 @@ class Timeline:
         if exit_.kind is ExitKind.RANGE:
             return Stop(StopKind.STEP, self.icount)
         end = self.guest.end
-        if end is not None and (steps is None or self.icount < limit):
-            if self.icount == first:
+        if end is not None:
+            if ended:
                 return Stop(StopKind.HISTORY_END, self.icount)
             if end.kind == "signal":
                 return Stop(StopKind.SIGNAL, self.icount, value=end.value)
@@ -329,12 +434,17 @@ class Timeline:
 
     def _back_one(self) -> None:
         """To the position before the instruction that retired last."""
-        if self._origin is None:
-            self.seek(self.icount - 1)
-            return
         target = self.icount - 1
-        self._restore(self._origin)
-        self._run_slice(target)
+        if self._origin is None:
+            self.seek_regardless(target)
+            return
+        assert self._branch is not None
+        try:
+            self.marks.restore(self._branch)
+        except UnusableSnapshotError as e:
+            raise TimelineError(str(e)) from e
+        while self._run_slice(target).kind is ExitKind.INTERRUPT:
+            self.clear_interrupt()
 
     # -- diversions and writes -------------------------------------------------------------------
 
@@ -386,7 +496,10 @@ class Timeline:
                 return
         elif payload[:1] == b"\1" and len(payload) >= _MEMORY.size:
             _, address = _MEMORY.unpack_from(payload)
-            self.engine.write_memory(address, payload[_MEMORY.size :])
+            try:
+                self.engine.write_memory(address, payload[_MEMORY.size :])
+            except MemoryFault as e:
+                raise Divergence(self.icount, "a debugger's write to memory", f"has {e}") from e
             return
         raise Divergence(self.icount, "a debugger's write", f"{len(payload)} bytes that are none")
 
@@ -394,9 +507,9 @@ class Timeline:
         """Back to where the diversion left history, if there is one."""
         if self._origin is None:
             return
-        origin, self._origin = self._origin, None
-        self._restore(origin)
         self.door.mode = Mode.RECORD if self.live and self._present is None else Mode.REPLAY
+        self._restore(self._origin)
+        self._origin = self._branch = None
 
     def close(self) -> None:
         """Finish: the recording holds everything up to the live present. Raises LogError."""

@@ -18,24 +18,26 @@ def verify(timeline: Timeline, say: Callable[[str], None] = lambda _text: None) 
     early.
     """
     timeline.seek(timeline.start)
-    checked = 0
+    digests = timeline.log.digests
     spoken = time.monotonic()
-    for event in timeline.log.digests:
-        _replay(timeline, event.icount)
-        timeline.check_digest()
-        checked += 1
+    for event in digests:
+        if event.icount > timeline.icount:
+            _replay(timeline, event.icount)
         if time.monotonic() - spoken >= PROGRESS:
             spoken = time.monotonic()
-            say(f"{event.icount} of {timeline.end} instructions, {checked} digests agree")
+            checked = digests.index_at(timeline.icount + 1)
+            say(f"{timeline.icount} of {timeline.end} instructions, {checked} digests agree")
     _replay(timeline, timeline.end)
+    timeline.seek(timeline.end)
     recorded, end = timeline.log.end, timeline.guest.end
     if recorded is not None:
         text = "nothing" if end is None else f"{end.kind}:{end.value}"
         if text.encode() != recorded.payload:
             raise TimelineError(
-                f"at icount {timeline.icount} the guest ends with {text}, recorded is {recorded.payload.decode()}"
+                f"at icount {timeline.icount} the guest ends with {text}, "
+                f"recorded is {recorded.payload.decode(errors='replace')}"
             )
-    return checked
+    return len(digests)
 
 
 def _replay(timeline: Timeline, icount: int) -> None:

@@ -1,0 +1,101 @@
+"""What a guest does, found out the plain way: one instruction at a time, forward only."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from elftools.elf.elffile import ELFFile
+
+from rrgdb.snapshots.store import StoreError
+from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
+from rrgdb_tests.guests import build
+
+MEMORY = 4 << 20
+OPTIONS = GuestOptions(memory=MEMORY)
+VALUES: Mapping[str, tuple[str, int]] = {"ticker": ("tick_count", 4), "hunt": ("random_state", 4)}
+"""guest -> (global variable, bytes) that the tests watch"""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """``pcs[i]`` and ``values[i]``: pc and the watched bytes at position i; ``dies``: the last instruction kills the
+    guest, so that the last position is before and after its end."""
+
+    image: Path
+    pcs: tuple[int, ...]
+    values: tuple[bytes, ...]
+    watched: tuple[int, int] | None
+    dies: bool
+
+    @property
+    def end(self) -> int:
+        return len(self.pcs) - 1
+
+    def writers(self) -> list[int]:
+        """Instructions that change the watched bytes."""
+        return [i for i in range(self.end) if self.values[i] != self.values[i + 1]]
+
+
+def symbol(image: Path, name: str) -> int:
+    with image.open("rb") as f:
+        return int(ELFFile(f).get_section_by_name(".symtab").get_symbol_by_name(name)[0]["st_value"])
+
+
+@cache
+def oracle(arch: str, guest: str, defines: tuple[tuple[str, int], ...] = ()) -> Oracle:
+    """Runs the guest without input to its end."""
+    image = build(arch, guest, dict(defines))
+    watched = None
+    if guest in VALUES:
+        name, size = VALUES[guest]
+        watched = symbol(image, name), size
+    with TemporaryDirectory() as scratch, record(Path(scratch) / "r", image, OPTIONS) as opened:
+        board, engine = opened.board, opened.board.engine
+        pcs, values = [], []
+        while True:
+            before = engine.icount
+            pcs.append(engine.read(engine.arch.pc))
+            values.append(engine.read_memory(*watched) if watched else b"")
+            board.run_until(before + 1)
+            if engine.icount == before:
+                break
+            assert engine.icount == before + 1
+        assert board.end is not None
+        return Oracle(image, tuple(pcs), tuple(values), watched, board.end.kind == "signal")
+
+
+def without_store(recording: Path, to: Path) -> Path:
+    """A copy of a recording that has no snapshots: it can only be replayed from the images."""
+    shutil.copytree(recording, to, ignore=shutil.ignore_patterns("snapshots.qcow2"))
+    return to
+
+
+def digests_straight(recording: Path, positions: Iterable[int], scratch: Path) -> dict[int, bytes]:
+    """State digests of positions, from one pass from the first instruction on, without any snapshot."""
+    found = {}
+    with replay(without_store(recording, scratch), writable=False) as opened:
+        timeline = opened.timeline
+        for position in sorted(set(positions)):
+            while timeline.icount < position:
+                timeline.advance(position)
+            if position == timeline.end:
+                timeline.seek(position)
+            found[position] = timeline.marks.state_digest()
+    return found
+
+
+def assert_disarmed(opened: Opened) -> None:
+    """Nothing that a move arms is left behind: running on is not stopped by anything."""
+    core = opened.timeline.engine._core
+    assert core.skip == (1 << 64) - 1
+    assert not opened.timeline.engine._watches
+    assert (core.bp_last, core.watch_last) == ((1 << 64) - 1, (1 << 64) - 1)
+    assert not opened.timeline.interrupted
+
+
+__all__ = ["OPTIONS", "Oracle", "StoreError", "assert_disarmed", "digests_straight", "oracle", "symbol"]

@@ -1,0 +1,50 @@
+"""Random walks: whatever the moves, a position is always the same state, and every stop is where it must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rrgdb.timeline import search, timeline
+from rrgdb_tests.guests import ARCHES, AWKWARD
+from rrgdb_tests.timeline.oracle import oracle
+from rrgdb_tests.timeline.walk import Walk
+
+SMALL = {"ticker": (("TICKS", 10), ("WORK", 60)), "hunt": (("ROUNDS", 40),)}
+LONG = {"ticker": (("TICKS", 20), ("WORK", 300)), "hunt": (("ROUNDS", 300),)}
+
+
+@pytest.fixture(autouse=True)
+def dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distances that fit short guests, so that all kinds of marks come into play."""
+    monkeypatch.setattr(timeline, "NEAR", (16, 100, 700, 3000))
+    monkeypatch.setattr(search, "LEAST_PIECE", 200)
+
+
+def _walk(arch: str, guest: str, defines: tuple[tuple[str, int], ...], moves: int, seed: int, scratch: Path) -> None:
+    walk = Walk(oracle(arch, guest, defines), scratch, seed)
+    for _ in range(moves):
+        walk.move()
+    walk.finish(scratch / f"straight-{seed}")
+
+
+def _guests(arch: str) -> list[str]:
+    # x86_string is too long for an oracle that looks at every instruction.
+    return ["ticker", "hunt", *(name for name in AWKWARD[arch] if name != "x86_string")]
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_walks(arch: str, tmp_path: Path) -> None:
+    for number, guest in enumerate(_guests(arch)):
+        moves = 60 if guest in SMALL else 15
+        _walk(arch, guest, SMALL.get(guest, (("LOOPS", 3),)), moves, number, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHES)
+def test_long_walks(arch: str, tmp_path: Path) -> None:
+    for number, guest in enumerate(_guests(arch)):
+        defines = LONG.get(guest, (("LOOPS", 10),))
+        for seed in range(10 if guest in LONG else 8):
+            _walk(arch, guest, defines, 400 if guest in LONG else 60, 100 * number + seed, tmp_path)
