@@ -6,11 +6,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-RRGDB, UNICORN, QEMU = "rrgdb", "Unicorn count=", "QEMU"
+RRGDB, QEMU = "rrgdb", "QEMU"
 
 
 def timed(call: Callable[..., _T], *arguments: object) -> tuple[float, _T]:
@@ -56,6 +56,10 @@ class Figure:
             words += f" ({_digits(min(self.values))} – {_digits(max(self.values))})"
         return f"{words} {self.note}".rstrip()
 
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Figure:
+        return cls(**{f.name: tuple(v) if isinstance(v := record[f.name], list) else v for f in fields(cls)})
+
     def as_json(self) -> dict[str, Any]:
         record = asdict(self)
         if self.values:
@@ -80,7 +84,7 @@ class Figures:
     ) -> None:
         figure = Figure(group, guest, what, who, unit, tuple(values), note)
         self.all.append(figure)
-        print(f"{group:9} {guest:8} {what:44} {who:14} {figure.text()}", file=sys.stderr, flush=True)
+        print(f"{group:9} {guest:8} {what:52} {who:5} {figure.text()}", file=sys.stderr, flush=True)
 
     def ms(
         self, group: str, guest: str, what: str, taken: Sequence[float], *, who: str = RRGDB, note: str = ""
@@ -88,8 +92,6 @@ class Figures:
         """Times in seconds, shown in milliseconds."""
         self.add(group, guest, what, "ms", [1e3 * s for s in taken], who=who, note=note)
 
-    def mips(
-        self, group: str, guest: str, what: str, taken: Sequence[float], instructions: int, who: str = RRGDB
-    ) -> None:
+    def mips(self, group: str, guest: str, what: str, taken: Sequence[float], instructions: int) -> None:
         """Times in seconds, shown as millions of instructions a second."""
-        self.add(group, guest, what, "MIPS", [instructions / s / 1e6 for s in taken], who=who)
+        self.add(group, guest, what, "MIPS", [instructions / s / 1e6 for s in taken])

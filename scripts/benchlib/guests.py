@@ -13,8 +13,8 @@ from rrgdb.board.image import load_image
 from rrgdb_tests.guests import ARCHES, build
 
 TICKS = 1000
-TICKER_LOOP = {"riscv32": 12, "riscv64": 12, "aarch64": 11, "i386": 11, "x86_64": 11}
-"""instructions of one round of the ticker's loop, about"""
+TICKER_LOOP = {"riscv32": 12, "riscv64": 12, "aarch64": 9, "i386": 10, "x86_64": 11}
+"""instructions of one round of the loop in work()"""
 KIT_RV = (
     "riscv64-unknown-elf-gcc -march=rv64imac_zicsr -mabi=lp64 -mcmodel=medany -msmall-data-limit=0 -DNCHUNKS={chunks}u"
 )
@@ -56,8 +56,8 @@ def _read(elf: Path) -> tuple[Arch, dict[str, int]]:
 
 
 def ticker(name: str, instructions: int) -> Guest:
-    """rrgdb's own guest of about so many instructions; ``name`` is the CPU family."""
-    work = max(instructions // TICKS // TICKER_LOOP[name], 1)
+    """rrgdb's own guest of at least so many instructions; ``name`` is the CPU family."""
+    work = -(-instructions // (TICKS * TICKER_LOOP[name]))
     elf = build(name, "ticker", {"TICKS": TICKS, "WORK": work})
     arch, symbols = _read(elf)
     return Guest(name, elf, arch, 32 << 20, symbols, "work", "main", "tick", "tick", TICKS, "mirror")

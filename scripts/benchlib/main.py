@@ -15,7 +15,7 @@ from pathlib import Path
 import rrgdb
 from benchlib import peer, report, snapshots, speed, stub, travel
 from benchlib.bench import Bench
-from benchlib.figures import Figures
+from benchlib.figures import Figure, Figures
 from benchlib.guests import Guest, build_kit, is_own, kit_guest, ticker
 
 QUICK, DEFAULT, FULL = 10_000_000, 100_000_000, 1_250_000_000
@@ -43,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often each is measured (3)")
     parser.add_argument("--peer", choices=("qemu",), help="measure this emulator beside rrgdb; needs --kit")
     parser.add_argument("--kit", type=Path, metavar="DIR", help="the scripts and guests that drive the peer")
+    parser.add_argument("--show", type=Path, action="append", metavar="FILE", help="only print what --json wrote")
     parser.add_argument("guests", nargs="*", metavar="GUEST", help="CPU families; with --peer also the kit's guests")
     chosen = parser.parse_args()
     chosen.only = [name for name in chosen.only.split(",") if name]
@@ -89,6 +90,10 @@ def _measure(bench: Bench, names: list[str], instructions: int, only: list[str])
 def main() -> int:
     """Measure what is asked for; the table goes to stdout, progress to stderr."""
     chosen = _arguments()
+    if chosen.show:
+        shown = [Figure.from_json(record) for path in chosen.show for record in json.loads(path.read_text())["figures"]]
+        print(report.markdown(shown))
+        return 0
     # The servers are the package that is imported here, wherever this is run.
     os.environ["PYTHONPATH"] = str(Path(rrgdb.__file__).parents[1])
     os.environ["PYTHONSAFEPATH"] = "1"

@@ -14,7 +14,7 @@ from typing import Any
 import unicorn
 
 import rrgdb
-from benchlib.figures import Figure
+from benchlib.figures import QEMU, RRGDB, Figure
 
 TOOLS = {"gdb": "gdb-multiarch", "QEMU": "qemu-system-riscv64"}
 
@@ -42,13 +42,15 @@ def describe() -> dict[str, Any]:
 
 
 def markdown(figures: Sequence[Figure]) -> str:
-    """A table for each group and guest: a row for each figure, a column for each server."""
+    """A table for each group: a row for each figure, a column for each guest, and one more for its peer."""
     lines: list[str] = []
-    for group, guest in dict.fromkeys((f.group, f.guest) for f in figures):
-        chosen = [f for f in figures if (f.group, f.guest) == (group, guest)]
-        columns = list(dict.fromkeys(f.who for f in chosen))
-        lines += ["", f"### {group}: {guest}", "", "| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-        for what in dict.fromkeys(f.what for f in chosen):
-            cells = [next((f.text() for f in chosen if (f.what, f.who) == (what, who)), "") for who in columns]
-            lines.append("| " + " | ".join([what.replace("|", "\\|"), *cells]) + " |")
-    return "\n".join(lines[1:])
+    for group in dict.fromkeys(f.group for f in figures):
+        cells = {(f.what, f.guest, f.who): f.text() for f in figures if f.group == group}
+        columns = sorted(dict.fromkeys((guest, who) for _, guest, who in cells), key=lambda c: (c[0], c[1] == QEMU))
+        heads = [guest if who == RRGDB else f"{guest}, {who}" for guest, who in columns]
+        lines += [f"### {group}", "", "| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(columns)]
+        for what in dict.fromkeys(what for what, _, _ in cells):
+            row = [what.replace("|", "\\|"), *(cells.get((what, *column), "") for column in columns)]
+            lines.append("| " + " | ".join(row) + " |")
+        lines.append("")
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ import unicorn
 from unicorn import unicorn_const
 
 from benchlib.bench import Bench
-from benchlib.figures import UNICORN, seconds
+from benchlib.figures import seconds
 from benchlib.guests import Guest
 from rrgdb.board.image import load_image
 from rrgdb.engine.memory import Ram
@@ -109,8 +109,8 @@ def measure(bench: Bench, guest: Guest) -> None:
     """All of this group for one guest."""
     loop = 10_000_000 if bench.quick else 50_000_000
     plain = _plain_unicorn(guest, loop, bench.repeat)
-    bench.figures.mips(GROUP, guest.name, "hot loop, no hooks", plain, loop, UNICORN)
+    bench.figures.mips(GROUP, guest.name, "hot loop: plain Unicorn with count=", plain, loop)
     alone = _engine_alone(guest, loop, bench.repeat)
-    bench.figures.mips(GROUP, guest.name, "hot loop, engine alone", alone, loop)
+    bench.figures.mips(GROUP, guest.name, "hot loop: the engine alone", alone, loop)
     _record(bench, guest)
     _replay(bench, guest)
