@@ -1,0 +1,295 @@
+"""docs/formats.md is enough to read a recording: this reader was written from it and uses no code of rrgdb's own.
+
+rrgdb is imported only to make the recording, and for its registers in the state digest.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import xxhash
+import zstandard
+
+from rrgdb.timeline import opening
+from rrgdb.timeline.opening import GuestOptions
+from rrgdb.timeline.stop import Points
+
+MIB = 1 << 20
+RAM = 2 * MIB
+BASE = 0x80000000
+# Reads the real-time clock and a random number, stores the latter to RAM, prints "!", powers off with status 3.
+PROGRAM = struct.pack(
+    "<15I",
+    0x00101537,  # lui a0, 0x101
+    0x00052583,  # lw a1, 0(a0)
+    0x10200537,  # lui a0, 0x10200
+    0x00052603,  # lw a2, 0(a0)
+    0x800016B7,  # lui a3, 0x80001
+    0x02069693,  # slli a3, a3, 32
+    0x0206D693,  # srli a3, a3, 32
+    0x00C6A023,  # sw a2, 0(a3)
+    0x10000537,  # lui a0, 0x10000
+    0x02100693,  # li a3, '!'
+    0x00D50023,  # sb a3, 0(a0)
+    0x00100537,  # lui a0, 0x100
+    0x00033737,  # lui a4, 0x33
+    0x33370713,  # addi a4, a4, 0x333
+    0x00E52023,  # sw a4, 0(a0)
+)
+
+
+class Event(NamedTuple):
+    icount: int
+    source: str
+    kind: int
+    payload: bytes
+
+
+class Recorded(NamedTuple):
+    path: Path
+    end: int
+    registers: bytes
+    ram: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    image = tmp_path_factory.mktemp("image") / "a b.bin"
+    image.write_bytes(PROGRAM)
+    path = tmp_path_factory.mktemp("format") / "r.rrgdb"
+    options = GuestOptions(board="riscv64-virt", memory=RAM, load=BASE, entry=BASE, args="x y")
+    ram = {}
+    with opening.record(path, image, options, say=lambda _line: None) as opened:
+        timeline = opened.timeline
+
+        def snapshot(name: str) -> None:
+            assert timeline.recorder is not None
+            timeline.recorder.close_chunk()
+            timeline.marks.take_snapshot(name)
+            ram[name] = b"".join(timeline.engine.read_memory(BASE + n, 4096) for n in range(0, RAM, 4096))
+
+        timeline.run(Points({}), steps=2)
+        timeline.write_memory(BASE + 0x1800, b"by hand")
+        timeline.write_register(31, 0x1122334455667788)
+        opened.door.feed("serial0", b"typed")
+        timeline.run(Points({}), steps=7)
+        snapshot("middle")
+        timeline.run(Points({}))
+        snapshot("last")
+        registers = timeline.engine.registers_digest()
+        end = timeline.icount
+    return Recorded(path, end, registers, ram)
+
+
+# -- the reader ----------------------------------------------------------------------------------
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def chunks(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(first, horizon, events, raw payload) of each chunk, with every checksum checked."""
+    crc = struct.unpack_from("<I", data, 28)[0]
+    previous, at, expected = crc, 32, 0
+    while at < len(data):
+        magic, sequence, first, horizon, count, raw_length, stored_length, codec, header_crc, checksum = (
+            struct.unpack_from("<4sIQQIIIIIQ", data, at)
+        )
+        stored = data[at + 52 : at + 52 + stored_length]
+        assert (magic, sequence) == (b"RRCH", expected)
+        assert header_crc == zlib.crc32(data[at : at + 40], crc)
+        assert checksum == xxhash.xxh3_64_intdigest(data[at : at + 44] + stored, seed=previous)
+        raw = zstandard.ZstdDecompressor().decompress(stored) if codec else stored
+        assert codec in (0, 1)
+        assert len(raw) == raw_length <= 32 * (52 + stored_length)
+        yield first, horizon, count, raw
+        previous, at, expected = checksum, at + 52 + stored_length, expected + 1
+
+
+def events(data: bytes) -> tuple[list[Event], int]:
+    """All events, and the last horizon."""
+    found: list[Event] = []
+    names: list[str] = []
+    horizon = 0
+    for first, reached, count, raw in chunks(data):
+        horizon, icount, at = reached, first, 0
+        for _ in range(count):
+            delta, at = varint(raw, at)
+            icount += delta
+            source, at = raw[at], at + 1
+            if source == len(names):
+                names.append(raw[at + 1 : at + 1 + raw[at]].decode())
+                at += 1 + raw[at]
+            kind = raw[at]
+            length, at = varint(raw, at + 1)
+            found.append(Event(icount, names[source], kind, raw[at : at + length]))
+            at += length
+        assert at == len(raw)
+    return found, horizon
+
+
+class Snapshot(NamedTuple):
+    name: str
+    icount: int
+    size: int
+    read: Callable[[int, int], bytes]
+
+
+def snapshots(data: bytes) -> list[Snapshot]:
+    (magic, version, _, _, bits, size, crypt, _, _, _, _, count, table) = struct.unpack_from(">4sIQIIQIIQQIIQ", data)
+    assert (magic, version, bits, size, crypt) == (b"QFI\xfb", 3, 12, 0, 0)
+    found = []
+    for _ in range(count):
+        l1, entries, id_len, name_len, _, _, clock, _, extra = struct.unpack_from(">QIHHIIQII", data, table)
+        vm_size, _, icount = struct.unpack_from(">QQQ", data, table + 40)
+        name = data[table + 40 + extra + id_len :][:name_len].decode()
+        assert clock == icount
+        found.append(
+            Snapshot(name, icount, vm_size, lambda n, length, l1=l1, e=entries: vm_state(data, l1, e, n, length))
+        )
+        table += -(-(40 + extra + id_len + name_len) // 8) * 8
+    return found
+
+
+def vm_state(data: bytes, l1: int, entries: int, start: int, length: int) -> bytes:
+    mask = (1 << 56) - 512
+    out = bytearray()
+    for cluster in range(start >> 12, start + length + 4095 >> 12):
+        l2 = struct.unpack_from(">Q", data, l1 + 8 * (cluster >> 9))[0] & mask if cluster >> 9 < entries else 0
+        entry = struct.unpack_from(">Q", data, l2 + 8 * (cluster & 511))[0] if l2 else 0
+        host = 0 if entry & 1 else entry & mask
+        out += data[host : host + 4096] if host else bytes(4096)
+    return bytes(out[start & 4095 : (start & 4095) + length])
+
+
+def state(snapshot: Snapshot) -> list[bytes]:
+    (length,) = struct.unpack("<I", snapshot.read(0, 4))
+    blob = snapshot.read(4, length)
+    assert xxhash.xxh3_64_digest(blob[:-8]) == blob[-8:]
+    assert struct.unpack_from("<4sHH", blob) == (b"RRST", 1, 6)
+    parts, at = [], 8
+    for _ in range(6):
+        (n,) = struct.unpack_from("<I", blob, at)
+        parts.append(blob[at + 4 : at + 4 + n])
+        at += 4 + n
+    assert at == len(blob) - 8
+    return parts
+
+
+def ram_digest(ram: bytes) -> int:
+    pages = [ram[n : n + 4096] for n in range(0, len(ram), 4096)]
+    return sum(xxhash.xxh3_64_intdigest(p, seed=n + 1) for n, p in enumerate(pages) if any(p)) & (1 << 64) - 1
+
+
+# -- what it must find ---------------------------------------------------------------------------
+
+
+def test_directory_and_manifest(recorded: Recorded) -> None:
+    manifest = json.loads((recorded.path / "manifest.json").read_text())
+    digest = sha256(PROGRAM).hexdigest()
+    assert {p.name for p in recorded.path.iterdir()} == {
+        "manifest.json", "images", "events.log", "snapshots.qcow2", "lock",
+    }  # fmt: skip
+    assert (recorded.path / "images" / f"{digest[:16]}-a_b.bin").read_bytes() == PROGRAM
+    assert (recorded.path / "lock").read_bytes() == b""
+    assert set(manifest) == {"format", "version", "created", "recording_id", "rrgdb", "engine", "guest"}
+    assert (manifest["format"], manifest["version"]) == ("rrgdb-recording", 1)
+    assert manifest["guest"] == {
+        "kind": "board",
+        "board": "riscv64-virt",
+        "cpu": "sifive-u54",
+        "ram_bytes": RAM,
+        "images": [{"name": "a b.bin", "role": "kernel", "load_address": BASE, "size": len(PROGRAM), "sha256": digest}],
+        "options": {"args": "x y", "entry": BASE},
+    }
+
+
+def test_the_event_log(recorded: Recorded) -> None:
+    data = (recorded.path / "events.log").read_bytes()
+    manifest = json.loads((recorded.path / "manifest.json").read_text())
+    assert struct.unpack_from("<8sHH", data) == (b"RRGDBLOG", 1, 0)
+    assert data[12:28].hex() == manifest["recording_id"]
+    assert struct.unpack_from("<I", data, 28)[0] == zlib.crc32(data[:28])
+    found, horizon = events(data)
+    assert horizon == recorded.end == 15
+    kinds = [(e.icount, e.source, e.kind) for e in found if e.kind != 2]
+    assert kinds == [
+        (1, "rtc", 0),
+        (2, "debugger", 1),
+        (2, "debugger", 1),
+        (2, "serial0", 1),
+        (3, "entropy", 0),
+        (15, "guest", 3),
+    ]
+    clock, memory, register, typed, random, end = (e.payload for e in found if e.kind != 2)
+    assert clock[:1] == b"W"
+    assert len(clock) == 9
+    assert memory == b"\1" + struct.pack("<Q", BASE + 0x1800) + b"by hand"
+    assert register == b"\0" + struct.pack("<I", 31) + (0x1122334455667788).to_bytes(64, "little")
+    assert (typed, end) == (b"typed", b"exit:3")
+    assert (random[:1], random[1:]) == (b"E", recorded.ram["last"][0x1000:0x1004])
+
+
+def test_the_snapshots(recorded: Recorded) -> None:
+    image = recorded.path / "snapshots.qcow2"
+    found = {s.name: s for s in snapshots(image.read_bytes())}
+    assert {name: s.icount for name, s in found.items() if not name.startswith("auto-")} == {
+        "start": 0,
+        "middle": 9,
+        "last": recorded.end,
+    }
+    listed = subprocess.run(["qemu-img", "snapshot", "-l", str(image)], capture_output=True, text=True, check=True)
+    for name, snapshot in found.items():
+        assert snapshot.size == 8 * MIB + RAM
+        assert any(name in line.split() and line.endswith(str(snapshot.icount)) for line in listed.stdout.splitlines())
+    for name, expected in recorded.ram.items():
+        ram = found[name].read(8 * MIB, RAM)
+        assert ram == expected
+        assert state(found[name])[5] == ram_digest(ram).to_bytes(8, "little")
+
+
+def test_the_state_blob(recorded: Recorded) -> None:
+    found = {s.name: s for s in snapshots((recorded.path / "snapshots.qcow2").read_bytes())}
+    manifest = json.loads((recorded.path / "manifest.json").read_text())
+    for name, (icount, sent) in {"middle": (9, 0), "last": (recorded.end, 1)}.items():
+        build, cpu, devices, door, size, _ = state(found[name])
+        assert build.decode() == manifest["engine"]
+        assert struct.unpack_from("<QQ", cpu) == (icount, 0)
+        assert size == struct.pack("<Q", RAM)
+        assert devices[:3] == (b"\1\1\3" if name == "last" else b"\1\0\0")
+        at, parts = 3, []
+        while at < len(devices):
+            (length,) = struct.unpack_from("<I", devices, at)
+            parts.append(devices[at + 4 : at + 4 + length])
+            at += 4 + length
+        assert (at, len(parts)) == (len(devices), 7)
+        # The UART is the board's fourth device: fields of 10 bytes, then the buffers rx (one byte, no FIFO) and line.
+        assert parts[3][10:] == b"\1\0\0\0t" + b"\4\0\0\0yped"
+        sources = b"\7serial0" + struct.pack("<Q", sent) if sent else b""
+        assert door == struct.pack("<BQQB", 1, 2, 3, sent) + sources
+
+
+def test_the_state_digest(recorded: Recorded) -> None:
+    found = {s.name: s for s in snapshots((recorded.path / "snapshots.qcow2").read_bytes())}
+    _, _, devices, door, _, ram = state(found["last"])
+    hasher = xxhash.xxh3_128()
+    for part in (struct.pack("<Q", recorded.end), ram, recorded.registers, devices, door):
+        hasher.update(struct.pack("<I", len(part)) + part)
+    digests = [e for e in events((recorded.path / "events.log").read_bytes())[0] if e.kind == 2]
+    assert digests[-1].icount == recorded.end
+    assert digests[-1].payload == hasher.digest()
