@@ -48,11 +48,11 @@ typedef int (*translate_fn)(void *, uint64_t, int, uint64_t *);
 
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
-    R_CLASSIFY, R_TRAP, R_SMC, R_EXCEPTION, R_ERROR
+    R_CLASSIFY, R_TRAP, R_SMC, R_SYSCALL, R_EXCEPTION, R_ERROR
 };
 
 /* classes of instructions as unicorn.py hands them to set_class */
-enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3 };
+enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_SYSCALL = 4 };
 
 typedef struct { uint64_t base, size; uint8_t *host; } region;
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
@@ -102,15 +102,17 @@ typedef struct {
     uint8_t bp_filter[BP_FILTER];
 
     int collect;
-    uint64_t bp_last, bp_hits;
-    uint64_t watch_last, watch_hits;
+    uint64_t bp_last;
+    uint64_t watch_last;
 
     watch watches[MAX_WATCHES];
-    int watch_count, access_pending;
+    int watch_count;
+    int points; /* watches, breakpoints or a range: look at every instruction */
     size_t access_hook;
     int access_hooked;
 
     uint32_t filter_mask[MAX_FILTERS], filter_value[MAX_FILTERS];
+    uint16_t filters_low[256], filters_high[256]; /* filters that a first or fourth byte leaves possible */
     int filter_count;
     class_entry *classes;
     int class_count;
@@ -165,12 +167,17 @@ static uint8_t *code_page(Core *c, uint64_t va)
 {
     uint64_t page = va & ~(uint64_t)PAGE_MASK;
     tlb_entry *e = &c->tlb[(va >> 12) & (TLB_SIZE - 1)];
-    if (e->tag != (page | 1)) {
-        uint64_t pa;
-        e->host = c->translate(c->uc, page, UC_PROT_EXEC, &pa) == 0 ? physical_to_host(c, pa) : NULL;
+    if (e->tag == (page | 1))
+        return e->host;
+    uint64_t pa = page;
+    if (c->mmu_seen && c->translate(c->uc, page, UC_PROT_EXEC, &pa) != 0)
+        return NULL;
+    uint8_t *host = physical_to_host(c, pa);
+    if (host) { /* failures are not kept: the guest may map the page without telling */
+        e->host = host;
         e->tag = page | 1;
     }
-    return e->host;
+    return host;
 }
 
 /* Copy up to n code bytes that may cross a page; returns how many were there. */
@@ -205,6 +212,27 @@ static int x86_opcode(const Core *c, const uint8_t *b, int n)
         break;
     }
     return i;
+}
+
+/* First opcode bytes (behind one REX at most) that need a closer look: prefixes, calls, HLT, the two-byte map. */
+static const uint8_t x86_first[256] = {
+    [0x0f] = 2, [0x26] = 1, [0x2e] = 1, [0x36] = 1, [0x3e] = 1, [0x64] = 1, [0x65] = 1, [0x66] = 1, [0x67] = 1,
+    [0x9a] = 1, [0xe8] = 1, [0xf0] = 1, [0xf2] = 1, [0xf3] = 1, [0xf4] = 1, [0xff] = 1,
+};
+/* Second bytes behind 0F that classify() may name. */
+static const uint8_t x86_second[256] = {
+    [0x00] = 1, [0x01] = 1, [0x05] = 1, [0x20] = 1, [0x21] = 1, [0x22] = 1, [0x23] = 1, [0x30] = 1, [0x31] = 1,
+    [0x32] = 1, [0x33] = 1, [0x34] = 1, [0xa2] = 1, [0xc7] = 1,
+};
+
+/* Neither repeats by itself nor can be of interest: true for nearly everything that runs. */
+static inline int x86_plain(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t i = c->mode64 && (b[0] & 0xf0) == 0x40 && n > 1;
+    if (c->mode64 && (b[i] & 0xf0) == 0x40)
+        return 0;
+    int look = x86_first[b[i]];
+    return look == 0 || (look == 2 && i + 1 < n && !x86_second[b[i + 1]]);
 }
 
 static int x86_kind(const Core *c, const uint8_t *b, int n)
@@ -256,7 +284,7 @@ static void x86_remember(Core *c, const uint8_t *b, int n)
 /* ---- watches --------------------------------------------------------------------------------- */
 
 /* Look at all watched bytes; nonzero if the run must stop. */
-static int watches_hit(Core *c, uint64_t addr)
+static int watches_hit(Core *c)
 {
     int any = 0;
     for (int i = 0; i < c->watch_count; i++) {
@@ -265,7 +293,6 @@ static int watches_hit(Core *c, uint64_t addr)
             w->hit = 1;
         any |= w->hit;
     }
-    c->access_pending = 0;
     if (!any)
         return 0;
     for (int i = 0; i < c->watch_count; i++) {
@@ -279,11 +306,7 @@ static int watches_hit(Core *c, uint64_t addr)
         w->hit = 0;
     }
     c->watch_last = c->icount;
-    c->watch_hits++;
-    if (c->collect)
-        return 0;
-    stop(c, R_WATCHPOINT, addr);
-    return 1;
+    return !c->collect;
 }
 
 static void on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
@@ -295,10 +318,8 @@ static void on_access(void *uc, int type, uint64_t address, int size, int64_t va
         watch *w = &c->watches[i];
         if (w->kind == 'w' || (w->kind == 'r' && type == UC_MEM_WRITE))
             continue;
-        if (address < w->physical + w->length && w->physical < address + (uint64_t)size) {
+        if (address < w->physical + w->length && w->physical < address + (uint64_t)size)
             w->hit = 1;
-            c->access_pending = 1;
-        }
     }
 }
 
@@ -312,18 +333,14 @@ static int interesting(const Core *c, const uint8_t *b, int n)
             return 0;
         if (b[i] == 0xf4)
             return 1;
-        if (b[i] != 0x0f || i + 1 >= n)
-            return 0;
-        switch (b[i + 1]) {
-        case 0x00: case 0x01: case 0x20: case 0x21: case 0x22: case 0x23: case 0x30: case 0x31: case 0x32: case 0x33:
-        case 0xa2: case 0xc7: return 1;
-        default: return 0;
-        }
+        return b[i] == 0x0f && i + 1 < n && x86_second[b[i + 1]];
     }
-    uint32_t word = 0;
-    memcpy(&word, b, n < 4 ? (size_t)n : 4);
-    for (int i = 0; i < c->filter_count; i++)
-        if ((word & c->filter_mask[i]) == c->filter_value[i])
+    if (n < 4)
+        return 0;
+    uint32_t word;
+    memcpy(&word, b, 4);
+    for (unsigned left = c->filters_low[b[0]] & c->filters_high[b[3]], i = 0; left; left >>= 1, i++)
+        if ((left & 1) && (word & c->filter_mask[i]) == c->filter_value[i])
             return 1;
     return 0;
 }
@@ -368,6 +385,61 @@ static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
     c->block_size = c->precise_smc ? 0 : copy_code(c, addr, c->block_bytes, size);
 }
 
+/* What keeps the CPU from going on at this position; R_NONE: nothing. */
+static int obstacle(Core *c, uint64_t addr)
+{
+    if (c->watch_count && watches_hit(c))
+        return R_WATCHPOINT;
+    if (c->icount >= c->limit)
+        return R_LIMIT;
+    if (c->interrupt)
+        return R_INTERRUPT;
+    if (c->icount == c->skip)
+        return R_NONE;
+    if (c->range_on && (addr < c->range_start || addr >= c->range_end))
+        return R_RANGE;
+    if (c->bp_count && c->bp_filter[(addr >> 1) & (BP_FILTER - 1)]) {
+        uint64_t i = mix(addr) & c->bp_mask;
+        while (c->bps[i].used && c->bps[i].address != addr)
+            i = (i + 1) & c->bp_mask;
+        if (c->bps[i].used) {
+            if (!c->collect || c->bps[i].conditional)
+                return R_BREAKPOINT;
+            c->bp_last = c->icount;
+        }
+    }
+    return R_NONE;
+}
+
+/* Nonzero if the instruction must not run now. */
+static int look_closer(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
+{
+    if (!interesting(c, b, (int)size))
+        return 0;
+    class_entry *e = class_slot(c, b, (int)size);
+    if (!e->size || e->cls >= CLASS_TRAP) {
+        memcpy(c->code, b, size);
+        c->code_size = (int)size;
+        stop(c, !e->size ? R_CLASSIFY : e->cls == CLASS_TRAP ? R_TRAP : R_SYSCALL, addr);
+        return 1;
+    }
+    /* With translation in use any system instruction may change the mode, and with it what is mapped. */
+    c->mmu_seen |= e->cls == CLASS_MMU;
+    c->tlb_stale |= c->mmu_seen;
+    return 0;
+}
+
+static inline int same_bytes(const uint8_t *a, const uint8_t *b, uint32_t n)
+{
+    if (n == 4) {
+        uint32_t x, y;
+        memcpy(&x, a, 4);
+        memcpy(&y, b, 4);
+        return x == y;
+    }
+    return memcmp(a, b, n) == 0;
+}
+
 static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
 {
     Core *c = user;
@@ -378,7 +450,7 @@ static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
 
     if (c->tlb_stale)
         tlb_clear(c);
-    if (size <= MAX_INSN) {
+    if (size <= MAX_INSN && size) {
         if (offset + size <= PAGE) {
             uint8_t *host = code_page(c, addr);
             b = host ? host + offset : NULL;
@@ -386,58 +458,28 @@ static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
             b = copy;
         }
     }
+    int plain = 1;
     if (c->x86 && b) {
+        plain = x86_plain(c, b, size);
         if (addr == c->last_pc && x86_restarted(c, b, (int)size))
             return;
-        x86_remember(c, b, (int)size);
+        if (!plain)
+            x86_remember(c, b, (int)size);
     }
-    if ((c->watch_count || c->access_pending) && watches_hit(c, addr))
-        return;
-    if (c->icount >= c->limit) {
-        stop(c, R_LIMIT, addr);
-        return;
-    }
-    if (c->interrupt) {
-        stop(c, R_INTERRUPT, addr);
-        return;
-    }
-    if (c->icount != c->skip) {
-        if (c->range_on && (addr < c->range_start || addr >= c->range_end)) {
-            stop(c, R_RANGE, addr);
+    if (c->icount >= c->limit || c->interrupt || c->points) {
+        int reason = obstacle(c, addr);
+        if (reason != R_NONE) {
+            stop(c, reason, addr);
             return;
-        }
-        if (c->bp_count && c->bp_filter[(addr >> 1) & (BP_FILTER - 1)]) {
-            uint64_t i = mix(addr) & c->bp_mask;
-            while (c->bps[i].used && c->bps[i].address != addr)
-                i = (i + 1) & c->bp_mask;
-            if (c->bps[i].used) {
-                if (!c->collect || c->bps[i].conditional) {
-                    stop(c, R_BREAKPOINT, addr);
-                    return;
-                }
-                c->bp_last = c->icount;
-                c->bp_hits++;
-            }
         }
     }
     if (b) {
-        if (interesting(c, b, (int)size)) {
-            class_entry *e = class_slot(c, b, (int)size);
-            if (!e->size || e->cls == CLASS_TRAP) {
-                memcpy(c->code, b, size);
-                c->code_size = (int)size;
-                stop(c, e->size ? R_TRAP : R_CLASSIFY, addr);
-                return;
-            }
-            if (e->cls == CLASS_MMU) {
-                c->tlb_stale = 1;
-                c->mmu_seen = 1;
-            }
-        }
+        if ((!c->x86 || !plain) && look_closer(c, addr, b, size))
+            return;
         /* the block changed under our feet: what was translated is not what stands there */
         if (c->block_size) {
             uint64_t at = addr - c->block;
-            if (at + size <= c->block_size && memcmp(b, c->block_bytes + at, size) != 0) {
+            if (at + size <= c->block_size && !same_bytes(b, c->block_bytes + at, size)) {
                 stop(c, R_SMC, addr);
                 return;
             }
@@ -519,6 +561,10 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
         Py_DECREF(pair);
         c->filter_mask[i] = mask;
         c->filter_value[i] = value;
+        for (unsigned byte = 0; byte < 256; byte++) {
+            c->filters_low[byte] |= (uint16_t)(((byte ^ value) & mask & 0xff) == 0) << i;
+            c->filters_high[byte] |= (uint16_t)(((byte << 24 ^ value) & mask & 0xff000000u) == 0) << i;
+        }
     }
     c->filter_count = (int)n;
     if (!PyByteArray_Check(pages)) {
@@ -556,7 +602,6 @@ static void free_watches(Core *c)
         free(c->watches[i].after);
     }
     c->watch_count = 0;
-    c->access_pending = 0;
 }
 
 static void Core_dealloc(Core *c)
@@ -602,12 +647,16 @@ static PyObject *Core_run(Core *c, PyObject *args)
     Py_END_ALLOW_THREADS
     if (c->error)
         c->reason = R_ERROR;
-    if (c->reason == R_EXCEPTION || c->reason == R_ERROR) {
-        for (int i = 0; i < c->watch_count; i++)
-            c->watches[i].hit = 0;
-        c->access_pending = 0;
-    }
     return PyLong_FromLong(c->reason);
+}
+
+/* the instruction that ran last did not retire */
+static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    for (int i = 0; i < c->watch_count; i++)
+        c->watches[i].hit = 0;
+    c->icount--;
+    Py_RETURN_NONE;
 }
 
 static PyObject *Core_request_interrupt(Core *c, PyObject *Py_UNUSED(ignored))
@@ -620,6 +669,21 @@ static PyObject *Core_clear_interrupt(Core *c, PyObject *Py_UNUSED(ignored))
 {
     c->interrupt = 0;
     Py_RETURN_NONE;
+}
+
+static void update_points(Core *c)
+{
+    c->points = c->watch_count || c->bp_count || c->range_on;
+}
+
+/* arrive(pc) -> reason: the checks that come before an instruction, for one that cannot even be fetched */
+static PyObject *Core_arrive(Core *c, PyObject *args)
+{
+    unsigned long long pc;
+    if (!PyArg_ParseTuple(args, "K", &pc))
+        return NULL;
+    c->pc = pc;
+    return PyLong_FromLong(obstacle(c, pc));
 }
 
 static PyObject *Core_set_class(Core *c, PyObject *args)
@@ -679,6 +743,7 @@ static PyObject *Core_set_breakpoints(Core *c, PyObject *list)
     c->bp_mask = size - 1;
     c->bp_count = (uint32_t)n;
     memcpy(c->bp_filter, filter, sizeof filter);
+    update_points(c);
     Py_RETURN_NONE;
 }
 
@@ -688,7 +753,6 @@ static void rearm(Core *c)
         c->watches[i].hit = 0;
         memcpy(c->watches[i].old, c->watches[i].host, c->watches[i].length);
     }
-    c->access_pending = 0;
 }
 
 /* set_watches([(physical, length, kind), ...]); true if the memory hooks changed and translations must go */
@@ -731,6 +795,7 @@ static PyObject *Core_set_watches(Core *c, PyObject *list)
         access |= kind != 'w';
     }
     rearm(c);
+    update_points(c);
     int changed = access != c->access_hooked;
     if (access && !c->access_hooked)
         add_hook(c, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_access, &c->access_hook);
@@ -754,7 +819,6 @@ static PyObject *Core_set_collect(Core *c, PyObject *args)
     for (int i = 0; i < c->watch_count; i++)
         c->watches[i].last = 0;
     c->bp_last = c->watch_last = NO_ICOUNT;
-    c->bp_hits = c->watch_hits = 0;
     Py_RETURN_NONE;
 }
 
@@ -789,6 +853,7 @@ static PyObject *Core_set_range(Core *c, PyObject *args)
     c->range_start = start;
     c->range_end = end;
     c->range_on = start != end;
+    update_points(c);
     Py_RETURN_NONE;
 }
 
@@ -824,7 +889,9 @@ static PyObject *Core_read_registers(Core *c, PyObject *args)
 
 static PyMethodDef Core_methods[] = {
     {"add_region", (PyCFunction)Core_add_region, METH_VARARGS, "add_region(base, size, host): RAM seen by the hooks"},
+    {"arrive", (PyCFunction)Core_arrive, METH_VARARGS, "arrive(pc) -> reason why the run stops there, or NONE"},
     {"run", (PyCFunction)Core_run, METH_VARARGS, "run(pc, limit) -> reason"},
+    {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, class)"},
@@ -852,9 +919,7 @@ static PyMemberDef Core_members[] = {
     {"fault_type", T_INT, offsetof(Core, fault_type), READONLY, "uc_mem_type"},
     {"fault_address", T_ULONGLONG, offsetof(Core, fault_address), READONLY, "its address"},
     {"bp_last", T_ULONGLONG, offsetof(Core, bp_last), READONLY, "icount of the last collected breakpoint"},
-    {"bp_hits", T_ULONGLONG, offsetof(Core, bp_hits), READONLY, "collected breakpoints"},
     {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), READONLY, "icount behind the last watch hit"},
-    {"watch_hits", T_ULONGLONG, offsetof(Core, watch_hits), READONLY, "collected watch hits"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
     {NULL, 0, 0, 0, NULL},
@@ -879,8 +944,9 @@ PyMODINIT_FUNC PyInit__hot(void)
 {
     static const struct { const char *name; int value; } constants[] = {
         {"LIMIT", R_LIMIT}, {"BREAKPOINT", R_BREAKPOINT}, {"WATCHPOINT", R_WATCHPOINT}, {"RANGE", R_RANGE},
-        {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"EXCEPTION", R_EXCEPTION},
+        {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL}, {"EXCEPTION", R_EXCEPTION},
         {"ERROR", R_ERROR}, {"NONE", R_NONE}, {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
+        {"CLASS_SYSCALL", CLASS_SYSCALL},
     };
     if (PyType_Ready(&CoreType) < 0)
         return NULL;

@@ -7,12 +7,14 @@ RANGE: int
 INTERRUPT: int
 CLASSIFY: int
 TRAP: int
+SYSCALL: int
 EXCEPTION: int
 ERROR: int
 NONE: int
 CLASS_PLAIN: int
 CLASS_MMU: int
 CLASS_TRAP: int
+CLASS_SYSCALL: int
 
 class Core:
     icount: int
@@ -27,9 +29,7 @@ class Core:
     fault_type: int
     fault_address: int
     bp_last: int
-    bp_hits: int
     watch_last: int
-    watch_hits: int
     mmu_seen: int
     tlb_stale: int
     def __init__(
@@ -48,6 +48,8 @@ class Core:
     ) -> None: ...
     def add_region(self, base: int, size: int, host: int, /) -> None: ...
     def run(self, pc: int, limit: int, /) -> int: ...
+    def retract(self) -> None: ...
+    def arrive(self, pc: int, /) -> int: ...
     def request_interrupt(self) -> None: ...
     def clear_interrupt(self) -> None: ...
     def set_class(self, code: bytes, kind: int, /) -> None: ...

@@ -14,9 +14,11 @@ import unicorn
 from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
 
-from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Trap
+from rrgdb.arch.base import Arch, MemoryFault, Trap
 from rrgdb.engine import _hot
 from rrgdb.engine.base import EngineError, Exit, ExitKind, ReadCallback, Watch, WatchHit, WriteCallback
+from rrgdb.engine.faults import FaultReader
+from rrgdb.engine.layout import Context, find_layout
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.registers import RegisterFile, constant
 
@@ -35,42 +37,8 @@ _MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_
 _PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
 _PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 
-_CONTEXT_HEADER = 40
-# Unicorn's own context of these families ends before the FP flags (measured; see docs/design.md).
-_CONTEXT_BYTES = {"UC_MODE_RISCV64": 1552, "UC_MODE_RISCV32": 952}
 _STATE = struct.Struct("<QQ")
 
-_FETCH_ERRORS = (const.UC_ERR_FETCH_UNMAPPED, const.UC_ERR_FETCH_PROT, const.UC_ERR_FETCH_UNALIGNED)
-_READ_ERRORS = (const.UC_ERR_READ_UNMAPPED, const.UC_ERR_READ_PROT, const.UC_ERR_READ_UNALIGNED)
-_WRITE_ERRORS = (const.UC_ERR_WRITE_UNMAPPED, const.UC_ERR_WRITE_PROT, const.UC_ERR_WRITE_UNALIGNED)
-
-# Unicorn's interrupt number -> what it means; the rest is NATIVE.
-_INTERRUPTS: dict[str, dict[int, ExceptionKind]] = {
-    "UC_ARCH_X86": {3: ExceptionKind.BREAKPOINT},
-    "UC_ARCH_ARM64": {
-        1: ExceptionKind.UNDEFINED,
-        2: ExceptionKind.SYSCALL,
-        3: ExceptionKind.FETCH_FAULT,
-        4: ExceptionKind.READ_FAULT,
-        7: ExceptionKind.BREAKPOINT,
-    },
-    "UC_ARCH_RISCV": {
-        0: ExceptionKind.FETCH_FAULT,
-        1: ExceptionKind.FETCH_FAULT,
-        2: ExceptionKind.UNDEFINED,
-        3: ExceptionKind.BREAKPOINT,
-        4: ExceptionKind.READ_FAULT,
-        5: ExceptionKind.READ_FAULT,
-        6: ExceptionKind.WRITE_FAULT,
-        7: ExceptionKind.WRITE_FAULT,
-        8: ExceptionKind.SYSCALL,
-        9: ExceptionKind.SYSCALL,
-        11: ExceptionKind.SYSCALL,
-        12: ExceptionKind.FETCH_FAULT,
-        13: ExceptionKind.READ_FAULT,
-        15: ExceptionKind.WRITE_FAULT,
-    },
-}
 _EXITS = {
     _hot.LIMIT: Exit(ExitKind.LIMIT),
     _hot.BREAKPOINT: Exit(ExitKind.BREAKPOINT),
@@ -128,10 +96,14 @@ class UnicornEngine:
         self._callbacks: list[Any] = []
         self._callback_error: BaseException | None = None
         self._watches: list[tuple[Watch, int, int]] = []
-        self._context = self._make_context()
+        layout = find_layout(arch.engine_arch, arch.engine_mode)
+        self.unknown = layout.missing
+        """what this build of Unicorn hides: such details of exceptions are guessed"""
+        self._context = Context(self._handle, layout.context_bytes)
         self._registers = RegisterFile(
-            _lib, self._handle, arch, self._core.read_registers, self._save_context, self._restore_context
+            _lib, self._handle, arch, self._core.read_registers, self._context.save, self._context.restore
         )
+        self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
         self._pc = self._registers.raw_read(arch.pc)
 
     # -- running ---------------------------------------------------------------------------------
@@ -149,9 +121,17 @@ class UnicornEngine:
                 self._pc = self._registers.raw_read(self.arch.pc)
                 raise error
             if reason in (_hot.EXCEPTION, _hot.ERROR):
-                return self._exception(icount)
-            if reason == _hot.NONE:
+                exception, retired = self._faults.read()
+                self._set_pc(exception.pc)
+                if not retired:
+                    return Exit(ExitKind.EXCEPTION, exception=exception)
+                reason = core.arrive(exception.pc)
+                if reason == _hot.NONE:
+                    return Exit(ExitKind.EXCEPTION, exception=exception)
+            elif reason == _hot.NONE:
                 self._pc = self._registers.raw_read(self.arch.pc)
+                if not self._faults.asleep():
+                    continue
                 return _HALTED
             self._pc = core.pc
             if reason == _hot.CLASSIFY:
@@ -160,6 +140,8 @@ class UnicornEngine:
             if reason == _hot.TRAP:
                 code = core.trapped_code()
                 return Exit(ExitKind.TRAP, trap=self._traps[code], code=code)
+            if reason == _hot.SYSCALL:
+                return Exit(ExitKind.EXCEPTION, exception=self._faults.system_call(core.pc, core.trapped_code()))
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
             return _EXITS[reason]
@@ -167,38 +149,11 @@ class UnicornEngine:
     def _classify(self, code: bytes) -> None:
         trap = self.arch.classify(code)
         self._traps[code] = trap
-        kind = _hot.CLASS_PLAIN if trap is None else _hot.CLASS_MMU if trap is Trap.MMU else _hot.CLASS_TRAP
+        if trap is None:
+            kind = _hot.CLASS_SYSCALL if self._faults.is_system_call(code) else _hot.CLASS_PLAIN
+        else:
+            kind = _hot.CLASS_MMU if trap is Trap.MMU else _hot.CLASS_TRAP
         self._core.set_class(code, kind)
-
-    def _exception(self, limit: int) -> Exit:
-        core = self._core
-        number, kind, address = core.exception, ExceptionKind.NATIVE, 0
-        if number >= 0:
-            kind = _INTERRUPTS[self.arch.engine_arch].get(number, ExceptionKind.NATIVE)
-        elif core.error in _FETCH_ERRORS:
-            kind, address = ExceptionKind.FETCH_FAULT, core.fault_address
-        elif core.error in _READ_ERRORS:
-            kind, address = ExceptionKind.READ_FAULT, core.fault_address
-        elif core.error in _WRITE_ERRORS:
-            kind, address = ExceptionKind.WRITE_FAULT, core.fault_address
-        elif core.error in (const.UC_ERR_INSN_INVALID, const.UC_ERR_EXCEPTION):
-            kind = ExceptionKind.UNDEFINED
-        else:
-            raise EngineError(f"Unicorn gave up at icount {core.icount}: {unicorn.UcError(core.error)}")
-        counted = core.last_pc != (1 << 64) - 1 and kind is not ExceptionKind.FETCH_FAULT
-        if counted:
-            core.icount -= 1
-            pc = core.last_pc
-            if kind is ExceptionKind.UNDEFINED and self.read_memory_quietly(pc, 4) in _BREAK_INSTRUCTIONS:
-                kind = ExceptionKind.BREAKPOINT
-        else:
-            pc = address if kind is ExceptionKind.FETCH_FAULT and address else self._registers.raw_read(self.arch.pc)
-            if core.icount >= limit:
-                self._set_pc(pc)
-                return _EXITS[_hot.LIMIT]
-        self._set_pc(pc)
-        size = core.last_size if core.last_size <= self.arch.max_instruction_length else self.arch.instruction_alignment
-        return Exit(ExitKind.EXCEPTION, exception=CpuException(kind, number, pc, pc + size, address))
 
     def _set_pc(self, pc: int) -> None:
         self._registers.raw_write(self.arch.pc, pc)
@@ -288,11 +243,12 @@ class UnicornEngine:
 
     def _guarded(self, callback: Callable[..., Any], *args: int) -> int:
         """An exception must not unwind through the emulator: it ends the run and is raised by ``run_until``."""
+        if self._callback_error is not None:
+            return 0
         try:
             result = callback(*args)
         except BaseException as e:
-            if self._callback_error is None:
-                self._callback_error = e
+            self._callback_error = e
             self._core.limit = 0
             return 0
         return int(result) if result is not None else 0
@@ -420,38 +376,18 @@ class UnicornEngine:
 
     # -- state -----------------------------------------------------------------------------------
 
-    def _make_context(self) -> Any:
-        native = ctypes.c_void_p()
-        _check(_lib.uc_context_alloc(self._handle, ctypes.byref(native)), "allocating a CPU context")
-        _check(_lib.uc_context_save(self._handle, native), "saving the CPU")
-        header = ctypes.string_at(native, _CONTEXT_HEADER)
-        _lib.uc_context_free(native)
-        size = _CONTEXT_BYTES.get(self.arch.engine_mode, int.from_bytes(header[:8], "little"))
-        return ctypes.create_string_buffer(size.to_bytes(8, "little") + header[8:], _CONTEXT_HEADER + size)
-
-    def _save_context(self) -> bytes:
-        _check(_lib.uc_context_save(self._handle, self._context), "saving the CPU")
-        return bytes(self._context)[_CONTEXT_HEADER:]
-
-    def _restore_context(self, state: bytes) -> None:
-        ctypes.memmove(ctypes.addressof(self._context) + _CONTEXT_HEADER, state, len(state))
-        _check(_lib.uc_context_restore(self._handle, self._context), "loading the CPU")
-
     def save(self) -> bytes:
-        return _STATE.pack(self.icount, self._core.mmu_seen) + self._save_context()
+        return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save()
 
     def load(self, state: bytes) -> None:
         """The caller has put RAM in place and called ``pages_changed``. EngineError if the state is not ours."""
-        if len(state) != _STATE.size + len(self._context) - _CONTEXT_HEADER:
+        if len(state) != _STATE.size + self._context.size:
             raise EngineError(f"a CPU state of {len(state)} bytes does not fit this Unicorn ({build_id()})")
         icount, mmu_seen = _STATE.unpack_from(state)
-        self._restore_context(state[_STATE.size :])
+        self._context.restore(state[_STATE.size :])
         self._core.icount = icount
         if mmu_seen or self._core.mmu_seen:
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
         self._core.mmu_seen = int(mmu_seen)
         self._pc = self._registers.raw_read(self.arch.pc)
         self.rearm()
-
-
-_BREAK_INSTRUCTIONS = (b"\x73\x00\x10\x00",)

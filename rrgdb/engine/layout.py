@@ -1,0 +1,197 @@
+"""Where this build of Unicorn keeps what its register API does not show.
+
+Nothing is taken from a table of offsets: small programs raise known exceptions on scratch engines, and the saved CPU
+context is searched for what they must have left. Done once a process and family.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import unicorn
+from unicorn import arm64_const, riscv_const, x86_const
+from unicorn import unicorn_const as const
+from unicorn.unicorn_py3 import unicorn as binding
+
+HEADER = 40
+"""bytes before the CPU's own in a uc_context"""
+_lib = binding.uclib
+_CODE = 0x10000
+_MAX_TAIL = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Offsets into the bytes of a saved CPU context, None where the probe found nothing (or more than one place).
+
+    ``context_bytes`` is how much of the CPU must be saved: more than Unicorn's own size where that ends too early.
+    """
+
+    context_bytes: int
+    fault_address: int | None = None
+    """RISC-V: xtval; AArch64: FAR"""
+    syndrome: int | None = None
+    """AArch64: ESR (4 bytes)"""
+    error_code: int | None = None
+    """x86 (4 bytes)"""
+    previous_exception: int | None = None
+    """x86 (4 bytes): the exception that a double fault would be decided by; -1: none"""
+    missing: tuple[str, ...] = ()
+    """what the probe should have found and did not"""
+
+
+class Context:
+    """A uc_context of ``size`` bytes behind its header; None: Unicorn's own size."""
+
+    def __init__(self, handle: Any, size: int | None = None) -> None:
+        self._handle = handle
+        native = ctypes.c_void_p()
+        self._check(_lib.uc_context_alloc(handle, ctypes.byref(native)))
+        self._check(_lib.uc_context_save(handle, native))
+        header = ctypes.string_at(native, HEADER)
+        _lib.uc_context_free(native)
+        self.size = size or int.from_bytes(header[:8], "little")
+        self._buffer = ctypes.create_string_buffer(self.size.to_bytes(8, "little") + header[8:], HEADER + self.size)
+
+    @staticmethod
+    def _check(error: int) -> None:
+        if error:
+            raise unicorn.UcError(error)
+
+    def save(self) -> bytes:
+        self._check(_lib.uc_context_save(self._handle, self._buffer))
+        return self._buffer.raw[HEADER:]
+
+    def restore(self, state: bytes) -> None:
+        if len(state) != self.size:
+            raise ValueError(f"CPU context of {len(state)} bytes, expected {self.size}")
+        ctypes.memmove(ctypes.addressof(self._buffer) + HEADER, state, self.size)
+        self._check(_lib.uc_context_restore(self._handle, self._buffer))
+
+
+class _Probe:
+    """A scratch engine that runs one short program up to its exception."""
+
+    def __init__(self, arch: int, mode: int) -> None:
+        self.uc: Any = unicorn.Uc(arch, mode)
+        self.uc.mem_map(_CODE, 0x1000)
+        self.uc.hook_add(const.UC_HOOK_INTR, lambda uc, _number, _data: uc.emu_stop())
+        self.context = Context(self.uc._uch)
+
+    def run(self, code: str, registers: dict[int, int], clear: Iterable[int] = ()) -> bytes:
+        """Context behind the exception that ``code`` (hex) raises, with the registers ``clear`` set to 0."""
+        program = bytes.fromhex(code)
+        self.uc.mem_write(_CODE, program)
+        self.uc.ctl_flush_tb()
+        for register, value in registers.items():
+            self.uc.reg_write(register, value)
+        self.uc.emu_start(_CODE, _CODE + 0x800, count=len(program))
+        for register in clear:
+            self.uc.reg_write(register, 0)
+        return self.context.save()
+
+
+def _places(state: bytes, value: bytes) -> set[int]:
+    return {at for at in range(0, len(state) - len(value) + 1, 4) if state[at : at + len(value)] == value}
+
+
+def _common(places: Iterable[set[int]]) -> int | None:
+    """The one place that all have in common."""
+    common = set.intersection(*places)
+    return common.pop() if len(common) == 1 else None
+
+
+def _missing(found: dict[str, int | None]) -> tuple[str, ...]:
+    return tuple(name for name, at in found.items() if at is None)
+
+
+def _riscv(wide: bool) -> Layout:
+    probe = _Probe(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64 if wide else const.UC_MODE_RISCV32)
+    uc, a0 = probe.uc, riscv_const.UC_RISCV_REG_A0
+    # The FP flags may lie behind what Unicorn saves: take in as many bytes as it needs to see them.
+    uc.reg_write(riscv_const.UC_RISCV_REG_MSTATUS, 1 << 13)
+    size, flags = probe.context.size, None
+    for more in range(0, _MAX_TAIL, 8):
+        context = Context(uc._uch, size + more)
+        uc.reg_write(riscv_const.UC_RISCV_REG_FFLAGS, 0)
+        clear = context.save()
+        uc.reg_write(riscv_const.UC_RISCV_REG_FFLAGS, 31)
+        if context.save() != clear:
+            # One word more: the flags are the first bytes of softfloat's status.
+            size = flags = size + more + 8
+            break
+    # lr.w a1, (a0) on an odd address
+    values = (0x12345677, 0x76543211)
+    address = _common(_places(probe.run("af250510", {a0: v}, [a0]), v.to_bytes(4, "little")) for v in values)
+    return Layout(
+        size, fault_address=address, missing=_missing({"floating-point flags": flags, "fault address": address})
+    )
+
+
+def _aarch64() -> Layout:
+    probe = _Probe(const.UC_ARCH_ARM64, const.UC_MODE_ARM)
+    x0 = arm64_const.UC_ARM64_REG_X0
+    # svc #0x1a2b; svc #0x777
+    calls = {"614503d4": 0x56001A2B, "e1ee00d4": 0x56000777}
+    syndrome = _common(_places(probe.run(code, {}), struct.pack("<I", esr)) for code, esr in calls.items())
+    # ldxr x1, [x0] on an odd address
+    values = (0x12345677, 0x76543211)
+    address = _common(_places(probe.run("017c5fc8", {x0: v}, [x0]), v.to_bytes(8, "little")) for v in values)
+    return Layout(
+        probe.context.size,
+        fault_address=address,
+        syndrome=syndrome,
+        missing=_missing({"syndrome": syndrome, "fault address": address}),
+    )
+
+
+def _x86(mode: int) -> Layout:
+    rax, rcx = x86_const.UC_X86_REG_RAX, x86_const.UC_X86_REG_RCX
+    if mode == const.UC_MODE_32:
+        rax, rcx = x86_const.UC_X86_REG_EAX, x86_const.UC_X86_REG_ECX
+
+    def faulted(code: str, registers: dict[int, int]) -> bytes:
+        # A fresh engine each time: what an earlier exception left makes the next one a double fault.
+        return _Probe(const.UC_ARCH_X86, mode).run(code, registers, registers)
+
+    context = _Probe(const.UC_ARCH_X86, mode).context
+    # mov %eax, %ds with selectors that are in no table: #GP(selector); div %ecx: #DE
+    protection = {selector: faulted("8ed8", {rax: selector}) for selector in (0x1238, 0x2340)}
+    error = _common(_places(state, struct.pack("<I", v)) for v, state in protection.items())
+    previous = _common(
+        (
+            _places(context.save(), struct.pack("<i", -1)),
+            _places(protection[0x1238], struct.pack("<I", 13)),
+            _places(faulted("f7f1", {rcx: 0}), struct.pack("<I", 0)),
+        )
+    )
+    return Layout(
+        context.size,
+        error_code=error,
+        previous_exception=previous,
+        missing=_missing({"error code": error, "previous exception": previous}),
+    )
+
+
+_PROBES: dict[str, Callable[[], Layout]] = {
+    "UC_ARCH_RISCV UC_MODE_RISCV64": lambda: _riscv(True),
+    "UC_ARCH_RISCV UC_MODE_RISCV32": lambda: _riscv(False),
+    "UC_ARCH_ARM64 UC_MODE_ARM": _aarch64,
+    "UC_ARCH_X86 UC_MODE_32": lambda: _x86(const.UC_MODE_32),
+    "UC_ARCH_X86 UC_MODE_64": lambda: _x86(const.UC_MODE_64),
+}
+
+
+@cache
+def find_layout(engine_arch: str, engine_mode: str) -> Layout:
+    """The layout for a family, by ``Arch.engine_arch`` and ``Arch.engine_mode``."""
+    try:
+        return _PROBES[f"{engine_arch} {engine_mode}"]()
+    except unicorn.UcError as e:
+        uc: Any = unicorn.Uc(getattr(const, engine_arch), getattr(const, engine_mode))
+        return Layout(Context(uc._uch).size, missing=(f"anything ({e})",))
