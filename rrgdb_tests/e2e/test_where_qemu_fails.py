@@ -145,10 +145,14 @@ def test_11_one_flipped_byte_of_the_log_is_refused(spoilt: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["board", "cpu", "ram_bytes"])
-def test_11_another_machine_than_the_recorded_one_is_refused(spoilt: Path, key: str) -> None:
+def test_11_another_machine_than_the_recorded_one_is_refused(arch: str, spoilt: Path, key: str) -> None:
     manifest = spoilt / "manifest.json"
     data = json.loads(manifest.read_text())
-    other = {"board": "riscv32-virt", "cpu": "no-such-cpu", "ram_bytes": 64 << 20}
+    other = {
+        "board": "riscv64-virt" if arch == "aarch64" else "aarch64-virt",
+        "cpu": "no-such-cpu",
+        "ram_bytes": 64 << 20,
+    }
 
     def change(node: object) -> bool:
         if isinstance(node, dict):

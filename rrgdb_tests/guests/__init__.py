@@ -23,6 +23,7 @@ _COMMON = (
     "-fno-pic",
     "-fno-stack-protector",
     "-fno-asynchronous-unwind-tables",
+    "-fno-unwind-tables",
     "-fno-tree-loop-distribute-patterns",
     "-fno-strict-aliasing",
     "-ffp-contract=off",
