@@ -1,28 +1,74 @@
-"""Opening what is under an overlay: a raw file, or another qcow2 image."""
+"""What is under an overlay: a raw file, or another qcow2 image."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from typing import Protocol
 
 from .errors import Qcow2Error, Qcow2UnsupportedError
+from .extents import Extent
 from .hostfile import HostFile
 from .layout import MAGIC
 
 MAX_DEPTH = 64
+_ZEROS = 1 << 20
 
 
-class RawBacking:
-    """A file whose bytes are the disk."""
+class Backing(Protocol):
+    """What is under an overlay."""
 
-    def __init__(self, path: str) -> None:
-        self._file = HostFile(path, os.O_RDONLY)
+    @property
+    def size(self) -> int: ...
+
+    def read_into(self, offset: int, view: memoryview) -> None: ...
+
+    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]: ...
+
+    def close(self) -> None: ...
+
+
+class RawFile:
+    """A file whose bytes are the disk; for reading and, if ``writable``, for writing."""
+
+    def __init__(self, path: str, *, writable: bool = False) -> None:
+        self._file = HostFile(path, os.O_RDWR if writable else os.O_RDONLY)
         self.size = self._file.size()
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill ``view``; zeros behind the end."""
         done = self._file.read_into(offset, view)
         view[done:] = bytes(len(view) - done)
+
+    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]:
+        """Data and holes of the file; ``depth`` is passed on."""
+        end = min(offset + length, self.size)
+        while offset < end:
+            data, stop = self._file.next_data(offset, end)
+            if data > offset:
+                yield Extent(offset, data - offset, depth, present=True, zero=True, data=False, offset=offset)
+            if stop > data:
+                yield Extent(data, stop - data, depth, present=True, zero=False, data=True, offset=data)
+            offset = stop
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write inside of the file."""
+        self._file.write(offset, [data])
+
+    def write_zeros(self, offset: int, length: int) -> None:
+        """Let a range read as zeros."""
+        for at in range(offset, offset + length, _ZEROS):
+            self._file.write(at, [bytes(min(_ZEROS, offset + length - at))])
+
+    def resize(self, size: int) -> None:
+        """Cut or extend with zeros."""
+        self._file.truncate(size)
+        self.size = size
+
+    def flush(self) -> None:
+        """Wait until everything is on the disk."""
+        self._file.sync()
 
     def close(self) -> None:
         self._file.close()
@@ -59,3 +105,14 @@ def check_chain(image_path: str, chain: tuple[tuple[int, int], ...], identity: t
         raise Qcow2Error(f"{image_path}: offset 8: the chain of backing files is a loop")
     if len(chain) >= MAX_DEPTH:
         raise Qcow2Error(f"{image_path}: offset 8: expected a chain of at most {MAX_DEPTH} backing files")
+
+
+def open_data_file(image_path: str, name: str | None, image: tuple[int, int]) -> HostFile:
+    """The external data file of an image, for reading. Raises Qcow2Error without a name."""
+    if name is None:
+        raise Qcow2Error(f"{image_path}: offset 72: expected the name of the external data file")
+    file = HostFile(backing_path(image_path, name), os.O_RDONLY)
+    if file.identity == image:
+        file.close()
+        raise Qcow2Error(f"{image_path}: offset 72: the external data file is the image itself")
+    return file

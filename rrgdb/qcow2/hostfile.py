@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -38,6 +39,10 @@ class HostFile:
         """Length in bytes now."""
         return os.lseek(self.fd, 0, os.SEEK_END)
 
+    def allocated(self) -> int:
+        """Bytes that the file takes on its disk."""
+        return os.fstat(self.fd).st_blocks * 512
+
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes; fewer only at the end of the file."""
         data = os.pread(self.fd, length, offset)
@@ -58,6 +63,28 @@ class HostFile:
         if len(data) != length:
             raise Qcow2Error(f"{self.path}: offset {offset}: expected {what} ({length} bytes), the file ends before")
         return data
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        """Whether the file holds nothing but a hole there: it reads as zeros."""
+        try:
+            return os.lseek(self.fd, offset, os.SEEK_DATA) >= offset + length
+        except OSError as error:
+            return error.errno == errno.ENXIO
+
+    def next_data(self, offset: int, end: int) -> tuple[int, int]:
+        """(start, stop) of the first bytes that are no hole, both at most ``end``."""
+        try:
+            start = os.lseek(self.fd, offset, os.SEEK_DATA)
+            stop = os.lseek(self.fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                return offset, end  # such a file system knows of no holes
+            return end, end
+        return min(start, end), min(stop, end)
+
+    def truncate(self, length: int) -> None:
+        """Cut the file, or let it grow by a hole."""
+        os.ftruncate(self.fd, length)
 
     def read_into(self, offset: int, view: memoryview) -> int:
         """Fill ``view`` from ``offset``; returns the bytes read (fewer only at the end of the file)."""

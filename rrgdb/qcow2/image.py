@@ -4,54 +4,32 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 
 import numpy as np
 
 from . import backing as under
-from .check import CheckResult, check_state
+from . import chain, options, resizing, vmstate
+from .backing import Backing
+from .check import check_state
+from .extents import Extent, map_image, merged
 from .hostfile import Buffer, HostFile
-from .layout import (
-    MAX_CLUSTER_BITS,
-    MAX_L1_BYTES,
-    MAX_SNAPSHOTS,
-    MIN_CLUSTER_BITS,
-    Geometry,
-    Header,
-    first_cluster,
-    parse_preamble,
-)
-from .mapping import Backing, Mapper, hosts
+from .info import Info, read_info
+from .layout import MAX_SNAPSHOTS
+from .mapping import Mapper
+from .opening import open_writable
+from .packing import write_compressed
+from .preamble import with_backing
+from .problems import CheckResult
 from .refcounts import Refcounts, count_dtype
 from .snapshot_table import Snapshot
 from .state import State, load_state
 from .tables import Entries
-from .view import View, cluster_indices, read_clusters, require_range
-from .writer import Writer, open_writer
+from .view import View, read_clusters, require_range
+from .writer import Writer
 
 _KEPT_L1_TABLES = 64
-# Clusters of long extents that are written at once: bounds the memory of the batch.
-_PIECE = 1 << 14
-
-
-@dataclass(frozen=True)
-class Info:
-    """What ``qemu-img info`` tells. Sizes in bytes."""
-
-    path: str
-    version: int
-    size: int
-    file_size: int
-    cluster_size: int
-    refcount_bits: int
-    backing_file: str | None
-    backing_format: str | None
-    dirty: bool
-    corrupt: bool
-    lazy_refcounts: bool
-    snapshots: tuple[Snapshot, ...]
 
 
 class Image:
@@ -84,38 +62,42 @@ class Image:
         backing_file: str | None = None,
         backing_format: str | None = None,
         barriers: bool = False,
+        version: int = 3,
+        refcount_bits: int = 16,
+        lazy_refcounts: bool = False,
+        compression: str = "zlib",
     ) -> Image:
-        """Make a new image of version 3 with a disk of ``size`` bytes (0: it only holds VM states), open for writing.
+        """Make a new image with a disk of ``size`` bytes (0: it only holds VM states), open for writing.
 
         ``backing_file`` is stored as given; a relative name starts at the directory of ``path``. ``backing_format``
-        (``raw`` or ``qcow2``) is required with it. ``barriers`` as in ``open``. Raises FileExistsError if there is
-        such a file, ValueError for sizes that are not possible.
+        (``raw`` or ``qcow2``) is required with it. ``barriers`` as in ``open``. ``compression`` (``zlib``, ``zstd``)
+        is for ``write_compressed``. ``lazy_refcounts`` is a hint for others. Raises FileExistsError if there is such a
+        file, ValueError for options that are not possible.
         """
-        bits = cluster_size.bit_length() - 1
-        if not MIN_CLUSTER_BITS <= bits <= MAX_CLUSTER_BITS or cluster_size != 1 << bits:
-            raise ValueError("the cluster size must be a power of 2 from 512 to 2097152")
-        if size < 0:
-            raise ValueError("the disk size must not be negative")
-        if (backing_file is None) != (backing_format is None) or backing_format not in (None, "raw", "qcow2"):
-            raise ValueError("a backing file needs a backing format, raw or qcow2, and the other way round")
-        geometry = Geometry(bits, 4, 3)
-        entries = max(1, geometry.l1_entries(size))
-        if entries * 8 > MAX_L1_BYTES:
-            raise ValueError("a disk of this size needs larger clusters")
-        header = Header(cluster_bits=bits, size=size, l1_size=entries)
-        head = first_cluster(header, backing_file, backing_format)
         name = os.fspath(path)
-        preamble = parse_preamble(head, name)
-        preamble.header.l1_size = 0
+        preamble, head = options.new_preamble(
+            name,
+            size,
+            cluster_size=cluster_size,
+            version=version,
+            refcount_bits=refcount_bits,
+            lazy_refcounts=lazy_refcounts,
+            compression=compression,
+            backing_file=backing_file,
+            backing_format=backing_format,
+        )
+        geometry = preamble.geometry
         file = HostFile(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         below: Backing | None = None
         try:
             below = _open_backing(name, backing_file, backing_format, (file.identity,))
-            l1 = np.zeros(entries, np.uint64)
-            state = State(file, preamble, geometry, preamble.header, Mapper(file, geometry), l1, [], 0)
-            refs = Refcounts(name, geometry, np.zeros(0, np.uint64), np.zeros(0, count_dtype(16)))
+            l1 = np.zeros(max(1, geometry.l1_entries(size)), np.uint64)
+            mapper = Mapper(file, geometry, compression)
+            state = State(file, preamble, geometry, preamble.header, mapper, l1, [], 0)
+            refs = Refcounts(name, geometry, np.zeros(0, np.uint64), np.zeros(0, count_dtype(refcount_bits)))
             # Without its magic until the first commit: a file half made is no image.
-            file.write(refs.allocate_run(1) << bits, [bytes(104) + head[104:]])
+            fixed = len(preamble.header.pack())
+            file.write(refs.allocate_run(1) << geometry.cluster_bits, [bytes(fixed) + head[fixed:]])
             writer = Writer(state, refs, barriers=barriers)
             writer.commit_new()
         except BaseException:
@@ -145,12 +127,17 @@ class Image:
         below: Backing | None = None
         try:
             under.check_chain(path, chain, file.identity)
-            state = load_state(file)
+            writer = None
+            if writable:
+                state, writer = open_writable(file, barriers=barriers)
+            else:
+                state = load_state(file)
             if backing:
                 preamble = state.preamble
                 chain = (*chain, file.identity)
                 below = _open_backing(path, preamble.backing_file, preamble.backing_format, chain)
-            writer = open_writer(state, barriers=barriers) if writable else None
+                if preamble.geometry.data_file:
+                    state.mapper.data = under.open_data_file(path, preamble.data_file, file.identity)
         except BaseException:
             file.close()
             if below is not None:
@@ -161,9 +148,13 @@ class Image:
     def reload(self) -> None:
         """Read header and snapshots anew: a reader sees what a writer did since. Uncommitted changes are lost."""
         self._require_open()
-        state = load_state(self._file)
-        writer = open_writer(state, barriers=self._barriers) if self._writer is not None else None
-        self._state, self._writer = state, writer
+        if self._writer is not None:
+            self._state, self._writer = open_writable(self._file, barriers=self._barriers)
+        else:
+            state = load_state(self._file)
+            if state.geometry.data_file:
+                state.mapper.data = self._state.mapper.data
+            self._state = state
         self._l1_tables.clear()
 
     # -- what it is
@@ -204,21 +195,7 @@ class Image:
 
     def info(self) -> Info:
         """A summary for people."""
-        header = self._state.header
-        return Info(
-            path=self.path,
-            version=header.version,
-            size=header.size,
-            file_size=self._file.size(),
-            cluster_size=self.cluster_size,
-            refcount_bits=1 << header.refcount_order,
-            backing_file=self.backing_file,
-            backing_format=self.backing_format,
-            dirty=bool(header.incompatible_features & 1),
-            corrupt=bool(header.incompatible_features & 2),
-            lazy_refcounts=bool(header.compatible_features & 1),
-            snapshots=self.snapshots,
-        )
+        return read_info(self._file, self._state)
 
     # -- the disk
 
@@ -243,6 +220,19 @@ class Image:
         require_range(offset, len(view), self.size)
         writer.write(offset, view, self._backing)
 
+    def write_compressed(self, offset: int, data: Buffer) -> None:
+        """Write whole clusters of the disk compressed (the last one of the disk may be short).
+
+        Clusters that do not get smaller are stored as they are.
+        """
+        writer = self._require_writer()
+        view = memoryview(data).cast("B")
+        require_range(offset, len(view), self.size)
+        end = offset + len(view)
+        if offset % self.cluster_size or (end % self.cluster_size and end != self.size):
+            raise ValueError("compressed writes are whole clusters")
+        write_compressed(writer, offset, view)
+
     def discard(self, offset: int, length: int) -> None:
         """Give up the whole clusters in a range of the disk: they read as zeros. The rest of the range stays."""
         writer = self._require_writer()
@@ -251,6 +241,104 @@ class Image:
         end = offset + length
         last = self._state.geometry.clusters(end) if end == self.size else end >> bits
         writer.clear(self._state.geometry.clusters(offset), last, hide_backing=self.backing_file is not None)
+
+    def write_zeros(self, offset: int, length: int) -> None:
+        """Let a range of the disk read as zeros; its whole clusters are given up."""
+        self.discard(offset, length)
+        size, end = self.cluster_size, offset + length
+        low = min(-(-offset // size) * size, end)
+        high = end if end == self.size else max(low, end // size * size)
+        for start, stop in ((offset, low), (high, end)):
+            if start < stop:
+                self.write(start, bytes(stop - start))
+
+    def map(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
+        """Where the bytes of the disk are, as ``qemu-img map``: extents one after the other, as long as possible."""
+        self._require_open()
+        length = self.size - offset if length is None else length
+        require_range(offset, length, self.size)
+        return merged(self.extents(offset, length, 0))
+
+    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]:
+        """As ``map``, for a file at ``depth`` of a chain, and not merged."""
+        return map_image(self._state, self._backing, offset, length, depth)
+
+    def resize(self, size: int) -> None:
+        """Change the size of the disk; new bytes read as zeros, bytes that are cut off are gone.
+
+        Snapshots keep their size. On disk when this returns. Raises Qcow2UnsupportedError for images of version 2 with
+        snapshots.
+        """
+        writer = self._require_writer()
+        if size < 0:
+            raise ValueError("the disk size must not be negative")
+        self._whole_change(lambda: resizing.resize(writer, size, self._backing))
+
+    # -- the backing file
+
+    def commit(self) -> None:
+        """Write what the disk holds over its backing file into that, and empty the disk of this image.
+
+        The backing file grows if it is smaller; its changes are on disk before this image gives them up. Raises
+        ValueError without a backing file, and with snapshots: they read through to the backing file.
+        """
+        writer = self._require_writer()
+        if self.backing_file is None:
+            raise ValueError("the image has no backing file")
+        if self.snapshots:
+            raise ValueError("an image with snapshots cannot be committed: they read through to its backing file")
+        target = under.backing_path(self.path, self.backing_file)
+        kind = under.backing_format(self.path, target, self.backing_format)
+        below: chain.Target = (
+            under.RawFile(target, writable=True) if kind == "raw" else Image.open(target, writable=True)
+        )
+        try:
+            chain.copy_down(self, below)
+        finally:
+            below.close()
+        self._whole_change(lambda: chain.empty(writer))
+        self._reopen_backing()
+
+    def rebase(self, backing_file: str | None, backing_format: str | None, *, unsafe: bool = False) -> None:
+        """Put the image on another backing file (None: on none).
+
+        What the disk holds stays the same: clusters in which old and new backing file differ are copied first.
+        ``unsafe``: only store the name. Raises ValueError for a safe rebase of an image with snapshots.
+        """
+        writer = self._require_writer()
+        options.require_backing(backing_file, backing_format)
+        if not unsafe and self.snapshots:
+            raise ValueError("an image with snapshots can only be rebased unsafely: they would change")
+        if not unsafe:
+            new = _open_backing(self.path, backing_file, backing_format, (self._file.identity,))
+            try:
+                chain.copy_up(self, self._backing, new)
+            finally:
+                if new is not None:
+                    new.close()
+        writer.commit(durable=True)
+        self._whole_change(
+            lambda: writer.write_preamble(*with_backing(self._state.preamble, backing_file, backing_format))
+        )
+        if not unsafe:
+            self._reopen_backing()
+
+    def _reopen_backing(self) -> None:
+        if self._backing is not None:
+            self._backing.close()
+        preamble = self._state.preamble
+        self._backing = None
+        chain_so_far = (self._file.identity,)
+        self._backing = _open_backing(self.path, preamble.backing_file, preamble.backing_format, chain_so_far)
+
+    def _whole_change(self, change: Callable[[], None]) -> None:
+        """Commit, then ``change``, which commits; if it fails, the image is as it was before."""
+        self._require_writer().commit()
+        try:
+            change()
+        except BaseException:
+            self.reload()
+            raise
 
     # -- the VM state
 
@@ -277,61 +365,13 @@ class Image:
         Whole clusters, aligned, are written as one batch; other extents are right but one by one. Clusters that are
         all zeros become unallocated. The buffers are read before this returns and not kept.
         """
-        writer = self._require_writer()
-        size, base, bits = self.cluster_size, self._base, self._state.geometry.cluster_bits
-        batch: dict[int, Buffer] = {}  # of two writes to one cluster the later stays
-
-        def write_batch() -> None:
-            if batch:
-                buffers = list(batch.values())
-                writer.write_clusters(cluster_indices(list(batch), base, bits), buffers, _empty(buffers, size))
-                batch.clear()
-
-        for at, data in extents:
-            view = data if type(data) is bytes else memoryview(data).cast("B")
-            length = len(view)
-            if at % size == 0 and length == size:
-                batch[at] = view
-            elif at % size or length % size:
-                require_range(at, length, None)
-                write_batch()
-                self._write_vmstate(writer, base + at, memoryview(view))
-            else:
-                require_range(at, length, None)
-                whole = memoryview(view)
-                for low in range(0, length, size):
-                    batch[at + low] = whole[low : low + size]
-                    if len(batch) >= _PIECE:
-                        write_batch()
-        write_batch()
-
-    def _write_vmstate(self, writer: Writer, offset: int, view: memoryview) -> None:
-        size, bits = self.cluster_size, self._state.geometry.cluster_bits
-        head = min(-offset % size, len(view))
-        whole = (len(view) - head) // size
-        writer.write(offset, view[:head], None)
-        if whole:
-            buffers: list[Buffer] = [view[i : i + size] for i in range(head, head + whole * size, size)]
-            first = (offset + head) >> bits
-            clusters = np.arange(first, first + whole, dtype=np.int64)
-            writer.write_clusters(clusters, buffers, _empty(buffers, size))
-        writer.write(offset + head + whole * size, view[head + whole * size :], None)
+        vmstate.write_extents(self._require_writer(), self._base, extents)
 
     def clear_vmstate(self, offset: int, length: int) -> None:
         """Let a range of the active VM state read as zeros; its whole clusters are given up."""
         writer = self._require_writer()
         require_range(offset, length, None)
-        size, base = self.cluster_size, self._base
-        end = offset + length
-        low, high = -(-offset // size) * size, end // size * size
-        if low > high:
-            low = high = end
-        for start, stop in ((offset, low), (high, end)):
-            if start < stop and any(self.read_vmstate(start, stop - start)):
-                writer.write(base + start, memoryview(bytes(stop - start)), None)
-        if low < high:
-            bits = self._state.geometry.cluster_bits
-            writer.clear((base + low) >> bits, (base + high) >> bits, hide_backing=False)
+        vmstate.clear(writer, self._base, offset, length)
 
     # -- snapshots
 
@@ -373,12 +413,7 @@ class Image:
         """Delete several snapshots as one change of the image."""
         writer = self._require_writer()
         doomed = list(dict.fromkeys(self._find(snapshot) for snapshot in snapshots))
-        writer.commit()
-        try:
-            writer.delete_snapshots(doomed)
-        except BaseException:
-            self.reload()
-            raise
+        self._whole_change(lambda: writer.delete_snapshots(doomed))
         for snapshot in doomed:
             self._l1_tables.pop(snapshot.id, None)
 
@@ -386,12 +421,7 @@ class Image:
         """Make disk and VM state those of the snapshot. What was active and in no snapshot is gone."""
         writer = self._require_writer()
         found = self._find(snapshot)
-        writer.commit()
-        try:
-            writer.apply_snapshot(found)
-        except BaseException:
-            self.reload()
-            raise
+        self._whole_change(lambda: writer.apply_snapshot(found))
 
     def view(self, snapshot: Snapshot | str) -> View:
         """A snapshot for reading."""
@@ -406,29 +436,12 @@ class Image:
         """
         self._require_open()
         require_range(offset, length, None)
-        geometry, mapper = self._state.geometry, self._state.mapper
-        sides = []
-        for side in (a, b):
-            l1 = self._state.l1 if side is None else self._l1(self._find(side))
-            size = self.size if side is None or side.disk_size is None else side.disk_size
-            first = geometry.l1_entries(size)
-            sides.append(hosts(l1[first:]))
-        span = geometry.l2_bits + geometry.cluster_bits
-        low, high = offset >> span, -(-(offset + length) >> span)
-        high = min(high, max(map(len, sides)))
-        left, right = (np.pad(side[low:high], (0, max(0, high - max(low, len(side))))) for side in sides)
-        unequal = np.flatnonzero(left != right)
-        found: list[int] = []
-        step = mapper.cache.batch
-        for i in range(0, len(unequal), step):
-            part = unequal[i : i + step]
-            mapper.cache.begin()
-            one, two = mapper.rows(left[part]), mapper.rows(right[part])
-            row, column = np.nonzero(one != two)
-            clusters = ((part[row] + low) << geometry.l2_bits) + column
-            found += (clusters << geometry.cluster_bits).tolist()
-        start = offset & -self.cluster_size
-        return [at for at in found if start <= at < offset + length]
+        return vmstate.differing(self._state, (self._side(a), self._side(b)), offset, length)
+
+    def _side(self, snapshot: Snapshot | None) -> tuple[Entries, int]:
+        l1 = self._state.l1 if snapshot is None else self._l1(self._find(snapshot))
+        size = self.size if snapshot is None or snapshot.disk_size is None else snapshot.disk_size
+        return l1, self._state.geometry.l1_entries(size)
 
     def _l1(self, snapshot: Snapshot) -> Entries:
         self._require_open()
@@ -457,7 +470,7 @@ class Image:
         self._require_open()
         if self._writer is not None:
             self._writer.commit()
-        return check_state(load_state(self._file))
+        return check_state(load_state(self._file, lenient=True))
 
     def flush(self) -> None:
         """Commit, and wait until it is on the disk (fdatasync)."""
@@ -475,6 +488,8 @@ class Image:
             self._file.close()
             if self._backing is not None:
                 self._backing.close()
+            if self._state.mapper.data is not None:
+                self._state.mapper.data.close()
 
     def __enter__(self) -> Image:
         return self
@@ -495,12 +510,6 @@ class Image:
         return self._writer
 
 
-def _empty(buffers: Sequence[Buffer], size: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which of the clusters are all zeros."""
-    zeros = bytes(size)
-    return np.array([b == zeros if type(b) is bytes else bytes(b) == zeros for b in buffers], bool)
-
-
 def _open_backing(
     path: str, name: str | None, declared: str | None, chain: tuple[tuple[int, int], ...]
 ) -> Backing | None:
@@ -508,5 +517,5 @@ def _open_backing(
         return None
     target = under.backing_path(path, name)
     if under.backing_format(path, target, declared) == "raw":
-        return under.RawBacking(target)
+        return under.RawFile(target)
     return Image._open(target, chain, writable=False, backing=True, barriers=False)

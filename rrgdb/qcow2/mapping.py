@@ -5,12 +5,12 @@ A tree is given by its L1 table (uint64, host byte order). The active tree and t
 
 from __future__ import annotations
 
-import zlib
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from .compression import Codec, codec_for, unpack
 from .errors import Qcow2Error
 from .hostfile import HostFile
 from .layout import OFFSET_MASK, OFLAG_COMPRESSED, OFLAG_COPIED, OFLAG_ZERO, Geometry
@@ -22,20 +22,10 @@ _OFFSET, _ZERO = U64(OFFSET_MASK), U64(OFLAG_ZERO)
 COPIED, COMPRESSED = U64(OFLAG_COPIED), U64(OFLAG_COMPRESSED)
 
 UNALLOCATED, ZERO, DATA, PACKED = 0, 1, 2, 3
+SUBCLUSTERS = 32
 
 # Clusters looked up at once by a long read: bounds the memory of the lookup.
 _PIECE = 1 << 16
-
-
-class Backing(Protocol):
-    """What is under an overlay."""
-
-    @property
-    def size(self) -> int: ...
-
-    def read_into(self, offset: int, view: memoryview) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def hosts(entries: Entries) -> npt.NDArray[np.int64]:
@@ -43,9 +33,13 @@ def hosts(entries: Entries) -> npt.NDArray[np.int64]:
     return (entries & _OFFSET).astype(np.int64)
 
 
-def kinds(entries: Entries) -> npt.NDArray[np.uint8]:
-    """UNALLOCATED, ZERO (the flag, with or without a host cluster), DATA or PACKED (compressed) for each entry."""
-    kind = np.where((entries & _OFFSET) != 0, np.uint8(DATA), np.uint8(UNALLOCATED))
+def kinds(entries: Entries, *, data_file: bool = False) -> npt.NDArray[np.uint8]:
+    """UNALLOCATED, ZERO (the flag, with or without a host cluster), DATA or PACKED (compressed) for each entry.
+
+    ``data_file``: COPIED without an offset is the cluster at 0 of an external data file.
+    """
+    allocated = (entries & (_OFFSET | COPIED if data_file else _OFFSET)) != 0
+    kind = np.where(allocated, np.uint8(DATA), np.uint8(UNALLOCATED))
     kind[(entries & _ZERO) != 0] = ZERO
     kind[(entries & COMPRESSED) != 0] = PACKED
     return kind
@@ -59,48 +53,77 @@ def packed_extent(entry: int, geometry: Geometry) -> tuple[int, int]:
     return offset, sectors * 512 - (offset & 511)
 
 
+def packed_extents(entries: Entries, cluster_bits: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First and last host cluster of each of the compressed ``entries``."""
+    sector_bits = U64(cluster_bits - 8)
+    x = U64(62) - sector_bits
+    offset = (entries & ((U64(1) << x) - U64(1))).astype(np.int64)
+    sectors = ((entries >> x) & ((U64(1) << sector_bits) - U64(1))).astype(np.int64)
+    return offset >> cluster_bits, ((offset >> 9) + sectors) >> (cluster_bits - 9)
+
+
 def data_references(entries: Entries, geometry: Geometry) -> Clusters:
-    """Host clusters that L2 ``entries`` refer to, one element for each reference."""
+    """Host clusters that L2 ``entries`` (without bitmaps) refer to, one element for each reference."""
     packed = (entries & COMPRESSED) != 0
     plain = hosts(entries[~packed])
     clusters: Clusters = plain[plain != 0] >> geometry.cluster_bits
+    if geometry.data_file:
+        clusters = clusters[:0]
     if not packed.any():
         return clusters
-    more: list[int] = []
-    for entry in entries[packed].tolist():
-        offset, length = packed_extent(entry, geometry)
-        more += range(offset >> geometry.cluster_bits, ((offset + length - 1) >> geometry.cluster_bits) + 1)
-    return np.concatenate([clusters, np.array(more, np.int64)])
+    first, last = packed_extents(entries[packed], geometry.cluster_bits)
+    # The length field reaches over at most three clusters.
+    return np.concatenate([clusters, first, (first + 1)[last > first], (first + 2)[last > first + 1]])
+
+
+class Under(Protocol):
+    """What is read where nothing is allocated."""
+
+    def read_into(self, offset: int, view: memoryview) -> None: ...
+
+
+class Units(NamedTuple):
+    """Guest clusters (or subclusters, with extended L2 entries) one after the other; see ``Mapper.units``."""
+
+    bits: int  # log2 of the bytes of one unit
+    kind: npt.NDArray[np.uint8]
+    host: npt.NDArray[np.int64]  # of ZERO with a host cluster as well; compressed: 0
 
 
 class Mapper:
     """Looks up and reads. Raises Qcow2Error when a table or a cluster is not where the format allows it."""
 
-    def __init__(self, file: HostFile, geometry: Geometry) -> None:
+    def __init__(self, file: HostFile, geometry: Geometry, compression: str = "zlib") -> None:
         self.file = file
         self.geometry = geometry
         self.cache = TableCache(file, geometry)
+        self.data: HostFile | None = None if geometry.data_file else file  # where guest clusters are
+        self._compression = compression
+        self._codec: Codec | None = None
 
-    def read_l1(self, offset: int, size: int) -> Entries:
-        """The ``size`` entries of an L1 table."""
+    def read_l1(self, offset: int, size: int, *, strict: bool = True) -> Entries:
+        """The ``size`` entries of an L1 table; not ``strict``: bad ones as well."""
         if size == 0:
             return np.zeros(0, U64)
         l1 = np.frombuffer(self.file.read_exact(offset, size * 8, "an L1 table"), ">u8").astype(U64)
         bad = np.flatnonzero(l1 & U64(self.geometry.l1_invalid))
-        if len(bad):
+        if strict and len(bad):
             at = offset + 8 * int(bad[0])
             raise Qcow2Error(f"{self.file.path}: offset {at}: expected an L1 entry without reserved bits")
         return l1
 
     def entries(self, l1: Entries, clusters: Clusters) -> Entries:
-        """The L2 entries of guest ``clusters``; 0 where there is no table."""
+        """The L2 entries of guest ``clusters``; 0 where there is no table. Without the bitmaps of extended entries."""
+        column = clusters & (self.geometry.l2_entries - 1)
+        return self._cells(l1, clusters, column << self.geometry.extended)
+
+    def _cells(self, l1: Entries, clusters: Clusters, column: npt.NDArray[np.int64]) -> Entries:
         geometry, cache = self.geometry, self.cache
         index = clusters >> geometry.l2_bits
-        column = clusters & (geometry.l2_entries - 1)
         inside = index < len(l1)
         if not inside.all():
             found = np.zeros(len(clusters), U64)
-            found[inside] = self.entries(l1, clusters[inside])
+            found[inside] = self._cells(l1, clusters[inside], column[inside])
             return found
         tables, inverse = np.unique(hosts(l1[index]), return_inverse=True)
         found = np.zeros(len(clusters), U64)
@@ -115,6 +138,34 @@ class Mapper:
             found[mine] = cache.rows[slots[inverse[mine] - start], column[mine]]
         return found
 
+    def units(self, l1: Entries, clusters: Clusters) -> tuple[Entries, Units]:
+        """The L2 entries of guest ``clusters``, and what their units are. Raises Qcow2Error for a wrong bitmap."""
+        geometry = self.geometry
+        entries = self.entries(l1, clusters)
+        kind, host = kinds(entries, data_file=geometry.data_file), hosts(entries)
+        host[kind == PACKED] = 0
+        if not geometry.extended:
+            return entries, Units(geometry.cluster_bits, kind, host)
+        bitmaps = self._cells(l1, clusters, ((clusters & (geometry.l2_entries - 1)) << 1) + 1)
+        shifts = np.arange(SUBCLUSTERS, dtype=np.uint64)
+        present = ((bitmaps[:, None] >> shifts) & U64(1)).astype(bool)
+        zero = ((bitmaps[:, None] >> (shifts + U64(SUBCLUSTERS))) & U64(1)).astype(bool)
+        packed = kind == PACKED
+        bad = np.flatnonzero(~packed & ((present & zero).any(axis=1) | (present.any(axis=1) & (kind != DATA))))
+        if len(bad):
+            raise Qcow2Error(
+                f"{self.file.path}: offset {int(hosts(l1[clusters[bad[:1]] >> geometry.l2_bits])[0])}: expected an L2 "
+                f"table whose subclusters are consistent, guest cluster {int(clusters[bad[0]])} is not"
+            )
+        units = np.where(present, np.uint8(DATA), np.where(zero, np.uint8(ZERO), np.uint8(UNALLOCATED)))
+        units[packed] = PACKED
+        bits = geometry.cluster_bits - 5
+        inner = host[:, None] + (np.arange(SUBCLUSTERS, dtype=np.int64) << bits)
+        inner[host == 0] = 0
+        if geometry.data_file:
+            inner = np.where(kind[:, None] == DATA, host[:, None] + (np.arange(SUBCLUSTERS, dtype=np.int64) << bits), 0)
+        return entries, Units(bits, units.reshape(-1), inner.reshape(-1))
+
     def rows(self, tables: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The L2 tables at these host offsets (0: an empty one) as host offsets, for comparison.
 
@@ -124,7 +175,7 @@ class Mapper:
         exists = tables != 0
         distinct, inverse = np.unique(tables[exists], return_inverse=True)
         slots = self.cache.load(distinct)  # may move ``rows``
-        entries = self.cache.rows[slots[inverse]]
+        entries = self.cache.rows[slots[inverse]][:, :: 1 + self.geometry.extended]
         values = hosts(entries)
         values[(entries & _ZERO) != 0] = 0
         packed = (entries & COMPRESSED) != 0
@@ -146,7 +197,7 @@ class Mapper:
             self.cache.begin()
             slots = self.cache.load(tables[start : start + self.cache.batch])
             for slot, weight in zip(slots.tolist(), times[start : start + self.cache.batch].tolist(), strict=True):
-                clusters = data_references(self.cache.rows[slot], self.geometry)
+                clusters = data_references(self.cache.rows[slot, :: 1 + self.geometry.extended], self.geometry)
                 self._require_inside(clusters, total)
                 np.add.at(found, clusters, weight)
         return found
@@ -156,7 +207,7 @@ class Mapper:
             at = int(clusters.max()) << self.geometry.cluster_bits
             raise Qcow2Error(f"{self.file.path}: offset {at}: expected a cluster with a refcount, found none")
 
-    def read_into(self, l1: Entries, offset: int, view: memoryview, backing: Backing | None) -> None:
+    def read_into(self, l1: Entries, offset: int, view: memoryview, backing: Under | None) -> None:
         """Fill ``view`` with guest bytes from ``offset`` on; unallocated clusters come from ``backing``, or are zeros.
 
         ``backing`` is asked with the same offset.
@@ -164,53 +215,61 @@ class Mapper:
         bits = self.geometry.cluster_bits
         end = offset + len(view)
         first, last = offset >> bits, (end + self.geometry.cluster_size - 1) >> bits
-        for start in range(first, last, _PIECE):
-            stop = min(start + _PIECE, last)
-            entries = self.entries(l1, np.arange(start, stop, dtype=np.int64))
-            for index, count, kind in self._extents(entries):
-                low = max((start + index) << bits, offset)
-                high = min((start + index + count) << bits, end)
+        piece = _PIECE // SUBCLUSTERS if self.geometry.extended else _PIECE
+        for start in range(first, last, piece):
+            stop = min(start + piece, last)
+            entries, units = self.units(l1, np.arange(start, stop, dtype=np.int64))
+            base = start << bits
+            for index, count, kind in self.extents(units):
+                low = max(base + (index << units.bits), offset)
+                high = min(base + ((index + count) << units.bits), end)
+                if low >= high:
+                    continue
                 part = view[low - offset : high - offset]
                 if kind == UNALLOCATED and backing is not None:
                     backing.read_into(low, part)
                 elif kind <= ZERO:
                     part[:] = bytes(len(part))
                 elif kind == DATA:
-                    host = int(entries[index] & _OFFSET) + (low - ((start + index) << bits))
-                    self.read_data(host, part)
+                    self.read_data(int(units.host[index]) + low - (base + (index << units.bits)), part)
                 else:
-                    skip = low - ((start + index) << bits)
-                    part[:] = self.unpack(int(entries[index]))[skip : skip + len(part)]
+                    cluster = (low - base) >> bits
+                    skip = low - base - (cluster << bits)
+                    part[:] = self.unpack(int(entries[cluster]))[skip : skip + len(part)]
 
-    def _extents(self, entries: Entries) -> list[tuple[int, int, int]]:
+    def extents(self, units: Units) -> list[tuple[int, int, int]]:
         """(index, count, kind) of runs that can be read at once."""
-        kind = kinds(entries)
-        host = hosts(entries)
+        kind, host = units.kind, units.host
         cut = kind[1:] != kind[:-1]
-        cut |= (kind[1:] == DATA) & (np.diff(host) != self.geometry.cluster_size)
-        cut |= kind[1:] == PACKED
+        cut |= (kind[1:] == DATA) & (np.diff(host) != 1 << units.bits)
+        each = np.arange(1, len(kind)) & ((1 << (self.geometry.cluster_bits - units.bits)) - 1) == 0
+        cut |= (kind[1:] == PACKED) & each
         starts = [0, *(np.flatnonzero(cut) + 1).tolist()]
-        ends = [*starts[1:], len(entries)]
+        ends = [*starts[1:], len(kind)]
         return [(s, e - s, int(kind[s])) for s, e in zip(starts, ends, strict=True)]
 
     def read_data(self, host: int, view: memoryview) -> None:
         """Fill ``view`` from the data clusters at ``host``. The last cluster of a file may be cut short: zeros."""
-        done = self.file.read_into(host, view)
+        if self.data is None:
+            raise Qcow2Error(f"{self.file.path}: offset {host}: expected an open external data file")
+        done = self.data.read_into(host, view)
         if done < len(view):
             # Only what lies in the cluster that the end of the file cuts is excused.
             mask = self.geometry.cluster_size - 1
             end = host + done
-            if (host + len(view) - 1) & ~mask != end & ~mask or not end & mask:
+            if self.data is self.file and ((host + len(view) - 1) & ~mask != end & ~mask or not end & mask):
                 raise Qcow2Error(f"{self.file.path}: offset {end}: expected a data cluster, the file ends before")
             view[done:] = bytes(len(view) - done)
 
+    @property
+    def codec(self) -> Codec:
+        """Of the compressed clusters. Raises Qcow2UnsupportedError if the package for it is not installed."""
+        if self._codec is None:
+            self._codec = codec_for(self._compression)
+        return self._codec
+
     def unpack(self, entry: int) -> bytes:
-        """The cluster that a compressed ``entry`` describes (deflate)."""
+        """The cluster that a compressed ``entry`` describes."""
         offset, length = packed_extent(entry, self.geometry)
-        try:
-            data = zlib.decompressobj(-12).decompress(self.file.read(offset, length), self.geometry.cluster_size)
-        except zlib.error as error:
-            raise Qcow2Error(f"{self.file.path}: offset {offset}: expected a deflated cluster: {error}") from None
-        if len(data) != self.geometry.cluster_size:
-            raise Qcow2Error(f"{self.file.path}: offset {offset}: expected a deflated cluster, found {len(data)} bytes")
-        return data
+        size = self.geometry.cluster_size
+        return unpack(self.codec, self.file.read(offset, length), size, self.file.path, offset)

@@ -110,6 +110,7 @@ class Refcounts:
         self._fresh_list: list[Clusters] = []
         self.table_offset = 0
         self.table_clusters = 0
+        self.tail = 0  # see ``set_tail``
 
     # -- allocation
 
@@ -156,7 +157,13 @@ class Refcounts:
             self.dirty = np.concatenate([self.dirty, np.zeros(more, bool)])
         return start
 
+    def set_tail(self, offset: int) -> None:
+        """Remember where compressed clusters end, until the cluster in which that is belongs to somebody else."""
+        self.tail = offset if offset & (self._geometry.cluster_size - 1) else 0
+
     def _claim(self, clusters: Clusters) -> None:
+        if self.tail and (clusters == self.tail >> self._geometry.cluster_bits).any():
+            self.tail = 0
         self.counts[clusters] = 1
         self.fresh[clusters] = True
         self._fresh_list.append(clusters)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from .errors import Qcow2Error
 from .hostfile import HostFile
-from .layout import MAX_CLUSTER_BITS, Geometry, Header, Preamble, parse_preamble
+from .layout import MAX_CLUSTER_BITS, Geometry, Header
 from .mapping import Mapper
+from .preamble import Preamble, parse_preamble
 from .snapshot_table import Snapshot, read_table
 from .tables import Entries
 
@@ -56,8 +57,10 @@ def _number(snapshot: Snapshot) -> int:
     return int(text) if len(text) < 19 and text.isascii() and text.isdecimal() else 0
 
 
-def load_state(file: HostFile) -> State:
+def load_state(file: HostFile, *, lenient: bool = False) -> State:
     """Read header, active L1 table and snapshot table. Raises Qcow2Error, Qcow2UnsupportedError.
+
+    ``lenient``: bad L1 entries are no error, for checking and repairing.
 
     A writer puts tables into free clusters and switches to them by one write of the header: if the header is the same
     after the tables were read, they belong together.
@@ -67,7 +70,7 @@ def load_state(file: HostFile) -> State:
         raw = _first_cluster(file)
         state = None
         try:
-            state = _load(file, raw)
+            state = _load(file, raw, strict=not lenient)
         except Qcow2Error as caught:
             error = caught
         if _first_cluster(file) == raw:
@@ -83,10 +86,10 @@ def _first_cluster(file: HostFile) -> bytes:
     return head + file.read(512, (1 << bits) - 512) if 9 < bits <= MAX_CLUSTER_BITS else head
 
 
-def _load(file: HostFile, raw: bytes) -> State:
+def _load(file: HostFile, raw: bytes, *, strict: bool) -> State:
     preamble = parse_preamble(raw, file.path)
     header, geometry = preamble.header, preamble.geometry
-    mapper = Mapper(file, geometry)
-    l1 = mapper.read_l1(header.l1_table_offset, header.l1_size)
+    mapper = Mapper(file, geometry, preamble.compression)
+    l1 = mapper.read_l1(header.l1_table_offset, header.l1_size, strict=strict)
     snapshots, length = read_table(file, header, geometry)
     return State(file, preamble, geometry, header, mapper, l1, snapshots, length)

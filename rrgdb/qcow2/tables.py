@@ -22,6 +22,8 @@ _COMPRESSED = np.uint64(OFLAG_COMPRESSED)
 class TableCache:
     """L2 tables as rows of one array, so that thousands of entries are looked up with one index operation.
 
+    With extended L2 entries, entries and subcluster bitmaps take turns in a row.
+
     An operation calls ``begin`` and then asks for at most ``batch`` tables in each call of ``load`` and ``create``
     (at most two calls); their slots stay valid until the next ``begin``. ``rows`` itself may be replaced by a call, so
     it is looked at only after the last one.
@@ -32,7 +34,7 @@ class TableCache:
         self._geometry = geometry
         self._limit = max(_CACHE_BYTES >> geometry.cluster_bits, 8)
         self.batch = self._limit // 4
-        self.rows: Entries = np.zeros((min(_FIRST_ROWS, self._limit), geometry.l2_entries), np.uint64)
+        self.rows: Entries = np.zeros((min(_FIRST_ROWS, self._limit), geometry.cluster_size >> 3), np.uint64)
         self._slot: dict[int, int] = {}
         self._offset = np.zeros(len(self.rows), np.int64)  # 0: the slot is empty
         self._used = np.zeros(len(self.rows), np.int64)
@@ -66,6 +68,8 @@ class TableCache:
         raw = self._file.read_exact(offset, count << geometry.cluster_bits, "L2 tables")
         entries = np.frombuffer(raw, ">u8").astype(np.uint64)
         bad = (entries & np.uint64(geometry.entry_invalid)).astype(bool)
+        if geometry.extended:
+            bad[1::2] = False  # the subcluster bitmaps
         if bad.any():
             bad &= (entries & _COMPRESSED) == 0
             if bad.any():

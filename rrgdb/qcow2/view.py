@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .mapping import DATA, PACKED, Backing, hosts, kinds
+from .mapping import DATA, PACKED, Under, hosts, kinds
 from .runs import split_runs
 from .snapshot_table import Snapshot
 from .state import State
@@ -20,7 +20,7 @@ class View:
     """
 
     def __init__(
-        self, state: State, snapshot: Snapshot, l1: Entries, backing: Backing | None, alive: Callable[[Snapshot], bool]
+        self, state: State, snapshot: Snapshot, l1: Entries, backing: Under | None, alive: Callable[[Snapshot], bool]
     ) -> None:
         self.snapshot = snapshot
         self.size = state.header.size if snapshot.disk_size is None else snapshot.disk_size

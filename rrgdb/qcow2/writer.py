@@ -12,16 +12,16 @@ The flag OFLAG_COPIED is kept right for others; here, refcounts in memory decide
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import Qcow2Error, Qcow2UnsupportedError
+from .errors import Qcow2Error
 from .hostfile import Buffer
-from .layout import EXT_BITMAPS, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, MAX_L1_BYTES, OFFSET_MASK, OFLAG_ZERO
-from .mapping import COMPRESSED, COPIED, DATA, Backing, data_references, hosts, kinds
-from .refcounts import Clusters, Refcounts, read_counts, read_refcount_table
+from .layout import MAX_L1_BYTES, OFFSET_MASK, OFLAG_ZERO
+from .mapping import COMPRESSED, COPIED, DATA, Under, data_references, hosts, kinds
+from .preamble import Preamble
+from .refcounts import Clusters, Refcounts
 from .runs import split_runs
 from .snapshot_table import Snapshot, encode_entry
 from .state import State
@@ -86,7 +86,25 @@ class Writer:
         self.state.l1 = np.concatenate([self.state.l1, np.zeros(entries - have, U64)])
         self._l1_changed = self._changed = True
 
-    def _map(self, clusters: Clusters, new: Entries) -> None:
+    def replace_l1(self, l1: Entries) -> None:
+        """Set the active L1 table; the caller has counted what came and went."""
+        self.state.l1 = l1
+        self._l1_changed = self._changed = True
+
+    def drop_tables(self, first: int, last: int) -> None:
+        """Empty the L1 entries first..last-1 with all that is under them."""
+        state, refs = self.state, self.refs
+        part = state.l1[first:last]
+        if not part.any():
+            return
+        found = state.mapper.references(part, len(refs.counts))
+        gone = np.flatnonzero(found)
+        refs.subtract(gone, found[gone])
+        refs.active[gone] -= found[gone].astype(refs.active.dtype)
+        state.l1[first:last] = 0
+        self._l1_changed = self._changed = True
+
+    def map_clusters(self, clusters: Clusters, new: Entries) -> None:
         """Set the L2 entries of distinct guest ``clusters``; new host clusters come with a refcount of 1."""
         refs, geometry, cache = self.refs, self._geometry, self._cache
         index = clusters >> geometry.l2_bits
@@ -106,7 +124,7 @@ class Writer:
                 self._changed = True
                 gone, come = data_references(old, geometry), data_references(new[mine], geometry)
                 np.subtract.at(refs.active, gone, 1)
-                refs.active[come] += 1
+                np.add.at(refs.active, come, 1)
                 refs.drop(gone)
                 done |= mine
         except BaseException:
@@ -131,16 +149,16 @@ class Writer:
             except BaseException:
                 self.refs.drop(new >> self._bits)
                 raise
-            self._map(clusters[at], new.astype(U64) | COPIED)
+            self.map_clusters(clusters[at], new.astype(U64) | COPIED)
         at = np.flatnonzero(empty & (entries != 0))
         if len(at):
-            self._map(clusters[at], np.zeros(len(at), U64))
+            self.map_clusters(clusters[at], np.zeros(len(at), U64))
 
     def _write_data(self, host: npt.NDArray[np.int64], buffers: Sequence[Buffer]) -> None:
         for index, count in split_runs(host, self._geometry.cluster_size):
             self._file.write(int(host[index]), buffers[index : index + count])
 
-    def write(self, offset: int, view: memoryview, backing: Backing | None) -> None:
+    def write(self, offset: int, view: memoryview, backing: Under | None) -> None:
         """Write guest bytes; clusters written in part are completed from what was there, or from ``backing``."""
         size = self._geometry.cluster_size
         head = min(-offset % size, len(view))
@@ -158,7 +176,7 @@ class Writer:
         if done < len(view):
             self._patch(offset + done, view[done:], backing)
 
-    def _patch(self, offset: int, view: memoryview, backing: Backing | None) -> None:
+    def _patch(self, offset: int, view: memoryview, backing: Under | None) -> None:
         """Write a part of one cluster."""
         state = self.state
         cluster, inner = offset >> self._bits, offset & (self._geometry.cluster_size - 1)
@@ -176,13 +194,20 @@ class Writer:
     def clear(self, first: int, last: int, *, hide_backing: bool) -> None:
         """Unallocate the guest clusters first..last-1; ``hide_backing``: let them read as zeros over a backing file."""
         geometry, state = self._geometry, self.state
+        if hide_backing and geometry.version < 3:
+            # No flag for zeros: they are written.
+            zeros = bytes(geometry.cluster_size)
+            for start in range(first, last, _PIECE):
+                clusters = np.arange(start, min(start + _PIECE, last), dtype=np.int64)
+                self.write_clusters(clusters, [zeros] * len(clusters), np.zeros(len(clusters), bool))
+            return
         if hide_backing:
             for start in range(first, last, _PIECE):
                 clusters = np.arange(start, min(start + _PIECE, last), dtype=np.int64)
                 entries = state.mapper.entries(state.l1, clusters)
                 clusters = clusters[entries != U64(OFLAG_ZERO)]
                 if len(clusters):
-                    self._map(clusters, np.full(len(clusters), OFLAG_ZERO, U64))
+                    self.map_clusters(clusters, np.full(len(clusters), OFLAG_ZERO, U64))
             return
         low, high = first >> geometry.l2_bits, (last + geometry.l2_entries - 1) >> geometry.l2_bits
         for index in (np.flatnonzero(state.l1[low:high]) + low).tolist():
@@ -190,7 +215,7 @@ class Writer:
             clusters = np.arange(max(start, first), min(start + geometry.l2_entries, last), dtype=np.int64)
             clusters = clusters[state.mapper.entries(state.l1, clusters) != 0]
             if len(clusters):
-                self._map(clusters, np.zeros(len(clusters), U64))
+                self.map_clusters(clusters, np.zeros(len(clusters), U64))
 
     # -- commit
 
@@ -213,7 +238,6 @@ class Writer:
                 header.nb_snapshots, state.snapshot_table_bytes = len(state.snapshots), len(self._table)
             refs.write(self._file)
             header.refcount_table_offset, header.refcount_table_clusters = refs.table_offset, refs.table_clusters
-            header.autoclear_features = 0
             if durable:
                 self._file.sync()
             self._file.write(0, [header.pack()])
@@ -221,6 +245,29 @@ class Writer:
             self._changed = self._l1_changed = self._table_changed = False
         if durable:
             self._file.sync()
+
+    def trim(self) -> None:
+        """Give the unused end of the file back to the file system; only right after a durable commit."""
+        used = np.flatnonzero(self.refs.counts)
+        end = (int(used[-1]) + 1) << self._bits
+        if self._file.size() > end:
+            self._file.truncate(end)
+
+    def write_preamble(self, preamble: Preamble, raw: bytes) -> None:
+        """Change the first cluster; everything else is committed.
+
+        What is behind the first sector goes first, beside the old name of the backing file: then one sector switches.
+        """
+        old, new = self.state.header, preamble.header
+        at, end = old.backing_file_offset, old.backing_file_offset + old.backing_file_size
+        name = new.backing_file_offset, new.backing_file_offset + new.backing_file_size
+        beside = bytearray(raw)
+        if at >= preamble.extensions_end and not (at < name[1] and name[0] < end):
+            beside[at:end] = self._file.read(at, end - at)
+        for start, data in ((512, beside[512:]), (0, beside[:512]), (0, raw)):
+            self._file.write(start, [data])
+            self._file.sync()
+        self.state.preamble, self.state.header = preamble, new
 
     def commit_new(self) -> None:
         """The first commit of a new image."""
@@ -365,53 +412,3 @@ def require_distinct_tables(l1: Entries, path: str) -> None:
     tables = l1[l1 != 0] & U64(OFFSET_MASK)
     if len(np.unique(tables)) != len(tables):
         raise Qcow2Error(f"{path}: offset 40: expected an L1 table whose entries name different L2 tables")
-
-
-def open_writer(state: State, *, barriers: bool) -> Writer:
-    """Read and verify the refcounts, so that writing cannot hit what is in use. Raises Qcow2Error."""
-    header, geometry, path = state.header, state.geometry, state.file.path
-    if header.version < 3:
-        raise Qcow2UnsupportedError(f"{path}: offset 4: version 2 images are read-only, expected version 3")
-    if header.incompatible_features & INCOMPAT_CORRUPT:
-        raise Qcow2Error(f"{path}: offset 72: the image is marked corrupt; expected one repaired by qemu-img check")
-    if header.incompatible_features & INCOMPAT_DIRTY:
-        raise Qcow2Error(f"{path}: offset 72: the image is marked dirty; expected one repaired by qemu-img check")
-    if any(kind == EXT_BITMAPS for kind, _ in state.preamble.extensions):
-        raise Qcow2UnsupportedError(f"{path}: offset {header.header_length}: images with bitmaps are read-only")
-    table = read_refcount_table(state.file, header, geometry)
-    refs = Refcounts(path, geometry, table, read_counts(state.file, table, geometry))
-    refs.table_offset, refs.table_clusters = header.refcount_table_offset, header.refcount_table_clusters
-    total = len(refs.counts)
-    require_distinct_tables(state.l1, path)
-    active = state.mapper.references(state.l1, total)
-    needed = active.copy()
-    for offset, length in metadata_extents(state, table):
-        first, count = offset >> geometry.cluster_bits, geometry.clusters(length)
-        if first + count > total:
-            raise Qcow2Error(f"{path}: offset {offset}: expected a table in clusters with a refcount")
-        needed[first : first + count] += 1
-    low = np.flatnonzero(refs.counts < needed)
-    if len(low):
-        at = int(low[0]) << geometry.cluster_bits
-        raise Qcow2Error(
-            f"{path}: offset {at}: expected a refcount of at least {needed[low[0]]}, found {refs.counts[low[0]]}"
-        )
-    refs.active[:] = active.astype(refs.active.dtype)
-    # Entries without a disk size come from version 2; this version must have it when the table is written.
-    sized = [s if s.disk_size is not None else replace(s, disk_size=header.size) for s in state.snapshots]
-    state.put_snapshots(sized)
-    return Writer(state, refs, barriers=barriers)
-
-
-def metadata_extents(state: State, refcount_table: Entries) -> list[tuple[int, int]]:
-    """(offset, bytes) of all that is neither an L2 table nor data, one element for each reference."""
-    header, size = state.header, state.geometry.cluster_size
-    found = [
-        (0, size),
-        (header.refcount_table_offset, header.refcount_table_clusters * size),
-        (header.l1_table_offset, header.l1_size * 8),
-        (header.snapshots_offset, state.snapshot_table_bytes),
-    ]
-    found += [(int(block), size) for block in refcount_table[refcount_table != 0]]
-    found += [(snapshot.l1_offset, snapshot.l1_size * 8) for snapshot in state.snapshots]
-    return found

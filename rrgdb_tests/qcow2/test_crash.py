@@ -360,13 +360,13 @@ def test_opening_while_the_header_changes(tmp_path: Path, monkeypatch: pytest.Mo
     read_l1 = Mapper.read_l1
     busy = [4]
 
-    def slow(mapper: Mapper, offset: int, size: int) -> object:
+    def slow(mapper: Mapper, offset: int, size: int, **how: bool) -> object:
         if busy[0]:
             busy[0] -= 1
             for i in range(3):
                 writer.write_vmstate([(i * SIZE, page(busy[0] + i))])
                 writer.create_snapshot(f"{busy[0]}.{i}")
-        return read_l1(mapper, offset, size)
+        return read_l1(mapper, offset, size, **how)
 
     with Image.create(path, 0, cluster_size=SIZE) as writer:
         monkeypatch.setattr(Mapper, "read_l1", slow)

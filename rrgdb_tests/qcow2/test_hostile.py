@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError
+from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, repair
 from rrgdb_tests.qcow2.conftest import Qemu
 
 
@@ -141,7 +141,7 @@ def patched(sample: bytes, path: Path, *patches: tuple[int, str, int]) -> Path:
         (60, ">I", 1 << 30, "snapshots"),
         (60, ">I", 60_000, "expected"),
         (64, ">Q", 1 << 62, "snapshot table"),
-        (72, ">Q", 4, "external data file"),
+        (72, ">Q", 16, "cluster_bits 14..21"),
         (72, ">Q", 1 << 40, "incompatible feature bit 40"),
         (96, ">I", 7, "refcount_order"),
         (100, ">I", 100, "header_length"),
@@ -153,13 +153,35 @@ def test_headers(sample: bytes, tmp_path: Path, offset: int, form: str, value: i
         Image.open(patched(sample, tmp_path / "a", (offset, form, value)))
 
 
-def test_dirty_and_corrupt_images_are_for_reading(sample: bytes, tmp_path: Path) -> None:
-    for bit in (1, 2):
-        path = patched(sample, tmp_path / "a", (72, ">Q", bit))
-        with Image.open(path) as image:
-            assert image.read(0, 10) == b"\x01" * 10
-        with pytest.raises(Qcow2Error, match="marked"):
-            Image.open(path, writable=True)
+def test_corrupt_images_are_for_reading(sample: bytes, tmp_path: Path, qemu: Qemu) -> None:
+    path = patched(sample, tmp_path / "a", (72, ">Q", 2))
+    with Image.open(path) as image:
+        assert image.read(0, 10) == b"\x01" * 10
+        assert image.info().corrupt
+    with pytest.raises(Qcow2Error, match="marked corrupt"):
+        Image.open(path, writable=True)
+    assert repair(path).left.clean
+    with Image.open(path, writable=True) as image:
+        assert not image.info().corrupt
+    qemu.check(path)
+
+
+@pytest.mark.parametrize("damage", [0, 1, 7])
+def test_dirty_images_get_their_refcounts_repaired(sample: bytes, tmp_path: Path, qemu: Qemu, damage: int) -> None:
+    """As after a crash of QEMU with lazy refcounts: any refcount may be wrong."""
+    table = int.from_bytes(sample[48:56], "big")
+    block = int.from_bytes(sample[table : table + 8], "big")
+    patches = [(block + 2 * cluster, ">H", damage) for cluster in range(0, 250, 3)]
+    path = patched(sample, tmp_path / "a", (72, ">Q", 1), *patches)
+    with Image.open(path) as image:
+        assert image.info().dirty
+        before = [image.view(s).read(0, image.size) for s in image.snapshots]
+    with Image.open(path, writable=True) as image:
+        assert not image.info().dirty
+        assert image.check().clean
+        image.write(0, b"new" * 20_000)
+        assert [image.view(s).read(0, image.size) for s in image.snapshots] == before
+    qemu.check(path)
 
 
 def test_data_that_points_at_metadata_is_not_written(sample: bytes, tmp_path: Path) -> None:

@@ -175,15 +175,6 @@ def test_deflated_clusters_are_read(tmp_path: Path, qemu: Qemu) -> None:
     qemu.check(path)
 
 
-@pytest.mark.parametrize("options", ["extended_l2=on", "compression_type=zstd", "data_file=ext.raw"])
-def test_other_features_are_refused(tmp_path: Path, qemu: Qemu, options: str) -> None:
-    path = tmp_path / "a.qcow2"
-    options = options.replace("ext.raw", str(tmp_path / "ext.raw"))
-    qemu.img("create", "-f", "qcow2", "-o", options, path, "1M")
-    with pytest.raises(Qcow2UnsupportedError, match="not supported"):
-        Image.open(path)
-
-
 def test_bitmaps_are_not_written(tmp_path: Path, qemu: Qemu) -> None:
     path = tmp_path / "a.qcow2"
     Image.create(path, 1 << 20).close()

@@ -1,0 +1,94 @@
+"""Where the bytes of a disk are: as ``qemu-img map``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from .mapping import DATA, SUBCLUSTERS, UNALLOCATED, ZERO
+from .state import State
+
+_PIECE = 1 << 16
+
+
+class Extent(NamedTuple):
+    """Bytes ``start``..``start + length`` of the disk.
+
+    ``depth``: how many backing files down. ``present``: that file decides about them (it is not that nothing was ever
+    written). ``zero``: they read as zeros. ``data``: they are stored. ``offset``: where in the file, None for
+    compressed ones and those that are nowhere.
+    """
+
+    start: int
+    length: int
+    depth: int
+    present: bool
+    zero: bool
+    data: bool
+    offset: int | None = None
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    def as_json(self) -> dict[str, object]:
+        """As ``qemu-img map --output=json``."""
+        found = self._asdict()
+        if self.offset is None:
+            del found["offset"]
+        return found
+
+
+class _Below(Protocol):
+    @property
+    def size(self) -> int: ...
+
+    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]: ...
+
+
+def map_image(state: State, below: _Below | None, offset: int, length: int, depth: int) -> Iterator[Extent]:
+    """The extents of a range of the active disk. Raises Qcow2Error."""
+    mapper, bits = state.mapper, state.geometry.cluster_bits
+    end = min(offset + length, state.header.size)
+    last = state.geometry.clusters(end)
+    piece = _PIECE // SUBCLUSTERS if state.geometry.extended else _PIECE
+    for first in range(offset >> bits, last, piece):
+        stop = min(first + piece, last)
+        _, units = mapper.units(state.l1, np.arange(first, stop, dtype=np.int64))
+        for index, count, kind in mapper.extents(units):
+            start = (first << bits) + (index << units.bits)
+            low, high = max(start, offset), min(start + (count << units.bits), end)
+            if low >= high:
+                continue
+            if kind != UNALLOCATED:
+                host = int(units.host[index])
+                stored = kind == DATA or (kind == ZERO and host > 0)
+                at = host + low - start if stored else None
+                yield Extent(low, high - low, depth, present=True, zero=kind == ZERO, data=kind != ZERO, offset=at)
+                continue
+            covered = min(high, max(low, below.size)) if below is not None else low
+            if below is not None and low < covered:
+                yield from below.extents(low, covered - low, depth + 1)
+            if covered < high:
+                yield Extent(covered, high - covered, depth, present=False, zero=True, data=False)
+
+
+def merged(extents: Iterable[Extent]) -> Iterator[Extent]:
+    """Join neighbours that differ in nothing but their place."""
+    last: Extent | None = None
+    for extent in extents:
+        if last is not None and _continues(last, extent):
+            last = last._replace(length=last.length + extent.length)
+        else:
+            if last is not None:
+                yield last
+            last = extent
+    if last is not None:
+        yield last
+
+
+def _continues(a: Extent, b: Extent) -> bool:
+    at = None if a.offset is None else a.offset + a.length
+    return a[2:6] == b[2:6] and at == b.offset and a.end == b.start

@@ -1,0 +1,87 @@
+"""From a file to a state that may be written: what has to hold first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .bitmaps import has_bitmaps
+from .errors import Qcow2Error, Qcow2UnsupportedError
+from .hostfile import HostFile
+from .layout import INCOMPAT_CORRUPT, INCOMPAT_DIRTY
+from .refcounts import Refcounts, read_counts, read_refcount_table
+from .repair import repair_refcounts
+from .state import State, load_state
+from .tables import Entries
+from .writer import Writer, require_distinct_tables
+
+
+def open_writable(file: HostFile, *, barriers: bool) -> tuple[State, Writer]:
+    """Load the state for writing. A dirty image gets its refcounts repaired first. Raises Qcow2Error."""
+    state = load_state(file)
+    _require_writable(state)
+    if state.header.incompatible_features & INCOMPAT_DIRTY:
+        repair_refcounts(state)
+        state = load_state(file)
+    writer = _verified_writer(state, barriers=barriers)
+    if state.header.autoclear_features:
+        # Whoever set these bits must know that the image changed, whatever happens to the first change.
+        state.header.autoclear_features = 0
+        file.write(0, [state.header.pack()])
+        file.sync()
+    return state, writer
+
+
+def _require_writable(state: State) -> None:
+    header, path = state.header, state.file.path
+    if header.incompatible_features & INCOMPAT_CORRUPT:
+        raise Qcow2Error(f"{path}: offset 72: the image is marked corrupt; expected one after a repair")
+    if has_bitmaps(state):
+        raise Qcow2UnsupportedError(f"{path}: offset {header.header_length}: images with bitmaps are read-only")
+    if state.geometry.extended:
+        raise Qcow2UnsupportedError(f"{path}: offset 72: images with extended L2 entries are read-only")
+    if state.geometry.data_file:
+        raise Qcow2UnsupportedError(f"{path}: offset 72: images with an external data file are read-only")
+
+
+def _verified_writer(state: State, *, barriers: bool) -> Writer:
+    """Read and verify the refcounts, so that writing cannot hit what is in use."""
+    header, geometry, path = state.header, state.geometry, state.file.path
+    table = read_refcount_table(state.file, header, geometry)
+    refs = Refcounts(path, geometry, table, read_counts(state.file, table, geometry))
+    refs.table_offset, refs.table_clusters = header.refcount_table_offset, header.refcount_table_clusters
+    total = len(refs.counts)
+    require_distinct_tables(state.l1, path)
+    active = state.mapper.references(state.l1, total)
+    needed = active.copy()
+    for offset, length in metadata_extents(state, table):
+        first, count = offset >> geometry.cluster_bits, geometry.clusters(length)
+        if first + count > total:
+            raise Qcow2Error(f"{path}: offset {offset}: expected a table in clusters with a refcount")
+        needed[first : first + count] += 1
+    low = np.flatnonzero(refs.counts < needed)
+    if len(low):
+        at = int(low[0]) << geometry.cluster_bits
+        raise Qcow2Error(
+            f"{path}: offset {at}: expected a refcount of at least {needed[low[0]]}, found {refs.counts[low[0]]}"
+        )
+    refs.active[:] = active.astype(refs.active.dtype)
+    # Entries without a disk size come from version 2; version 3 must have it when the table is written.
+    sized = [s if s.disk_size is not None else replace(s, disk_size=header.size) for s in state.snapshots]
+    state.put_snapshots(sized)
+    return Writer(state, refs, barriers=barriers)
+
+
+def metadata_extents(state: State, refcount_table: Entries) -> list[tuple[int, int]]:
+    """(offset, bytes) of all that is neither an L2 table nor data, one element for each reference."""
+    header, size = state.header, state.geometry.cluster_size
+    found = [
+        (0, size),
+        (header.refcount_table_offset, header.refcount_table_clusters * size),
+        (header.l1_table_offset, header.l1_size * 8),
+        (header.snapshots_offset, state.snapshot_table_bytes),
+    ]
+    found += [(int(block), size) for block in refcount_table[refcount_table != 0]]
+    found += [(snapshot.l1_offset, snapshot.l1_size * 8) for snapshot in state.snapshots]
+    return found
