@@ -41,15 +41,20 @@ class Layout:
     """x86 (4 bytes)"""
     previous_exception: int | None = None
     """x86 (4 bytes): the exception that a double fault would be decided by; -1: none"""
+    pointers: tuple[int, ...] = ()
+    """8-byte words that hold addresses of this process: 0 in a fresh engine, and no part of the guest's state"""
     missing: tuple[str, ...] = ()
     """what the probe should have found and did not"""
 
 
 class Context:
-    """A uc_context of ``size`` bytes behind its header; None: Unicorn's own size."""
+    """A uc_context of ``size`` bytes behind its header; None: Unicorn's own size. ``pointers`` (see ``Layout``) read as
+    0 and are written as 0."""
 
-    def __init__(self, handle: Any, size: int | None = None) -> None:
-        self._handle = handle
+    def __init__(self, uc: Any, size: int | None = None, pointers: tuple[int, ...] = ()) -> None:
+        self._uc = uc  # kept alive: the handle is only good that long
+        self._handle = handle = uc._uch
+        self._pointers = pointers
         native = ctypes.c_void_p()
         self._check(_lib.uc_context_alloc(handle, ctypes.byref(native)))
         self._check(_lib.uc_context_save(handle, native))
@@ -65,12 +70,18 @@ class Context:
 
     def save(self) -> bytes:
         self._check(_lib.uc_context_save(self._handle, self._buffer))
+        self._forget_pointers()
         return self._buffer.raw[HEADER:]
+
+    def _forget_pointers(self) -> None:
+        for at in self._pointers:
+            ctypes.memset(ctypes.addressof(self._buffer) + HEADER + at, 0, 8)
 
     def restore(self, state: bytes) -> None:
         if len(state) != self.size:
             raise ValueError(f"CPU context of {len(state)} bytes, expected {self.size}")
         ctypes.memmove(ctypes.addressof(self._buffer) + HEADER, state, self.size)
+        self._forget_pointers()
         self._check(_lib.uc_context_restore(self._handle, self._buffer))
 
 
@@ -79,9 +90,9 @@ class _Probe:
 
     def __init__(self, arch: int, mode: int) -> None:
         self.uc: Any = unicorn.Uc(arch, mode)
-        self.uc.mem_map(_CODE, 0x1000)
+        self.uc.mem_map(_CODE, 0x2000)
         self.uc.hook_add(const.UC_HOOK_INTR, lambda uc, _number, _data: uc.emu_stop())
-        self.context = Context(self.uc._uch)
+        self.context = Context(self.uc)
 
     def run(self, code: str, registers: dict[int, int], clear: Iterable[int] = ()) -> bytes:
         """Context behind the exception that ``code`` (hex) raises, with the registers ``clear`` set to 0."""
@@ -90,7 +101,7 @@ class _Probe:
         self.uc.ctl_flush_tb()
         for register, value in registers.items():
             self.uc.reg_write(register, value)
-        self.uc.emu_start(_CODE, _CODE + 0x800, count=len(program))
+        self.uc.emu_start(_CODE, _CODE + 0x800, count=1)
         for register in clear:
             self.uc.reg_write(register, 0)
         return self.context.save()
@@ -98,6 +109,18 @@ class _Probe:
 
 def _places(state: bytes, value: bytes) -> set[int]:
     return {at for at in range(0, len(state) - len(value) + 1, 4) if state[at : at + len(value)] == value}
+
+
+def _pointers(state: bytes) -> set[int]:
+    """Words that point into memory of this process; guest values of the probes are all below 4 GiB."""
+    with open("/proc/self/maps", encoding="ascii") as maps:
+        ranges = [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in maps]
+    found = set()
+    for at in range(0, len(state) - 7, 8):
+        value = int.from_bytes(state[at : at + 8], "little")
+        if value >> 32 and any(start <= value < end for start, end in ranges):
+            found.add(at)
+    return found
 
 
 def _common(places: Iterable[set[int]]) -> int | None:
@@ -117,7 +140,7 @@ def _riscv(wide: bool) -> Layout:
     uc.reg_write(riscv_const.UC_RISCV_REG_MSTATUS, 1 << 13)
     size, flags = probe.context.size, None
     for more in range(0, _MAX_TAIL, 8):
-        context = Context(uc._uch, size + more)
+        context = Context(uc, size + more)
         uc.reg_write(riscv_const.UC_RISCV_REG_FFLAGS, 0)
         clear = context.save()
         uc.reg_write(riscv_const.UC_RISCV_REG_FFLAGS, 31)
@@ -170,8 +193,11 @@ def _x86(mode: int) -> Layout:
             _places(faulted("f7f1", {rcx: 0}), struct.pack("<I", 0)),
         )
     )
+    # mov %eax, (%ecx) to a page not touched before: helpers leave the address of translated code that called them
+    stored = faulted("8901", {rcx: _CODE + 0x1800})
     return Layout(
         context.size,
+        pointers=tuple(sorted(_pointers(stored))),
         error_code=error,
         previous_exception=previous,
         missing=_missing({"error code": error, "previous exception": previous}),
@@ -194,4 +220,4 @@ def find_layout(engine_arch: str, engine_mode: str) -> Layout:
         return _PROBES[f"{engine_arch} {engine_mode}"]()
     except unicorn.UcError as e:
         uc: Any = unicorn.Uc(getattr(const, engine_arch), getattr(const, engine_mode))
-        return Layout(Context(uc._uch).size, missing=(f"anything ({e})",))
+        return Layout(Context(uc).size, missing=(f"anything ({e})",))

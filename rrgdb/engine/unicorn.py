@@ -99,7 +99,7 @@ class UnicornEngine:
         layout = find_layout(arch.engine_arch, arch.engine_mode)
         self.unknown = layout.missing
         """what this build of Unicorn hides: such details of exceptions are guessed"""
-        self._context = Context(self._handle, layout.context_bytes)
+        self._context = Context(self._uc, layout.context_bytes, layout.pointers)
         self._registers = RegisterFile(
             _lib, self._handle, arch, self._core.read_registers, self._context.save, self._context.restore
         )
