@@ -1,0 +1,141 @@
+"""The store against a model: a dictionary of RAM contents by snapshot."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from rrgdb.snapshots.state import MAX_BYTES, GuestState
+from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
+
+PAGES = 700
+ZERO = bytes(4096)
+
+
+def _state(number: int, size: int = 50) -> GuestState:
+    return GuestState("build", number.to_bytes(8, "little") * size, b"devices", b"door", PAGES * 4096, bytes(8))
+
+
+class Model:
+    """A store, RAM, and what each snapshot must hold."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.random = Random(seed)
+        self.path = path
+        self.store = SnapshotStore.create(path, PAGES)
+        self.ram: dict[int, bytes] = {}
+        self.base: Stored | None = None
+        self.changed: set[int] = set()
+        self.held: dict[Stored, tuple[GuestState, dict[int, bytes]]] = {}
+        self.number = 0
+
+    def page(self, number: int) -> bytes:
+        return self.ram.get(number, ZERO)
+
+    def write(self) -> None:
+        for _ in range(self.random.choice((1, 5, 60))):
+            number = self.random.randrange(PAGES)
+            self.ram[number] = self.random.choice((ZERO, self.random.randbytes(16) * 256))
+            self.changed.add(number)
+
+    def take(self) -> None:
+        self.number += 1
+        state = _state(self.number, self.random.choice((1, 600, 3000)))
+        icount = self.random.randrange(1000)
+        stored = self.store.take(f"s{self.number}", icount, state, self.base, self.changed, self.page)
+        assert (stored.name, stored.icount) == (f"s{self.number}", icount)
+        self.held[stored] = state, dict(self.ram)
+        self.base, self.changed = stored, set()
+
+    def load(self) -> None:
+        """RAM goes to a snapshot; what is written from now on counts from there."""
+        self.base = self.random.choice(list(self.held))
+        self.ram, self.changed = dict(self.held[self.base][1]), set()
+
+    def delete(self) -> None:
+        going = [s for s in self.held if s is not self.base and self.random.random() < 0.3]
+        self.store.delete(going)
+        for stored in going:
+            del self.held[stored]
+
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = SnapshotStore.open(self.path, PAGES, writable=True)
+
+    def check(self) -> None:
+        assert self.store.snapshots == sorted(self.held, key=lambda s: s.icount) or sorted(
+            self.store.snapshots
+        ) == sorted(self.held)
+        for stored, (state, ram) in self.held.items():
+            assert self.store.state(stored) == state
+            numbers = self.random.sample(range(PAGES), 50)
+            assert self.store.pages(stored, numbers) == [ram.get(n, ZERO) for n in numbers]
+        a, b = self.random.choice(list(self.held)), self.random.choice(list(self.held))
+        one, two = self.held[a][1], self.held[b][1]
+        different = {n for n in range(PAGES) if one.get(n, ZERO) != two.get(n, ZERO)}
+        assert different <= set(self.store.differing(a, b))
+
+
+def _walk(path: Path, seed: int, moves: int) -> None:
+    model = Model(path, seed)
+    model.write()
+    model.take()
+    for _ in range(moves):
+        model.write()
+        model.random.choice((model.take, model.take, model.take, model.load, model.delete, model.reopen))()
+        model.check()
+    model.store.close()
+    if shutil.which("qemu-img"):
+        subprocess.run(["qemu-img", "check", str(path)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 60))])
+def test_random_use(tmp_path: Path, seed: int) -> None:
+    _walk(tmp_path / "s.qcow2", seed, 40)
+
+
+def test_a_snapshot_costs_what_changed(tmp_path: Path) -> None:
+    store = SnapshotStore.create(tmp_path / "s.qcow2", 100_000)
+    ram = {n: n.to_bytes(4, "little") * 1024 for n in range(1, 2000)}
+    first = store.take("start", 0, _state(0), None, ram, lambda n: ram.get(n, ZERO))
+    before = store.file_size
+    second = store.take("next", 5, _state(1), first, [7, 9], lambda n: b"x" * 4096)
+    assert store.file_size - before < 60_000
+    assert store.differing(first, second) == [7, 9]
+    store.close()
+
+
+def test_a_state_as_long_as_it_may_be_leaves_ram_alone(tmp_path: Path) -> None:
+    store = SnapshotStore.create(tmp_path / "s.qcow2", 4)
+    large = GuestState("", bytes(range(256)) * ((MAX_BYTES - 100) // 256), b"", b"", 4 * 4096, bytes(8))
+    stored = store.take("large", 0, large, None, range(4), lambda n: bytes([n + 1]) * 4096)
+    assert store.state(stored) == large
+    assert store.pages(stored, [0, 1, 2, 3]) == [bytes([n + 1]) * 4096 for n in range(4)]
+    with pytest.raises(StoreError, match="at most"):
+        store.take("larger", 1, GuestState("", bytes(MAX_BYTES), b"", b"", 0, bytes(8)), stored, [], lambda n: ZERO)
+    assert store.snapshots == [stored]
+    after = store.take("after", 2, _state(2), stored, [2], lambda n: b"y" * 4096)
+    assert store.pages(after, [0, 1, 2, 3]) == [b"\1" * 4096, b"\2" * 4096, b"y" * 4096, b"\4" * 4096]
+    store.close()
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    store = SnapshotStore.create(tmp_path / "s.qcow2", 4)
+    with pytest.raises(StoreError, match="255 bytes"):
+        store.take("n" * 300, 0, _state(0), None, [], lambda n: ZERO)
+    store.close()
+    store.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"QFI\xfb", b"x" * 5000])
+def test_files_that_are_no_store(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "s.qcow2"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=str(path)):
+        SnapshotStore.open(path, 4, writable=False)
+    with pytest.raises(StoreError, match=str(path)):
+        SnapshotStore.create(path, 4)
