@@ -42,6 +42,7 @@ HUNT = (
     "info locals",
 )
 
+NEWER_SOURCE = "warning: Source file is more recent than executable."
 LISTENING = re.compile(r"Listening on (\S+:\d+)")
 FRAME = re.compile(r"#0 +(?:0x[0-9a-f]+ in )?(\w+) \(.*\) at (\S+):(\d+)$")
 WATCHED = re.compile(r"(?:Hardware w|W)atchpoint \d+: -location ")
@@ -133,6 +134,8 @@ def _drive(gdb: str, address: str) -> list[str]:
         for raw in process.stdout:
             line = raw.rstrip("\n")
             transcript.append(line)
+            if line == NEWER_SOURCE:  # true of files that were copied or checked out, and of no interest
+                continue
             if not line.startswith("+"):
                 print(line, flush=True)
             elif line[1:] in HUNT:  # gdb traces the commands inside a command too
