@@ -81,6 +81,7 @@ def digests_straight(recording: Path, positions: Iterable[int], scratch: Path) -
     with replay(without_store(recording, scratch), writable=False) as opened:
         timeline = opened.timeline
         for position in sorted(set(positions)):
+            assert position <= timeline.end
             while timeline.icount < position:
                 timeline.advance(position)
             if position == timeline.end:

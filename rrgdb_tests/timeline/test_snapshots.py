@@ -19,7 +19,7 @@ from rrgdb_tests.timeline.oracle import OPTIONS, digests_straight
 NONE = Points({})
 
 
-def _ticker(arch: str = "riscv64", ticks: int = 100, work: int = 60) -> Path:
+def _ticker(arch: str = "riscv64", ticks: int = 200, work: int = 60) -> Path:
     return build(arch, "ticker", {"TICKS": ticks, "WORK": work})
 
 
