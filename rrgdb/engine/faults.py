@@ -117,6 +117,9 @@ class FaultReader:
         if self._is_last(number, pc):
             pc, size = core.last_pc, core.last_size
             core.retract()
+            if kind is ExceptionKind.READ_FAULT and self._riscv and self._is_amo(pc):
+                # The engine tells of the load half; the architecture has one cause for both (volume II, 3.1.15).
+                kind, number = ExceptionKind.WRITE_FAULT, number + 2 if number >= 0 else number
             if kind is ExceptionKind.UNDEFINED and self._riscv and self._read_memory(pc, 2) == _C_EBREAK:
                 kind = ExceptionKind.BREAKPOINT
             retired = False
@@ -139,6 +142,10 @@ class FaultReader:
             opcode = _opcode(self._read_memory(last, self._core.last_size), self._arch.bits == 64)[:1]
             return opcode in (b"\xcc", b"\xcd", b"\xce", b"\xf1")
         return self._kinds.get(number) is ExceptionKind.SYSCALL
+
+    def _is_amo(self, pc: int) -> bool:
+        word = int.from_bytes(self._read_memory(pc, 4), "little")
+        return word & 0x7F == 0x2F and word >> 27 != 2  # LR is a load
 
     def _word(self, at: int | None, size: int) -> int | None:
         return None if at is None else int.from_bytes(self._context.save()[at : at + size], "little")
@@ -171,10 +178,6 @@ class FaultReader:
         else:
             kind = ExceptionKind.WRITE_FAULT if (detail or 0) & _WRITE else ExceptionKind.READ_FAULT
         return kind, address, detail
-
-    def asleep(self) -> bool:
-        """After a run that ended for no reason given: whether the CPU waits (MWAIT and its like)."""
-        return True
 
     def is_system_call(self, code: bytes) -> bool:
         """SYSCALL and SYSENTER: without a hook Unicorn passes over them in silence."""

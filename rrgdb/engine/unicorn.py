@@ -14,7 +14,7 @@ import unicorn
 from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
 
-from rrgdb.arch.base import Arch, MemoryFault, Trap
+from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Trap
 from rrgdb.engine import _hot
 from rrgdb.engine.base import EngineError, Exit, ExitKind, ReadCallback, Watch, WatchHit, WriteCallback
 from rrgdb.engine.faults import FaultReader
@@ -114,8 +114,13 @@ class UnicornEngine:
 
     def run_until(self, icount: int) -> Exit:
         core = self._core
+        edge: range | None = None
         while True:
             reason = core.run(self._pc, icount)
+            exits = edge
+            if edge is not None:
+                self._set_exits(None)
+                edge = None
             if self._callback_error is not None:
                 error, self._callback_error = self._callback_error, None
                 self._pc = self._registers.raw_read(self.arch.pc)
@@ -123,6 +128,10 @@ class UnicornEngine:
             if reason in (_hot.EXCEPTION, _hot.ERROR):
                 exception, retired = self._faults.read()
                 self._set_pc(exception.pc)
+                edge = self._edge(exception, exits) if retired else None
+                if edge is not None:
+                    self._set_exits(edge)
+                    continue
                 if not retired:
                     return Exit(ExitKind.EXCEPTION, exception=exception)
                 reason = core.arrive(exception.pc)
@@ -130,9 +139,11 @@ class UnicornEngine:
                     return Exit(ExitKind.EXCEPTION, exception=exception)
             elif reason == _hot.NONE:
                 self._pc = self._registers.raw_read(self.arch.pc)
-                if not self._faults.asleep():
+                if exits is None or self._pc not in exits:
+                    return _HALTED
+                reason = core.arrive(self._pc)
+                if reason == _hot.NONE:
                     continue
-                return _HALTED
             self._pc = core.pc
             if reason == _hot.CLASSIFY:
                 self._classify(core.trapped_code())
@@ -145,6 +156,24 @@ class UnicornEngine:
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
             return _EXITS[reason]
+
+    def _edge(self, exception: CpuException, tried: range | None) -> range | None:
+        """Where blocks must end so that what stands before a missing page runs.
+
+        A block that reaches into such a page fails as a whole, although its first instructions are there. So it
+        is cut before each instruction that may reach over, until the one that does stands alone.
+        """
+        missing = exception.address & -PAGE
+        if exception.kind is not ExceptionKind.FETCH_FAULT or not 0 < missing - exception.pc <= PAGE:
+            return None
+        if tried is not None and tried.start == exception.pc + 1:
+            return None
+        first = missing - self.arch.max_instruction_length + 1
+        return range(exception.pc + 1, missing + 1) if exception.pc >= first else range(first, missing + 1)
+
+    def _set_exits(self, exits: range | None) -> None:
+        self._uc.ctl_set_exits(list(exits or ()))
+        self._uc.ctl_flush_tb()
 
     def _classify(self, code: bytes) -> None:
         trap = self.arch.classify(code)

@@ -1,0 +1,164 @@
+"""Watches see every kind of access; breakpoints stop at every kind of place; collecting agrees with stopping."""
+
+from __future__ import annotations
+
+import pytest
+
+from rrgdb.engine.base import EngineError, ExitKind, Watch, WatchHit
+from rrgdb_tests.engine.rig import CODE, DATA, DATA_SIZE, FAMILIES, Bench, board
+from rrgdb_tests.guests import AWKWARD
+
+X86 = ("i386", "x86_64")
+RISCV = ("riscv64", "riscv32")
+
+
+def hits(bench: Bench, end: int) -> list[tuple[int, tuple[WatchHit, ...]]]:
+    found = []
+    while (exit_ := bench.run(end)).kind is not ExitKind.LIMIT:
+        assert exit_.kind is ExitKind.WATCHPOINT, exit_
+        found.append((bench.engine.icount, exit_.hits))
+    return found
+
+
+WRITES = {
+    "rep stosb": ("i386", f"mov ecx, 5\nmov edi, {DATA + 5}\nmov al, 0xa5\nrep stosb\nnop", 0, 10),
+    "fxsave": ("i386", f"mov eax, {DATA}\nfxsave [eax]\nnop\nnop", 24, 4),
+    "fnstenv": ("x86_64", f"mov eax, {DATA}\nfnstenv [rax]\nnop\nnop", 0, 4),
+    "push": ("x86_64", f"mov esp, {DATA + 16}\npush rsp\nnop\nnop", 8, 4),
+    "cmpxchg8b": ("i386", f"mov esi, {DATA}\nmov eax, [esi]\nmov edx, [esi+4]\nlock cmpxchg8b [esi]\nnop", 0, 5),
+    "amoadd": ("riscv64", f"li a0, {DATA}\nli a1, 1\namoadd.w a2, a1, (a0)\nnop", 0, 4),
+    "sc": ("riscv32", f"li a0, {DATA}\nlr.w a1, (a0)\naddi a1, a1, 1\nsc.w a2, a1, (a0)\nnop", 0, 5),
+    "dc zva": ("aarch64", f"mov x0, #{DATA}\ndc zva, x0\nnop\nnop", 60, 3),
+    "stp q": ("aarch64", f"mov x0, #{DATA}\nstp q0, q1, [x0]\nnop\nnop", 28, 3),
+    "stxr": ("aarch64", f"mov x0, #{DATA}\nldxr x1, [x0]\nadd x1, x1, #1\nstxr w2, x1, [x0]\nnop", 0, 5),
+}
+
+
+@pytest.mark.parametrize("what", WRITES)
+def test_every_kind_of_write_is_seen_where_it_happens(what: str) -> None:
+    family, source, offset, end = WRITES[what]
+    watch = Watch(DATA + offset, 8, "w")
+    plain = Bench.with_code(family, source)
+    changes = []
+    for icount in range(1, end + 1):
+        before = plain.engine.read_memory(watch.address, 8)
+        assert plain.run(icount).kind is ExitKind.LIMIT
+        after = plain.engine.read_memory(watch.address, 8)
+        if before != after:
+            changes.append((icount, (WatchHit(watch.address, 8, "w", before, after),)))
+    assert changes
+    b = Bench.with_code(family, source)
+    b.engine.set_watches([watch])
+    assert hits(b, end) == changes
+    b = Bench.with_code(family, source)
+    b.engine.set_watches([watch])
+    b.engine.set_collect(True)
+    assert b.run(end).kind is ExitKind.LIMIT
+    # what the last instruction before the limit did counts: its hit is behind it
+    assert b.engine.collected() == (None, changes[-1][0])
+    assert b.engine.take_hits() == changes[-1][1]
+
+
+# address register in, loads of 1, 2, 4 (8, 16) bytes
+LOADS = {
+    "riscv64": [("lbu a1, 0(a0)", 1), ("lhu a1, 0(a0)", 2), ("lwu a1, 0(a0)", 4), ("ld a1, 0(a0)", 8)],
+    "riscv32": [("lb a1, 0(a0)", 1), ("lw a1, 0(a0)", 4)],
+    "aarch64": [("ldrb w1, [x0]", 1), ("ldr w1, [x0]", 4), ("ldr x1, [x0]", 8), ("ldr q1, [x0]", 16)],
+    "i386": [("mov bl, [eax]", 1), ("mov bx, [eax]", 2), ("mov ebx, [eax]", 4), ("movups xmm0, [eax]", 16)],
+    "x86_64": [("mov bl, [rax]", 1), ("mov rbx, [rax]", 8), ("movups xmm0, [rax]", 16)],
+}
+POINTER = {"riscv64": "a0", "riscv32": "a0", "aarch64": "x0", "i386": "eax", "x86_64": "rax"}
+CASES = [(family, load, size) for family, loads in LOADS.items() for load, size in loads]
+
+
+@pytest.mark.parametrize(("family", "load", "size"), CASES, ids=[f"{f}-{n}" for f, _, n in CASES])
+def test_reads_are_seen_however_little_they_overlap(family: str, load: str, size: int) -> None:
+    b = Bench.with_code(family, f"{load}\nnop\nnop")
+    fresh = b.engine.save()
+    for watched in (DATA + 4096 - 4, DATA + 4096, DATA + 4094, DATA + 100):
+        for at in range(watched - size, watched + 5):
+            if family in RISCV and at % size:
+                continue  # may be done in pieces
+            for kind in "ra":
+                b.engine.load(fresh)
+                b.engine.write(POINTER[family], at)
+                b.engine.set_watches([Watch(watched, 4, kind)])
+                expected = ExitKind.WATCHPOINT if watched - size < at < watched + 4 else ExitKind.LIMIT
+                assert b.run(2).kind is expected, (hex(at), hex(watched), kind)
+                assert b.engine.icount == (1 if expected is ExitKind.WATCHPOINT else 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_watches(family: str) -> None:
+    b = Bench.with_code(family, "nop\n" * 4)
+    b.engine.set_watches([Watch(DATA + 64 * i, 8, "w") for i in range(64)])
+    assert b.run(4).kind is ExitKind.LIMIT
+    with pytest.raises(EngineError, match="64 watched ranges"):
+        b.engine.set_watches([Watch(DATA + 64 * i, 8, "w") for i in range(65)])
+    with pytest.raises(EngineError):
+        b.engine.set_watches([Watch(DATA + DATA_SIZE - 4, 8, "w")])
+    with pytest.raises(EngineError):
+        b.engine.set_watches([Watch((1 << 64) - 4, 8, "a")])
+
+
+def test_a_hit_of_the_last_instruction_before_nothing_is_not_lost() -> None:
+    b = Bench.with_code("x86_64", b"\x89\x18", at=DATA + DATA_SIZE - 2)  # mov [rax], ebx
+    b.engine.write("rax", DATA)
+    b.engine.write("rbx", 0x11223344)
+    b.engine.set_watches([Watch(DATA, 4, "w")])
+    assert b.run(5).kind is ExitKind.WATCHPOINT
+    assert b.engine.icount == 1
+    assert b.run(5).kind is ExitKind.EXCEPTION
+
+
+@pytest.mark.parametrize("family", X86)
+def test_breakpoints_in_rep_and_with_conditions(family: str) -> None:
+    source = f"mov ecx, 3\nmov edi, {DATA}\nrep stosb\nnop\nnop\nnop"
+    b = Bench.with_code(family, source)
+    rep = CODE + 10
+    b.engine.set_breakpoints([(rep, False), (rep + 3, True)])
+    seen = []
+    while (exit_ := b.run(8)).kind is ExitKind.BREAKPOINT:
+        seen.append((b.engine.icount, b.pc))
+        b.engine.ignore_stops_at(b.engine.icount)
+    assert exit_.kind is ExitKind.LIMIT
+    assert seen == [(2, rep), (3, rep), (4, rep), (5, rep), (7, rep + 3)]
+    b = Bench.with_code(family, source)
+    b.engine.set_breakpoints([(rep, False), (rep + 3, True)])
+    b.engine.set_collect(True)
+    assert b.run(8).kind is ExitKind.BREAKPOINT  # conditions are judged outside
+    assert b.engine.collected() == (5, None)
+    assert b.engine.icount == 7
+
+
+@pytest.mark.parametrize(("family", "program"), [(f, ps[i]) for f, ps in AWKWARD.items() for i in (0, 1)])
+def test_collecting_agrees_with_stopping(family: str, program: str) -> None:
+    base = {"riscv64": 0x80000000, "riscv32": 0x80000000, "aarch64": 0x40000000}.get(family, 0x100000)
+    probe = board(family, program, LOOPS=3)
+    probe.run_until(1 << 40)
+    end, stack = probe.engine.icount, probe.engine.read(probe.arch.sp)
+    first = end * 2 // 3
+    points = [(base + 2 * i, False) for i in range(0, 6000, 7)]
+    watches = [Watch(stack - 64, 128, "a"), Watch(stack - 256, 64, "w"), Watch(base + 0x1000, 64, "r")]
+
+    guest = board(family, program, LOOPS=3)
+    guest.run_until(first)
+    guest.engine.set_breakpoints(points)
+    guest.engine.set_watches(watches)
+    last: dict[ExitKind, int] = {}
+    hit: tuple[WatchHit, ...] = ()
+    while (exit_ := guest.run_until(end)).kind is not ExitKind.LIMIT:
+        last[exit_.kind] = guest.engine.icount
+        if exit_.kind is ExitKind.WATCHPOINT:
+            hit = exit_.hits
+        else:
+            guest.engine.ignore_stops_at(guest.engine.icount)
+    guest = board(family, program, LOOPS=3)
+    guest.run_until(first)
+    guest.engine.set_breakpoints(points)
+    guest.engine.set_watches(watches)
+    guest.engine.set_collect(True)
+    assert guest.run_until(end).kind is ExitKind.LIMIT
+    collected = guest.engine.collected()
+    assert collected == (last.get(ExitKind.BREAKPOINT), last.get(ExitKind.WATCHPOINT))
+    assert guest.engine.take_hits() == hit
