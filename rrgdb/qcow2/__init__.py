@@ -5,7 +5,7 @@ from .extents import Extent
 from .image import Image
 from .info import Info
 from .problems import CheckResult
-from .repair import RepairResult, repair
+from .repair import RepairResult, check_image, repair_image
 from .snapshot_table import Snapshot
 from .view import View
 
@@ -19,5 +19,6 @@ __all__ = [
     "RepairResult",
     "Snapshot",
     "View",
-    "repair",
+    "check_image",
+    "repair_image",
 ]

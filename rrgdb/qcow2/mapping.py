@@ -241,7 +241,7 @@ class Mapper:
         """(index, count, kind) of runs that can be read at once."""
         kind, host = units.kind, units.host
         cut = kind[1:] != kind[:-1]
-        cut |= (kind[1:] == DATA) & (np.diff(host) != 1 << units.bits)
+        cut |= ((kind[1:] == DATA) | (host[1:] != 0) | (host[:-1] != 0)) & (np.diff(host) != 1 << units.bits)
         each = np.arange(1, len(kind)) & ((1 << (self.geometry.cluster_bits - units.bits)) - 1) == 0
         cut |= (kind[1:] == PACKED) & each
         starts = [0, *(np.flatnonzero(cut) + 1).tolist()]

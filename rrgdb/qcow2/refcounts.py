@@ -111,12 +111,13 @@ class Refcounts:
         self.table_offset = 0
         self.table_clusters = 0
         self.tail = 0  # see ``set_tail``
+        self._low = False  # tables go where they fit first
 
     # -- allocation
 
     def allocate_run(self, length: int, *, moving: bool = False) -> int:
         """``length`` contiguous clusters with refcount 1; returns the first. ``moving``: for what commits move."""
-        start = (self._spare if moving else self._free).take(length)
+        start = (self._free if self._low or not moving else self._spare).take(length)
         if start is None and moving:
             # Room to grow, so that the next commits find one run as well.
             slack = length // 2
@@ -280,11 +281,17 @@ class Refcounts:
                 self.drop_run(self.table_offset >> bits, self.table_clusters, moving=True)
             self.table_offset, self.table_clusters = start << bits, need
 
+    def move_down(self) -> None:
+        """Let the next commit move all refcount blocks and the table to where they fit first."""
+        self._low = True
+        self.dirty |= self.table != 0
+
     def committed(self) -> None:
         """The header now points to what was written: held clusters become free, nothing is fresh."""
         for clusters in self._fresh_list:
             self.fresh[clusters] = False
         self._fresh_list.clear()
+        self._low = False
         for held, runs in ((self._held, self._free), (self._held_spare, self._spare)):
             if held:
                 runs.add(np.sort(np.concatenate(held)))

@@ -29,7 +29,16 @@ class RepairResult:
     left: CheckResult
 
 
-def repair(path: str | os.PathLike[str], *, leaks_only: bool = False) -> RepairResult:
+def check_image(path: str | os.PathLike[str]) -> CheckResult:
+    """Check the image at ``path``, also one that ``Image.open`` refuses. Raises Qcow2Error as ``repair_image``."""
+    file = HostFile(os.fspath(path), os.O_RDONLY)
+    try:
+        return check_state(load_state(file, lenient=True))
+    finally:
+        file.close()
+
+
+def repair_image(path: str | os.PathLike[str], *, leaks_only: bool = False) -> RepairResult:
     """Repair the image at ``path``, which nobody may have open.
 
     Refcounts and OFLAG_COPIED are made what the trees say, the marks dirty and corrupt are taken away; L1 entries that

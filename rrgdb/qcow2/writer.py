@@ -247,7 +247,15 @@ class Writer:
             self._file.sync()
 
     def trim(self) -> None:
-        """Give the unused end of the file back to the file system; only right after a durable commit."""
+        """Move tables to the front and give the unused end of the file back; only right after a durable commit."""
+        host = hosts(self.state.l1) >> self._bits
+        high = np.flatnonzero((host >= np.count_nonzero(self.refs.counts)) & (self.refs.counts[host] == 1))
+        for i in range(0, len(high), self._cache.batch):
+            self._own(high[i : i + self._cache.batch])
+        self._changed = self._l1_changed = True
+        self._table_changed = bool(self.state.snapshots)
+        self.refs.move_down()
+        self.commit(durable=True)
         used = np.flatnonzero(self.refs.counts)
         end = (int(used[-1]) + 1) << self._bits
         if self._file.size() > end:

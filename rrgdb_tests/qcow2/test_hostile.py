@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, repair
+from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, repair_image
 from rrgdb_tests.qcow2.conftest import Qemu
 
 
@@ -160,7 +160,7 @@ def test_corrupt_images_are_for_reading(sample: bytes, tmp_path: Path, qemu: Qem
         assert image.info().corrupt
     with pytest.raises(Qcow2Error, match="marked corrupt"):
         Image.open(path, writable=True)
-    assert repair(path).left.clean
+    assert repair_image(path).left.clean
     with Image.open(path, writable=True) as image:
         assert not image.info().corrupt
     qemu.check(path)

@@ -1,0 +1,7 @@
+"""``python -m rrgdb.qcow2``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,112 @@
+"""Copying and comparing disks of raw and qcow2 files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from .backing import RawFile, backing_format
+from .extents import Extent
+from .hostfile import HostFile
+from .image import Image
+
+_PIECE = 4 << 20
+
+
+class Source(Protocol):
+    """What is copied from."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read_into(self, offset: int, view: memoryview) -> None: ...
+
+    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]: ...
+
+    def close(self) -> None: ...
+
+
+def open_disk(path: str, disk_format: str | None = None) -> Source:
+    """A disk for reading; without a format, qcow2 is recognised by its magic and all else is raw."""
+    if backing_format(path, path, disk_format) == "raw":
+        return RawFile(path)
+    return Image.open(path)
+
+
+def create_raw(path: str, size: int) -> RawFile:
+    """A new raw file of zeros. Raises FileExistsError."""
+    file = HostFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        file.truncate(size)
+    finally:
+        file.close()
+    return RawFile(path, writable=True)
+
+
+def copy_to_raw(source: Source, target: RawFile) -> None:
+    """Copy what is not zero; ``target`` is all zeros and as large."""
+    buffer = memoryview(bytearray(_PIECE))
+    for at, length in _stored(source, 1):
+        part = buffer[:length]
+        source.read_into(at, part)
+        target.write(at, part)
+
+
+def copy_to_qcow2(source: Source, target: Image, *, compressed: bool) -> None:
+    """Copy the clusters that are not all zeros; ``target`` is empty and as large, without a backing file."""
+    size = target.cluster_size
+    buffer = memoryview(bytearray(max(_PIECE, size)))
+    for at, length in _stored(source, size):
+        part = buffer[:length]
+        source.read_into(at, part)
+        for low, high in _filled(part, size):
+            if compressed:
+                target.write_compressed(at + low, part[low:high])
+            else:
+                target.write(at + low, part[low:high])
+
+
+def _stored(source: Source, align: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of ascending pieces, on multiples of ``align``, that hold all that is not zero."""
+    piece, done = max(_PIECE // align, 1) * align, 0
+    for extent in source.extents(0, source.size, 0):
+        if extent.zero:
+            continue
+        start = max(extent.start // align * align, done)
+        end = min(-(-extent.end // align) * align, source.size)
+        for at in range(start, end, piece):
+            yield at, min(piece, end - at)
+        done = max(done, end)
+
+
+def _filled(view: memoryview, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of the runs of whole clusters that are not all zeros."""
+    whole = len(view) // size
+    words = np.frombuffer(view[: whole * size], np.uint64).reshape(whole, -1)
+    filled = [bool(full) for full in words.any(axis=1)]
+    if len(view) % size:
+        filled.append(bool(np.frombuffer(view[whole * size :], np.uint8).any()))
+    start = None
+    for index, full in enumerate([*filled, False]):
+        if full and start is None:
+            start = index
+        elif not full and start is not None:
+            yield start * size, min(index * size, len(view))
+            start = None
+
+
+def first_difference(a: Source, b: Source) -> int | None:
+    """The first offset at which two disks differ, or None; behind the end of the shorter one are zeros."""
+    size = max(a.size, b.size)
+    for at in range(0, size, _PIECE):
+        length = min(_PIECE, size - at)
+        left, right = bytearray(length), bytearray(length)
+        a.read_into(at, memoryview(left))
+        b.read_into(at, memoryview(right))
+        if left != right:
+            unequal = np.frombuffer(left, np.uint8) != np.frombuffer(right, np.uint8)
+            return at + int(np.argmax(unequal))
+    return None

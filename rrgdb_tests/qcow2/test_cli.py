@@ -1,0 +1,174 @@
+"""``python -m rrgdb.qcow2`` beside qemu-img."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rrgdb.qcow2 import Image
+from rrgdb.qcow2.cli import main, parse_size
+from rrgdb_tests.qcow2.conftest import Qemu
+from rrgdb_tests.qcow2.test_options import texts
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str | Path, status: int = 0) -> str:
+    """Standard output; errors must be one line."""
+    capsys.readouterr()
+    assert main([str(arg) for arg in args]) == status
+    said = capsys.readouterr()
+    assert said.err.count("\n") == (1 if status and not said.out else 0), said.err
+    return said.out or said.err
+
+
+@pytest.fixture
+def image(tmp_path: Path, qemu: Qemu) -> Path:
+    path = tmp_path / "a.qcow2"
+    (tmp_path / "base.raw").write_bytes(texts(1, 1 << 20))
+    qemu.img("create", "-f", "qcow2", "-b", "base.raw", "-F", "raw", path, "2M")
+    qemu.io(path, "write -P 4 100k 300k", "write -z 1M 128k")
+    qemu.img("snapshot", "-c", "one", path)
+    return path
+
+
+def test_info_and_map(image: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = json.loads(run(capsys, "info", "--output=json", image)), qemu.info(image)
+    assert ours == theirs
+    told = json.loads(qemu.img("map", "--output=json", image))
+    assert json.loads(run(capsys, "map", "--output=json", image)) == told
+    text = run(capsys, "info", image)
+    assert "virtual size: 2097152 bytes" in text
+    assert "backing file: base.raw" in text
+    assert "one" in text
+    assert "0x19000" not in run(capsys, "map", image)
+
+
+def test_statuses_of_check(image: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No errors" in run(capsys, "check", image)
+    sound = image.read_bytes()
+    table = int.from_bytes(sound[48:56], "big")
+    block = int.from_bytes(sound[table : table + 8], "big")
+    for value, status in ((b"\0\x09", 3), (b"\0\0", 2)):
+        image.write_bytes(sound[: block + 10] + value + sound[block + 12 :])
+        qemu.img("check", image, codes=(status,))
+        run(capsys, "check", image, status=status)
+        found = json.loads(run(capsys, "check", "--output=json", image, status=status))
+        assert found["leaks" if status == 3 else "corruptions"] == 1 or status == 2
+        run(capsys, "check", "-r", "leaks", image, status=0 if status == 3 else 2)
+        assert "Repaired" in run(capsys, "check", "-r", "all", image) or status == 3
+        qemu.img("check", image)
+    image.write_bytes(b"QFI\xfb" + bytes(200))
+    assert "expected" in run(capsys, "check", image, status=1)
+
+
+def test_snapshots(image: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "snapshot", "-c", "two", image)
+    listing = run(capsys, "snapshot", "-l", image)
+    assert "one" in listing
+    assert "two" in listing
+    run(capsys, "snapshot", "-a", "one", image)
+    run(capsys, "snapshot", "-d", "1", image)
+    assert [s["name"] for s in qemu.info(image)["snapshots"]] == ["two"]
+    assert "'nine'" in run(capsys, "snapshot", "-d", "nine", image, status=1)
+    qemu.check(image)
+
+
+def test_names_do_not_drive_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Image.create(tmp_path / "a", 512) as image:
+        image.create_snapshot("\x1b[31mred\udc80\n")
+    listing = run(capsys, "snapshot", tmp_path / "a")
+    assert "?[31mred??" in listing
+    assert "\x1b" not in run(capsys, "info", "--output=json", tmp_path / "a")
+
+
+def test_create_convert_compare(tmp_path: Path, image: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, packed, plain = tmp_path / "raw", tmp_path / "packed", tmp_path / "plain"
+    run(capsys, "convert", image, raw)
+    qemu.img("compare", "-f", "qcow2", "-F", "raw", image, raw)
+    run(capsys, "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd,cluster_size=4k", raw, packed)
+    run(capsys, "convert", "-f", "qcow2", "-O", "qcow2", "-o", "compat=0.10", packed, plain)
+    for path in (packed, plain):
+        qemu.check(path)
+        assert "identical" in qemu.img("compare", image, path)
+        assert "identical" in run(capsys, "compare", image, path)
+    assert packed.stat().st_size < plain.stat().st_size
+    qemu.io(plain, "write -P 99 12345 1")
+    assert "offset 12345!" in run(capsys, "compare", plain, raw, status=1)
+    qemu.img("compare", plain, raw, codes=(1,))
+    run(capsys, "compare", plain, tmp_path / "none", status=2)
+    run(capsys, "create", tmp_path / "new", "1M", "-o", "refcount_bits=1,lazy_refcounts=on,cluster_size=512")
+    run(capsys, "create", "-b", "a.qcow2", "-F", "qcow2", tmp_path / "over")
+    assert qemu.info(tmp_path / "over")["virtual-size"] == 2 << 20
+    assert "File exists" in run(capsys, "create", tmp_path / "new", "1M", status=1)
+    assert "exists" in run(capsys, "convert", raw, packed, status=1)
+    assert "identical" in run(capsys, "compare", tmp_path / "over", raw)
+    for path in (tmp_path / "new", tmp_path / "over"):
+        qemu.check(path)
+
+
+def test_resize_commit_rebase(tmp_path: Path, image: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
+    over = tmp_path / "over"
+    run(capsys, "create", "-b", "a.qcow2", "-F", "qcow2", over)
+    qemu.io(over, "write -P 3 0 70000")
+    run(capsys, "resize", over, "+512k")
+    assert "--shrink" in run(capsys, "resize", over, "1M", status=1)
+    run(capsys, "convert", over, tmp_path / "raw")
+    run(capsys, "commit", over)
+    assert "identical" in run(capsys, "compare", over, tmp_path / "raw")
+    assert "identical" in run(capsys, "compare", image, tmp_path / "raw")
+    run(capsys, "rebase", "-b", "base.raw", "-F", "raw", over)
+    assert "identical" in run(capsys, "compare", over, tmp_path / "raw")
+    run(capsys, "rebase", "-u", "-b", "elsewhere", "-F", "raw", over)
+    assert qemu.info(over)["backing-filename"] == "elsewhere"
+    run(capsys, "rebase", "-u", "-b", "a.qcow2", over)
+    run(capsys, "resize", "--shrink", over, "1M")
+    qemu.check(over)
+    qemu.check(image)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["frobnicate"],
+        ["info"],
+        ["info", "/nonexistent"],
+        ["create", "x"],
+        ["create", "x", "12Q"],
+        ["create", "x", "1M", "-o", "colour=red"],
+        ["create", "x", "1M", "-o", "compat=7"],
+        ["create", "x", "-1"],
+        ["resize", "x", "nan"],
+    ],
+)
+def test_misuse_is_one_line(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, *args, status=1).startswith("qcow2: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes() -> None:
+    assert [parse_size(text) for text in ("0", "512", "64k", "1.5M", "2G", "7b")] == [
+        0,
+        512,
+        65536,
+        3 << 19,
+        2 << 30,
+        7,
+    ]
+    for text in ("", "k", "1x", "-5", "inf", "1e400", "8E8E", "9" * 30):
+        with pytest.raises(ValueError, match="expected a size"):
+            parse_size(text)
+
+
+def test_as_a_module(tmp_path: Path) -> None:
+    Image.create(tmp_path / "a", 512).close()
+    done = subprocess.run(
+        [sys.executable, "-m", "rrgdb.qcow2", "check", tmp_path / "a"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
