@@ -457,6 +457,13 @@ static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
         } else if (copy_code(c, addr, copy, size) == size) {
             b = copy;
         }
+    } else if (c->x86) {
+        /* No size: an instruction that this CPU model does not have. Some of those are performed all the same. */
+        uint32_t n = copy_code(c, addr, copy, MAX_INSN - 1), opcode = (uint32_t)x86_opcode(c, copy, (int)n);
+        if (opcode + 3 <= n && copy[opcode] == 0x0f) {
+            b = copy;
+            size = opcode + 3;
+        }
     }
     int plain = 1;
     if (c->x86 && b) {

@@ -137,6 +137,10 @@ class Engine(Protocol):
     def rearm(self) -> None:
         """Watched bytes count from now on as they are."""
 
+    @property
+    def translates(self) -> bool:
+        """The guest has touched its address translation by now; before, virtual addresses are physical ones."""
+
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""
 

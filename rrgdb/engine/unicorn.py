@@ -282,6 +282,10 @@ class UnicornEngine:
             return 0
         return int(result) if result is not None else 0
 
+    @property
+    def translates(self) -> bool:
+        return bool(self._core.mmu_seen)
+
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""
         if not self._core.mmu_seen:

@@ -1,0 +1,165 @@
+"""RAM: which pages were written, whatever wrote them; what it costs; its bounds."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rrgdb.arch.base import MemoryFault
+from rrgdb.engine.memory import PAGE, Ram, runs
+from rrgdb_tests.engine.rig import CODE, DATA, Bench
+
+
+def dirty(ram: Ram) -> list[int]:
+    return [int(n) for n in ram.dirty()]
+
+
+def test_pages_are_dirty_from_their_first_write_to_their_cleaning() -> None:
+    ram = Ram(64 * PAGE)
+    ram.add_region(0x1000, 64 * PAGE)
+    assert dirty(ram) == []
+    ram.write(0x1000 + 3 * PAGE - 1, b"ab")
+    ram.write(0x1000 + 63 * PAGE, b"c")
+    assert dirty(ram) == [2, 3, 63]
+    ram.clean([3, 63])
+    assert dirty(ram) == [2]
+    assert ram.read(0x1000 + 3 * PAGE - 1, 2) == b"ab"
+    assert ram.page(63)[:1] == b"c"
+    ram.set_clean([(2, b"x" * PAGE), (10, b"y" * PAGE)], {2})
+    assert dirty(ram) == []
+    assert (ram.page(2), ram.page(10)) == (b"x" * PAGE, b"y" * PAGE)
+    assert set(ram.populated()) >= {2, 3, 10, 63}
+    assert len(set(ram.populated())) < 10
+
+
+def test_reading_makes_nothing_dirty() -> None:
+    ram = Ram(16 * PAGE)
+    ram.add_region(0, 16 * PAGE)
+    assert bytes(ram.view()) == bytes(16 * PAGE)
+    assert dirty(ram) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 255), st.sampled_from("wcsr")), max_size=60))
+def test_both_ways_to_ask_the_kernel_agree_with_a_model(steps: list[tuple[int, str]]) -> None:
+    ram = Ram(256 * PAGE)
+    ram.add_region(0, 256 * PAGE)
+    model: dict[int, bytes] = {}
+    written: set[int] = set()
+    for number, (page, action) in enumerate(steps):
+        content = bytes([number % 251 + 1]) * PAGE
+        if action == "w":
+            ram.write(page * PAGE, content)
+            model[page] = content
+            written.add(page)
+        elif action == "c":
+            ram.clean(sorted(written))
+            written.clear()
+        elif action == "s":
+            ram.set_clean([(page, content)], written)
+            model[page] = content
+            written.discard(page)
+        else:
+            assert ram.page(page) == model.get(page, bytes(PAGE))
+        assert set(dirty(ram)) == written
+    assert ram._read_pagemap().tolist() == sorted(written)
+    assert all(ram.page(n) == model.get(n, bytes(PAGE)) for n in range(256))
+
+
+def test_more_ranges_than_one_scan_returns() -> None:
+    ram = Ram(20_000 * PAGE)
+    ram.add_region(0, 20_000 * PAGE)
+    pages = list(range(0, 20_000, 2))
+    for n in pages:
+        ram.write(n * PAGE, b"x")
+    assert dirty(ram) == pages
+    assert ram._read_pagemap().tolist() == pages
+    ram.clean(pages[::2])
+    assert dirty(ram) == pages[1::2]
+
+
+def _resident() -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def test_four_gigabytes_cost_what_is_used() -> None:
+    before = _resident()
+    ram = Ram(4 << 30)
+    ram.add_region(0x8000_0000, 4 << 30)
+    ram.write(0x8000_0000 + (4 << 30) - 4, b"last")
+    assert dirty(ram) == [(4 << 30) // PAGE - 1]
+    assert len(list(ram.populated())) <= 2
+    assert _resident() - before < 64 << 20
+    ram.close()
+
+
+def test_regions_with_holes() -> None:
+    ram = Ram(8 * PAGE)
+    ram.add_region(0, 2 * PAGE)
+    ram.add_region(4 * PAGE, 6 * PAGE)
+    with pytest.raises(ValueError, match="does not fit"):
+        ram.add_region(32 * PAGE, PAGE)
+    assert ram.write(4 * PAGE, b"z") == [2]
+    assert ram.read(2 * PAGE - 2, 100) == bytes(2)
+    for address in (2 * PAGE, 3 * PAGE, 10 * PAGE, 1 << 64, -1):
+        with pytest.raises(MemoryFault):
+            ram.read(address, 1)
+    with pytest.raises(MemoryFault):
+        ram.write(2 * PAGE - 1, b"ab")
+    assert ram.read(2 * PAGE - 1, 1) == b"\0", "all or nothing"
+
+
+@pytest.mark.parametrize("size", [0, -PAGE, 1, PAGE + 1])
+def test_sizes_are_whole_pages(size: int) -> None:
+    with pytest.raises(ValueError, match="positive multiple"):
+        Ram(size)
+
+
+def test_runs() -> None:
+    rng = random.Random(3)
+    pages = sorted(rng.sample(range(1000), 500))
+    assert [n for start, count in runs(pages) for n in range(start, start + count)] == pages
+    assert list(runs([])) == []
+    assert list(runs([4, 5, 7])) == [(4, 2), (7, 1)]
+
+
+HELPER_WRITES = {
+    "store": ("riscv64", f"li a0, {DATA + PAGE}\nsb a0, 0(a0)\nnop"),
+    "dc zva": ("aarch64", f"movz x0, #{DATA + PAGE >> 16}, lsl #16\nmovk x0, #{DATA + PAGE & 0xFFFF}\ndc zva, x0\nnop"),
+    "fxsave": ("i386", f"mov eax, {DATA + PAGE}\nfxsave [eax]\nnop"),
+    "rep stosb": ("x86_64", f"mov ecx, 1\nmov edi, {DATA + PAGE}\nrep stosb\nnop"),
+    "lock add": ("i386", f"mov eax, {DATA + PAGE}\nlock add dword ptr [eax], 1\nnop"),
+    "amo": ("riscv32", f"li a0, {DATA + PAGE}\namoswap.w a1, a0, (a0)\nnop"),
+}
+
+
+@pytest.mark.parametrize("what", HELPER_WRITES)
+def test_every_guest_write_makes_its_page_dirty_again(what: str) -> None:
+    family, source = HELPER_WRITES[what]
+    b = Bench.with_code(family, source)
+    fresh = b.engine.save()
+    page = (DATA + PAGE - DATA) // PAGE + 4  # behind the four pages of code
+    for _ in range(3):  # the engine's own TLB must not remember the old copy
+        b.engine.ram.clean(b.engine.ram.dirty())
+        b.engine.load(fresh)
+        b.run(6 if what == "rep stosb" else 3)
+        assert dirty(b.engine.ram) == [page]
+
+
+def test_what_a_debugger_writes_into_code_runs() -> None:
+    b = Bench.with_code("i386", "1: inc eax\njmp 1b")
+    b.run(10)
+    assert b.engine.read("eax") == 5
+    b.engine.write_memory(CODE, b"\x48")  # dec eax
+    b.run(20)
+    assert b.engine.read("eax") == 0
+    assert 0 in dirty(b.engine.ram)
+    with pytest.raises(MemoryFault):
+        b.engine.write_memory(CODE + 4 * PAGE - 1, b"ab")
+    with pytest.raises(MemoryFault):
+        b.engine.read_memory(1 << 64, 4)
