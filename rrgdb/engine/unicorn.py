@@ -46,6 +46,19 @@ _EXITS = {
     _hot.INTERRUPT: Exit(ExitKind.INTERRUPT),
 }
 _HALTED = Exit(ExitKind.HALT)
+# Registers that decide how addresses are translated -> bits that put translation to use.
+_TRANSLATION = {
+    "satp": 1 << 31 | 15 << 60,
+    "cr0": 1 << 31,
+    "cr3": 0,
+    "cr4": 0,
+    "efer": 0,
+    "sctlr_el1": 1,
+    "ttbr0_el1": 0,
+    "ttbr1_el1": 0,
+    "tcr_el1": 0,
+    "mair_el1": 0,
+}
 _TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
 
 
@@ -212,6 +225,9 @@ class UnicornEngine:
         self._registers.write(name, value)
         if name == self.arch.pc:
             self._pc = self._registers.raw_read(name)
+        elif name in _TRANSLATION and (self._core.mmu_seen or value & _TRANSLATION[name]):
+            self._core.mmu_seen = 1
+            self.drop_translations()
 
     def read_registers(self) -> bytes:
         return self._registers.read_all()
@@ -288,6 +304,8 @@ class UnicornEngine:
 
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""
+        if address >> self.arch.bits:
+            raise MemoryFault(address)
         if not self._core.mmu_seen:
             return address
         physical = ctypes.c_uint64()

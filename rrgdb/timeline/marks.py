@@ -213,6 +213,26 @@ class Marks:
         i = bisect.bisect_right(self._disk, icount, key=lambda m: m.icount)
         return self._disk[i] if i < len(self._disk) else None
 
+    def untouched_since(self, end: int, pages: set[int]) -> int | None:
+        """A position on disk before ``end`` from which on nothing wrote to these pages; None if that is not known.
+
+        A snapshot gives every page that was written since the one before a new cluster, even if the bytes are the same;
+        only a page of zeros has none, so it tells nothing."""
+        i = bisect.bisect_left(self._disk, end, key=lambda m: m.icount)
+        if self._store is None or not 0 < i < len(self._disk):
+            return None
+        low, high = self._disk[i - 1].stored, self._disk[i].stored
+        assert low is not None
+        assert high is not None
+        try:
+            if pages.intersection(self._store.differing(low, high)):
+                return None
+            if _ZERO in self._store.pages(high, sorted(pages)):
+                return None
+        except StoreError:
+            return None
+        return low.icount
+
     def drop(self, mark: Mark) -> bool:
         """Pass over a mark that turned out unusable, and what is built on it; False if nothing else is left."""
         if mark is self._images:

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import EngineError, ExitKind, WatchHit
+from rrgdb.engine.memory import PAGE
 from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.marks import Mark
 from rrgdb.timeline.stop import Points, Stop, StopKind
@@ -96,8 +98,13 @@ class Backward:
             return None
         if not t.at_present and floor < here - 1:
             t.marks.keep_here()
+        pages = self._watched_pages(points)
         spoken = self._clock()
         while end > floor:
+            untouched = t.marks.untouched_since(end, pages) if pages else None
+            if untouched is not None and not t.interrupted:
+                end = max(untouched, floor)
+                continue
             begin = max(t.marks.best(end - 1).icount, floor)
             found, on_the_way = self._scan(points, begin, end)
             if t.interrupted:
@@ -115,6 +122,21 @@ class Backward:
             t.seek(floor)
             return self._arrived()
         return None
+
+    def _watched_pages(self, points: Points) -> set[int]:
+        """RAM pages without a write to which nothing stops; empty if there is more than that."""
+        engine = self._timeline.engine
+        if points.breakpoints or engine.translates or any(w.kind != "w" for w in points.watches):
+            return set()
+        pages: set[int] = set()
+        try:
+            for watch in points.watches:
+                first, _ = engine.ram.locate(watch.address)
+                last, _ = engine.ram.locate(watch.address + max(watch.length, 1) - 1)
+                pages.update(range(first // PAGE, last // PAGE + 1))
+        except MemoryFault:
+            return set()
+        return pages
 
     def _scan(self, points: Points, begin: int, end: int) -> tuple[_Found, list[Mark]]:
         """Replay [begin, end) and note the last hits; with marks on the way, so that going to one is short."""
