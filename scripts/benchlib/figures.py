@@ -58,7 +58,9 @@ class Figure:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Figure:
-        return cls(**{f.name: tuple(v) if isinstance(v := record[f.name], list) else v for f in fields(cls)})
+        """The inverse of ``as_json``."""
+        kept: dict[str, Any] = {f.name: record[f.name] for f in fields(cls)}
+        return cls(**kept | {"values": tuple(record["values"])})
 
     def as_json(self) -> dict[str, Any]:
         record = asdict(self)
