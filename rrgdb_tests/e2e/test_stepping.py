@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from rrgdb_tests.e2e.harness import Gdb
-from rrgdb_tests.guests import line_of
+from rrgdb_tests.e2e.harness import Gdb, debugging
+from rrgdb_tests.guests import build, line_of
 
 
 def _place(stop: dict) -> tuple[str, str]:
@@ -132,3 +134,51 @@ def test_until_the_end_and_back_to_the_start(replay: Gdb, kind: str) -> None:
     assert replay.registers() == first
     replay.cont()
     assert replay.icount == end
+
+
+TRAPS = {
+    "riscv64": ("riscv_trap", "trap_entry"),
+    "riscv32": ("riscv_trap", "trap_entry"),
+    "aarch64": ("aarch64_trap", "sync"),
+    "i386": ("x86_trap", "vector0"),
+    "x86_64": ("x86_trap", "vector0"),
+}
+
+
+def test_stepping_onto_a_handlers_first_instruction_and_off_it_again(arch: str, tmp_path: Path) -> None:
+    """The exception and the handler's first instruction are two positions in time, from either side."""
+    program, entry = TRAPS[arch]
+    image = build(arch, program, {"LOOPS": 20})
+    with debugging(image, "run", "-o", tmp_path / "r", image) as gdb:
+        gdb.break_at(f"*{entry}")
+        for _ in range(4):
+            assert gdb.cont()["reason"] == "breakpoint-hit"
+            handler = (gdb.icount, gdb.registers())
+            stop = gdb.stepi(reverse=True)
+            assert stop["frame"]["func"] == "main"
+            faulting = (gdb.icount, gdb.registers())
+            assert faulting[0] == handler[0] - 1
+            gdb.stepi()
+            assert (gdb.icount, gdb.registers()) == handler
+            gdb.stepi()
+            gdb.stepi(reverse=True)
+            assert (gdb.icount, gdb.registers()) == handler
+            gdb.stepi(reverse=True)
+            assert (gdb.icount, gdb.registers()) == faulting
+            gdb.stepi()
+
+
+def test_reverse_continue_to_a_handler_stops_in_the_handler(arch: str, tmp_path: Path) -> None:
+    program, entry = TRAPS[arch]
+    image = build(arch, program, {"LOOPS": 20})
+    with debugging(image, "run", "-o", tmp_path / "r", image) as gdb:
+        gdb.break_at(f"*{entry}")
+        forward = []
+        while gdb.cont()["reason"] == "breakpoint-hit":
+            forward.append((gdb.icount, gdb.pc))
+        backward = []
+        while gdb.cont(reverse=True)["reason"] == "breakpoint-hit":
+            backward.append((gdb.icount, gdb.pc))
+        assert len(forward) >= 7
+        assert {pc for _, pc in forward} == {gdb.value(f"(unsigned long)&{entry}")}
+        assert backward == forward[::-1]

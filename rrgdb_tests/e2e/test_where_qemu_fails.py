@@ -136,12 +136,44 @@ def test_11_another_program_in_place_of_the_recorded_one_is_refused(arch: str, s
     _assert_refused(spoilt, image.name)
 
 
-def test_11_one_flipped_byte_of_the_log_is_refused(spoilt: Path) -> None:
-    log = spoilt / "events.log"
-    data = bytearray(log.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    log.write_bytes(data)
-    _assert_refused(spoilt, "events.log")
+@pytest.fixture
+def chunks(ticker: Path, tmp_path: Path) -> tuple[Path, list[int]]:
+    """A recording made with several stops, and the offsets of its log's chunks."""
+    path = tmp_path / "stops.rrgdb"
+    with debugging(ticker, "run", "-o", path, ticker) as gdb:
+        gdb.break_at("tick")
+        for _ in range(4):
+            gdb.cont()
+        gdb.delete()
+        gdb.cont()
+        gdb.command("-target-disconnect")
+    data = (path / "events.log").read_bytes()
+    offsets = [at for at in range(len(data)) if data.startswith(b"RRCH", at)]
+    assert len(offsets) >= 3
+    return path, offsets
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.write_bytes(data)
+
+
+def test_11_one_flipped_byte_of_the_log_is_refused(chunks: tuple[Path, list[int]]) -> None:
+    recording, offsets = chunks
+    _flip(recording / "events.log", offsets[1] - 1)
+    _assert_refused(recording, "events.log")
+
+
+def test_11_one_flipped_byte_in_the_last_chunk_is_told_and_not_verified(chunks: tuple[Path, list[int]]) -> None:
+    """It cannot be told from a recorder that was killed while writing: what stands before it can be replayed."""
+    recording, offsets = chunks
+    _flip(recording / "events.log", offsets[-1] + 20)
+    with Server("replay", "--gdb", "127.0.0.1:0", recording) as server:
+        assert server.address
+        assert "history ends at icount" in server.log
+    verify = rrgdb("verify", recording, status=None)
+    assert verify.returncode != 0, verify
 
 
 @pytest.mark.parametrize("key", ["board", "cpu", "ram_bytes"])
