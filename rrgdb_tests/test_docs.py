@@ -51,6 +51,12 @@ def _options(verb: str) -> dict[str, bool]:
     } | {"--help": False, "-h": False}
 
 
+def _of_scripts() -> set[str]:
+    """Options that some file in scripts/ takes."""
+    files = [path for path in (ROOT / "scripts").rglob("*") if path.is_file() and path.suffix in {"", ".py", ".sh"}]
+    return {option for path in files for option in re.findall(r"[\"'](--[a-z-]+)[\"']", path.read_text())}
+
+
 def _command_lines(text: str) -> list[str]:
     """What the page tells a user to type that begins with ``rrgdb VERB``."""
     found = list(SPAN.findall(FENCE.sub("", text)))
@@ -101,7 +107,7 @@ def test_command_lines_name_verbs_and_options_that_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_options_named_alone_exist(page: Path) -> None:
-    known = set().union(*(_options(verb) for verb in cli.commands)) | {"--version", "--debug"} | FOREIGN
+    known = set().union(*(_options(verb) for verb in cli.commands)) | {"--version", "--debug"} | FOREIGN | _of_scripts()
     for span in SPAN.findall(FENCE.sub("", page.read_text())):
         if OPTION_SPAN.fullmatch(span):
             assert re.split("[ =]", span)[0] in known, f"{page.name}: {span}"
