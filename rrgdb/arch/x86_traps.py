@@ -221,7 +221,7 @@ def _same_privilege(cpu: Cpu, selector: int) -> bool:
 
 def _read_gate(cpu: Cpu, vector: int, long_mode: bool) -> bytes | None:
     size = 16 if long_mode else 8
-    if vector * size + size - 1 > cpu.read("idtr_limit"):
+    if vector < 0 or vector * size + size - 1 > cpu.read("idtr_limit"):
         return None
     gate = cpu.read_memory(cpu.read("idtr_base") + vector * size, size)
     if not gate[5] & _PRESENT or gate[5] & 0x1F not in (_INTERRUPT_GATE, _TRAP_GATE):

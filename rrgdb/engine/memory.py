@@ -32,6 +32,7 @@ _PAGE_IS_FILE, _PAGE_IS_PRESENT, _PAGE_IS_SWAPPED = 1 << 2, 1 << 3, 1 << 4
 _ENTRY_FILE, _ENTRY_SWAPPED, _ENTRY_PRESENT = np.uint64(1 << 61), np.uint64(1 << 62), np.uint64(1 << 63)
 _SCAN_RANGES = 4096
 _SCAN_BYTES = 1 << 20
+_WRITE_PAGES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +155,16 @@ class Ram:
 
     def set_clean(self, pages: Iterable[tuple[int, bytes]], dirty: set[int]) -> None:
         """Give pages new, clean contents; ``dirty`` are the pages that are private copies now."""
-        for page, content in pages:
-            os.pwrite(self._fd, content, page * PAGE)
-            if page in dirty:
-                self._map.madvise(mmap.MADV_DONTNEED, page * PAGE, PAGE)
+        ordered = sorted(pages)
+        numbers = [n for n, _ in ordered]
+        at = 0
+        for _, count in runs(numbers):
+            for first in range(at, at + count, _WRITE_PAGES):
+                contents = [content for _, content in ordered[first : min(first + _WRITE_PAGES, at + count)]]
+                os.pwritev(self._fd, contents, numbers[first] * PAGE)
+            at += count
+        for start, count in runs(sorted(dirty.intersection(numbers))):
+            self._map.madvise(mmap.MADV_DONTNEED, start * PAGE, count * PAGE)
 
     def page(self, number: int) -> bytes:
         return self._map[number * PAGE : number * PAGE + PAGE]

@@ -138,12 +138,14 @@ class RegisterFile:
             return
         before = self._save()
         priv = self.raw_read("priv")
-        self.raw_write("priv", needed)
-        yield
-        if keep:
-            self.raw_write("priv", priv)
-        else:
-            self._restore(before)
+        try:
+            self.raw_write("priv", needed)
+            yield
+        finally:
+            if keep:
+                self.raw_write("priv", priv)
+            else:
+                self._restore(before)
 
     def _enabled(self, r: Register) -> bool:
         return r.enabled_by is None or self.read(r.enabled_by[0]) & r.enabled_by[1] != 0

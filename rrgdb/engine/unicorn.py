@@ -440,5 +440,14 @@ class UnicornEngine:
         if mmu_seen or self._core.mmu_seen:
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
         self._core.mmu_seen = int(mmu_seen)
+        if self.arch.engine_arch == "UC_ARCH_RISCV":
+            self._refresh_interrupts()
         self._pc = self._registers.raw_read(self.arch.pc)
         self.rearm()
+
+    def _refresh_interrupts(self) -> None:
+        """Whether an interrupt is pending is kept outside the context: writing MIP as it is works it out anew."""
+        state = self._context.save()
+        self._registers.raw_write("priv", 3)
+        self._registers.raw_write("mip", self._registers.raw_read("mip"))
+        self._context.restore(state)
