@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rrgdb_tests.e2e.harness import Gdb, Server, batch
+from rrgdb_tests.e2e.rsp_client import RspClient
+from rrgdb_tests.guests import exit_status
 
 Start = Callable[..., Server]
 NewGdb = Callable[..., Gdb]
@@ -103,3 +105,15 @@ def test_rubbish_on_the_port_does_no_harm(ticker: Path, recording: Path, start: 
     debugger.connect(server.address)
     debugger.break_at("tick")
     assert debugger.cont()["reason"] == "breakpoint-hit"
+
+
+def test_detach_from_a_live_guest_is_answered_and_the_guest_runs_to_its_end(
+    arch: str, ticker: Path, tmp_path: Path, start: Start
+) -> None:
+    for number in range(4):
+        server = start("run", "--gdb", "127.0.0.1:0", "-o", tmp_path / f"{number}.rrgdb", ticker)
+        with RspClient(server.connect()) as client:
+            client.ask(b"?")
+            assert client.ask(b"D") == b"OK"
+        assert server.wait_exit() == exit_status(arch, 0)
+        assert "ticker checksum " in server.console
