@@ -86,7 +86,7 @@ def _filled(view: memoryview, size: int) -> Iterator[tuple[int, int]]:
     """(start, end) of the runs of whole clusters that are not all zeros."""
     whole = len(view) // size
     words = np.frombuffer(view[: whole * size], np.uint64).reshape(whole, -1)
-    filled = [bool(full) for full in words.any(axis=1)]
+    filled = [bool(row.any()) for row in words]
     if len(view) % size:
         filled.append(bool(np.frombuffer(view[whole * size :], np.uint8).any()))
     start = None

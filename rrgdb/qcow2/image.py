@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 
-import numpy as np
-
 from . import backing as under
 from . import chain, options, resizing, vmstate
 from .backing import Backing
@@ -17,13 +15,11 @@ from .extents import Extent, map_image, merged
 from .hostfile import Buffer, HostFile
 from .info import Info, read_info
 from .layout import MAX_SNAPSHOTS
-from .mapping import Mapper
-from .opening import open_writable
+from .opening import open_writable, write_new
 from .packing import write_compressed
 from .preamble import with_backing
 from .problems import CheckResult
-from .refcounts import Refcounts, count_dtype
-from .snapshot_table import Snapshot
+from .snapshot_table import Snapshot, require_fitting
 from .state import State, load_state
 from .tables import Entries
 from .view import View, read_clusters, require_range
@@ -86,20 +82,11 @@ class Image:
             backing_file=backing_file,
             backing_format=backing_format,
         )
-        geometry = preamble.geometry
         file = HostFile(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         below: Backing | None = None
         try:
             below = _open_backing(name, backing_file, backing_format, (file.identity,))
-            l1 = np.zeros(max(1, geometry.l1_entries(size)), np.uint64)
-            mapper = Mapper(file, geometry, compression)
-            state = State(file, preamble, geometry, preamble.header, mapper, l1, [], 0)
-            refs = Refcounts(name, geometry, np.zeros(0, np.uint64), np.zeros(0, count_dtype(refcount_bits)))
-            # Without its magic until the first commit: a file half made is no image.
-            fixed = len(preamble.header.pack())
-            file.write(refs.allocate_run(1) << geometry.cluster_bits, [bytes(fixed) + head[fixed:]])
-            writer = Writer(state, refs, barriers=barriers)
-            writer.commit_new()
+            state, writer = write_new(file, preamble, head, barriers=barriers)
         except BaseException:
             file.close()
             if below is not None:
@@ -326,10 +313,8 @@ class Image:
     def _reopen_backing(self) -> None:
         if self._backing is not None:
             self._backing.close()
-        preamble = self._state.preamble
-        self._backing = None
-        chain_so_far = (self._file.identity,)
-        self._backing = _open_backing(self.path, preamble.backing_file, preamble.backing_format, chain_so_far)
+        told, self._backing = self._state.preamble, None
+        self._backing = _open_backing(self.path, told.backing_file, told.backing_format, (self._file.identity,))
 
     def _whole_change(self, change: Callable[[], None]) -> None:
         """Commit, then ``change``, which commits; if it fails, the image is as it was before."""
@@ -390,20 +375,13 @@ class Image:
         (seconds since the Unix epoch, nanoseconds), None: now. Raises ValueError for values that do not fit.
         """
         writer = self._require_writer()
-        if date is None:
-            date = divmod(time.time_ns(), 10**9)
-        if len(name.encode("utf-8", "surrogateescape")) > 255:
-            raise ValueError("a snapshot name has at most 255 bytes")
-        if not (0 <= date[0] < 1 << 32 and 0 <= date[1] < 10**9):
-            raise ValueError("the date must be seconds below 2^32 and nanoseconds below 10^9")
-        if not (0 <= vm_state_size < 1 << 62 and 0 <= vm_clock_ns < 1 << 64 and 0 <= (icount or 0) < (1 << 64) - 1):
-            raise ValueError("VM state size, clock and icount must be 64-bit values")
+        date = divmod(time.time_ns(), 10**9) if date is None else date
         if len(self._state.snapshots) >= MAX_SNAPSHOTS:
             raise ValueError(f"an image has at most {MAX_SNAPSHOTS} snapshots")
         ident = str(self._state.last_id + 1)
-        return writer.create_snapshot(
-            Snapshot(ident, name, date[0], date[1], vm_clock_ns, vm_state_size, icount, self.size, 0, 0)
-        )
+        snapshot = Snapshot(ident, name, *date, vm_clock_ns, vm_state_size, icount, self.size, 0, 0)
+        require_fitting(snapshot)
+        return writer.create_snapshot(snapshot)
 
     def delete_snapshot(self, snapshot: Snapshot | str) -> None:
         """Delete a snapshot, given by itself or by its id."""

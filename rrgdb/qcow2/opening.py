@@ -10,7 +10,9 @@ from .bitmaps import has_bitmaps
 from .errors import Qcow2Error, Qcow2UnsupportedError
 from .hostfile import HostFile
 from .layout import INCOMPAT_CORRUPT, INCOMPAT_DIRTY
-from .refcounts import Refcounts, read_counts, read_refcount_table
+from .mapping import Mapper
+from .preamble import Preamble
+from .refcounts import Refcounts, count_dtype, read_counts, read_refcount_table
 from .repair import repair_refcounts
 from .state import State, load_state
 from .tables import Entries
@@ -30,6 +32,21 @@ def open_writable(file: HostFile, *, barriers: bool) -> tuple[State, Writer]:
         state.header.autoclear_features = 0
         file.write(0, [state.header.pack()])
         file.sync()
+    return state, writer
+
+
+def write_new(file: HostFile, preamble: Preamble, head: bytes, *, barriers: bool) -> tuple[State, Writer]:
+    """Write an empty image with the first cluster ``head`` to an empty file."""
+    geometry, header = preamble.geometry, preamble.header
+    l1 = np.zeros(max(1, geometry.l1_entries(header.size)), np.uint64)
+    state = State(file, preamble, geometry, header, Mapper(file, geometry, preamble.compression), l1, [], 0)
+    no_counts = np.zeros(0, count_dtype(geometry.refcount_bits))
+    refs = Refcounts(file.path, geometry, np.zeros(0, np.uint64), no_counts)
+    # Without its magic until the first commit: a file half made is no image.
+    fixed = len(header.pack())
+    file.write(refs.allocate_run(1) << geometry.cluster_bits, [bytes(fixed) + head[fixed:]])
+    writer = Writer(state, refs, barriers=barriers)
+    writer.commit_new()
     return state, writer
 
 

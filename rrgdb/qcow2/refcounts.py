@@ -282,8 +282,13 @@ class Refcounts:
             self.table_offset, self.table_clusters = start << bits, need
 
     def move_down(self) -> None:
-        """Let the next commit move all refcount blocks and the table to where they fit first."""
+        """Let the next commit move all refcount blocks and the table to where they fit first; empty blocks go."""
         self._low = True
+        empty = (self.table != 0) & ~self.counts.reshape(len(self.table), -1).any(axis=1)
+        gone = (self.table[empty] >> np.uint64(self._geometry.cluster_bits)).astype(np.int64)
+        self.table[empty] = 0
+        self.dirty[empty] = False
+        self.drop(gone, moving=True)
         self.dirty |= self.table != 0
 
     def committed(self) -> None:

@@ -45,6 +45,13 @@ class TableCache:
         """A new operation: slots given out before may be reused."""
         self._tick += 1
 
+    def slot(self, offset: int) -> int | None:
+        """The slot of the table at ``offset`` if it is here; as after ``begin`` and ``load``."""
+        slot = self._slot.get(offset)
+        if slot is not None:
+            self._used[slot] = self._tick
+        return slot
+
     def load(self, offsets: Offsets) -> Slots:
         """Slots of the tables at the distinct, ascending, non-zero ``offsets``. Raises Qcow2Error."""
         get = self._slot.get

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .errors import Qcow2Error
 from .hostfile import Buffer
-from .layout import MAX_L1_BYTES, OFFSET_MASK, OFLAG_ZERO
+from .layout import MAX_L1_BYTES, OFFSET_MASK, OFLAG_COPIED, OFLAG_ZERO
 from .mapping import COMPRESSED, COPIED, DATA, Under, data_references, hosts, kinds
 from .preamble import Preamble
 from .refcounts import Clusters, Refcounts
@@ -166,15 +166,57 @@ class Writer:
             self._patch(offset, view[:head], backing)
         whole = (len(view) - head) // size
         first = (offset + head) >> self._bits
-        for start in range(0, whole, _PIECE):
-            count = min(_PIECE, whole - start)
+        start, span = 0, self._geometry.l2_entries
+        while start < whole:
+            # One L2 table at a time can go the short way.
+            count = min(span - (first + start) % span, whole - start)
             low = head + start * size
+            if self._write_span(first + start, count, view[low : low + count * size]):
+                start += count
+                continue
+            count = min(_PIECE, whole - start)
             buffers = [view[i : i + size] for i in range(low, low + count * size, size)]
             clusters = np.arange(first + start, first + start + count, dtype=np.int64)
             self.write_clusters(clusters, buffers, np.zeros(count, bool))
+            start += count
         done = head + whole * size
         if done < len(view):
             self._patch(offset + done, view[done:], backing)
+
+    def _write_span(self, first: int, count: int, view: memoryview) -> bool:
+        """Write guest clusters of one L2 table, if they are all new or all in one run that is ours; else False."""
+        geometry, refs, cache, l1 = self._geometry, self.refs, self._cache, self.state.l1
+        index, column = first >> geometry.l2_bits, first & (geometry.l2_entries - 1)
+        table = int(l1[index]) & OFFSET_MASK if index < len(l1) else 0
+        slot = cache.slot(table) if table else None
+        if slot is None:
+            return False
+        row = cache.rows[slot, column : column + count]
+        if not row.any():
+            if not refs.is_fresh(table):
+                return False
+            new = refs.allocate(count)
+            try:
+                at = 0
+                for start, length in split_runs(new):
+                    part = view[at : at + (length << self._bits)]
+                    self._file.write(int(new[start]) << self._bits, [part])
+                    at += len(part)
+            except BaseException:
+                refs.drop(new)
+                raise
+            row[:] = (new << self._bits).astype(U64) | COPIED
+            cache.mark_dirty(np.array([slot]))
+            refs.active[new] = 1
+            self._changed = True
+            return True
+        start = int(row[0]) & OFFSET_MASK
+        expected = (np.arange(count, dtype=np.int64) << self._bits).astype(U64) + U64(start | OFLAG_COPIED)
+        low = start >> self._bits
+        if not start or (row != expected).any() or (refs.counts[low : low + count] != 1).any():
+            return False
+        self._file.write(start, [view])
+        return True
 
     def _patch(self, offset: int, view: memoryview, backing: Under | None) -> None:
         """Write a part of one cluster."""
@@ -252,10 +294,12 @@ class Writer:
         high = np.flatnonzero((host >= np.count_nonzero(self.refs.counts)) & (self.refs.counts[host] == 1))
         for i in range(0, len(high), self._cache.batch):
             self._own(high[i : i + self._cache.batch])
-        self._changed = self._l1_changed = True
-        self._table_changed = bool(self.state.snapshots)
-        self.refs.move_down()
-        self.commit(durable=True)
+        # The second round leaves out the refcount blocks that the first one has emptied.
+        for _ in range(2):
+            self._changed = self._l1_changed = True
+            self._table_changed = bool(self.state.snapshots)
+            self.refs.move_down()
+            self.commit(durable=True)
         used = np.flatnonzero(self.refs.counts)
         end = (int(used[-1]) + 1) << self._bits
         if self._file.size() > end:

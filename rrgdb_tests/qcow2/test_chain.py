@@ -251,3 +251,18 @@ def test_features_that_are_only_read(tmp_path: Path, qemu: Qemu, options: str) -
             assert image.view("1").read(0, 1000) == b"\x07" * 1000
             assert image.check().clean
             assert image.read(0, image.size) == raw_of(qemu, path)
+
+
+def test_a_disk_that_shrinks_far_can_be_opened_again(tmp_path: Path, qemu: Qemu) -> None:
+    """Refcount blocks of the end of the file that is gone are gone as well."""
+    path = tmp_path / "a"
+    with Image.create(path, 4 << 20, cluster_size=512) as image:
+        image.write(0, b"x" * (4 << 20))
+        image.resize(100_352)
+    assert path.stat().st_size < 300_000
+    with Image.open(path, writable=True) as image:
+        assert image.read(0, image.size) == b"x" * 100_352
+        image.resize(1 << 20)
+        image.write(0, b"y" * (1 << 20))
+        assert image.check().clean
+    qemu.check(path)
