@@ -61,12 +61,13 @@ class Opened:
     messages: list[str]
     closed: bool = False
 
-    def discard(self) -> None:
-        """Close a recording in which nothing has happened, and remove it."""
+    def discard(self) -> bool:
+        """Close the recording, and remove it if nothing has happened in it; whether it was removed."""
         unused = self.timeline.live and self.timeline.end == self.timeline.start
         self.close()
         if unused:
             shutil.rmtree(self.recording.path, ignore_errors=True)
+        return unused
 
     def close(self) -> None:
         """Idempotent. Raises LogError or StoreError if what was recorded last cannot be written; all is closed then."""

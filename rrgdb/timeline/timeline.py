@@ -51,6 +51,7 @@ class Timeline:
         self._branch: Mark | None = None
         self._origin_registers = b""
         self._diversion_ran = False
+        self._pc_written = False
         self._live_end = 0
         door.wake = self.engine.interrupt
         door.attach_input(DEBUGGER, self._debugger_wrote)
@@ -295,6 +296,7 @@ class Timeline:
         if not self.start <= icount <= self.end:
             raise TimelineError(f"icount {icount} is outside history ({self.start} to {self.end})")
         self.drop_diversion()
+        self._pc_written = False
         if self.live and self._present is None and icount < self.icount:
             self._leave_present()
         if self._present is not None and icount == self._present.icount:
@@ -372,6 +374,8 @@ class Timeline:
     def run(self, points: Points, *, steps: int | None = None, within: tuple[int, int] | None = None) -> Stop:
         """Continue to the first stop; ``steps``: at most so many instructions; ``within``: while pc in [start, end)."""
         first, ended = self.icount, self.guest.end is not None
+        # A resume does not stop at once where it starts, but for a call that a debugger has set up.
+        ignored, self._pc_written = None if self._pc_written else first, False
         if self._origin is not None:
             self._diversion_ran = True
             self._branch = self.marks.detached_here() if points.watches else None
@@ -382,7 +386,7 @@ class Timeline:
             with self.armed(points):
                 if within is not None:
                     self.engine.set_range(*within)
-                self.engine.ignore_stops_at(first)
+                self.engine.ignore_stops_at(ignored)
                 exit_, holds = self._run_armed(points, limit)
             stop = self._forward_stop(exit_, holds, ended, limit, steps)
             if stop is not None:
@@ -467,6 +471,7 @@ class Timeline:
 
     def write_register(self, number: int, value: int) -> None:
         """Write a register by its number in ``Arch.registers``."""
+        self._pc_written |= self.engine.arch.registers[number].name == self.engine.arch.pc
         if self.before_write():
             payload = _REGISTER.pack(0, number) + value.to_bytes(64, "little")
             self.door.inject(DEBUGGER, self.icount, payload)

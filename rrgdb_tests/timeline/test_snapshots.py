@@ -14,7 +14,7 @@ from rrgdb.timeline.opening import Opened, record, replay
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build
-from rrgdb_tests.timeline.oracle import OPTIONS, digests_straight
+from rrgdb_tests.timeline.oracle import OPTIONS, digests_straight, symbol
 
 NONE = Points({})
 
@@ -216,3 +216,17 @@ def test_the_end_by_a_fatal_exception(tmp_path: Path) -> None:
             assert t.run(NONE, steps=1).kind is StopKind.STEP
             assert t.run(NONE, steps=1).kind is StopKind.SIGNAL
             assert t.icount == end
+
+
+def test_a_breakpoint_where_a_debugger_put_the_pc(tmp_path: Path) -> None:
+    """A call out of the debugger stops at a breakpoint on the first instruction; a mere resume does not."""
+    image = _ticker()
+    square = symbol(image, "square")
+    with record(tmp_path / "r", image, OPTIONS) as opened:
+        t = opened.timeline
+        t.run(NONE, steps=3000)
+        t.seek(1000)
+        t.write_register(t.engine.arch.register_index["pc"], square)
+        assert t.run(Points({square: None})).kind is StopKind.BREAKPOINT
+        assert (t.icount, t.engine.read("pc")) == (1000, square)
+        assert t.run(Points({square: None}), steps=1).kind is StopKind.STEP
