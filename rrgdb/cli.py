@@ -25,7 +25,7 @@ from rrgdb.board.boards import BOARDS
 from rrgdb.board.image import ImageError
 from rrgdb.board.spec import machine_rows
 from rrgdb.engine.base import EngineError
-from rrgdb.recording.directory import RecordingError
+from rrgdb.recording.directory import RecordingBusyError, RecordingError
 from rrgdb.recording.doors import Divergence
 from rrgdb.recording.log import LogError
 from rrgdb.recording.manifest import ManifestError
@@ -217,10 +217,22 @@ def _beside_stub(backend: Backend, address: Address) -> Backend:
 
 def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, running: bool) -> None:
     target = Target(opened, report_exit=report_exit, running=running)
-    # A guest that ends with no debugger attached ends rrgdb: the server takes SIGTERM as its cue.
-    target.on_end = lambda: os.kill(os.getpid(), signal.SIGTERM)
+
+    def ready(finish: Callable[[], None]) -> None:
+        """A guest that ends with no debugger attached ends rrgdb; it may have done so before the server was up."""
+        target.on_end = finish
+        if target.ended_alone:
+            finish()
+
     with EngineThread(target.interrupt, target.idle) as engine:
-        server.run(target, address, engine=engine, once=once, on_listening=lambda line: click.echo(line, err=True))
+        server.run(
+            target,
+            address,
+            engine=engine,
+            once=once,
+            on_listening=lambda line: click.echo(line, err=True),
+            on_ready=ready,
+        )
 
 
 def _exit_status(opened: Opened) -> int:
@@ -244,7 +256,7 @@ def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened
 image_argument = click.argument("image", type=click.Path(path_type=Path))
 args_argument = click.argument("args", nargs=-1, type=click.UNPROCESSED)
 recording_argument = click.argument("recording", metavar="DIR", type=click.Path(path_type=Path))
-PASS_ARGS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+PASS_ARGS = {"allow_interspersed_args": False}
 
 
 @cli.command(context_settings=PASS_ARGS)
@@ -274,6 +286,8 @@ def run(
             opened.discard()
             raise
         status = _exit_status(opened)
+        if opened.discard():
+            _say("nothing was executed: no recording is left")
     sys.exit(status)
 
 
@@ -293,9 +307,10 @@ def record(
         _say(f"recording to {opened.recording.path}")
         stop = _run_to_end(opened, max_icount, timeout)
         status = _exit_status(opened)
+        count = len(timeline.marks.stored)
         _say(
-            f"{_how_it_ended(opened, stop)} after {timeline.icount} instructions; "
-            f"{len(timeline.marks.stored)} snapshots"
+            f"{_how_it_ended(opened, stop, timeout)} after {timeline.icount} instructions; "
+            f"{count} snapshot{'s' if count != 1 else ''}"
         )
     sys.exit(status)
 
@@ -344,7 +359,7 @@ def _status(opened: Opened) -> Iterator[None]:
             thread.join()
 
 
-def _how_it_ended(opened: Opened, stop: Stop) -> str:
+def _how_it_ended(opened: Opened, stop: Stop, timeout: float | None) -> str:
     end = opened.timeline.guest.end
     if end is not None and end.kind == "exit":
         return f"guest exited with status {end.value}"
@@ -352,7 +367,9 @@ def _how_it_ended(opened: Opened, stop: Stop) -> str:
         return f"guest died of an unhandled exception (signal {end.value})"
     if end is not None:
         return "guest halted for good"
-    return "interrupted" if stop.kind is StopKind.INTERRUPT else "stopped"
+    if stop.kind is not StopKind.INTERRUPT:
+        return "stopped by --max-icount"
+    return "interrupted" if timeout is None else f"interrupted, or stopped by --timeout {timeout:g},"
 
 
 @cli.command()
@@ -369,9 +386,7 @@ def replay(recording: Path, backend: Backend, address: Address, once: bool, repo
 def _open(path: Path) -> Opened:
     try:
         opened = opening.replay(path)
-    except RecordingError as e:
-        if "in use" not in str(e):
-            raise
+    except RecordingBusyError as e:
         opened = opening.replay(path, writable=False)
         _say(f"{e}; opened for reading: no new snapshots")
     for message in opened.messages:
@@ -474,7 +489,7 @@ def demo(serve: bool) -> None:
 
 @cli.command()
 def gdbinit() -> None:
-    """Print a GDB file that makes the time commands real ones (`source` it)."""
+    """Print a GDB-Python file that makes the time commands real ones: save it as NAME.py and `source` it."""
     click.echo(gdb_file.text(), nl=False)
 
 

@@ -44,7 +44,8 @@ class Target:
         self.arch = self.engine.arch
         self.running = running
         self.on_end: Callable[[], None] = lambda: None
-        """called when a guest that ran on its own has ended"""
+        """called when a guest that ran on its own has ended (``ended_alone``)"""
+        self.ended_alone = False
         self._report_exit = report_exit
         self._backward = Backward(self.timeline)
         self._points: dict[tuple[PointKind, int, int], Point] = {}
@@ -242,6 +243,7 @@ class Target:
         if stop.kind in (StopKind.EXIT, StopKind.SIGNAL, StopKind.HISTORY_END):
             self._last = self._told_stop(stop)
             self.running = False
+            self.ended_alone = True
             self.on_end()
         return self.running
 

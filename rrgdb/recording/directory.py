@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from rrgdb.recording import manifest as manifests
-from rrgdb.recording.files import LockedError, lock, read_regular, unlock, write_atomically
+from rrgdb.recording.files import READ_ONLY, LockedError, lock, read_regular, unlock, write_atomically
 from rrgdb.recording.log import EventLog
 from rrgdb.recording.manifest import Guest, Image, Manifest, Option
 
@@ -37,6 +37,10 @@ LOCK = "lock"
 
 class RecordingError(Exception):
     """The recording cannot be created or opened: one line with the path and what was expected."""
+
+
+class RecordingBusyError(RecordingError):
+    """The recording can be read but not written: another process writes it, or its place is read-only."""
 
 
 class NewImage(NamedTuple):
@@ -132,7 +136,7 @@ class Recording:
         held: int | None = None
         log: EventLog | None = None
         try:
-            held = lock(path / LOCK, exclusive=True)
+            held = lock(path / LOCK)
             (path / IMAGES).mkdir(mode=0o700)
             for entry, image in zip(entries, images, strict=True):
                 write_atomically(path / IMAGES / image_file(entry), image.data)
@@ -153,18 +157,20 @@ class Recording:
     def open(cls, path: Path, *, writable: bool = False) -> Self:
         """Open a recording and verify its images and its log.
 
-        RecordingError if it is none, is in use (a writer is alone, readers share), or an image was changed;
+        RecordingError if it is none or an image was changed, RecordingBusyError if it cannot be written;
         ManifestError and LogError as their modules say."""
         path = Path(path)
         if not (path / MANIFEST).exists():
             what = "it was never completed" if (path / LOCK).exists() else f"{MANIFEST} is missing"
             raise RecordingError(f"{path}: expected a recording: {what}")
         try:
-            held = lock(path / LOCK, exclusive=writable)
+            # Readers need no lock: what a writer has completed does not change under them.
+            held = lock(path / LOCK) if writable else None
         except LockedError as error:
-            raise RecordingError(f"{path}: the recording is in use: {error}") from None
+            raise RecordingBusyError(f"{path}: the recording is in use: {error}") from None
         except OSError as error:
-            raise RecordingError(f"{path}: cannot open the recording: {error.strerror}") from error
+            kind = RecordingBusyError if error.errno in READ_ONLY else RecordingError
+            raise kind(f"{path}: cannot open the recording for writing: {error.strerror}") from error
         try:
             manifest = manifests.read(path / MANIFEST)
             for image in manifest.guest.images:

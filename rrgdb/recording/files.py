@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class LockedError(Exception):
@@ -59,32 +59,20 @@ def read_regular(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
-def lock(path: Path, *, exclusive: bool) -> int | None:
-    """Lock ``path``, which is created if need be: alone, or shared with others; returns the descriptor to close.
+def lock(path: Path) -> int:
+    """Lock ``path`` for the one writer, creating it if need be; returns the descriptor for ``unlock``.
 
-    None if it can neither be opened nor created for lack of rights and the lock is shared: a recording on read-only
-    media has no writer. LockedError names the writer's process id; OSError."""
+    LockedError names the writer's process id; OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if exclusive or error.errno not in _READ_ONLY:
-            raise
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return None
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        # A killed writer's id is still in there; with any lock in hand it is out of date.
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, 0)
-        if exclusive:
-            write_all(fd, str(os.getpid()).encode())
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A killed writer's id may still be in there.
+        os.ftruncate(fd, 0)
+        write_all(fd, str(os.getpid()).encode())
     except BlockingIOError:
         owner = os.pread(fd, 20, 0)
         os.close(fd)
-        who = f"process {int(owner)} is writing it" if owner.isdigit() else "another process has it open"
-        raise LockedError(who) from None
+        raise LockedError(f"process {int(owner)} is writing it" if owner.isdigit() else "it has a writer") from None
     except BaseException:
         os.close(fd)
         raise

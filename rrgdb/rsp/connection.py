@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import trio
 
@@ -23,6 +24,10 @@ CONSOLE_LIMIT = 4 << 20
 FAREWELL_SECONDS = 5.0
 """how long packets that came before the end of the stream, and a refused debugger, are served"""
 PARTING_SECONDS = 0.25
+MEMORY_SECONDS = 1.0
+"""how long a 0x03 that found nothing running is kept for a resume that follows: GDB that steps by itself (software
+watchpoints, ``step``) may send it between two of its steps"""
+RESUMES = (b"vCont;", b"bs", b"bc")
 REFUSAL = b"E.another debugger is attached to this guest"
 _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
 """characters: up to four bytes, each two hex digits"""
@@ -43,6 +48,8 @@ class Connection:
         self._interrupted = self._newest
         """set when what the last 0x03 was for has been served"""
         self._insisting = False
+        self._remembered = -math.inf
+        """when a 0x03 came while nothing was served"""
         self._ended = trio.Event()
         """the peer has closed its side"""
         self._outbox: list[bytes] = []
@@ -77,7 +84,7 @@ class Connection:
                     if event is Signal.INTERRUPT:
                         self._interrupt(nursery)
                     elif event is not Signal.ACK:
-                        self._enqueue(event)
+                        self._enqueue(event, nursery)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except trio.WouldBlock:
@@ -88,15 +95,21 @@ class Connection:
         self._put.close()
         await self._engine.insist(self._newest)
 
-    def _enqueue(self, event: Event) -> None:
+    def _enqueue(self, event: Event, nursery: trio.Nursery) -> None:
         served = trio.Event()
         self._put.send_nowait((event, served))
         self._newest = served
+        if isinstance(event, Packet) and (event.payload.startswith(RESUMES) or event.payload in (b"c", b"s")):
+            remembered, self._remembered = self._remembered, -math.inf
+            if trio.current_time() - remembered < MEMORY_SECONDS:
+                self._interrupt(nursery)
 
     def _interrupt(self, nursery: trio.Nursery) -> None:
-        """0x03 is for what came before it; while nothing is served it is for nobody."""
+        """0x03 is for what came before it; while nothing is served, for a resume that follows at once."""
         self._interrupted = self._newest
-        if not self._newest.is_set() and not self._insisting:
+        if self._newest.is_set():
+            self._remembered = trio.current_time()
+        elif not self._insisting:
             self._insisting = True
             nursery.start_soon(self._insist)
 

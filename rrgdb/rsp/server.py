@@ -25,6 +25,7 @@ from rrgdb.rsp.engine_thread import EngineThread
 
 log = logging.getLogger("rrgdb.rsp")
 
+OnReady = Callable[[Callable[[], None]], None]
 REFUSED_LIMIT = 16
 """debuggers that are told at the same time that another one is attached"""
 GRACE_SECONDS = 0.75
@@ -39,13 +40,19 @@ def run(
     engine: EngineThread,
     once: bool = False,
     on_listening: Callable[[str], None] = lambda _: None,
+    on_ready: OnReady = lambda _: None,
 ) -> None:
     """``serve`` in a trio run of its own, until it ends or SIGINT or SIGTERM comes. Raises AddressError."""
-    trio.run(_until_signal, debuggee, address, engine, once, on_listening)
+    trio.run(_until_signal, debuggee, address, engine, once, on_listening, on_ready)
 
 
 async def _until_signal(
-    debuggee: Debuggee, address: Address, engine: EngineThread, once: bool, on_listening: Callable[[str], None]
+    debuggee: Debuggee,
+    address: Address,
+    engine: EngineThread,
+    once: bool,
+    on_listening: Callable[[str], None],
+    on_ready: OnReady,
 ) -> None:
     failure: list[AddressError] = []
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -57,7 +64,7 @@ async def _until_signal(
 
             nursery.start_soon(watch)
             try:
-                await serve(debuggee, address, engine=engine, once=once, on_listening=on_listening)
+                await serve(debuggee, address, engine=engine, once=once, on_listening=on_listening, on_ready=on_ready)
             except AddressError as error:
                 failure.append(error)
             nursery.cancel_scope.cancel()
@@ -72,17 +79,22 @@ async def serve(
     engine: EngineThread,
     once: bool = False,
     on_listening: Callable[[str], None] = lambda _: None,
+    on_ready: OnReady = lambda _: None,
 ) -> None:
     """Serve debuggers, one at a time, until one kills the guest, the first has gone (``once``), or cancelled.
 
-    ``on_listening`` gets ``Listening on HOST:PORT`` when a debugger may connect. Raises AddressError.
+    ``on_listening`` gets ``Listening on HOST:PORT`` when a debugger may connect; ``on_ready`` a thread-safe function
+    that ends the server as soon as no debugger is attached. Raises AddressError.
     """
     if isinstance(address, StdioAddress):
         await _serve_stdio(debuggee, engine)
         return
     async with _listen(address) as (listeners, name):
         on_listening(f"Listening on {name}")
-        await _Server(debuggee, engine, once).run(listeners)
+        server = _Server(debuggee, engine, once)
+        token = trio.lowlevel.current_trio_token()
+        on_ready(lambda: token.run_sync_soon(server.finish))
+        await server.run(listeners)
 
 
 class _Server:
@@ -93,11 +105,18 @@ class _Server:
         self._place = trio.Lock()
         """held by the debugger that is attached"""
         self._refused = 0
+        self._finishing = False
         self._scope = trio.CancelScope()
 
     async def run(self, listeners: Sequence[trio.SocketListener]) -> None:
         with self._scope:
             await trio.serve_listeners(self._take, list(listeners))
+
+    def finish(self) -> None:
+        """End when the debugger that is attached has gone, or now if there is none."""
+        self._finishing = True
+        if not self._place.locked():
+            self._scope.cancel()
 
     async def _take(self, stream: trio.SocketStream) -> None:
         with trio.move_on_after(GRACE_SECONDS) as grace:
@@ -111,7 +130,7 @@ class _Server:
             await connection.run()
         finally:
             self._place.release()
-        if self._once or connection.session.killed:
+        if self._once or self._finishing or connection.session.killed:
             self._scope.cancel()
 
     async def _refuse(self, stream: trio.SocketStream) -> None:

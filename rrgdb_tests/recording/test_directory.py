@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rrgdb.recording import directory
-from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path, image_file
+from rrgdb.recording.directory import NewImage, Recording, RecordingBusyError, RecordingError, default_path, image_file
 from rrgdb.recording.log import Event, EventKind, LogError
 from rrgdb.recording.manifest import Image, ManifestError
 
@@ -180,23 +180,20 @@ def test_a_log_of_another_recording_is_refused(path: Path, tmp_path: Path) -> No
 
 def test_one_writer(tmp_path: Path) -> None:
     path = tmp_path / "guest.rrgdb"
-    with create(path):
-        for writable in (False, True):
-            with pytest.raises(RecordingError, match=f"in use: process {os.getpid()} is writing it"):
-                Recording.open(path, writable=writable)
-    with Recording.open(path, writable=True), pytest.raises(RecordingError, match="is writing it"):
-        Recording.open(path)
+    with create(path), pytest.raises(RecordingBusyError, match=f"in use: process {os.getpid()} is writing it"):
+        Recording.open(path, writable=True)
+    with Recording.open(path, writable=True), pytest.raises(RecordingBusyError, match="is writing it"):
+        Recording.open(path, writable=True)
 
 
-def test_readers_share(path: Path) -> None:
-    with Recording.open(path) as one, Recording.open(path) as two:
+def test_readers_come_beside_a_writer_and_beside_each_other(path: Path) -> None:
+    with Recording.open(path) as one, Recording.open(path) as two, Recording.open(path, writable=True):
         assert one.manifest == two.manifest
-        with pytest.raises(RecordingError, match="in use: another process has it open"):
-            Recording.open(path, writable=True)
+        Recording.open(path).close()
     recording = Recording.open(path, writable=True)
     recording.close()
     recording.close()
-    Recording.open(path).close()
+    Recording.open(path, writable=True).close()
 
 
 def test_a_refused_open_lets_go_of_the_lock(path: Path) -> None:
@@ -216,12 +213,11 @@ def test_a_killed_writer_holds_no_lock(path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"open\n"
-        with pytest.raises(RecordingError, match=f"process {writer.pid} is writing it"):
-            Recording.open(path)
+        with pytest.raises(RecordingBusyError, match=f"process {writer.pid} is writing it"):
+            Recording.open(path, writable=True)
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-    with Recording.open(path), pytest.raises(RecordingError, match="another process has it open"):
-        Recording.open(path, writable=True)
+    Recording.open(path, writable=True).close()
 
 
 def test_read_only_media_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,14 +164,24 @@ async def test_interrupt_that_is_sent_together_with_the_resume() -> None:
             assert (await client.reply() or b"").startswith(b"T02")
 
 
-async def test_interrupt_while_nothing_runs_is_for_nobody() -> None:
-    fake = FakeDebuggee(100)
+async def test_interrupt_between_two_resumes_is_for_the_second(fake: FakeDebuggee) -> None:
+    fake.end = FOREVER
     async with serving(fake) as running:
         client = await running.connect()
         await client.ask(b"QStartNoAckMode")
+        assert (await client.ask(b"s") or b"").startswith(b"T05")
         await client.send(b"\x03\x03")
         assert await client.ask(b"qC") == b"QC1"
+        assert (await client.ask(b"c") or b"").startswith(b"T02")
+
+
+async def test_interrupt_that_no_resume_follows_at_once_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MEMORY_SECONDS", 0.0)
+    async with serving(FakeDebuggee(100)) as running:
+        client = await running.connect()
+        await client.ask(b"QStartNoAckMode")
         await client.send(b"\x03")
+        assert await client.ask(b"qC") == b"QC1"
         assert (await client.ask(b"c") or b"").startswith(b"T05replaylog:end")
 
 
