@@ -181,7 +181,7 @@ def _snapshot(args: argparse.Namespace) -> int:
         with Image.open(args.image, backing=False) as image:
             _print_snapshots(image.snapshots)
         return 0
-    with Image.open(args.image, writable=True, backing=False) as image:
+    with Image.open(args.image, writable=True, backing=False, barriers=True) as image:
         if args.create:
             image.create_snapshot(args.create)
         elif args.apply:
@@ -235,7 +235,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _commit(args: argparse.Namespace) -> int:
-    with Image.open(args.image, writable=True) as image:
+    with Image.open(args.image, writable=True, barriers=True) as image:
         image.commit()
     print("Image committed.")
     return 0
@@ -243,7 +243,7 @@ def _commit(args: argparse.Namespace) -> int:
 
 def _rebase(args: argparse.Namespace) -> int:
     name = args.backing or None
-    with Image.open(args.image, writable=True, backing=not args.unsafe) as image:
+    with Image.open(args.image, writable=True, backing=not args.unsafe, barriers=True) as image:
         kind = args.backing_format
         if name is not None and kind is None:
             kind = backing_format(image.path, backing_path(image.path, name), None)
@@ -253,7 +253,7 @@ def _rebase(args: argparse.Namespace) -> int:
 
 def _resize(args: argparse.Namespace) -> int:
     sign, text = (args.size[0], args.size[1:]) if args.size[:1] in "+-" else ("", args.size)
-    with Image.open(args.image, writable=True) as image:
+    with Image.open(args.image, writable=True, barriers=True) as image:
         size = parse_size(text)
         size = image.size + size if sign == "+" else image.size - size if sign == "-" else size
         if size < image.size and not args.shrink:

@@ -277,7 +277,7 @@ class Image:
         target = under.backing_path(self.path, self.backing_file)
         kind = under.backing_format(self.path, target, self.backing_format)
         below: chain.Target = (
-            under.RawFile(target, writable=True) if kind == "raw" else Image.open(target, writable=True)
+            under.RawFile(target, writable=True) if kind == "raw" else Image.open(target, writable=True, barriers=True)
         )
         try:
             chain.copy_down(self, below)
