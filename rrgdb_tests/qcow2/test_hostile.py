@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, repair_image
+from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, check_image, repair_image
+from rrgdb.qcow2.cli import main
 from rrgdb_tests.qcow2.conftest import Qemu
 
 
@@ -46,6 +47,8 @@ def exercise(path: Path) -> None:
         attempt(lambda: image.read(0, 200_000))
         attempt(lambda: image.read_vmstate(0, 60 * 512))
         attempt(image.check)
+        attempt(lambda: sum(1 for _ in image.map(0, min(image.size, 200_000))))
+        image.info().as_json()
         for snapshot in image.snapshots[:8]:
             attempt(lambda s=snapshot: image.view(s).read(0, 200_000))
             attempt(lambda s=snapshot: image.view(s).read_vmstate_clusters(range(0, 60 * 512, 512)))
@@ -58,6 +61,10 @@ def exercise(path: Path) -> None:
                 attempt(lambda s=snapshot: image.apply_snapshot(s))
                 attempt(lambda s=snapshot: image.delete_snapshot(s))
             attempt(lambda: image.discard(0, 100_000))
+            attempt(lambda: image.write_compressed(0, b"packed" * 256))
+            attempt(lambda: image.resize(150_016))
+            attempt(lambda: image.rebase("elsewhere", "raw", unsafe=True))
+            attempt(lambda: image.resize(300_032))
 
     for writable in (False, True):
         try:
@@ -66,6 +73,9 @@ def exercise(path: Path) -> None:
             continue
         everything(image, writable)
         attempt(image.close)
+    attempt(lambda: check_image(path))
+    attempt(lambda: repair_image(path, leaks_only=True))
+    attempt(lambda: repair_image(path))
 
 
 def damage(sample: bytes, rng: random.Random) -> bytes:
@@ -75,7 +85,7 @@ def damage(sample: bytes, rng: random.Random) -> bytes:
     l2 = int.from_bytes(sample[tables[2] : tables[2] + 8], "big") & ~(1 << 63)
     for _ in range(rng.randrange(1, 4)):
         start = rng.choice((*tables, block, l2))
-        at = start + rng.randrange(112 if start == 0 else 512)
+        at = start + rng.randrange(rng.choice((112, 300)) if start == 0 else 512)
         if at < len(data):
             match rng.randrange(4):
                 case 0:
@@ -100,13 +110,62 @@ def fuzz(sample: bytes, directory: Path, seeds: range) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
 
 
+FOREIGN = ["compat=0.10,cluster_size=512", "compression_type=zstd,cluster_size=4096", "extended_l2=on", "data_file"]
+
+
+@pytest.fixture(scope="module", params=FOREIGN)
+def foreign(tmp_path_factory: pytest.TempPathFactory, qemu: Qemu, request: pytest.FixtureRequest) -> bytes:
+    """Images of QEMU with features that ours do not have."""
+    directory = tmp_path_factory.mktemp("foreign")
+    path = directory / "a.qcow2"
+    options = f"data_file={directory}/ext" if request.param == "data_file" else request.param
+    qemu.img("create", "-f", "qcow2", "-o", options, path, "200192")
+    qemu.io(path, "write -P 3 1000 50000", "write -P 4 70000 30000", "write -z 96k 8k")
+    if request.param != "data_file":
+        qemu.io(path, "write -c 128k 64k")
+        qemu.img("snapshot", "-c", "s", path)
+        qemu.io(path, "write -P 5 0 100000")
+        qemu.img("bitmap", "--add", path, "b", codes=(0, 1))
+    return path.read_bytes()
+
+
 def test_fuzz(sample: bytes, tmp_path: Path) -> None:
-    fuzz(sample, tmp_path, range(150))
+    fuzz(sample, tmp_path, range(100))
+
+
+def test_fuzz_foreign(foreign: bytes, tmp_path: Path) -> None:
+    fuzz(foreign, tmp_path, range(40))
 
 
 @pytest.mark.slow
 def test_fuzz_long(sample: bytes, tmp_path: Path) -> None:
     fuzz(sample, tmp_path, range(1000, 8000))
+
+
+@pytest.mark.slow
+def test_fuzz_foreign_long(foreign: bytes, tmp_path: Path) -> None:
+    fuzz(foreign, tmp_path, range(1000, 4000))
+
+
+def test_fuzz_the_command_line(
+    sample: bytes, foreign: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A status of qemu-img and at most one line of error, whatever the file is."""
+    path = tmp_path / "a"
+    verbs = (
+        ["info"],
+        ["check"],
+        ["map", "--output=json"],
+        ["snapshot", "-l"],
+        ["check", "-r", "all"],
+        ["compare", path],
+    )
+    for seed in range(25):
+        path.write_bytes(damage(foreign if seed % 2 else sample, random.Random(seed)))
+        for verb in verbs:
+            capsys.readouterr()
+            assert main([str(part) for part in (*verb, path)]) in (0, 1, 2, 3)
+            assert capsys.readouterr().err.count("\n") <= 1
 
 
 def test_every_truncation(sample: bytes, tmp_path: Path) -> None:
