@@ -40,7 +40,7 @@ def test_a_call_that_a_breakpoint_interrupts(replay: Gdb) -> None:
     _at_third_tick(replay)
     before = _state(replay)
     replay.break_at("square")
-    with pytest.raises(GdbError, match="stopped in"):
+    with pytest.raises(GdbError, match="stopped while in a function called from GDB"):
         replay.value("square(5)")
     replay.delete()
     replay.cont(reverse=True)
