@@ -197,7 +197,9 @@ class Gdb:
 
     @property
     def transcript(self) -> str:
-        return "\n".join(f"{r['type']:8} {r['token'] or ''} {r['message'] or ''} {r['payload']}" for r in self._seen)
+        return "\n".join(
+            f"{r['type']:8} {r.get('token') or ''} {r['message'] or ''} {r['payload']}" for r in self._seen
+        )
 
     def _wait(self, start: int, wanted: Callable[[Record], bool], what: str) -> Record:
         """The first record from index ``start`` on for which ``wanted`` holds."""

@@ -43,10 +43,13 @@ def test_a_call_that_a_breakpoint_interrupts(replay: Gdb) -> None:
     with pytest.raises(GdbError, match="stopped while in a function called from GDB"):
         replay.value("square(5)")
     replay.delete()
-    replay.cont(reverse=True)
-    replay.break_at("tick", "tick_count == 2")
-    replay.cont(reverse=True) if replay.icount > before[0] else replay.cont()
+    assert replay.when()[3] == "diversion"
+    # gdb 13 itself fails an assertion when it runs backward out of an abandoned call.
+    replay.cli(f"monitor seek {before[0]}")
+    replay.cli("maintenance flush register-cache")
+    replay.cli("maintenance flush dcache")
     assert _state(replay) == before
+    assert replay.when()[3] == "replay"
 
 
 @pytest.mark.parametrize("write", ["tick_count = 1000", "$pc = (unsigned long)never", "*(char *)table = 77"])
