@@ -390,7 +390,7 @@ class Image:
     def delete_snapshots(self, snapshots: Iterable[Snapshot | str]) -> None:
         """Delete several snapshots as one change of the image."""
         writer = self._require_writer()
-        doomed = list(dict.fromkeys(self._find(snapshot) for snapshot in snapshots))
+        doomed = list(dict.fromkeys(self._state.find(snapshot) for snapshot in snapshots))
         self._whole_change(lambda: writer.delete_snapshots(doomed))
         for snapshot in doomed:
             self._l1_tables.pop(snapshot.id, None)
@@ -398,12 +398,12 @@ class Image:
     def apply_snapshot(self, snapshot: Snapshot | str) -> None:
         """Make disk and VM state those of the snapshot. What was active and in no snapshot is gone."""
         writer = self._require_writer()
-        found = self._find(snapshot)
+        found = self._state.find(snapshot)
         self._whole_change(lambda: writer.apply_snapshot(found))
 
     def view(self, snapshot: Snapshot | str) -> View:
         """A snapshot for reading."""
-        found = self._find(snapshot)
+        found = self._state.find(snapshot)
         return View(self._state, found, self._l1(found), self._backing, self._alive)
 
     def diff_vmstate(self, a: Snapshot | None, b: Snapshot | None, offset: int, length: int) -> list[int]:
@@ -417,7 +417,7 @@ class Image:
         return vmstate.differing(self._state, (self._side(a), self._side(b)), offset, length)
 
     def _side(self, snapshot: Snapshot | None) -> tuple[Entries, int]:
-        l1 = self._state.l1 if snapshot is None else self._l1(self._find(snapshot))
+        l1 = self._state.l1 if snapshot is None else self._l1(self._state.find(snapshot))
         size = self.size if snapshot is None or snapshot.disk_size is None else snapshot.disk_size
         return l1, self._state.geometry.l1_entries(size)
 
@@ -430,13 +430,6 @@ class Image:
                 self._l1_tables.pop(next(iter(self._l1_tables)))
             self._l1_tables[snapshot.id] = l1
         return l1
-
-    def _find(self, snapshot: Snapshot | str) -> Snapshot:
-        ident = snapshot if isinstance(snapshot, str) else snapshot.id
-        found = self._state.by_id.get(ident)
-        if found is not None and snapshot in (ident, found):
-            return found
-        raise ValueError(f"the image has no snapshot with id {ident}")
 
     def _alive(self, snapshot: Snapshot) -> bool:
         return self._file.fd >= 0 and self._state.by_id.get(snapshot.id) == snapshot

@@ -45,6 +45,19 @@ class State:
         self.by_id[snapshot.id] = snapshot
         self.last_id = max(self.last_id, _number(snapshot))
 
+    def find(self, snapshot: Snapshot | str) -> Snapshot:
+        """The snapshot that is given by itself or by its id. Raises ValueError if it is not there."""
+        ident = snapshot if isinstance(snapshot, str) else snapshot.id
+        found = self.by_id.get(ident)
+        if found is not None and snapshot in (ident, found):
+            return found
+        if snapshot in self.snapshots:
+            at = self.header.snapshots_offset
+            raise Qcow2Error(
+                f"{self.file.path}: offset {at}: expected snapshots with different ids, two have {ident!r}"
+            )
+        raise ValueError(f"the image has no snapshot with id {ident}")
+
     def vmstate_base(self, size: int) -> int:
         """The guest offset at which the VM state of a disk of ``size`` bytes starts."""
         geometry = self.geometry

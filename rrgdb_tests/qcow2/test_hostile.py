@@ -38,8 +38,8 @@ def exercise(path: Path) -> None:
         except Qcow2Error as error:
             said = str(error)
         except ValueError as error:
-            # A damaged size makes our ranges misuse.
-            said = str(error).replace("outside", "offset")
+            # A damaged size makes our ranges misuse, a damaged cluster size our compressed writes.
+            said = str(error).replace("outside", "offset").replace("whole clusters", "offset")
         assert "offset" in said
         assert "\n" not in said
 
@@ -337,3 +337,19 @@ def test_a_snapshot_of_free_clusters_is_not_applied(tmp_path: Path) -> None:
                     action("1")
             assert image.read_vmstate(0, 512) == (b"new" * 512)[:512]
             assert image.snapshots == (taken,)
+
+
+def test_two_snapshots_with_one_id(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with Image.create(path, 512, cluster_size=512) as image:
+        for name in ("one", "two"):
+            image.create_snapshot(name)
+    sound = path.read_bytes()
+    at = sound.index(b"2two")
+    path.write_bytes(sound[:at] + b"1" + sound[at + 1 :])
+    with Image.open(path, writable=True) as image:
+        one, two = image.snapshots
+        assert image.view(one).read(0, 1) == b"\0"
+        for action in (image.view, image.delete_snapshot, image.apply_snapshot):
+            with pytest.raises(Qcow2Error, match="different ids"):
+                action(two)
