@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 from collections.abc import Iterator
 from typing import Protocol
@@ -100,9 +101,12 @@ def _filled(view: memoryview, size: int) -> Iterator[tuple[int, int]]:
 
 def first_difference(a: Source, b: Source) -> int | None:
     """The first offset at which two disks differ, or None; behind the end of the shorter one are zeros."""
-    size = max(a.size, b.size)
-    for at in range(0, size, _PIECE):
-        length = min(_PIECE, size - at)
+    done = 0
+    for start, count in heapq.merge(_stored(a, 1), _stored(b, 1)):
+        at, length = max(start, done), start + count - max(start, done)
+        if length <= 0:
+            continue
+        done = at + length
         left, right = bytearray(length), bytearray(length)
         a.read_into(at, memoryview(left))
         b.read_into(at, memoryview(right))

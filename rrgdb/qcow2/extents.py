@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from .mapping import DATA, SUBCLUSTERS, UNALLOCATED, ZERO
+from .runs import split_runs
 from .state import State
 
 _PIECE = 1 << 16
@@ -53,9 +54,11 @@ def map_image(state: State, below: _Below | None, offset: int, length: int, dept
     mapper, bits = state.mapper, state.geometry.cluster_bits
     end = min(offset + length, state.header.size)
     last = state.geometry.clusters(end)
-    piece = _PIECE // SUBCLUSTERS if state.geometry.extended else _PIECE
-    for first in range(offset >> bits, last, piece):
-        stop = min(first + piece, last)
+    for first, stop, empty in _pieces(state, offset >> bits, last):
+        if empty:
+            low, high = max(first << bits, offset), min(stop << bits, end)
+            yield from _unallocated(below, low, high, depth)
+            continue
         _, units = mapper.units(state.l1, np.arange(first, stop, dtype=np.int64))
         for index, count, kind in mapper.extents(units):
             start = (first << bits) + (index << units.bits)
@@ -68,11 +71,31 @@ def map_image(state: State, below: _Below | None, offset: int, length: int, dept
                 at = host + low - start if stored else None
                 yield Extent(low, high - low, depth, present=True, zero=kind == ZERO, data=kind != ZERO, offset=at)
                 continue
-            covered = min(high, max(low, below.size)) if below is not None else low
-            if below is not None and low < covered:
-                yield from below.extents(low, covered - low, depth + 1)
-            if covered < high:
-                yield Extent(covered, high - covered, depth, present=False, zero=True, data=False)
+            yield from _unallocated(below, low, high, depth)
+
+
+def _pieces(state: State, first: int, last: int) -> Iterator[tuple[int, int, bool]]:
+    """(start, stop, empty) of runs of guest clusters: long ones without L2 tables, or not too long to look up."""
+    bits = state.geometry.l2_bits
+    piece = _PIECE // SUBCLUSTERS if state.geometry.extended else _PIECE
+    used = np.flatnonzero(state.l1[first >> bits : ((last - 1) >> bits) + 1]) + (first >> bits)
+    for index, count in split_runs(used):
+        start, stop = max(int(used[index]) << bits, first), min(int(used[index] + count) << bits, last)
+        if first < start:
+            yield first, start, True
+        for low in range(start, stop, piece):
+            yield low, min(low + piece, stop), False
+        first = stop
+    if first < last:
+        yield first, last, True
+
+
+def _unallocated(below: _Below | None, low: int, high: int, depth: int) -> Iterator[Extent]:
+    covered = min(high, max(low, below.size)) if below is not None else low
+    if below is not None and low < covered:
+        yield from below.extents(low, covered - low, depth + 1)
+    if covered < high:
+        yield Extent(covered, high - covered, depth, present=False, zero=True, data=False)
 
 
 def merged(extents: Iterable[Extent]) -> Iterator[Extent]:

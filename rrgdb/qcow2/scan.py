@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .bitmaps import bitmap_extents
-from .errors import Qcow2Error
-from .layout import OFFSET_MASK, OFLAG_ZERO
+from .errors import Qcow2Error, Qcow2UnsupportedError
+from .layout import MAX_CLUSTERS, OFFSET_MASK, OFLAG_ZERO
 from .mapping import COMPRESSED, COPIED, hosts, packed_extents
 from .problems import CheckResult
 from .refcounts import Counts
@@ -37,6 +37,10 @@ class Scan:
         self._result = result
         self._fix = fix
         self._total = state.geometry.clusters(state.file.size())
+        if self._total > MAX_CLUSTERS:
+            raise Qcow2UnsupportedError(
+                f"{state.file.path}: offset 0: more than {MAX_CLUSTERS} clusters of file are not supported"
+            )
         self.references: References = np.zeros(self._total, np.int64)
         self._batch = max(1, _BATCH_BYTES >> self._bits)
 

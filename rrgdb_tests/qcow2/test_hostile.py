@@ -261,6 +261,31 @@ def test_huge_sparse_files_cost_nothing(sample: bytes, tmp_path: Path) -> None:
     exercise(path)
 
 
+def test_huge_disks_cost_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sizes that no loop over clusters would get through."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        with Image.create(path, 1 << 60, cluster_size=2 << 20) as image:
+            image.write((1 << 59) + 5, b"far away")
+            assert len(list(image.map())) == 3
+            assert image.check().clean
+    assert main(["compare", str(one), str(two)]) == 0
+    with Image.open(two, writable=True) as image:
+        image.write(1 << 58, b"x")
+    assert main(["compare", str(one), str(two)]) == 1
+    assert str(1 << 58) in capsys.readouterr().out
+
+
+def test_check_of_a_huge_file_is_refused(sample: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(sample)
+    with path.open("r+b") as file:
+        file.truncate(1 << 42)
+    for action in (check_image, repair_image):
+        with pytest.raises(Qcow2UnsupportedError, match="clusters of file"):
+            action(path)
+
+
 def test_check_agrees_with_qemu_on_damage(sample: bytes, tmp_path: Path, qemu: Qemu) -> None:
     """Refcount damage: both find corruption, or leaks, or nothing."""
     table = int.from_bytes(sample[48:56], "big")

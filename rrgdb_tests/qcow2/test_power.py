@@ -77,9 +77,9 @@ class Disk:
             apply(self.durable, event)
         self.pending.clear()
 
-    def cut(self, rng: random.Random) -> bytes:
+    def cut(self, rng: random.Random, chances: tuple[float, ...]) -> bytes:
         content = bytearray(self.durable)
-        chance = rng.choice([0, 0.1, 0.5, 0.9, 1])
+        chance = rng.choice(chances)
         for event in self.pending:
             if rng.random() < chance:
                 apply(content, event)
@@ -96,7 +96,11 @@ def apply(content: bytearray, event: Event) -> None:
 
 
 def states(
-    events: list[Event], before: dict[str, bytes], rng: random.Random, each: int
+    events: list[Event],
+    before: dict[str, bytes],
+    rng: random.Random,
+    each: int,
+    chances: tuple[float, ...] = (0, 0.1, 0.5, 0.9, 1),
 ) -> Iterator[tuple[frozenset[str], dict[str, bytes]]]:
     """(names that must be there, content of each file) after power cuts, ``each`` times behind each event."""
     disks = {name: Disk(bytearray(content)) for name, content in before.items()}
@@ -111,7 +115,7 @@ def states(
         else:
             disk.add(event)
         for _ in range(each):
-            yield must, {name: disk.cut(rng) for name, disk in disks.items()}
+            yield must, {name: disk.cut(rng, chances) for name, disk in disks.items()}
 
 
 class Work:
@@ -182,7 +186,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def cut_power(tmp_path: Path, options: dict[str, Any], seed: int, *, turns: int, each: int) -> int:
+def cut_power(tmp_path: Path, options: dict[str, Any], seed: int, *, turns: int, each: int, power: bool = True) -> int:
     rng = random.Random(seed)
     below = rng.randbytes(40_000)
     before = {"base-1": below, "second-base": below}
@@ -193,12 +197,14 @@ def cut_power(tmp_path: Path, options: dict[str, Any], seed: int, *, turns: int,
     with pytest.MonkeyPatch.context() as patch:
         tape = Tape(patch)
         size = 80 * options["cluster_size"]
-        with Image.create(path, size, backing_file="base-1", backing_format="raw", barriers=True, **options) as image:
+        with Image.create(path, size, backing_file="base-1", backing_format="raw", barriers=power, **options) as image:
             work = Work(image, tape, rng)
             for turn in range(turns):
                 work.step(turn)
     seen = 0
-    for must, files in states(tape.events, before, rng, each):
+    # A process that is killed leaves all that it has written.
+    chances = (0, 0.1, 0.5, 0.9, 1) if power else (1.0,)
+    for must, files in states(tape.events, before, rng, each, chances):
         if files["a"][:4] != b"QFI\xfb":
             assert not must
             continue
@@ -210,6 +216,12 @@ def cut_power(tmp_path: Path, options: dict[str, Any], seed: int, *, turns: int,
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_power_cuts(tmp_path: Path, options: dict[str, Any]) -> None:
     assert cut_power(tmp_path, options, 1, turns=40, each=1) > 20
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_kills(tmp_path: Path, options: dict[str, Any]) -> None:
+    """The same without barriers: a process that dies between any two writes harms nothing."""
+    assert cut_power(tmp_path, options, 2, turns=60, each=1, power=False) > 20
 
 
 @pytest.mark.slow
