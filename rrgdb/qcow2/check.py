@@ -33,6 +33,9 @@ def check_state(state: State) -> CheckResult:
     for block in table[table != 0].tolist():
         scan.table(block, geometry.cluster_size)
     references = scan.references
+    for block in table[table != 0].tolist():
+        if block >> geometry.cluster_bits < len(references) and references[block >> geometry.cluster_bits] != 1:
+            result.corruption(f"offset {block}: a refcount block that is used for something else as well")
     end = len(references)
     if len(counts) > end:
         references = np.concatenate([references, np.zeros(len(counts) - end, np.int64)])

@@ -74,6 +74,11 @@ class Scan:
         outside = (host & (self._geometry.cluster_size - 1) != 0) | (host >> self._bits >= self._total)
         inside = ~outside & (host != 0)
         outside[inside] |= metadata[host[inside] >> self._bits]
+        # Two entries with one L2 table: a write through the one would show through the other. The first one stays.
+        _, first = np.unique(host, return_index=True)
+        again = host != 0
+        again[first] = False
+        outside |= again | ((host == 0) & (l1 != 0))
         bad = ((l1 & U64(self._geometry.l1_invalid)) != 0) | outside
         for index in np.flatnonzero(bad).tolist():
             self._result.corruption(f"offset {offset + 8 * index}: a bad L1 entry ({int(l1[index]):#x})")

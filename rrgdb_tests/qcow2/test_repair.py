@@ -150,6 +150,42 @@ def test_repair_loses_nothing_that_is_sound(sample: bytes, tmp_path: Path) -> No
             assert all(not any(new[i : i + SIZE]) for i in unequal)
 
 
+def test_a_guest_cluster_on_a_refcount_block(sample: bytes, tmp_path: Path, qemu: Qemu) -> None:
+    """Refcounts may fit, but a write to the one would change the other."""
+    path = tmp_path / "a"
+    found = places(sample)
+    block, entry = found["refcount"][0], found["l2"][0]
+    old = host(u64(sample, entry)) // SIZE
+    raw = bytearray(sample)
+    raw[entry : entry + 8] = struct.pack(">Q", block)
+    path.write_bytes(raw)
+    repair_image(path, leaks_only=True)
+    raw = bytearray(path.read_bytes())
+    for cluster, more in ((block // SIZE, 1), (old, 0)):
+        at = block + 2 * cluster
+        raw[at : at + 2] = struct.pack(">H", int.from_bytes(raw[at : at + 2], "big") + more)
+    path.write_bytes(raw)
+    qemu.check(path, codes=(2,))
+    assert any("something else" in line for line in check_image(path).corruptions)
+    assert repair_image(path).left.clean
+    qemu.check(path)
+
+
+def test_two_l1_entries_with_one_l2_table(sample: bytes, tmp_path: Path, qemu: Qemu) -> None:
+    path = tmp_path / "a"
+    one, two = places(sample)["l1"][:2]
+    raw = bytearray(sample)
+    raw[two : two + 8] = raw[one : one + 8]
+    path.write_bytes(raw)
+    assert check_image(path).corruption_count
+    assert repair_image(path).left.clean
+    qemu.check(path)
+    assert path.read_bytes()[two : two + 8] == bytes(8)
+    with Image.open(path, writable=True) as image:
+        image.write(0, b"x" * image.size)
+        assert image.check().clean
+
+
 def test_a_sound_image_is_not_written(sample: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(sample)
