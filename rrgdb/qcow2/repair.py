@@ -120,7 +120,10 @@ def _old_structures(state: State, references: References) -> References:
 
 
 def _drop_leaks(state: State) -> None:
-    """Lower refcounts in place: each is a part of one sector, so a crash leaves fewer leaks at worst."""
+    """Lower refcounts in place: each is a part of one sector, so a crash leaves fewer leaks at worst.
+
+    Blocks that are something else as well stay as they are: that is corruption.
+    """
     file, geometry = state.file, state.geometry
     table = read_refcount_table(file, state.header, geometry)
     counts = read_counts(file, table, geometry)
@@ -135,7 +138,8 @@ def _drop_leaks(state: State) -> None:
     high = (have > references) | (have < 0)
     counts[high] = references[high].astype(counts.dtype)
     rows, changed = counts.reshape(-1, 1 << geometry.block_bits), high.reshape(-1, 1 << geometry.block_bits)
-    blocks = np.flatnonzero(changed.any(axis=1))
+    blocks = np.flatnonzero(changed.any(axis=1) & (table != 0))
+    blocks = blocks[scan.references[(table[blocks] >> np.uint64(geometry.cluster_bits)).astype(np.int64)] == 1]
     offsets = table[blocks].astype(np.int64)
     order = np.argsort(offsets)
     blocks, offsets = blocks[order], offsets[order]
