@@ -45,10 +45,11 @@ typedef int (*reg_fn)(void *, int, void *);
 typedef int (*hook_add_fn)(void *, size_t *, int, void *, void *, uint64_t, uint64_t, ...);
 typedef int (*hook_del_fn)(void *, size_t);
 typedef int (*translate_fn)(void *, uint64_t, int, uint64_t *);
+typedef int (*ctl_fn)(void *, unsigned, ...);
 
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
-    R_CLASSIFY, R_TRAP, R_SMC, R_SYSCALL, R_EXCEPTION, R_ERROR
+    R_CLASSIFY, R_TRAP, R_SMC, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END
 };
 
 /* classes of instructions as unicorn.py hands them to set_class */
@@ -58,6 +59,7 @@ typedef struct { uint64_t base, size; uint8_t *host; } region;
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
 typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, cls; } class_entry;
 typedef struct { uint64_t address; uint8_t used, conditional; } bp_entry;
+typedef struct { uint64_t addr; uint32_t size, count, flags, first, last; } block_entry;
 typedef struct {
     uint64_t physical;
     uint8_t *host;
@@ -99,7 +101,7 @@ typedef struct {
     bp_entry *bps;
     uint64_t bp_mask;
     uint32_t bp_count;
-    uint8_t bp_filter[BP_FILTER];
+    uint8_t bp_filter[BP_FILTER], bp_pages[256];
 
     int collect;
     uint64_t bp_last;
@@ -127,6 +129,17 @@ typedef struct {
     uint64_t code_pages_length;
     PyObject *code_pages_owner;
     tlb_entry tlb[TLB_SIZE];
+
+    /* gears: see _fast.h */
+    int fast, phase, compressed, refused, device_granted, fast_exit, code_hooked;
+    ctl_fn ctl;
+    int pc_id, stale_pc;
+    block_entry *blocks;
+    uint64_t block_mask, block_count;
+    uint8_t *page_flags;
+    uint64_t user_limit, block_icount, tail_icount, last_icount, spell, spell_end, tails, tails_at;
+    uint32_t block_length, tail_size;
+    size_t code_hook;
 
     uint64_t block;
     uint32_t block_size;
@@ -365,12 +378,22 @@ static void mark_code(Core *c, const uint8_t *host)
         c->code_pages[page] = 1;
 }
 
+#include "_fast.h"
+
 static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
 {
     Core *c = user;
     (void)uc;
     if (c->tlb_stale)
         tlb_clear(c);
+    if (c->phase == PHASE_FAST) {
+        fast_block(c, addr, size);
+        return;
+    }
+    if (c->phase == PHASE_TAIL && c->icount != c->tail_icount) {
+        stop(c, R_TAIL_END, addr);
+        return;
+    }
     if (size > MAX_BLOCK)
         size = MAX_BLOCK;
     uint8_t *first = code_page(c, addr);
@@ -421,6 +444,10 @@ static int look_closer(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
         memcpy(c->code, b, size);
         c->code_size = (int)size;
         stop(c, !e->size ? R_CLASSIFY : e->cls == CLASS_TRAP ? R_TRAP : R_SYSCALL, addr);
+        return 1;
+    }
+    if (c->fast && !c->mmu_seen && e->cls == CLASS_MMU) {
+        stop(c, R_MMU, addr);
         return 1;
     }
     /* With translation in use any system instruction may change the mode, and with it what is mapped. */
@@ -526,6 +553,8 @@ static bool on_invalid_memory(void *uc, int type, uint64_t address, int size, in
     return false;
 }
 
+#include "_gears.h"
+
 /* ---- the Python type ------------------------------------------------------------------------------ */
 
 static int add_hook(Core *c, int type, void *callback, size_t *handle)
@@ -535,12 +564,13 @@ static int add_hook(Core *c, int type, void *callback, size_t *handle)
 
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram", NULL};
-    unsigned long long uc, fn[7], ram;
+    static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
+                            "fast", "compressed", "pc", "stale_pc", NULL};
+    unsigned long long uc, fn[8], ram;
     PyObject *filters, *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKK)pppiiOOK", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
-                                     &fn[4], &fn[5], &fn[6], &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id,
-                                     &c->rsp_id, &filters, &pages, &ram))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKK)pppiiOOKppii", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
+                                     &fn[4], &fn[5], &fn[6], &fn[7], &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id,
+                                     &c->rsp_id, &filters, &pages, &ram, &c->fast, &c->compressed, &c->pc_id, &c->stale_pc))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     c->emu_start = (emu_start_fn)(uintptr_t)fn[0];
@@ -550,6 +580,7 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->hook_add = (hook_add_fn)(uintptr_t)fn[4];
     c->hook_del = (hook_del_fn)(uintptr_t)fn[5];
     c->translate = (translate_fn)(uintptr_t)fn[6];
+    c->ctl = (ctl_fn)(uintptr_t)fn[7];
     c->ram = (uint8_t *)(uintptr_t)ram;
     c->skip = NO_ICOUNT;
     c->bp_last = c->watch_last = NO_ICOUNT;
@@ -582,15 +613,20 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->code_pages_owner = pages;
     c->code_pages = (uint8_t *)PyByteArray_AS_STRING(pages);
     c->code_pages_length = (uint64_t)PyByteArray_GET_SIZE(pages);
+    c->page_flags = calloc(c->code_pages_length + 1, 1);
+    c->block_mask = FIRST_BLOCKS - 1;
+    c->blocks = calloc(FIRST_BLOCKS, sizeof *c->blocks);
+    c->phase = PHASE_FAST;
     c->classes = calloc(CLASS_SIZE, sizeof *c->classes);
     c->bps = calloc(1, sizeof *c->bps);
-    if (!c->classes || !c->bps) {
+    if (!c->classes || !c->bps || !c->page_flags || !c->blocks) {
         PyErr_NoMemory();
         return -1;
     }
     size_t h;
     int e = add_hook(c, UC_HOOK_BLOCK, (void *)on_block, &h);
-    e |= add_hook(c, UC_HOOK_CODE, (void *)on_code, &h);
+    if (c->fast)
+        e |= add_hook(c, UC_HOOK_TLB_FILL, (void *)on_tlb, &h);
     e |= add_hook(c, UC_HOOK_INTR, (void *)on_interrupt, &h);
     e |= add_hook(c, UC_HOOK_INSN_INVALID, (void *)on_invalid_insn, &h);
     e |= add_hook(c, UC_HOOK_MEM_INVALID, (void *)on_invalid_memory, &h);
@@ -614,6 +650,8 @@ static void free_watches(Core *c)
 static void Core_dealloc(Core *c)
 {
     free_watches(c);
+    free(c->page_flags);
+    free(c->blocks);
     free(c->classes);
     free(c->bps);
     Py_XDECREF(c->code_pages_owner);
@@ -639,21 +677,14 @@ static PyObject *Core_run(Core *c, PyObject *args)
     unsigned long long pc, limit;
     if (!PyArg_ParseTuple(args, "KK", &pc, &limit))
         return NULL;
-    c->limit = limit;
+    c->user_limit = limit;
     c->pc = pc;
+    if (c->icount < c->last_icount)
+        c->spell = c->spell_end = c->tails = c->tails_at = 0; /* the guest was put back */
     Py_BEGIN_ALLOW_THREADS
-    do {
-        c->reason = R_NONE;
-        c->last_pc = NO_PC;
-        c->exception = -1;
-        c->faulted = 0;
-        c->block_size = 0;
-        c->tlb_stale = 1;
-        c->error = c->emu_start(c->uc, c->pc, 0, 0, 0);
-    } while (c->reason == R_SMC && !c->error);
+    run_phases(c);
     Py_END_ALLOW_THREADS
-    if (c->error)
-        c->reason = R_ERROR;
+    c->last_icount = c->icount;
     return PyLong_FromLong(c->reason);
 }
 
@@ -726,7 +757,7 @@ static PyObject *Core_set_breakpoints(Core *c, PyObject *list)
     bp_entry *table = calloc(size, sizeof *table);
     if (!table)
         return PyErr_NoMemory();
-    uint8_t filter[BP_FILTER] = {0};
+    uint8_t filter[BP_FILTER] = {0}, pages[256] = {0};
     for (Py_ssize_t k = 0; k < n; k++) {
         PyObject *item = PySequence_GetItem(list, k);
         unsigned long long address;
@@ -744,12 +775,14 @@ static PyObject *Core_set_breakpoints(Core *c, PyObject *list)
         table[i].used = 1;
         table[i].address = address;
         filter[(address >> 1) & (BP_FILTER - 1)] = 1;
+        pages[address >> 12 & 255] = 1;
     }
     free(c->bps);
     c->bps = table;
     c->bp_mask = size - 1;
     c->bp_count = (uint32_t)n;
     memcpy(c->bp_filter, filter, sizeof filter);
+    memcpy(c->bp_pages, pages, sizeof pages);
     update_points(c);
     Py_RETURN_NONE;
 }
@@ -864,6 +897,33 @@ static PyObject *Core_set_range(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *Core_lower_limit(Core *c, PyObject *args)
+{
+    unsigned long long limit;
+    if (!PyArg_ParseTuple(args, "K", &limit))
+        return NULL;
+    if (limit < c->user_limit)
+        c->user_limit = limit;
+    if (limit < c->limit)
+        c->limit = limit;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_set_mmu(Core *c, PyObject *args)
+{
+    int on;
+    if (!PyArg_ParseTuple(args, "p", &on))
+        return NULL;
+    set_mmu(c, on);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_forget_blocks(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    forget_blocks(c);
+    Py_RETURN_NONE;
+}
+
 static PyObject *Core_trapped_code(Core *c, PyObject *Py_UNUSED(ignored))
 {
     return PyBytes_FromStringAndSize((char *)c->code, c->code_size);
@@ -907,6 +967,9 @@ static PyMethodDef Core_methods[] = {
     {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now"},
     {"set_collect", (PyCFunction)Core_set_collect, METH_VARARGS, "set_collect(on): note hits instead of stopping; forgets those noted"},
     {"take_watch_hits", (PyCFunction)Core_take_watch_hits, METH_NOARGS, "-> [(index, old, new), ...]"},
+    {"lower_limit", (PyCFunction)Core_lower_limit, METH_VARARGS, "lower_limit(icount): of the run that is under way"},
+    {"set_mmu", (PyCFunction)Core_set_mmu, METH_VARARGS, "set_mmu(on): the guest does (not) translate addresses"},
+    {"forget_blocks", (PyCFunction)Core_forget_blocks, METH_NOARGS, "code was changed from outside"},
     {"set_range", (PyCFunction)Core_set_range, METH_VARARGS, "set_range(start, end); equal: off"},
     {"trapped_code", (PyCFunction)Core_trapped_code, METH_NOARGS, "bytes of the instruction that trapped"},
     {"read_registers", (PyCFunction)Core_read_registers, METH_VARARGS, "read_registers(plan) -> bytes"},
@@ -952,7 +1015,7 @@ PyMODINIT_FUNC PyInit__hot(void)
     static const struct { const char *name; int value; } constants[] = {
         {"LIMIT", R_LIMIT}, {"BREAKPOINT", R_BREAKPOINT}, {"WATCHPOINT", R_WATCHPOINT}, {"RANGE", R_RANGE},
         {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL}, {"EXCEPTION", R_EXCEPTION},
-        {"ERROR", R_ERROR}, {"NONE", R_NONE}, {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
+        {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE}, {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
         {"CLASS_SYSCALL", CLASS_SYSCALL},
     };
     if (PyType_Ready(&CoreType) < 0)

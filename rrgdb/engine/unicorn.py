@@ -1,6 +1,8 @@
-"""The engine on Unicorn, slow gear: every instruction is counted natively, so every stop is exact.
+"""The engine on Unicorn.
 
-This gear is the specification that any faster one must agree with, icount by icount.
+Slow gear: every instruction is counted natively, so every stop is exact; this is the specification. Fast gear: whole
+blocks are counted where nothing can happen inside them, and the slow one does the rest (see ``_fast.h``); both agree
+icount by icount.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ _HOT_FUNCTIONS = (
     "uc_hook_add",
     "uc_hook_del",
     "uc_vmem_translate",
+    "uc_ctl",
 )
 _MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
 _MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
@@ -38,6 +41,10 @@ _PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, c
 _PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 
 _STATE = struct.Struct("<QQ")
+FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64")
+"""x86 keeps the slow gear: there EFLAGS came to differ between the gears (see docs/plan.md)"""
+TRANSLATED_BYTES = 64 << 20
+"""room for translated code; Unicorn's own choice is a GiB"""
 
 _EXITS = {
     _hot.LIMIT: Exit(ExitKind.LIMIT),
@@ -79,7 +86,8 @@ def _check(error: int, what: str) -> None:
 class UnicornEngine:
     """One CPU. See ``rrgdb.engine.base.Engine`` for the contract."""
 
-    def __init__(self, arch: Arch, ram: Ram, model: str | None = None) -> None:
+    def __init__(self, arch: Arch, ram: Ram, model: str | None = None, *, fast: bool = True) -> None:
+        """``fast``: use the fast gear where this family has one. EngineError for a CPU model that it does not have."""
         self.arch = arch
         self.ram = ram
         self.build = build_id()
@@ -89,6 +97,12 @@ class UnicornEngine:
         self._uc: Any = unicorn.Uc(getattr(const, arch.engine_arch), getattr(const, arch.engine_mode))
         self._uc.ctl_set_cpu_model(constant(arch.engine_models[name].removeprefix("UC_")))
         self._uc.ctl_exits_enabled(True)
+        fast = fast and arch.engine_arch in FAST_FAMILIES
+        if fast:
+            if arch.engine_arch == "UC_ARCH_ARM64":
+                self._uc.ctl_set_page_size(PAGE)
+            self._uc.ctl_set_tcg_buffer_size(TRANSLATED_BYTES)
+            self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
         self._handle = self._uc._uch
         x86 = arch.engine_arch == "UC_ARCH_X86"
         wide = arch.bits == 64
@@ -104,10 +118,15 @@ class UnicornEngine:
             filters=arch.trap_prefilter,
             code_pages=self._code_pages,
             ram=ram.address,
+            fast=fast,
+            compressed=arch.engine_arch == "UC_ARCH_RISCV",
+            pc=constant(next(str(r.engine) for r in arch.registers if r.name == arch.pc)),
+            stale_pc=4 if arch.engine_arch == "UC_ARCH_RISCV" else 0,
         )
         self._traps: dict[bytes, Trap | None] = {}
         self._callbacks: list[Any] = []
         self._callback_error: BaseException | None = None
+        self._has_translated = False
         self._watches: list[tuple[Watch, int, int]] = []
         layout = find_layout(arch.engine_arch, arch.engine_mode)
         self.unknown = layout.missing
@@ -127,6 +146,10 @@ class UnicornEngine:
 
     def run_until(self, icount: int) -> Exit:
         core = self._core
+        if core.mmu_seen:
+            self._has_translated = True
+            if not self._translating():
+                core.set_mmu(False)
         edge: range | None = None
         while True:
             reason = core.run(self._pc, icount)
@@ -138,6 +161,8 @@ class UnicornEngine:
                 error, self._callback_error = self._callback_error, None
                 self._pc = self._registers.raw_read(self.arch.pc)
                 raise error
+            if reason == _hot.LOST:
+                raise EngineError(f"no instruction of the running block begins at {core.pc:#x}")
             if reason in (_hot.EXCEPTION, _hot.ERROR):
                 exception, retired = self._faults.read()
                 self._set_pc(exception.pc)
@@ -188,6 +213,11 @@ class UnicornEngine:
         self._uc.ctl_set_exits(list(exits or ()))
         self._uc.ctl_flush_tb()
 
+    def _translating(self) -> bool:
+        """Whether the guest translates addresses now; while it does not, RAM is flat."""
+        known = self.arch.register_index.keys() | self.arch.system_registers.keys()
+        return any(self._registers.read(name) & mask for name, mask in _TRANSLATION.items() if mask and name in known)
+
     def _classify(self, code: bytes) -> None:
         trap = self.arch.classify(code)
         self._traps[code] = trap
@@ -208,7 +238,7 @@ class UnicornEngine:
         self._core.icount -= 1
 
     def limit(self, icount: int) -> None:
-        self._core.limit = min(self._core.limit, icount)
+        self._core.lower_limit(icount)
 
     def interrupt(self) -> None:
         self._core.request_interrupt()
@@ -226,7 +256,7 @@ class UnicornEngine:
         if name == self.arch.pc:
             self._pc = self._registers.raw_read(name)
         elif name in _TRANSLATION and (self._core.mmu_seen or value & _TRANSLATION[name]):
-            self._core.mmu_seen = 1
+            self._core.set_mmu(True)
             self.drop_translations()
 
     def read_registers(self) -> bytes:
@@ -294,13 +324,13 @@ class UnicornEngine:
             result = callback(*args)
         except BaseException as e:
             self._callback_error = e
-            self._core.limit = 0
+            self._core.lower_limit(0)
             return 0
         return int(result) if result is not None else 0
 
     @property
     def translates(self) -> bool:
-        return bool(self._core.mmu_seen)
+        return self._has_translated or bool(self._core.mmu_seen)
 
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""
@@ -360,6 +390,7 @@ class UnicornEngine:
         stale = [p for p in pages if self._code_pages[p]]
         if not stale:
             return
+        self._core.forget_blocks()
         if self._core.mmu_seen or len(stale) > 64:
             self._uc.ctl_flush_tb()
             return
@@ -439,7 +470,7 @@ class UnicornEngine:
         self._core.icount = icount
         if mmu_seen or self._core.mmu_seen:
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
-        self._core.mmu_seen = int(mmu_seen)
+        self._core.set_mmu(mmu_seen)
         if self.arch.engine_arch == "UC_ARCH_RISCV":
             self._refresh_interrupts()
         self._pc = self._registers.raw_read(self.arch.pc)

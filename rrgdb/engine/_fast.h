@@ -1,0 +1,232 @@
+/* The fast gear: blocks are counted, not instructions. Included by _hot.c.
+ *
+ * While RAM is flat, Unicorn runs on a virtual TLB that this file fills. In the fast phase a block is counted as a whole
+ * when it is entered; whatever could make that count, or the time at which something happens, inexact is kept out of
+ * it: blocks with an instruction that traps or talks to devices, with a breakpoint, or that do not fit before the limit
+ * are left to the tail phase, which counts every instruction of that one block. Accesses to anything but RAM and
+ * stores into pages that hold code are refused in the fast phase: the instruction has not happened then, and the tail
+ * phase does it.
+ */
+
+typedef struct { uint64_t paddr; int perms; } tlb_result;        /* uc_tlb_entry */
+typedef struct { uint64_t pc; uint16_t icount, size; } translated; /* uc_tb */
+
+enum { PHASE_SLOW, PHASE_FAST, PHASE_TAIL };
+enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4 };
+enum { BLOCK_SLOW = 1 };
+enum { F_NONE, F_TAIL };
+enum { REFUSED_DEVICE = 1, REFUSED_CODE };
+
+#define UC_HOOK_TLB_FILL (1 << 17)
+#define UC_MEM_READ_ACCESS 16
+#define UC_MEM_FETCH 18
+#define UC_PROT_RW 3
+#define UC_PROT_RX 5
+#define UC_PROT_RWX 7
+#define CTL(type, args, io) ((type) | (args) << 26 | (unsigned)(io) << 30)
+#define CTL_TB_REQUEST CTL(8, 2, 3)
+#define CTL_TB_REMOVE CTL(9, 2, 1)
+#define CTL_TB_FLUSH CTL(10, 0, 1)
+#define CTL_TLB_FLUSH CTL(11, 0, 1)
+#define CTL_TLB_TYPE CTL(12, 1, 1)
+#define UC_TLB_CPU 0
+#define UC_TLB_VIRTUAL 1
+#define MAX_TAILS 64
+#define FIRST_BLOCKS (1 << 14)
+#define FIRST_BLOCKS (1 << 14)
+#define MIN_FAST 256 /* instructions below which the fast phase is not worth its switch */
+#define TAILS_WITHIN 20000
+#define SHORTEST_SPELL 50000
+#define LONGEST_SPELL 10000000
+
+/* Instructions that enter an exception by design: RISC-V SYSTEM, AArch64 exception generation. */
+static int sensitive(const Core *c, const uint8_t *b)
+{
+    uint32_t w;
+    memcpy(&w, b, 4);
+    return c->compressed ? (w & 0x7f) == 0x73 : (w & 0xff000000u) == 0xd4000000u;
+}
+
+static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)
+{
+    Core *c = user;
+    (void)uc;
+    uint8_t *host = physical_to_host(c, va);
+    result->paddr = va; /* of a page of the target, which may be smaller than ours */
+    if (!host) {
+        if (c->phase == PHASE_FAST) {
+            c->refused = REFUSED_DEVICE;
+            return false;
+        }
+        c->device_granted = 1;
+        result->perms = UC_PROT_RWX;
+        return true;
+    }
+    uint8_t *flags = &c->page_flags[(uint64_t)(host - c->ram) >> 12];
+    if (type == UC_MEM_FETCH) {
+        *flags |= PAGE_CODE;
+        *flags &= (uint8_t)~PAGE_WRITTEN;
+    } else if (type == UC_MEM_WRITE) {
+        if (*flags & PAGE_CODE) {
+            if (c->phase == PHASE_FAST && !(*flags & PAGE_MIXED)) {
+                c->refused = REFUSED_CODE;
+                return false;
+            }
+            *flags |= PAGE_MIXED;
+        } else {
+            *flags |= PAGE_WRITTEN;
+        }
+    }
+    if (*flags & PAGE_MIXED)
+        result->perms = UC_PROT_RWX;
+    else if (*flags & PAGE_CODE)
+        result->perms = UC_PROT_RX;
+    else
+        result->perms = *flags & PAGE_WRITTEN ? UC_PROT_RW : 1;
+    return true;
+}
+
+static block_entry *block_slot(Core *c, uint64_t addr, uint32_t size)
+{
+    uint64_t i = mix(addr + ((uint64_t)size << 48)) & c->block_mask;
+    while (c->blocks[i].size && !(c->blocks[i].addr == addr && c->blocks[i].size == size))
+        i = (i + 1) & c->block_mask;
+    return &c->blocks[i];
+}
+
+static void forget_blocks(Core *c)
+{
+    memset(c->blocks, 0, (c->block_mask + 1) * sizeof *c->blocks);
+    c->block_count = 0;
+}
+
+static int grow_blocks(Core *c)
+{
+    if (c->block_count * 2 <= c->block_mask)
+        return 1;
+    block_entry *old = c->blocks;
+    uint64_t n = c->block_mask + 1;
+    block_entry *bigger = calloc(2 * n, sizeof *bigger);
+    if (!bigger)
+        return 0;
+    c->blocks = bigger;
+    c->block_mask = 2 * n - 1;
+    for (uint64_t i = 0; i < n; i++)
+        if (old[i].size)
+            *block_slot(c, old[i].addr, old[i].size) = old[i];
+    free(old);
+    return 1;
+}
+
+/* Length of the instruction at b: RISC-V or AArch64. */
+static uint32_t insn_length(const Core *c, const uint8_t *b)
+{
+    return c->compressed && (b[0] & 3) != 3 ? 2 : 4;
+}
+
+/* Whether a block may be counted as a whole: it holds n plain instructions. */
+static int plain_block(Core *c, uint64_t addr, uint32_t size, uint32_t n)
+{
+    uint8_t bytes[MAX_BLOCK];
+    if (size > MAX_BLOCK || copy_code(c, addr, bytes, size) != size)
+        return 0;
+    uint32_t at = 0, count = 0;
+    while (at < size) {
+        uint32_t length = insn_length(c, bytes + at);
+        if (at + length > size)
+            return 0;
+        if (length == 4 && (interesting(c, bytes + at, 4) || sensitive(c, bytes + at)))
+            return 0;
+        if (length == 2 && bytes[at] == 0x02 && bytes[at + 1] == 0x90) /* c.ebreak */
+            return 0;
+        at += length;
+        count++;
+    }
+    return count == n;
+}
+
+static int breakpoint_inside(const Core *c, uint64_t addr, uint32_t size)
+{
+    if (!c->bp_pages[addr >> 12 & 255] && !c->bp_pages[(addr + size - 1) >> 12 & 255])
+        return 0;
+    for (uint64_t i = 0; i <= c->bp_mask; i++)
+        if (c->bps[i].used && c->bps[i].address - addr < size)
+            return 1;
+    return 0;
+}
+
+static void leave_fast(Core *c, int why, uint64_t addr)
+{
+    c->fast_exit = why;
+    c->pc = addr;
+    c->emu_stop(c->uc);
+}
+
+static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t count, int plain)
+{
+    const uint8_t *first = code_page(c, addr), *last = code_page(c, addr + size - 1);
+    if (!first || !last || !grow_blocks(c))
+        return NULL;
+    block_entry *e = block_slot(c, addr, size);
+    uint32_t pages[2] = {(uint32_t)((first - c->ram) >> 12), (uint32_t)((last - c->ram) >> 12)};
+    *e = (block_entry){addr, size, count, plain ? 0 : BLOCK_SLOW, pages[0], pages[1]};
+    c->block_count++;
+    mark_code(c, first);
+    mark_code(c, last);
+    return e;
+}
+
+/* A block seen for the first time; NULL if the fast phase was left. */
+static block_entry *new_block(Core *c, uint64_t addr, uint32_t size)
+{
+    translated tb = {0};
+    block_entry *e = NULL;
+    int error = c->ctl(c->uc, CTL_TB_REQUEST, addr, &tb);
+    if (!error && tb.size == size && tb.icount) {
+        e = add_block(c, addr, size, tb.icount, plain_block(c, addr, size, tb.icount));
+    }
+    if (!e)
+        leave_fast(c, F_TAIL, addr);
+    return e;
+}
+
+static void fast_block(Core *c, uint64_t addr, uint32_t size)
+{
+    c->tail_size = size;
+    block_entry *e = &c->blocks[mix(addr + ((uint64_t)size << 48)) & c->block_mask];
+    if (e->addr != addr || e->size != size) {
+        e = block_slot(c, addr, size);
+        if (!e->size && !(e = new_block(c, addr, size)))
+            return;
+    }
+    if (e->flags & BLOCK_SLOW || (c->page_flags[e->first] | c->page_flags[e->last]) & PAGE_MIXED ||
+        c->icount + e->count > c->limit || c->interrupt || (c->bp_count && breakpoint_inside(c, addr, size))) {
+        leave_fast(c, F_TAIL, addr);
+        return;
+    }
+    c->block = addr;
+    c->block_length = size;
+    c->block_icount = c->icount;
+    c->icount += e->count;
+}
+
+/* The fast phase ended at pc without leaving at a block's entry: count what has retired of the current block.
+ * Nonzero if no instruction of it begins there. */
+static int settle(Core *c, uint64_t pc)
+{
+    uint64_t at = c->block, count = 0;
+    if (pc - c->block >= c->block_length)
+        return 0; /* the block is done; what comes behind it could not be fetched */
+    if (c->refused == REFUSED_DEVICE)
+        block_slot(c, c->block, c->block_length)->flags |= BLOCK_SLOW;
+    c->tail_size = (uint32_t)(c->block + c->block_length - pc);
+    while (at < pc) {
+        uint8_t b[4];
+        if (copy_code(c, at, b, 2) != 2)
+            return 1;
+        at += insn_length(c, b);
+        count++;
+    }
+    c->icount = c->block_icount + count;
+    return at != pc;
+}

@@ -1,0 +1,143 @@
+/* The phases of a run and the way from one to the next. Included by _hot.c, behind the hooks.
+ *
+ * slow: every instruction is counted, everywhere. tail: so it is until the next block is entered. fast: blocks are
+ * counted (see _fast.h). Without the fast gear there is the slow phase alone.
+ */
+
+static void set_code_hook(Core *c, uint64_t begin, uint64_t end)
+{
+    c->hook_add(c->uc, &c->code_hook, UC_HOOK_CODE, (void *)on_code, c, begin, end);
+    c->code_hooked = 1;
+}
+
+static void enter_phase(Core *c, int phase, uint64_t start, uint64_t end)
+{
+    if (c->phase == phase && phase != PHASE_TAIL)
+        return;
+    if (c->code_hooked) {
+        c->hook_del(c->uc, c->code_hook);
+        c->code_hooked = 0; /* Unicorn forgets what was translated with the hook */
+    }
+    if (c->device_granted) {
+        c->ctl(c->uc, CTL_TLB_FLUSH);
+        c->device_granted = 0;
+    }
+    if (phase == PHASE_SLOW) {
+        set_code_hook(c, 1, 0);
+        c->ctl(c->uc, CTL_TB_FLUSH);
+    } else if (phase == PHASE_TAIL) {
+        set_code_hook(c, start, end - 1);
+        c->ctl(c->uc, CTL_TB_REMOVE, start, end);
+    }
+    c->phase = phase;
+}
+
+/* One emu_start in the present phase. */
+static void run_once(Core *c)
+{
+    c->reason = R_NONE;
+    c->last_pc = NO_PC;
+    c->exception = -1;
+    c->faulted = 0;
+    c->refused = 0;
+    c->fast_exit = F_NONE;
+    c->block_size = 0;
+    c->tlb_stale = 1;
+    c->error = c->emu_start(c->uc, c->pc, 0, 0, 0);
+}
+
+static void run_slow(Core *c)
+{
+    do
+        run_once(c);
+    while (c->reason == R_SMC && !c->error);
+    if (c->error)
+        c->reason = R_ERROR;
+}
+
+static void set_mmu(Core *c, int on)
+{
+    if (c->mmu_seen == on)
+        return;
+    c->mmu_seen = on;
+    if (c->fast) {
+        c->ctl(c->uc, CTL_TLB_TYPE, on ? UC_TLB_CPU : UC_TLB_VIRTUAL);
+        c->ctl(c->uc, CTL_TB_FLUSH);
+        c->ctl(c->uc, CTL_TLB_FLUSH);
+    }
+    tlb_clear(c);
+}
+
+/* The fast phase; nonzero: go on with the tail phase at c->pc, for c->tail_size bytes. */
+static int run_fast(Core *c)
+{
+    enter_phase(c, PHASE_FAST, 0, 0);
+    c->block = NO_PC;
+    c->block_length = 0;
+    c->tail_size = MAX_BLOCK;
+    run_once(c);
+    if (c->fast_exit == F_TAIL)
+        return 1;
+    uint64_t pc = 0;
+    c->reg_read(c->uc, c->pc_id, &pc);
+    c->pc = c->exception >= 0 ? pc - (uint64_t)c->stale_pc : pc;
+    if (c->block_length == 0 || settle(c, c->pc) == 0)
+        return 1;
+    c->reason = R_LOST;
+    return 0;
+}
+
+/* Where tails come thick, counting every instruction for a while is quicker; longer, if that was so the last time. */
+static int thick_tails(Core *c)
+{
+    if (c->icount - c->tails_at > TAILS_WITHIN) {
+        if (c->icount - c->spell_end > 2 * c->spell)
+            c->spell = 0;
+        c->tails_at = c->icount;
+        c->tails = 0;
+    }
+    if (++c->tails <= MAX_TAILS)
+        return 0;
+    c->spell = c->spell ? (c->spell < LONGEST_SPELL ? 2 * c->spell : LONGEST_SPELL) : SHORTEST_SPELL;
+    c->spell_end = c->tails_at = c->icount + c->spell;
+    c->tails = 0;
+    return 1;
+}
+
+static void run_phases(Core *c)
+{
+    for (;;) {
+        int exact = !c->fast || c->mmu_seen || c->watch_count || c->range_on;
+        c->limit = c->user_limit;
+        if (exact || c->icount < c->spell_end) {
+            enter_phase(c, PHASE_SLOW, 0, 0);
+            if (!exact && c->spell_end < c->limit)
+                c->limit = c->spell_end;
+            run_slow(c);
+            if (c->reason == R_MMU) {
+                set_mmu(c, 1);
+                continue;
+            }
+            if (c->reason == R_LIMIT && c->icount < c->user_limit)
+                continue;
+            return;
+        }
+        if (c->limit < c->icount + MIN_FAST || c->icount == c->skip) {
+            c->tail_size = MAX_BLOCK;
+        } else {
+            if (!run_fast(c))
+                return;
+            if (thick_tails(c))
+                continue;
+        }
+        /* an instruction that cannot be decoded is not part of its block's size */
+        enter_phase(c, PHASE_TAIL, c->pc, c->pc + c->tail_size + MAX_INSN);
+        c->tail_icount = c->icount;
+        run_slow(c);
+        if (c->reason == R_MMU)
+            set_mmu(c, 1);
+        else if (c->reason != R_TAIL_END)
+            return;
+    }
+}
+
