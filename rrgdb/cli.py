@@ -454,6 +454,9 @@ def verify(recording: Path) -> None:
             _say(message)
         checked = verify_recording(opened.timeline, _progress)
         click.echo(f"{recording}: {opened.timeline.end} instructions replayed, {checked} state digests agree")
+        damaged = opened.recording.damage is not None
+    if damaged:
+        sys.exit(1)
 
 
 def _progress(text: str) -> None:

@@ -144,9 +144,7 @@ class Board:
             if not before:
                 engine.count_one()
 
-    def _exception(
-        self, kind: ExceptionKind, exit_: Exit, number: int = -1, detail: int | None = None
-    ) -> CpuException:
+    def _exception(self, kind: ExceptionKind, exit_: Exit, number: int = -1, detail: int | None = None) -> CpuException:
         pc = self.engine.read(self.arch.pc)
         return CpuException(kind, number, pc, pc + len(exit_.code), detail=detail)
 

@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -155,7 +156,8 @@ class Recording:
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False) -> Self:
-        """Open a recording and verify its images and its log.
+        """Open a recording and verify its images and its log. What was recorded never changes: ``writable`` is about
+        snapshots.
 
         RecordingError if it is none or an image was changed, RecordingBusyError if it cannot be written;
         ManifestError and LogError as their modules say."""
@@ -175,7 +177,7 @@ class Recording:
             manifest = manifests.read(path / MANIFEST)
             for image in manifest.guest.images:
                 _read_image(path / IMAGES / image_file(image), image)
-            log = EventLog.open(path / EVENTS, manifest.recording_id, writable=writable)
+            log = EventLog.open(path / EVENTS, manifest.recording_id)
         except BaseException:
             unlock(held)
             raise
@@ -200,10 +202,27 @@ class Recording:
                 return image
         raise KeyError(name)
 
+    @property
+    def damage(self) -> str | None:
+        """What is missing of a log that was once whole, in one line."""
+        expected = self.manifest.log_bytes
+        if expected is None or (self.log.size == expected and not self.log.truncated_bytes):
+            return None
+        return (
+            f"{self.log.path}: {self.log.size} whole bytes, expected {expected}: the recording is damaged behind "
+            f"icount {self.log.horizon}"
+        )
+
     def close(self) -> None:
-        """Close the log (synced) and let go of the lock; idempotent."""
+        """Close the log (synced), say in the manifest of a new recording that it is finished, and let go of the lock;
+        idempotent."""
         try:
-            self.log.close()
+            if self.log.writable:
+                self.log.close()
+                self.manifest = replace(self.manifest, log_bytes=self.log.size)
+                manifests.write(self.path / MANIFEST, self.manifest)
+            else:
+                self.log.close()
         finally:
             unlock(self._lock)
             self._lock = None

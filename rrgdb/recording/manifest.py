@@ -57,18 +57,25 @@ class Guest:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """``created``: ISO 8601 with offset. ``engine`` and ``rrgdb``: what recorded it, as a replay by anything else may
-    differ."""
+    differ. ``log_bytes``: size of the event log when the recording was finished; None: it never was (a killed
+    recorder)."""
 
     recording_id: bytes
     created: str
     rrgdb: str
     engine: str
     guest: Guest
+    log_bytes: int | None = None
 
     def to_json(self) -> str:
         """The file's text; the same manifest gives the same text."""
         head = {"format": FORMAT, "version": VERSION, "created": self.created}
-        built = {"recording_id": self.recording_id.hex(), "rrgdb": self.rrgdb, "engine": self.engine}
+        built: dict[str, str | int | None] = {
+            "recording_id": self.recording_id.hex(),
+            "rrgdb": self.rrgdb,
+            "engine": self.engine,
+        }
+        built |= {"log_bytes": self.log_bytes}
         return json.dumps(head | built | {"guest": asdict(self.guest)}, indent=2) + "\n"
 
 
@@ -208,9 +215,12 @@ def parse(data: bytes, path: Path) -> Manifest:
         fields.refuse("created", "a date and time in ISO 8601", created)
     recording_id = bytes.fromhex(fields.text("recording_id", r"[0-9a-f]{32}", "32 lower-case hex digits"))
     rrgdb, engine = fields.text("rrgdb"), fields.text("engine")
+    log_bytes = fields.take("log_bytes")
+    if log_bytes is not None and (type(log_bytes) is not int or not 0 < log_bytes < 1 << 63):
+        fields.refuse("log_bytes", "null or a number of bytes", log_bytes)
     guest = _guest(path, fields.take("guest"))
     fields.finish()
-    return Manifest(recording_id, created, rrgdb, engine, guest)
+    return Manifest(recording_id, created, rrgdb, engine, guest, log_bytes)
 
 
 def read(path: Path) -> Manifest:

@@ -41,6 +41,10 @@ class Mark:
     delta: dict[int, bytes] = field(default_factory=dict)
 
 
+class WrongMachineError(Exception):
+    """The recording is of another machine than its manifest says: one line."""
+
+
 class UnusableSnapshotError(Exception):
     """A snapshot cannot be loaded here: one line."""
 
@@ -169,11 +173,13 @@ class Marks:
         except StoreError as e:
             raise UnusableSnapshotError(str(e)) from e
         build = self._guest.engine.build
-        if state.build != build or state.ram_bytes != self._ram.size:
-            raise UnusableSnapshotError(
-                f"snapshot {stored.name} was made by {state.build} with {state.ram_bytes} bytes of RAM, "
-                f"this is {build} with {self._ram.size}"
+        if state.ram_bytes != self._ram.size:
+            raise WrongMachineError(
+                f"snapshot {stored.name} was made with {state.ram_bytes} bytes of RAM, "
+                f"the manifest's machine has {self._ram.size}"
             )
+        if state.build != build:
+            raise UnusableSnapshotError(f"snapshot {stored.name} was made by {state.build}, this is {build}")
         self._states[stored.id] = state
         if len(self._states) > _STATES:
             self._states.popitem(last=False)

@@ -19,11 +19,11 @@ from rrgdb.board.spec import BoardSpec
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn import UnicornEngine, build_id
-from rrgdb.recording.directory import NewImage, Recording, default_path
+from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
 from rrgdb.recording.doors import Door
 from rrgdb.recording.manifest import Option
 from rrgdb.snapshots.store import START, SnapshotStore, StoreError
-from rrgdb.timeline.marks import Marks
+from rrgdb.timeline.marks import Marks, WrongMachineError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.timeline import Timeline
 
@@ -199,12 +199,17 @@ def replay(path: Path, *, writable: bool = True) -> Opened:
             raise OptionError(f"{path}: the recording wants CPU {guest.cpu}, this rrgdb has none of that name")
         spec.check_ram(guest.ram_bytes)
         opened = _build(image, spec, guest.ram_bytes, guest.cpu, options.args, recording)
-        opened.messages += _attach_store(opened, path)
+        try:
+            opened.messages += _attach_store(opened, path)
+        except WrongMachineError as e:
+            raise RecordingError(f"{recording.snapshots}: {e}") from None
         if recording.manifest.engine != build_id():
             opened.messages.append(
                 f"recorded with {recording.manifest.engine}, replaying with {build_id()}: a divergence would be told"
             )
-        if recording.log.truncated_bytes:
+        if recording.damage:
+            opened.messages.append(recording.damage)
+        elif recording.log.truncated_bytes:
             opened.messages.append(
                 f"the event log ends in an incomplete chunk: history ends at icount {recording.log.horizon}"
             )

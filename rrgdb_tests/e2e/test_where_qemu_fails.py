@@ -140,13 +140,15 @@ def test_11_another_program_in_place_of_the_recorded_one_is_refused(arch: str, s
 def chunks(ticker: Path, tmp_path: Path) -> tuple[Path, list[int]]:
     """A recording made with several stops, and the offsets of its log's chunks."""
     path = tmp_path / "stops.rrgdb"
-    with debugging(ticker, "run", "-o", path, ticker) as gdb:
+    with Server("run", "--gdb", "127.0.0.1:0", "-o", path, ticker) as server, Gdb(ticker) as gdb:
+        gdb.connect(server.address)
         gdb.break_at("tick")
         for _ in range(4):
             gdb.cont()
         gdb.delete()
         gdb.cont()
         gdb.command("-target-disconnect")
+        server.stop()
     data = (path / "events.log").read_bytes()
     offsets = [at for at in range(len(data)) if data.startswith(b"RRCH", at)]
     assert len(offsets) >= 3
@@ -166,12 +168,12 @@ def test_11_one_flipped_byte_of_the_log_is_refused(chunks: tuple[Path, list[int]
 
 
 def test_11_one_flipped_byte_in_the_last_chunk_is_told_and_not_verified(chunks: tuple[Path, list[int]]) -> None:
-    """It cannot be told from a recorder that was killed while writing: what stands before it can be replayed."""
+    """The recording was finished, so it is no torn tail of a killed recorder; what stands before it can be replayed."""
     recording, offsets = chunks
     _flip(recording / "events.log", offsets[-1] + 20)
     with Server("replay", "--gdb", "127.0.0.1:0", recording) as server:
         assert server.address
-        assert "history ends at icount" in server.log
+        assert "the recording is damaged behind icount" in server.log
     verify = rrgdb("verify", recording, status=None)
     assert verify.returncode != 0, verify
 

@@ -113,9 +113,10 @@ def test_a_bad_description_creates_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes of a creation: the process id, the kernel, the log's header, the manifest."""
+    """Writes of a creation: the process id, the kernel, the log's header, the manifest; then the manifest again."""
     write = os.write
-    for room in range(5):
+    path = tmp_path / "guest.rrgdb"
+    for room in range(6):
         left = room
 
         def full(fd: int, data: bytes) -> int:
@@ -127,11 +128,15 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
         with monkeypatch.context() as patch:
             patch.setattr("os.write", full)
-            if room == 4:
-                create(tmp_path / "guest.rrgdb").close()
+            if room == 5:
+                create(path).close()
                 break
             with pytest.raises((RecordingError, LogError, ManifestError), match=r"No space|disk full"):
-                create(tmp_path / "guest.rrgdb")
+                create(path).close()
+        if room == 4:
+            with Recording.open(path) as unfinished:
+                assert unfinished.manifest.log_bytes is None
+            shutil.rmtree(path)
         assert list(tmp_path.iterdir()) == []
 
 
@@ -173,6 +178,17 @@ def test_a_log_of_another_recording_is_refused(path: Path, tmp_path: Path) -> No
     with pytest.raises(LogError, match="offset 12: expected recording"):
         Recording.open(path)
     Recording.open(tmp_path / "other.rrgdb").close()
+
+
+def test_a_finished_log_that_was_cut_is_known_to_be_damaged(path: Path) -> None:
+    with Recording.open(path) as recording:
+        assert recording.manifest.log_bytes == recording.log.size
+        assert recording.damage is None
+        log = recording.log.path
+    with log.open("ab") as file:
+        file.write(b"torn")
+    with Recording.open(path) as recording:
+        assert "damaged behind icount" in str(recording.damage)
 
 
 # Locking

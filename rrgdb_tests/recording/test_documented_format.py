@@ -207,7 +207,8 @@ def test_directory_and_manifest(recorded: Recorded) -> None:
     }  # fmt: skip
     assert (recorded.path / "images" / f"{digest[:16]}-a_b.bin").read_bytes() == PROGRAM
     assert (recorded.path / "lock").read_bytes() == b""
-    assert set(manifest) == {"format", "version", "created", "recording_id", "rrgdb", "engine", "guest"}
+    assert set(manifest) == {"format", "version", "created", "recording_id", "rrgdb", "engine", "log_bytes", "guest"}
+    assert manifest["log_bytes"] == (recorded.path / "events.log").stat().st_size
     assert (manifest["format"], manifest["version"]) == ("rrgdb-recording", 1)
     assert manifest["guest"] == {
         "kind": "board",

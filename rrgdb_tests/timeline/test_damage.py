@@ -182,7 +182,7 @@ def test_a_snapshot_behind_the_end_of_the_log(damaged: Path, right: dict[int, by
     with replay(damaged) as opened:
         end = opened.timeline.end
         assert 0 < end < 12 * STEPS
-        assert any("incomplete chunk" in m for m in opened.messages)
+        assert any("the recording is damaged behind icount" in m for m in opened.messages)
         assert any("behind the end of the log" in m for m in opened.messages)
         _assert_right(opened, {p: d for p, d in right.items() if p < end})
         opened.timeline.seek(end)
