@@ -21,7 +21,7 @@ from rrgdb.timeline.marks import Mark, Marks, UnusableSnapshotError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.stop import Points, Stop, StopKind
 
-NEAR = tuple(4096 << 2 * k for k in range(7))
+NEAR = tuple(64 << 2 * k for k in range(10))
 """distances before a seek's target (instructions) at which checkpoints are left: the next step back is short"""
 FOREVER = (1 << 62) - 1
 _REGISTER, _MEMORY = struct.Struct("<BI"), struct.Struct("<BQ")
