@@ -406,7 +406,8 @@ def info(recording: Path, as_json: bool) -> None:
         return
     for key, value in facts.items():
         if isinstance(value, list):
-            click.echo(f"{key}:")
+            if value:
+                click.echo(f"{key}:")
             for item in value:
                 click.echo("  " + ", ".join(f"{k} {v}" for k, v in item.items()))
         elif isinstance(value, dict):

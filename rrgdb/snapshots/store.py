@@ -53,7 +53,9 @@ class SnapshotStore:
     def create(cls, path: Path, ram_pages: int) -> SnapshotStore:
         """A new orphan image: it holds nothing but VM states."""
         try:
-            return cls(Image.create(path, 0, cluster_size=PAGE), ram_pages)
+            image = Image.create(path, 0, cluster_size=PAGE)
+            path.chmod(0o600)  # guest memory is nobody else's business, wherever the file is copied
+            return cls(image, ram_pages)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot create the snapshot store: {e}") from e
 

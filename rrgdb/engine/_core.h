@@ -1,0 +1,201 @@
+/* What one Core holds, and memory as the hooks see it. Included by _hot.c. */
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE 4096u
+#define PAGE_MASK 4095u
+#define NO_PC UINT64_MAX
+#define NO_ICOUNT UINT64_MAX
+#define MAX_INSN 16
+#define MAX_REGIONS 16
+#define MAX_WATCHES 64
+#define MAX_WATCH_BYTES 4096
+#define MAX_BLOCK 4096
+#define MAX_FILTERS 16
+#define TLB_SIZE 256
+#define CLASS_SIZE 4096
+#define BP_FILTER 1024
+
+/* unicorn.h, 2.1 */
+#define UC_HOOK_INTR (1 << 0)
+#define UC_HOOK_CODE (1 << 2)
+#define UC_HOOK_BLOCK (1 << 3)
+#define UC_HOOK_MEM_INVALID (0x3f << 4)
+#define UC_HOOK_MEM_READ (1 << 10)
+#define UC_HOOK_MEM_WRITE (1 << 11)
+#define UC_HOOK_INSN_INVALID (1 << 14)
+#define UC_PROT_EXEC 4
+#define UC_MEM_WRITE 17
+
+typedef int (*emu_start_fn)(void *, uint64_t, uint64_t, uint64_t, size_t);
+typedef int (*emu_stop_fn)(void *);
+typedef int (*reg_fn)(void *, int, void *);
+typedef int (*hook_add_fn)(void *, size_t *, int, void *, void *, uint64_t, uint64_t, ...);
+typedef int (*hook_del_fn)(void *, size_t);
+typedef int (*translate_fn)(void *, uint64_t, int, uint64_t *);
+typedef int (*ctl_fn)(void *, unsigned, ...);
+
+enum reason {
+    R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
+    R_CLASSIFY, R_TRAP, R_SMC, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END
+};
+
+/* classes of instructions as unicorn.py hands them to set_class */
+enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_SYSCALL = 4 };
+
+typedef struct { uint64_t base, size; uint8_t *host; } region;
+typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
+typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, cls; } class_entry;
+typedef struct { uint64_t address; uint8_t used, conditional; } bp_entry;
+typedef struct { uint64_t addr; uint32_t size, count, flags, first, last; } block_entry;
+typedef struct {
+    uint64_t physical;
+    uint8_t *host;
+    uint32_t length;
+    char kind;
+    uint8_t hit;       /* by the instruction that is executing */
+    uint8_t last;      /* part of the last hit of all */
+    uint8_t *old;      /* value at the last look */
+    uint8_t *before;   /* values around the last hit */
+    uint8_t *after;
+} watch;
+
+typedef struct {
+    PyObject_HEAD
+    void *uc;
+    emu_start_fn emu_start;
+    emu_stop_fn emu_stop;
+    reg_fn reg_read;
+    reg_fn reg_write;
+    hook_add_fn hook_add;
+    hook_del_fn hook_del;
+    translate_fn translate;
+
+    uint64_t icount, limit, skip, pc, last_pc;
+    uint32_t last_size;
+    int reason;
+    volatile int interrupt;
+    int exception, error, faulted;
+    uint64_t fault_address;
+    int fault_type;
+
+    int x86, mode64, precise_smc;
+    uint64_t rcx, rsp;
+    int rcx_id, rsp_id;
+
+    int range_on;
+    uint64_t range_start, range_end;
+
+    bp_entry *bps;
+    uint64_t bp_mask;
+    uint32_t bp_count;
+    uint8_t bp_filter[BP_FILTER], bp_pages[256];
+
+    int collect;
+    uint64_t bp_last;
+    uint64_t watch_last;
+
+    watch watches[MAX_WATCHES];
+    int watch_count;
+    int points; /* watches, breakpoints or a range: look at every instruction */
+    size_t access_hook;
+    int access_hooked;
+
+    uint32_t filter_mask[MAX_FILTERS], filter_value[MAX_FILTERS];
+    uint16_t filters_low[256], filters_high[256]; /* filters that a first or fourth byte leaves possible */
+    int filter_count;
+    class_entry *classes;
+    int class_count;
+    uint8_t code[MAX_INSN];
+    int code_size;
+    int tlb_stale, mmu_seen;
+
+    region regions[MAX_REGIONS];
+    int region_count;
+    uint8_t *ram;
+    uint8_t *code_pages;
+    uint64_t code_pages_length;
+    PyObject *code_pages_owner;
+    tlb_entry tlb[TLB_SIZE];
+
+    /* gears: see _fast.h */
+    int fast, phase, compressed, refused, device_granted, fast_exit, code_hooked;
+    ctl_fn ctl;
+    int pc_id, stale_pc;
+    block_entry *blocks;
+    uint64_t block_mask, block_count;
+    uint8_t *page_flags;
+    uint64_t user_limit, block_icount, tail_icount, last_icount, spell, spell_end, tails, tails_at;
+    uint32_t block_length, tail_size;
+    size_t code_hook;
+
+    uint64_t block;
+    uint32_t block_size;
+    uint8_t block_bytes[MAX_BLOCK];
+} Core;
+
+static inline uint64_t mix(uint64_t x)
+{
+    x *= 0x9E3779B97F4A7C15ull;
+    return x ^ (x >> 29);
+}
+
+static void stop(Core *c, int reason, uint64_t pc)
+{
+    c->reason = reason;
+    c->pc = pc;
+    c->emu_stop(c->uc);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static uint8_t *physical_to_host(Core *c, uint64_t pa)
+{
+    for (int i = 0; i < c->region_count; i++)
+        if (pa - c->regions[i].base < c->regions[i].size)
+            return c->regions[i].host + (pa - c->regions[i].base);
+    return NULL;
+}
+
+static void tlb_clear(Core *c)
+{
+    memset(c->tlb, 0, sizeof c->tlb);
+    c->tlb_stale = 0;
+}
+
+/* Host address of a page that is being executed; NULL where it is not RAM. */
+static uint8_t *code_page(Core *c, uint64_t va)
+{
+    uint64_t page = va & ~(uint64_t)PAGE_MASK;
+    tlb_entry *e = &c->tlb[(va >> 12) & (TLB_SIZE - 1)];
+    if (e->tag == (page | 1))
+        return e->host;
+    uint64_t pa = page;
+    if (c->mmu_seen && c->translate(c->uc, page, UC_PROT_EXEC, &pa) != 0)
+        return NULL;
+    uint8_t *host = physical_to_host(c, pa);
+    if (host) { /* failures are not kept: the guest may map the page without telling */
+        e->host = host;
+        e->tag = page | 1;
+    }
+    return host;
+}
+
+/* Copy up to n code bytes that may cross a page; returns how many were there. */
+static uint32_t copy_code(Core *c, uint64_t va, uint8_t *out, uint32_t n)
+{
+    uint32_t done = 0;
+    while (done < n) {
+        uint32_t offset = (uint32_t)((va + done) & PAGE_MASK), part = PAGE - offset;
+        uint8_t *host = code_page(c, va + done);
+        if (!host)
+            break;
+        if (part > n - done)
+            part = n - done;
+        memcpy(out + done, host + offset, part);
+        done += part;
+    }
+    return done;
+}

@@ -1,0 +1,227 @@
+/* Watches, and the hooks that Unicorn calls. Included by _hot.c. */
+
+/* ---- watches --------------------------------------------------------------------------------- */
+
+/* Look at all watched bytes; nonzero if the run must stop. */
+static int watches_hit(Core *c)
+{
+    int any = 0;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (w->kind != 'r' && memcmp(w->host, w->old, w->length) != 0)
+            w->hit = 1;
+        any |= w->hit;
+    }
+    if (!any)
+        return 0;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (w->hit) {
+            memcpy(w->before, w->old, w->length);
+            memcpy(w->after, w->host, w->length);
+            memcpy(w->old, w->host, w->length);
+        }
+        w->last = w->hit;
+        w->hit = 0;
+    }
+    c->watch_last = c->icount;
+    return !c->collect;
+}
+
+static void on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
+{
+    Core *c = user;
+    (void)uc;
+    (void)value;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (w->kind == 'w' || (w->kind == 'r' && type == UC_MEM_WRITE))
+            continue;
+        if (address < w->physical + w->length && w->physical < address + (uint64_t)size)
+            w->hit = 1;
+    }
+}
+
+/* ---- hooks ----------------------------------------------------------------------------------- */
+
+static void mark_code(Core *c, const uint8_t *host)
+{
+    uint64_t page = (uint64_t)(host - c->ram) >> 12;
+    if (page < c->code_pages_length)
+        c->code_pages[page] = 1;
+}
+
+#include "_fast.h"
+
+static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
+{
+    Core *c = user;
+    (void)uc;
+    if (c->tlb_stale)
+        tlb_clear(c);
+    if (c->phase == PHASE_FAST) {
+        fast_block(c, addr, size);
+        return;
+    }
+    if (c->phase == PHASE_TAIL && c->icount != c->tail_icount) {
+        stop(c, R_TAIL_END, addr);
+        return;
+    }
+    if (size > MAX_BLOCK)
+        size = MAX_BLOCK;
+    uint8_t *first = code_page(c, addr);
+    if (first)
+        mark_code(c, first);
+    if (size && ((addr ^ (addr + size - 1)) & ~(uint64_t)PAGE_MASK)) {
+        uint8_t *last = code_page(c, addr + size - 1);
+        if (last)
+            mark_code(c, last);
+    }
+    c->block = addr;
+    c->block_size = c->precise_smc ? 0 : copy_code(c, addr, c->block_bytes, size);
+}
+
+/* What keeps the CPU from going on at this position; R_NONE: nothing. */
+static int obstacle(Core *c, uint64_t addr)
+{
+    if (c->watch_count && watches_hit(c))
+        return R_WATCHPOINT;
+    if (c->icount >= c->limit)
+        return R_LIMIT;
+    if (c->interrupt)
+        return R_INTERRUPT;
+    if (c->icount == c->skip)
+        return R_NONE;
+    if (c->range_on && (addr < c->range_start || addr >= c->range_end))
+        return R_RANGE;
+    if (c->bp_count && c->bp_filter[(addr >> 1) & (BP_FILTER - 1)]) {
+        uint64_t i = mix(addr) & c->bp_mask;
+        while (c->bps[i].used && c->bps[i].address != addr)
+            i = (i + 1) & c->bp_mask;
+        if (c->bps[i].used) {
+            if (!c->collect || c->bps[i].conditional)
+                return R_BREAKPOINT;
+            c->bp_last = c->icount;
+        }
+    }
+    return R_NONE;
+}
+
+/* Nonzero if the instruction must not run now. */
+static int look_closer(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
+{
+    if (!interesting(c, b, (int)size))
+        return 0;
+    class_entry *e = class_slot(c, b, (int)size);
+    if (!e->size || e->cls >= CLASS_TRAP) {
+        memcpy(c->code, b, size);
+        c->code_size = (int)size;
+        stop(c, !e->size ? R_CLASSIFY : e->cls == CLASS_TRAP ? R_TRAP : R_SYSCALL, addr);
+        return 1;
+    }
+    if (c->fast && !c->mmu_seen && e->cls == CLASS_MMU) {
+        stop(c, R_MMU, addr);
+        return 1;
+    }
+    /* With translation in use any system instruction may change the mode, and with it what is mapped. */
+    c->mmu_seen |= e->cls == CLASS_MMU;
+    c->tlb_stale |= c->mmu_seen;
+    return 0;
+}
+
+static inline int same_bytes(const uint8_t *a, const uint8_t *b, uint32_t n)
+{
+    if (n == 4) {
+        uint32_t x, y;
+        memcpy(&x, a, 4);
+        memcpy(&y, b, 4);
+        return x == y;
+    }
+    return memcmp(a, b, n) == 0;
+}
+
+static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
+{
+    Core *c = user;
+    uint8_t copy[MAX_INSN];
+    const uint8_t *b = NULL;
+    uint32_t offset = (uint32_t)(addr & PAGE_MASK);
+    (void)uc;
+
+    if (c->tlb_stale)
+        tlb_clear(c);
+    if (size <= MAX_INSN && size) {
+        if (offset + size <= PAGE) {
+            uint8_t *host = code_page(c, addr);
+            b = host ? host + offset : NULL;
+        } else if (copy_code(c, addr, copy, size) == size) {
+            b = copy;
+        }
+    } else if (c->x86) {
+        /* No size: an instruction that this CPU model does not have. Some of those are performed all the same. */
+        uint32_t n = copy_code(c, addr, copy, MAX_INSN - 1), opcode = (uint32_t)x86_opcode(c, copy, (int)n);
+        if (opcode + 3 <= n && copy[opcode] == 0x0f) {
+            b = copy;
+            size = opcode + 3;
+        }
+    }
+    int plain = 1;
+    if (c->x86 && b) {
+        plain = x86_plain(c, b, size);
+        if (addr == c->last_pc && x86_restarted(c, b, (int)size))
+            return;
+        if (!plain)
+            x86_remember(c, b, (int)size);
+    }
+    if (c->icount >= c->limit || c->interrupt || c->points) {
+        int reason = obstacle(c, addr);
+        if (reason != R_NONE) {
+            stop(c, reason, addr);
+            return;
+        }
+    }
+    if (b) {
+        if ((!c->x86 || !plain) && look_closer(c, addr, b, size))
+            return;
+        /* the block changed under our feet: what was translated is not what stands there */
+        if (c->block_size) {
+            uint64_t at = addr - c->block;
+            if (at + size <= c->block_size && !same_bytes(b, c->block_bytes + at, size)) {
+                stop(c, R_SMC, addr);
+                return;
+            }
+        }
+    }
+    c->last_pc = addr;
+    c->last_size = size;
+    c->icount++;
+}
+
+static void on_interrupt(void *uc, uint32_t number, void *user)
+{
+    Core *c = user;
+    c->exception = (int)number;
+    c->reason = R_EXCEPTION;
+    c->emu_stop(uc);
+}
+
+static bool on_invalid_insn(void *uc, void *user)
+{
+    (void)uc;
+    (void)user;
+    return false;
+}
+
+static bool on_invalid_memory(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
+{
+    Core *c = user;
+    (void)uc;
+    (void)size;
+    (void)value;
+    if (!c->faulted) {
+        c->faulted = 1;
+        c->fault_type = type;
+        c->fault_address = address;
+    }
+    return false;
+}
