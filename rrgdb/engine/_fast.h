@@ -1,4 +1,4 @@
-/* The fast gear: blocks are counted, not instructions. Included by _hooks.h.
+/* The fast gear: blocks are counted, not instructions. Included by _hot.c.
  *
  * While RAM is flat, Unicorn runs on a virtual TLB that this file fills. In the fast phase a block is counted as a whole
  * when it is entered; whatever could make that count, or the time at which something happens, inexact is kept out of

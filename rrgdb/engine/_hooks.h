@@ -44,15 +44,6 @@ static void on_access(void *uc, int type, uint64_t address, int size, int64_t va
 
 /* ---- hooks ----------------------------------------------------------------------------------- */
 
-static void mark_code(Core *c, const uint8_t *host)
-{
-    uint64_t page = (uint64_t)(host - c->ram) >> 12;
-    if (page < c->code_pages_length)
-        c->code_pages[page] = 1;
-}
-
-#include "_fast.h"
-
 static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
 {
     Core *c = user;

@@ -12,6 +12,7 @@
 
 #include "_core.h"
 #include "_insn.h"
+#include "_fast.h"
 #include "_hooks.h"
 #include "_gears.h"
 
