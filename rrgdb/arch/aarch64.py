@@ -386,7 +386,6 @@ AARCH64 = Arch(
     breakpoint_kinds=(4,),
     nonsteppable_watchpoint=True,
     precise_smc=False,
-    repeat_string=False,
     trap_prefilter=_TRAP_PREFILTER,
     classify=_classify,
     emulate=_emulate,

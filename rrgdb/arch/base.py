@@ -175,8 +175,6 @@ class Arch:
     """GDB's ``have_nonsteppable_watchpoint``: forward hits are reported before the access"""
     precise_smc: bool
     """the engine itself restarts a block that modifies itself (x86 in Unicorn)"""
-    repeat_string: bool
-    """has instructions that the code hook sees once an iteration (x86 REP)"""
     trap_prefilter: tuple[tuple[int, int], ...]
     """(mask, value) pairs over the first 4 instruction bytes (little-endian word); only words that match one
     are passed to ``classify``. Empty: every new instruction is passed (x86 filters by opcode natively)."""

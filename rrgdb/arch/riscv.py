@@ -280,7 +280,6 @@ def _arch(xlen: int) -> Arch:
         breakpoint_kinds=(2, 4),
         nonsteppable_watchpoint=True,
         precise_smc=False,
-        repeat_string=False,
         trap_prefilter=((0x7F, 0x73),),
         classify=_classify64 if xlen == 64 else _classify32,
         emulate=_emulate64 if xlen == 64 else _emulate32,

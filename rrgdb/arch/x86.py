@@ -184,7 +184,6 @@ def _arch(bits: int) -> Arch:
         breakpoint_kinds=(1,),
         nonsteppable_watchpoint=False,
         precise_smc=True,
-        repeat_string=True,
         halt_waits_forever=True,
         trap_prefilter=(),
         classify=traps.classify64 if wide else traps.classify32,

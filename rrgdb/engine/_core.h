@@ -68,7 +68,6 @@ typedef struct {
     emu_start_fn emu_start;
     emu_stop_fn emu_stop;
     reg_fn reg_read;
-    reg_fn reg_write;
     hook_add_fn hook_add;
     hook_del_fn hook_del;
     translate_fn translate;
@@ -79,7 +78,6 @@ typedef struct {
     volatile int interrupt;
     int exception, error, faulted;
     uint64_t fault_address;
-    int fault_type;
 
     int x86, mode64, precise_smc;
     uint64_t rcx, rsp;

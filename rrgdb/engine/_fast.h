@@ -18,8 +18,8 @@ enum { F_NONE, F_TAIL };
 enum { REFUSED_DEVICE = 1, REFUSED_CODE };
 
 #define UC_HOOK_TLB_FILL (1 << 17)
-#define UC_MEM_READ_ACCESS 16
 #define UC_MEM_FETCH 18
+#define UC_PROT_READ 1
 #define UC_PROT_RW 3
 #define UC_PROT_RX 5
 #define UC_PROT_RWX 7
@@ -32,7 +32,6 @@ enum { REFUSED_DEVICE = 1, REFUSED_CODE };
 #define UC_TLB_CPU 0
 #define UC_TLB_VIRTUAL 1
 #define MAX_TAILS 64
-#define FIRST_BLOCKS (1 << 14)
 #define FIRST_BLOCKS (1 << 14)
 #define MIN_FAST 256 /* instructions below which the fast phase is not worth its switch */
 #define TAILS_WITHIN 20000
@@ -82,7 +81,7 @@ static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *us
     else if (*flags & PAGE_CODE)
         result->perms = UC_PROT_RX;
     else
-        result->perms = *flags & PAGE_WRITTEN ? UC_PROT_RW : 1;
+        result->perms = *flags & PAGE_WRITTEN ? UC_PROT_RW : UC_PROT_READ;
     return true;
 }
 

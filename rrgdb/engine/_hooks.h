@@ -207,11 +207,11 @@ static bool on_invalid_memory(void *uc, int type, uint64_t address, int size, in
 {
     Core *c = user;
     (void)uc;
+    (void)type;
     (void)size;
     (void)value;
     if (!c->faulted) {
         c->faulted = 1;
-        c->fault_type = type;
         c->fault_address = address;
     }
     return false;

@@ -27,21 +27,20 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
                             "fast", "compressed", "pc", "stale_pc", NULL};
-    unsigned long long uc, fn[8], ram;
+    unsigned long long uc, fn[7], ram;
     PyObject *filters, *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKK)pppiiOOKppii", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
-                                     &fn[4], &fn[5], &fn[6], &fn[7], &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKK)pppiiOOKppii", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
+                                     &fn[4], &fn[5], &fn[6], &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id,
                                      &c->rsp_id, &filters, &pages, &ram, &c->fast, &c->compressed, &c->pc_id, &c->stale_pc))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     c->emu_start = (emu_start_fn)(uintptr_t)fn[0];
     c->emu_stop = (emu_stop_fn)(uintptr_t)fn[1];
     c->reg_read = (reg_fn)(uintptr_t)fn[2];
-    c->reg_write = (reg_fn)(uintptr_t)fn[3];
-    c->hook_add = (hook_add_fn)(uintptr_t)fn[4];
-    c->hook_del = (hook_del_fn)(uintptr_t)fn[5];
-    c->translate = (translate_fn)(uintptr_t)fn[6];
-    c->ctl = (ctl_fn)(uintptr_t)fn[7];
+    c->hook_add = (hook_add_fn)(uintptr_t)fn[3];
+    c->hook_del = (hook_del_fn)(uintptr_t)fn[4];
+    c->translate = (translate_fn)(uintptr_t)fn[5];
+    c->ctl = (ctl_fn)(uintptr_t)fn[6];
     c->ram = (uint8_t *)(uintptr_t)ram;
     c->skip = NO_ICOUNT;
     c->bp_last = c->watch_last = NO_ICOUNT;
@@ -447,7 +446,6 @@ static PyMemberDef Core_members[] = {
     {"exception", T_INT, offsetof(Core, exception), READONLY, "interrupt number or -1"},
     {"error", T_INT, offsetof(Core, error), READONLY, "uc_err of the last run"},
     {"faulted", T_INT, offsetof(Core, faulted), READONLY, "an access failed"},
-    {"fault_type", T_INT, offsetof(Core, fault_type), READONLY, "uc_mem_type"},
     {"fault_address", T_ULONGLONG, offsetof(Core, fault_address), READONLY, "its address"},
     {"bp_last", T_ULONGLONG, offsetof(Core, bp_last), READONLY, "icount of the last collected breakpoint"},
     {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), READONLY, "icount behind the last watch hit"},

@@ -27,7 +27,6 @@ class Core:
     exception: int
     error: int
     faulted: int
-    fault_type: int
     fault_address: int
     bp_last: int
     watch_last: int

@@ -29,7 +29,6 @@ _HOT_FUNCTIONS = (
     "uc_emu_start",
     "uc_emu_stop",
     "uc_reg_read",
-    "uc_reg_write",
     "uc_hook_add",
     "uc_hook_del",
     "uc_vmem_translate",

@@ -16,7 +16,6 @@ from rrgdb.board.boards import BOARDS, default_board
 from rrgdb.board.guest import Board
 from rrgdb.board.image import Image, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec
-from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn import UnicornEngine, build_id
 from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
@@ -231,4 +230,4 @@ def _attach_store(opened: Opened, path: Path) -> list[str]:
     return messages + opened.timeline.marks.adopt_store(opened.timeline.end)
 
 
-__all__ = ["BUDGET", "INTERVAL", "EngineError", "GuestOptions", "Opened", "OptionError", "record", "replay"]
+__all__ = ["BUDGET", "INTERVAL", "GuestOptions", "Opened", "OptionError", "record", "replay"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from rrgdb.recording.doors import Door, Mode
 from rrgdb.recording.events import Event, EventKind
-from rrgdb.recording.log import EventLog, LogError
-from rrgdb.snapshots.store import AUTOMATIC, SnapshotStore, Stored, StoreError
+from rrgdb.recording.log import EventLog
+from rrgdb.snapshots.store import AUTOMATIC, SnapshotStore, StoreError
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.marks import Marks
 
@@ -148,6 +148,3 @@ class Recorder:
                 self._store.flush()
             except StoreError as e:
                 self._say(str(e))
-
-
-__all__ = ["LogError", "Recorder", "Stored"]
