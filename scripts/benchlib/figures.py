@@ -51,9 +51,9 @@ class Figure:
     def text(self) -> str:
         if not self.values:
             return self.note or "-"
-        words = f"{_digits(self.median)} {self.unit}"
+        words = f"{digits(self.median)} {self.unit}"
         if len(self.values) > 1:
-            words += f" ({_digits(min(self.values))} – {_digits(max(self.values))})"
+            words += f" ({digits(min(self.values))} – {digits(max(self.values))})"
         return f"{words} {self.note}".rstrip()
 
     @classmethod
@@ -69,7 +69,8 @@ class Figure:
         return record
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
+    """Three digits or so."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     if value >= 10:

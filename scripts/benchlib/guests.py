@@ -25,8 +25,9 @@ KIT_I386 = "i686-linux-gnu-gcc -march=i686 -static -fcf-protection=none -DNCHUNK
 @dataclass(frozen=True)
 class Guest:
     """``hot`` is the function of the loop (its argument: how many rounds); ``early`` runs once, near the beginning;
-    ``often`` is entered 1,000 times; ``counter`` is written by ``counts`` alone, ``unwritten`` by nothing; ``last`` is
-    what ``counter`` ends with; ``never`` lies on the page of ``hot`` and does not run."""
+    ``often`` is entered 1,000 times; ``counter`` is written by ``counts`` alone, ``unwritten`` by nothing
+    (rrgdb's own: on the page that ``hot`` writes); ``last`` is what ``counter`` ends with; ``never`` lies
+    on the page of ``hot`` and does not run."""
 
     name: str
     elf: Path

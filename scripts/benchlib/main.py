@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rrgdb
-from benchlib import peer, report, snapshots, speed, stub, travel
+from benchlib import peer, report, snapshots, speed, stub, targets, travel
 from benchlib.bench import Bench
 from benchlib.figures import Figure, Figures
 from benchlib.guests import Guest, build_kit, is_own, kit_guest, ticker
 
-QUICK, DEFAULT, FULL = 10_000_000, 100_000_000, 1_250_000_000
+QUICK, DEFAULT, FULL, LONG = 10_000_000, 100_000_000, 1_250_000_000, 10_000_000_000
 KIT_CHUNKS, KIT_QUICK_CHUNKS = 1250, 110
 OWN_GUESTS = ("riscv64", "aarch64", "x86_64")
 KIT_GUESTS = ("rv64", "rv64br", "a64", "a64br")
@@ -40,6 +40,7 @@ def _arguments() -> argparse.Namespace:
         "--quick", action="store_true", help=f"record {QUICK:.0e} instructions instead of {DEFAULT:.0e}"
     )
     length.add_argument("--full", action="store_true", help=f"record {FULL:.2e} instructions")
+    length.add_argument("--long", action="store_true", help=f"record {LONG:.0e} instructions")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="how often each is measured (3)")
     parser.add_argument("--peer", choices=("qemu",), help="measure this emulator beside rrgdb; needs --kit")
     parser.add_argument("--kit", type=Path, metavar="DIR", help="the scripts and guests that drive the peer")
@@ -95,11 +96,12 @@ def main() -> int:
     if chosen.show:
         shown = [Figure.from_json(record) for path in chosen.show for record in json.loads(path.read_text())["figures"]]
         print(report.markdown(shown))
+        print(targets.markdown(shown))
         return 0
     # The servers are the package that is imported here, wherever this is run.
     os.environ["PYTHONPATH"] = str(Path(rrgdb.__file__).parents[1])
     os.environ["PYTHONSAFEPATH"] = "1"
-    instructions = QUICK if chosen.quick else FULL if chosen.full else DEFAULT
+    instructions = QUICK if chosen.quick else FULL if chosen.full else LONG if chosen.long else DEFAULT
     figures = Figures()
     facts = report.describe()
     with tempfile.TemporaryDirectory(prefix="rrgdb-bench-") as work:
@@ -115,6 +117,7 @@ def main() -> int:
             print("interrupted: what was measured until here follows", file=sys.stderr)
     print("\n".join(f"{key}: {value}" for key, value in facts.items()), end="\n\n")
     print(report.markdown(figures.all))
+    print(targets.markdown(figures.all))
     if chosen.json is not None:
         record = {"machine": facts, "arguments": sys.argv[1:], "figures": [f.as_json() for f in figures.all]}
         chosen.json.write_text(json.dumps(record, indent=1) + "\n")

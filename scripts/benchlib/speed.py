@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from typing import Any
 
 import unicorn
@@ -10,18 +14,25 @@ from unicorn import unicorn_const
 from benchlib.bench import Bench
 from benchlib.figures import seconds
 from benchlib.guests import Guest
-from rrgdb.board.image import load_image
+from rrgdb.board.boards import default_board
+from rrgdb.board.guest import Board
+from rrgdb.board.image import load_image, place_image
+from rrgdb.engine.base import Watch
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.registers import constant
 from rrgdb.engine.unicorn import UnicornEngine
 from rrgdb.timeline.stop import Points
+from rrgdb.timeline.timeline import FOREVER
 from rrgdb.timeline.verify import verify
+from rrgdb_tests.board.fakes import FakeHost
 
 GROUP = "speed"
 ARGUMENT = {"riscv32": "a0", "riscv64": "a0", "aarch64": "x0", "x86_64": "rdi"}
 """where a function's first argument goes; i386: on the stack"""
 ROUNDS = (1 << 31) - 1
 RAM = 32 << 20
+REACHED = 10_000
+"""the measured replay begins behind start-up, which clears what is watched"""
 
 
 def _call(guest: Guest) -> tuple[int, bytes, dict[str, int]]:
@@ -71,6 +82,19 @@ def _engine_alone(guest: Guest, instructions: int, repeat: int) -> list[float]:
     return seconds(lambda: engine.run_until(engine.icount + instructions), repeat=repeat, before=prepare)
 
 
+def _recording_off(bench: Bench, guest: Guest) -> None:
+    """The whole guest on its board, with nothing written down."""
+    taken = []
+    for _ in range(bench.repeat):
+        image = load_image(guest.elf.read_bytes(), guest.elf.name)
+        spec = default_board(image.arch.name)
+        ram = Ram(sum(size for _, size in spec.ram_regions(guest.memory)))
+        engine = UnicornEngine(image.arch, ram)
+        board = Board(spec, engine, guest.memory, FakeHost(), place_image(image, spec, guest.memory))
+        taken += seconds(board.run_until, FOREVER)
+    bench.figures.mips(GROUP, guest.name, "recording off", taken, engine.icount)
+
+
 def _record(bench: Bench, guest: Guest) -> None:
     taken = []
     for _ in range(bench.repeat):
@@ -91,6 +115,35 @@ def _record(bench: Bench, guest: Guest) -> None:
     figures.add(GROUP, guest.name, "snapshot store", "KiB", [store / 1024])
 
 
+def _memory(bench: Bench, guest: Guest) -> None:
+    """`rrgdb record` as a process of its own."""
+    path = bench.work / f"{guest.name}-memory.rrgdb"
+    command = [sys.executable, "-m", "rrgdb", "record", "--serial", "null", "-m", f"{guest.memory >> 20}"]
+    process = subprocess.Popen(
+        [*command, "-o", str(path), str(guest.elf)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    shutil.rmtree(path, ignore_errors=True)
+    bench.figures.add(GROUP, guest.name, "memory of `rrgdb record`", "MiB", [usage.ru_maxrss / 1024], note="peak")
+
+
+def _armed(guest: Guest) -> list[tuple[str, Points]]:
+    """Points that are never hit, away from and amid what the loop uses."""
+    quiet = default_board(guest.arch.name).ram_base + guest.memory // 2
+    armed = [
+        ("breakpoint on the loop's page", Points({guest.at("never"): None})),
+        ("watch", Points({}, (Watch(quiet, 4, "w"),))),
+    ]
+    if not guest.kit:
+        hot = Watch(guest.at("unwritten"), 4, "w")
+        armed.append(("watch on a page that the loop writes", Points({}, (hot,))))
+    return armed
+
+
 def _replay(bench: Bench, guest: Guest) -> None:
     replayed, verified = [], []
     for _ in range(bench.repeat):
@@ -102,6 +155,16 @@ def _replay(bench: Bench, guest: Guest) -> None:
             verified += seconds(verify, timeline)
             icount = timeline.end
     bench.figures.mips(GROUP, guest.name, "replay", replayed, icount)
+    for name, points in _armed(guest):
+        passed = []
+        for _ in range(bench.repeat):
+            with bench.replay(guest) as opened:
+                opened.timeline.seek(min(REACHED, icount))
+                start = opened.timeline.icount
+                passed += seconds(opened.timeline.run, points)
+                if opened.timeline.icount != icount:
+                    raise AssertionError(f"{guest.name}: {name}: stopped at {opened.timeline.icount}")
+        bench.figures.mips(GROUP, guest.name, f"replay, {name}", passed, icount - start)
     bench.figures.mips(GROUP, guest.name, "verify", verified, icount)
 
 
@@ -112,5 +175,7 @@ def measure(bench: Bench, guest: Guest) -> None:
     bench.figures.mips(GROUP, guest.name, "hot loop: plain Unicorn with count=", plain, loop)
     alone = _engine_alone(guest, loop, bench.repeat)
     bench.figures.mips(GROUP, guest.name, "hot loop: the engine alone", alone, loop)
+    _recording_off(bench, guest)
     _record(bench, guest)
+    _memory(bench, guest)
     _replay(bench, guest)

@@ -20,6 +20,7 @@ SEARCHES: tuple[tuple[str, Callable[[Guest], Points]], ...] = (
     ("breakpoint, no hit", lambda g: Points({g.at("never"): None})),
     ("breakpoint, hit near the beginning", lambda g: Points({g.at("early"): None})),
     ("breakpoint with 1,000 hits", lambda g: Points({g.at("often"): None})),
+    ("watch for reads, last read near", lambda g: Points({}, (Watch(g.at("counter"), 4, "r"),))),
     ("watch, last write near", lambda g: Points({}, (Watch(g.at("counter"), 4, "w"),))),
     ("watch, never written", lambda g: Points({}, (Watch(g.at("unwritten"), 4, "w"),))),
 )

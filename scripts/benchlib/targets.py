@@ -1,0 +1,140 @@
+"""What rrgdb aims at, held against the figures of one run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchlib.figures import QEMU, RRGDB, Figure, digits
+
+Pick = Callable[[Figure], float]
+
+
+def _least(figure: Figure) -> float:
+    return min(figure.values)
+
+
+def _median(figure: Figure) -> float:
+    return statistics.median(figure.values)
+
+
+def _worst(figure: Figure) -> float:
+    return max(figure.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``what``: prefix of the figures' names in ``group``; of several the worst counts. ``over``: the result is their
+    ratio to this figure (group, name, whose). ``most`` or ``least``: what it is to be."""
+
+    name: str
+    group: str
+    what: str
+    unit: str
+    most: float | None = None
+    least: float | None = None
+    pick: Pick = _median
+    over: tuple[str, str, str] | None = None
+    guests: str = ""
+    """of guests whose name ends so"""
+
+    def measured(self, figures: Sequence[Figure], guest: str) -> float | None:
+        """None: the figures of this guest do not tell."""
+        if not guest.endswith(self.guests):
+            return None
+        own = [f for f in figures if f.guest == guest and f.values]
+        found = [self.pick(f) for f in own if (f.group, f.who) == (self.group, RRGDB) and f.what.startswith(self.what)]
+        if not found:
+            return None
+        value = min(found) if self.least is not None else max(found)
+        if self.over is None:
+            return value
+        below = [_median(f) for f in own if (f.group, f.what, f.who) == self.over]
+        return value / below[0] if below else None
+
+    def met(self, value: float) -> bool:
+        return value >= self.least if self.least is not None else self.most is None or value <= self.most
+
+    @property
+    def goal(self) -> str:
+        return (
+            f">= {digits(self.least)}"
+            if self.least is not None
+            else f"<= {digits(self.most or 0)} {self.unit}".rstrip()
+        )
+
+
+RECORDING = "recording, with snapshots"
+TARGETS = (
+    Target(
+        "recording / plain Unicorn with count=",
+        "speed",
+        RECORDING,
+        "",
+        least=2,
+        over=("speed", "hot loop: plain Unicorn with count=", RRGDB),
+    ),
+    Target(
+        "recording / the same guest with recording off",
+        "speed",
+        RECORDING,
+        "",
+        least=0.9,
+        over=("speed", "recording off", RRGDB),
+    ),
+    Target(
+        "recording / QEMU's recording, branchy guests",
+        "speed",
+        RECORDING,
+        "",
+        least=0.5,
+        over=("speed", RECORDING, QEMU),
+        guests="br",
+    ),
+    Target("event log per 1,000 instructions", "speed", "event log per 1,000", "bytes", most=2),
+    Target("following reverse-stepi in the server, median", "travel", "following reverse-stepi", "ms", most=1),
+    Target(
+        "following reverse-stepi in the server, worst", "travel", "following reverse-stepi", "ms", most=20, pick=_worst
+    ),
+    Target("first reverse-stepi in the server, worst", "travel", "first reverse-stepi", "ms", most=150, pick=_worst),
+    Target("snapshot of 1,000 pages", "snapshots", "snapshot: 1,000 pages", "ms", most=10),
+    Target("small packets", "stub", "round trips: m", "/s", least=5000),
+    Target("Ctrl-C to its stop, worst", "stub", "Ctrl-C", "ms", most=50, pick=_worst),
+    Target(
+        "reverse-stepi seen by gdb / QEMU's stepi",
+        "gdb",
+        "rsi: reverse-stepi at 1e9",
+        "",
+        most=1,
+        over=("gdb", "stepi: stepi at 1e9", QEMU),
+    ),
+    Target(
+        "stepi seen by gdb / QEMU's stepi",
+        "gdb",
+        "stepi: stepi at 1e9",
+        "",
+        most=1,
+        over=("gdb", "stepi: stepi at 1e9", QEMU),
+    ),
+    Target("100 reverse-stepi at 1e8 through gdb", "gdb", "rsi100: 100 reverse-stepi at 1e8", "ms", most=250),
+    Target("reverse watch from 1e9 through gdb", "gdb", "watch: reverse watch from 1e9", "ms", most=500),
+    Target("reverse-continue from 1e9, breakpoint 9e8 before", "gdb", "rc: from 1e9, break 9e8 before", "ms", most=500),
+    Target("reverse-continue from 1e9, 1,000 hits behind", "gdb", "rc: from 1e9, break hit every 1e6", "ms", most=150),
+    Target("conditional breakpoint, true 10 hits back", "gdb", "cond: reverse-continue, break tick if", "ms", most=600),
+)
+
+
+def markdown(figures: Sequence[Figure]) -> str:
+    """A row for each target that the figures tell something of, a column for each guest."""
+    guests = sorted(dict.fromkeys(f.guest for f in figures))
+    lines = ["### targets", "", "| | goal | " + " | ".join(guests) + " |", "|---|---|" + "---|" * len(guests)]
+    for target in TARGETS:
+        cells = []
+        for guest in guests:
+            value = target.measured(figures, guest)
+            missed = "" if value is None or target.met(value) else " **missed**"
+            cells.append("" if value is None else f"{digits(value)} {target.unit}".rstrip() + missed)
+        if any(cells):
+            lines.append(f"| {target.name} | {target.goal} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
