@@ -17,6 +17,7 @@
 #define TLB_SIZE 256
 #define CLASS_SIZE 4096
 #define BP_FILTER 1024
+#define MAX_EXACT 128 /* every code hook costs each instruction that is translated */
 
 /* unicorn.h, 2.1 */
 #define UC_HOOK_INTR (1 << 0)
@@ -50,6 +51,7 @@ typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
 typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, cls; } class_entry;
 typedef struct { uint64_t address; uint8_t used, conditional; } bp_entry;
 typedef struct { uint64_t addr; uint32_t size, count, flags, first, last; } block_entry;
+typedef struct { uint64_t addr; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
     uint64_t physical;
     uint8_t *host;
@@ -119,7 +121,10 @@ typedef struct {
     tlb_entry tlb[TLB_SIZE];
 
     /* gears: see _fast.h */
-    int fast, phase, compressed, refused, device_granted, fast_exit, code_hooked;
+    int fast, phase, exact, compressed, refused, device_granted, fast_exit, code_hooked;
+    exact_entry exact_blocks[MAX_EXACT];
+    int exact_count;
+    uint64_t exact_pc;
     ctl_fn ctl;
     int pc_id, stale_pc;
     block_entry *blocks;

@@ -1,11 +1,11 @@
 /* The fast gear: blocks are counted, not instructions. Included by _hot.c.
  *
- * While RAM is flat, Unicorn runs on a virtual TLB that this file fills. In the fast phase a block is counted as a whole
- * when it is entered; whatever could make that count, or the time at which something happens, inexact is kept out of
- * it: blocks with an instruction that traps or talks to devices, with a breakpoint, or that do not fit before the limit
- * are left to the tail phase, which counts every instruction of that one block. Accesses to anything but RAM and
- * stores into pages that hold code are refused in the fast phase: the instruction has not happened then, and the tail
- * phase does it.
+ * While RAM is flat, Unicorn runs on a virtual TLB that this file fills. In the fast phase a plain block is counted as a
+ * whole when it is entered. Blocks in which something may happen (an instruction that traps, an access to a device, code
+ * on a page that is written to) are exact: they keep the slow gear's hook on each of their instructions for good. What
+ * does not fit before the limit and blocks with a breakpoint are left to the tail phase, which counts every instruction
+ * of that one block. A plain block's accesses to anything but RAM and its stores into pages that hold code are refused:
+ * the instruction has not happened then, and the block is made exact, or the tail phase does it.
  */
 
 typedef struct { uint64_t paddr; int perms; } tlb_result;        /* uc_tlb_entry */
@@ -13,8 +13,8 @@ typedef struct { uint64_t pc; uint16_t icount, size; } translated; /* uc_tb */
 
 enum { PHASE_SLOW, PHASE_FAST, PHASE_TAIL };
 enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4 };
-enum { BLOCK_SLOW = 1 };
-enum { F_NONE, F_TAIL };
+enum { BLOCK_EXACT = 1, BLOCK_HOOKED = 2 };
+enum { F_NONE, F_TAIL, F_EXACT };
 enum { REFUSED_DEVICE = 1, REFUSED_CODE };
 
 #define UC_HOOK_TLB_FILL (1 << 17)
@@ -49,11 +49,12 @@ static int sensitive(const Core *c, const uint8_t *b)
 static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)
 {
     Core *c = user;
+    int whole = c->phase == PHASE_FAST && !c->exact;
     (void)uc;
     uint8_t *host = physical_to_host(c, va);
     result->paddr = va; /* of a page of the target, which may be smaller than ours */
     if (!host) {
-        if (c->phase == PHASE_FAST) {
+        if (whole) {
             c->refused = REFUSED_DEVICE;
             return false;
         }
@@ -67,7 +68,7 @@ static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *us
         *flags &= (uint8_t)~PAGE_WRITTEN;
     } else if (type == UC_MEM_WRITE) {
         if (*flags & PAGE_CODE) {
-            if (c->phase == PHASE_FAST && !(*flags & PAGE_MIXED)) {
+            if (whole && !(*flags & PAGE_MIXED)) {
                 c->refused = REFUSED_CODE;
                 return false;
             }
@@ -97,6 +98,48 @@ static void forget_blocks(Core *c)
 {
     memset(c->blocks, 0, (c->block_mask + 1) * sizeof *c->blocks);
     c->block_count = 0;
+}
+
+/* No block keeps its instruction hook: those that need one will ask again. */
+static void forget_exact(Core *c)
+{
+    for (int i = 0; i < c->exact_count; i++)
+        c->hook_del(c->uc, c->exact_blocks[i].hook);
+    c->exact_count = 0;
+    for (uint64_t i = 0; i <= c->block_mask; i++)
+        c->blocks[i].flags &= ~(uint32_t)BLOCK_HOOKED;
+    c->ctl(c->uc, CTL_TB_FLUSH);
+}
+
+static void on_exact_code(void *uc, uint64_t addr, uint32_t size, void *user);
+
+/* What follows is counted by blocks: devices are out of its reach. */
+static void leave_exact(Core *c)
+{
+    c->exact = 0;
+    c->last_pc = NO_PC;
+    if (c->device_granted) {
+        c->ctl(c->uc, CTL_TLB_FLUSH);
+        c->device_granted = 0;
+    }
+}
+
+/* A block of which every instruction is looked at begins. */
+static void enter_block(Core *c, uint64_t addr, uint32_t size)
+{
+    if (size > MAX_BLOCK)
+        size = MAX_BLOCK;
+    uint8_t *first = code_page(c, addr);
+    if (first)
+        mark_code(c, first);
+    if (size && ((addr ^ (addr + size - 1)) & ~(uint64_t)PAGE_MASK)) {
+        uint8_t *last = code_page(c, addr + size - 1);
+        if (last)
+            mark_code(c, last);
+    }
+    c->exact_pc = NO_PC;
+    c->block = addr;
+    c->block_size = c->precise_smc ? 0 : copy_code(c, addr, c->block_bytes, size);
 }
 
 static int grow_blocks(Core *c)
@@ -161,6 +204,30 @@ static void leave_fast(Core *c, int why, uint64_t addr)
     c->emu_stop(c->uc);
 }
 
+/* The block that was just left is to keep its instruction hook for good; zero if it has to do without. */
+static int make_exact(Core *c, uint64_t addr, uint32_t size)
+{
+    block_entry *e = block_slot(c, addr, size);
+    if (!e->size)
+        return 0;
+    int known = 0;
+    for (int i = 0; i < c->exact_count; i++)
+        known |= c->exact_blocks[i].addr == addr && c->exact_blocks[i].size == size;
+    if (!known) {
+        if (c->exact_count == MAX_EXACT)
+            forget_exact(c);
+        exact_entry *x = &c->exact_blocks[c->exact_count];
+        *x = (exact_entry){addr, size, 0};
+        /* an instruction that cannot be decoded is not part of its block's size */
+        if (c->hook_add(c->uc, &x->hook, UC_HOOK_CODE, (void *)on_exact_code, c, addr, addr + size - 1 + MAX_INSN))
+            return 0;
+        c->exact_count++;
+        c->ctl(c->uc, CTL_TB_REMOVE, addr, addr + size);
+    }
+    e->flags |= BLOCK_EXACT | BLOCK_HOOKED;
+    return 1;
+}
+
 static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t count, int plain)
 {
     const uint8_t *first = code_page(c, addr), *last = code_page(c, addr + size - 1);
@@ -168,7 +235,7 @@ static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t co
         return NULL;
     block_entry *e = block_slot(c, addr, size);
     uint32_t pages[2] = {(uint32_t)((first - c->ram) >> 12), (uint32_t)((last - c->ram) >> 12)};
-    *e = (block_entry){addr, size, count, plain ? 0 : BLOCK_SLOW, pages[0], pages[1]};
+    *e = (block_entry){addr, size, count, plain ? 0 : BLOCK_EXACT, pages[0], pages[1]};
     c->block_count++;
     mark_code(c, first);
     mark_code(c, last);
@@ -198,11 +265,21 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
         if (!e->size && !(e = new_block(c, addr, size)))
             return;
     }
-    if (e->flags & BLOCK_SLOW || (c->page_flags[e->first] | c->page_flags[e->last]) & PAGE_MIXED ||
-        c->icount + e->count > c->limit || c->interrupt || (c->bp_count && breakpoint_inside(c, addr, size))) {
+    if (e->flags & BLOCK_HOOKED) {
+        c->exact = 1;
+        enter_block(c, addr, size);
+        return;
+    }
+    if (e->flags & BLOCK_EXACT || (c->page_flags[e->first] | c->page_flags[e->last]) & PAGE_MIXED) {
+        leave_fast(c, F_EXACT, addr);
+        return;
+    }
+    if (c->icount + e->count > c->limit || c->interrupt || (c->bp_count && breakpoint_inside(c, addr, size))) {
         leave_fast(c, F_TAIL, addr);
         return;
     }
+    if (c->exact)
+        leave_exact(c);
     c->block = addr;
     c->block_length = size;
     c->block_icount = c->icount;
@@ -216,8 +293,6 @@ static int settle(Core *c, uint64_t pc)
     uint64_t at = c->block, count = 0;
     if (pc - c->block >= c->block_length)
         return 0; /* the block is done; what comes behind it could not be fetched */
-    if (c->refused == REFUSED_DEVICE)
-        block_slot(c, c->block, c->block_length)->flags |= BLOCK_SLOW;
     c->tail_size = (uint32_t)(c->block + c->block_length - pc);
     while (at < pc) {
         uint8_t b[4];

@@ -18,10 +18,7 @@ static void enter_phase(Core *c, int phase, uint64_t start, uint64_t end)
         c->hook_del(c->uc, c->code_hook);
         c->code_hooked = 0; /* Unicorn forgets what was translated with the hook */
     }
-    if (c->device_granted) {
-        c->ctl(c->uc, CTL_TLB_FLUSH);
-        c->device_granted = 0;
-    }
+    leave_exact(c);
     if (phase == PHASE_SLOW) {
         set_code_hook(c, 1, 0);
         c->ctl(c->uc, CTL_TB_FLUSH);
@@ -61,30 +58,47 @@ static void set_mmu(Core *c, int on)
         return;
     c->mmu_seen = on;
     if (c->fast) {
+        forget_exact(c);
         c->ctl(c->uc, CTL_TLB_TYPE, on ? UC_TLB_CPU : UC_TLB_VIRTUAL);
-        c->ctl(c->uc, CTL_TB_FLUSH);
         c->ctl(c->uc, CTL_TLB_FLUSH);
     }
     tlb_clear(c);
 }
 
-/* The fast phase; nonzero: go on with the tail phase at c->pc, for c->tail_size bytes. */
+/* The fast phase. DONE: the run ends for c->reason; TAIL: go on with the tail phase at c->pc, for c->tail_size bytes;
+ * AGAIN: go on at c->pc. */
+enum { DONE, TAIL, AGAIN };
+
 static int run_fast(Core *c)
 {
     enter_phase(c, PHASE_FAST, 0, 0);
+    leave_exact(c);
     c->block = NO_PC;
     c->block_length = 0;
     c->tail_size = MAX_BLOCK;
     run_once(c);
+    if (c->fast_exit == F_EXACT)
+        return make_exact(c, c->pc, c->tail_size) ? AGAIN : TAIL;
     if (c->fast_exit == F_TAIL)
-        return 1;
+        return TAIL;
+    if (c->exact) {
+        if (c->error)
+            c->reason = R_ERROR;
+        return c->reason == R_SMC ? AGAIN : DONE;
+    }
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);
     c->pc = c->exception >= 0 ? pc - (uint64_t)c->stale_pc : pc;
-    if (c->block_length == 0 || settle(c, c->pc) == 0)
-        return 1;
-    c->reason = R_LOST;
-    return 0;
+    if (c->block_length == 0)
+        return TAIL;
+    uint64_t block = c->block;
+    if (settle(c, c->pc)) {
+        c->reason = R_LOST;
+        return DONE;
+    }
+    if (c->refused == REFUSED_DEVICE)
+        make_exact(c, block, c->block_length);
+    return TAIL;
 }
 
 /* Where tails come thick, counting every instruction for a while is quicker; longer, if that was so the last time. */
@@ -125,9 +139,14 @@ static void run_phases(Core *c)
         if (c->limit < c->icount + MIN_FAST || c->icount == c->skip) {
             c->tail_size = MAX_BLOCK;
         } else {
-            if (!run_fast(c))
+            int next = run_fast(c);
+            if (next == DONE && c->reason == R_MMU) {
+                set_mmu(c, 1);
+                continue;
+            }
+            if (next == DONE)
                 return;
-            if (thick_tails(c))
+            if (thick_tails(c) || next == AGAIN)
                 continue;
         }
         /* an instruction that cannot be decoded is not part of its block's size */

@@ -58,18 +58,7 @@ static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
         stop(c, R_TAIL_END, addr);
         return;
     }
-    if (size > MAX_BLOCK)
-        size = MAX_BLOCK;
-    uint8_t *first = code_page(c, addr);
-    if (first)
-        mark_code(c, first);
-    if (size && ((addr ^ (addr + size - 1)) & ~(uint64_t)PAGE_MASK)) {
-        uint8_t *last = code_page(c, addr + size - 1);
-        if (last)
-            mark_code(c, last);
-    }
-    c->block = addr;
-    c->block_size = c->precise_smc ? 0 : copy_code(c, addr, c->block_bytes, size);
+    enter_block(c, addr, size);
 }
 
 /* What keeps the CPU from going on at this position; R_NONE: nothing. */
@@ -131,13 +120,11 @@ static inline int same_bytes(const uint8_t *a, const uint8_t *b, uint32_t n)
     return memcmp(a, b, n) == 0;
 }
 
-static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
+static void before_instruction(Core *c, uint64_t addr, uint32_t size)
 {
-    Core *c = user;
     uint8_t copy[MAX_INSN];
     const uint8_t *b = NULL;
     uint32_t offset = (uint32_t)(addr & PAGE_MASK);
-    (void)uc;
 
     if (c->tlb_stale)
         tlb_clear(c);
@@ -186,6 +173,27 @@ static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
     c->last_pc = addr;
     c->last_size = size;
     c->icount++;
+}
+
+/* In the slow and tail phases. */
+static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
+{
+    Core *c = user;
+    (void)uc;
+    if (c->phase != PHASE_FAST)
+        before_instruction(c, addr, size);
+}
+
+/* In the fast phase; an instruction of an exact block may be part of a plain one that begins elsewhere, or of several
+ * exact ones: then there is a call for each. */
+static void on_exact_code(void *uc, uint64_t addr, uint32_t size, void *user)
+{
+    Core *c = user;
+    (void)uc;
+    if (c->phase != PHASE_FAST || !c->exact || addr == c->exact_pc)
+        return;
+    c->exact_pc = addr;
+    before_instruction(c, addr, size);
 }
 
 static void on_interrupt(void *uc, uint32_t number, void *user)
