@@ -114,6 +114,8 @@ typedef struct {
 
     region regions[MAX_REGIONS];
     int region_count;
+    size_t invalid_hooks[MAX_REGIONS + 1];
+    int invalid_hook_count;
     uint8_t *ram;
     uint8_t *code_pages;
     uint64_t code_pages_length;

@@ -23,6 +23,25 @@ static int add_hook(Core *c, int type, void *callback, size_t *handle)
     return c->hook_add(c->uc, handle, type, callback, c, (uint64_t)1, (uint64_t)0);
 }
 
+/* Hook invalid accesses, but not over RAM: where there is a hook for them, Unicorn keeps every store on its slow path. */
+static int watch_holes(Core *c)
+{
+    int error = 0;
+    for (int i = 0; i < c->invalid_hook_count; i++)
+        c->hook_del(c->uc, c->invalid_hooks[i]);
+    c->invalid_hook_count = 0;
+    uint64_t begin = 0;
+    for (int i = 0; i <= c->region_count; i++) {
+        uint64_t end = i < c->region_count ? c->regions[i].base - 1 : UINT64_MAX;
+        if (i == c->region_count || c->regions[i].base > begin)
+            error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_INVALID,
+                                 (void *)on_invalid_memory, c, begin, end);
+        if (i < c->region_count)
+            begin = c->regions[i].base + c->regions[i].size;
+    }
+    return error;
+}
+
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
@@ -89,8 +108,7 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
         e |= add_hook(c, UC_HOOK_TLB_FILL, (void *)on_tlb, &h);
     e |= add_hook(c, UC_HOOK_INTR, (void *)on_interrupt, &h);
     e |= add_hook(c, UC_HOOK_INSN_INVALID, (void *)on_invalid_insn, &h);
-    e |= add_hook(c, UC_HOOK_MEM_INVALID, (void *)on_invalid_memory, &h);
-    if (e) {
+    if (e || watch_holes(c)) {
         PyErr_Format(PyExc_RuntimeError, "Unicorn refused a hook (error %d)", e);
         return -1;
     }
@@ -127,8 +145,15 @@ static PyObject *Core_add_region(Core *c, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "too many RAM regions");
         return NULL;
     }
-    c->regions[c->region_count++] = (region){base, size, (uint8_t *)(uintptr_t)host};
+    int at = c->region_count++;
+    for (; at > 0 && c->regions[at - 1].base > base; at--)
+        c->regions[at] = c->regions[at - 1];
+    c->regions[at] = (region){base, size, (uint8_t *)(uintptr_t)host};
     tlb_clear(c);
+    if (watch_holes(c)) {
+        PyErr_SetString(PyExc_RuntimeError, "Unicorn refused a hook");
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 
