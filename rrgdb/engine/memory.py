@@ -11,28 +11,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import mmap
 import os
-import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from rrgdb.arch.base import MemoryFault
+from rrgdb.engine import _pages
 
 PAGE = 4096
-_ZERO_PAGE = bytes(PAGE)
+ZERO_PAGE = _pages.ZERO
+PageNumbers = npt.NDArray[np.int64]
 
-# linux/fs.h: PAGEMAP_SCAN (Linux 6.7) and its categories; admin-guide/mm/pagemap.rst for the entry bits.
-_PAGEMAP_SCAN = 0xC060_6610
-_PAGE_IS_FILE, _PAGE_IS_PRESENT, _PAGE_IS_SWAPPED = 1 << 2, 1 << 3, 1 << 4
+# admin-guide/mm/pagemap.rst
 _ENTRY_FILE, _ENTRY_SWAPPED, _ENTRY_PRESENT = np.uint64(1 << 61), np.uint64(1 << 62), np.uint64(1 << 63)
-_SCAN_RANGES = 4096
 _SCAN_BYTES = 1 << 20
-_WRITE_PAGES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,6 @@ class Ram:
         self.address = ctypes.addressof(self._anchor)
         self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         self._scan_works = True
-        self._ranges = np.zeros((_SCAN_RANGES, 3), dtype=np.uint64)
         self._check_tracking()
 
     def close(self) -> None:
@@ -94,48 +89,19 @@ class Ram:
         if seen != [0] or len(self.dirty()):
             raise OSError(errno.ENOTSUP, "/proc/self/pagemap does not report written pages here; rrgdb needs it")
 
-    def dirty(self) -> npt.NDArray[np.int64]:
+    def dirty(self) -> PageNumbers:
         """Numbers of the pages written since they were last clean, ascending."""
         if self._scan_works:
             try:
-                return self._scan()
+                found = _pages.dirty(self._pagemap, self.address, self.size)
+                return np.frombuffer(found, dtype=np.int64)
             except OSError as e:
                 if e.errno not in (errno.ENOTTY, errno.EINVAL, errno.EPERM):
                     raise
                 self._scan_works = False
         return self._read_pagemap()
 
-    def _scan(self) -> npt.NDArray[np.int64]:
-        found = []
-        start, end = self.address, self.address + self.size
-        vec = self._ranges.ctypes.data
-        while start < end:
-            arg = bytearray(
-                struct.pack(
-                    "<12Q",
-                    96,
-                    0,
-                    start,
-                    end,
-                    0,
-                    vec,
-                    _SCAN_RANGES,
-                    0,
-                    _PAGE_IS_FILE,
-                    _PAGE_IS_FILE,
-                    _PAGE_IS_PRESENT | _PAGE_IS_SWAPPED,
-                    _PAGE_IS_FILE,
-                )
-            )
-            n = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, arg)
-            spans = ((self._ranges[:n, :2] - np.uint64(self.address)) // np.uint64(PAGE)).astype(np.int64)
-            lengths = spans[:, 1] - spans[:, 0]
-            before = np.cumsum(lengths) - lengths
-            found.append(np.repeat(spans[:, 0] - before, lengths) + np.arange(int(lengths.sum()), dtype=np.int64))
-            start = struct.unpack_from("<Q", arg, 32)[0] if n == _SCAN_RANGES else end
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-
-    def _read_pagemap(self) -> npt.NDArray[np.int64]:
+    def _read_pagemap(self) -> PageNumbers:
         found = []
         first = self.address // PAGE
         for start in range(0, self.pages, _SCAN_BYTES // 8):
@@ -146,25 +112,18 @@ class Ram:
             found.append(np.nonzero(private | swapped)[0] + start)
         return np.concatenate(found).astype(np.int64)
 
-    def clean(self, pages: Sequence[int] | npt.NDArray[np.int64]) -> None:
-        """Fold these pages into the file: their content stays, they are no longer dirty."""
-        for start, count in runs(pages):
-            offset, length = start * PAGE, count * PAGE
-            os.pwrite(self._fd, memoryview(self._map)[offset : offset + length], offset)
-            self._map.madvise(mmap.MADV_DONTNEED, offset, length)
+    def clean(self, dirty: PageNumbers) -> None:
+        """Fold the pages that ``dirty()`` has just told, all of them, into the file: they keep their contents."""
+        _pages.clean(self._fd, self.address, self.size, dirty)
 
-    def set_clean(self, pages: Iterable[tuple[int, bytes]], dirty: set[int]) -> None:
-        """Give pages new, clean contents; ``dirty`` are the pages that are private copies now."""
-        ordered = sorted(pages)
-        numbers = [n for n, _ in ordered]
-        at = 0
-        for _, count in runs(numbers):
-            for first in range(at, at + count, _WRITE_PAGES):
-                contents = [content for _, content in ordered[first : min(first + _WRITE_PAGES, at + count)]]
-                os.pwritev(self._fd, contents, numbers[first] * PAGE)
-            at += count
-        for start, count in runs(sorted(dirty.intersection(numbers))):
-            self._map.madvise(mmap.MADV_DONTNEED, start * PAGE, count * PAGE)
+    def set_clean(self, numbers: PageNumbers, contents: list[bytes], dirty: PageNumbers) -> None:
+        """Give pages (ascending) contents, one each; all of RAM is clean then. ``dirty``, as ``dirty()`` has just told
+        it, is a part of ``numbers``."""
+        _pages.put(self._fd, self.address, self.size, numbers, contents, dirty)
+
+    def contents(self, numbers: PageNumbers) -> list[bytes]:
+        """Contents of these pages (ascending); all pages of zeros are the same object, ``ZERO_PAGE``."""
+        return _pages.contents(self.address, self.size, numbers)
 
     def page(self, number: int) -> bytes:
         return self._map[number * PAGE : number * PAGE + PAGE]
@@ -226,13 +185,3 @@ class Ram:
             self._map[offset : offset + n] = data[source : source + n]
             touched.extend(range(offset // PAGE, (offset + n - 1) // PAGE + 1))
         return touched
-
-
-def runs(pages: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """(first, count) of each run of consecutive numbers in an ascending sequence."""
-    array = np.asarray(pages, dtype=np.int64)
-    if not len(array):
-        return
-    breaks = np.nonzero(np.diff(array) != 1)[0] + 1
-    for part in np.split(array, breaks):
-        yield int(part[0]), len(part)

@@ -8,7 +8,7 @@ snapshot writes only the pages in which the guest differs from that one.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,21 +117,18 @@ class SnapshotStore:
         icount: int,
         state: GuestState,
         base: Stored | None,
-        changed: Iterable[int],
-        page: Callable[[int], bytes],
+        changed: Mapping[int, bytes],
     ) -> Stored:
-        """Add a snapshot: RAM is that of ``base`` but for the pages ``changed``; ``page`` reads the guest's RAM.
+        """Add a snapshot: RAM is that of ``base`` (None: zeros) but for the pages ``changed``.
 
         Raises StoreError; a full disk leaves the store as it was.
         """
-        pages = set(changed)
-        if base is not None and base.id != self._active:
-            pages.update(self._diff(None, self._by_id[base.id]))
+        pages = self._against_active(base, changed)
         try:
             blob = state.encode()
             padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + _LENGTH.size) // PAGE) * PAGE, b"\0")
             self._image.write_vmstate([(0, padded)])
-            self._image.write_vmstate((RAM_OFFSET + n * PAGE, page(n)) for n in sorted(pages))
+            self._image.write_vmstate((RAM_OFFSET + n * PAGE, pages[n]) for n in sorted(pages))
             snapshot = self._image.create_snapshot(
                 name, vm_state_size=RAM_OFFSET + self._ram_pages * PAGE, vm_clock_ns=icount, icount=icount
             )
@@ -142,6 +139,13 @@ class SnapshotStore:
         self._by_id[snapshot.id] = snapshot
         self._active = snapshot.id
         return Stored(name, icount, snapshot.id)
+
+    def _against_active(self, base: Stored | None, changed: Mapping[int, bytes]) -> Mapping[int, bytes]:
+        """What to write over the active state so that it is ``base`` with the pages ``changed``. Raises StoreError."""
+        if base is None or base.id == self._active:
+            return changed
+        others = [n for n in self._diff(None, self._by_id[base.id]) if n not in changed]
+        return {**dict(zip(others, self.pages(base, others), strict=True)), **changed}
 
     def delete(self, going: Sequence[Stored]) -> None:
         """Remove snapshots, as one change of the image. Raises StoreError; they are all there then."""

@@ -6,12 +6,13 @@ follows changes page by page and does not depend on which pages were looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import xxhash
 
-_ZERO = bytes(4096)
+from rrgdb.engine.memory import ZERO_PAGE, PageNumbers
+
 _MASK = (1 << 64) - 1
 
 
@@ -22,14 +23,17 @@ class RamDigest:
         self._hashes = np.zeros(pages, dtype=np.uint64)
         self._sum = 0
 
-    def update(self, pages: Iterable[tuple[int, bytes]]) -> None:
-        """These pages now have these contents."""
-        total, hashes = self._sum, self._hashes
-        for number, content in pages:
-            new = 0 if content == _ZERO else xxhash.xxh3_64_intdigest(content, seed=number + 1)
-            total += new - int(hashes[number])
-            hashes[number] = new
-        self._sum = total & _MASK
+    def update(self, numbers: PageNumbers, contents: Sequence[bytes]) -> None:
+        """These pages (each once) now have these contents."""
+        digest, zero = xxhash.xxh3_64_intdigest, ZERO_PAGE
+        found = [
+            0 if content == zero else digest(content, number + 1)
+            for number, content in zip(numbers.tolist(), contents, strict=True)
+        ]
+        new = np.array(found, dtype=np.uint64)
+        old = self._hashes[numbers]
+        self._hashes[numbers] = new
+        self._sum = (self._sum + int(new.sum()) - int(old.sum())) & _MASK
 
     def value(self) -> bytes:
         return self._sum.to_bytes(8, "little")

@@ -14,18 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rrgdb.engine.base import EngineError
+from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers
 from rrgdb.recording.doors import Door
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
+from rrgdb.timeline.delta import Delta, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest
 from rrgdb.timeline.guest import Guest
 
-PAGE = 4096
-_ZERO = bytes(PAGE)
 MEMORY_BUDGET = 256 << 20
 """bytes that checkpoints may take"""
 _PER_PAGE = 100
-"""bytes that one page of a delta takes besides its content"""
+"""bytes that one page of a chunk takes besides its content"""
+_PER_CHUNK = 100
+"""bytes that a chunk takes in each delta that has it"""
 _STATES = 64
 """states of snapshots on disk that are kept in memory"""
 
@@ -38,7 +40,7 @@ class Mark:
     icount: int
     stored: Stored | None
     state: GuestState | None
-    delta: dict[int, bytes] = field(default_factory=dict)
+    delta: Delta = field(default_factory=Delta)
 
 
 class WrongMachineError(Exception):
@@ -50,12 +52,13 @@ class UnusableSnapshotError(Exception):
 
 
 class _Memory:
-    """Checkpoints in memory by icount, and what they take: page contents are shared between them."""
+    """Checkpoints in memory by icount, and what they take: chunks of pages, and contents, are shared between them."""
 
     def __init__(self) -> None:
         self.marks: list[Mark] = []
         self.bytes = 0
-        self._uses: Counter[int] = Counter()
+        self._chunks: Counter[int] = Counter()
+        self._contents: Counter[int] = Counter()
 
     def index(self, icount: int) -> int:
         return bisect.bisect_left(self.marks, icount, key=lambda m: m.icount)
@@ -65,26 +68,39 @@ class _Memory:
         return self.marks[i] if i < len(self.marks) and self.marks[i].icount == icount else None
 
     def insert(self, mark: Mark) -> None:
-        before = len(self._uses)
-        self._uses.update(map(id, mark.delta.values()))
-        self.bytes += PAGE * (len(self._uses) - before) + self._overhead(mark)
         self.marks.insert(self.index(mark.icount), mark)
+        before = len(self._contents)
+        self.bytes += self._own_bytes(mark)
+        uses = self._chunks
+        for chunk in mark.delta.chunks.values():
+            uses[id(chunk)] += 1
+            if uses[id(chunk)] == 1:
+                self._contents.update(map(id, chunk.values()))
+                self.bytes += _PER_PAGE * len(chunk)
+        self.bytes += PAGE * (len(self._contents) - before)
 
     def remove(self, index: int) -> None:
         mark = self.marks.pop(index)
-        uses, before = self._uses, len(self._uses)
-        for content in mark.delta.values():
-            key = id(content)
-            uses[key] -= 1
-            if not uses[key]:
-                del uses[key]
-        self.bytes -= PAGE * (before - len(uses)) + self._overhead(mark)
+        uses, contents, before = self._chunks, self._contents, len(self._contents)
+        self.bytes -= self._own_bytes(mark)
+        for chunk in mark.delta.chunks.values():
+            uses[id(chunk)] -= 1
+            if uses[id(chunk)]:
+                continue
+            del uses[id(chunk)]
+            self.bytes -= _PER_PAGE * len(chunk)
+            for content in chunk.values():
+                key = id(content)
+                contents[key] -= 1
+                if not contents[key]:
+                    del contents[key]
+        self.bytes -= PAGE * (before - len(contents))
 
     @staticmethod
-    def _overhead(mark: Mark) -> int:
+    def _own_bytes(mark: Mark) -> int:
         state = mark.state
         size = 0 if state is None else len(state.cpu) + len(state.devices) + len(state.door)
-        return 1000 + size + _PER_PAGE * len(mark.delta)
+        return 1000 + size + _PER_CHUNK * len(mark.delta.chunks)
 
     def thin(self, here: int, budget: int) -> None:
         """Drop the checkpoints farthest from a position until the budget holds."""
@@ -116,10 +132,14 @@ class Marks:
 
     def _first(self) -> Mark:
         """The freshly built guest: position 0, all of RAM as the images left it."""
-        pages = {n: content for n in self._ram.populated() if (content := self._ram.page(n)) != _ZERO}
-        self._ram.clean(self._ram.dirty())
-        self.digest.update(pages.items())
-        return Mark(self._guest.engine.icount, None, self._state(), pages)
+        ram = self._ram
+        ram.clean(ram.dirty())
+        numbers = page_numbers(ram.populated())
+        contents = ram.contents(numbers)
+        self.digest.update(numbers, contents)
+        filled = [(n, c) for n, c in zip(numbers.tolist(), contents, strict=True) if c is not ZERO_PAGE]
+        delta = Delta().with_pages([n for n, _ in filled], [c for _, c in filled])
+        return Mark(self._guest.engine.icount, None, self._state(), delta)
 
     def _state(self) -> GuestState:
         """The present state; the digest is up to date."""
@@ -233,7 +253,7 @@ class Marks:
         try:
             if pages.intersection(self._store.differing(low, high)):
                 return None
-            if _ZERO in self._store.pages(high, sorted(pages)):
+            if ZERO_PAGE in self._store.pages(high, sorted(pages)):
                 return None
         except StoreError:
             return None
@@ -261,16 +281,18 @@ class Marks:
     def fold(self) -> Mark:
         """Make the present state the base; the mark is not kept."""
         base = self._base
-        dirty = self._ram.dirty()
-        delta = dict(base.delta)
-        changed = [(n, self._ram.page(n)) for n in dirty.tolist()]
-        for n, content in changed:
-            if delta.get(n) != content:
-                delta[n] = content
+        dirty, contents = self._take_dirty()
         self._ram.clean(dirty)
-        self.digest.update(changed)
+        delta = base.delta.with_pages(dirty.tolist(), contents)
         self._base = Mark(self._guest.engine.icount, base.stored, None, delta)
         return self._base
+
+    def _take_dirty(self) -> tuple[PageNumbers, list[bytes]]:
+        """The pages written since the base, and what they hold; the digest is up to date then."""
+        dirty = self._ram.dirty()
+        contents = self._ram.contents(dirty)
+        self.digest.update(dirty, contents)
+        return dirty, contents
 
     def keep_here(self) -> Mark:
         """A checkpoint in memory at the present position."""
@@ -301,12 +323,12 @@ class Marks:
         if self._store is None:
             raise StoreError("the snapshots of this recording are not in use, or open for reading only: none is taken")
         base = self._base
-        dirty = self._ram.dirty()
-        numbers = dirty.tolist()
-        self.digest.update((n, self._ram.page(n)) for n in numbers)
+        dirty, contents = self._take_dirty()
         state = self._state()
         icount = self._guest.engine.icount
-        stored = self._store.take(name, icount, state, base.stored, {*base.delta, *numbers}, self._ram.page)
+        pages = base.delta.pages()
+        pages.update(zip(dirty.tolist(), contents, strict=True))
+        stored = self._store.take(name, icount, state, base.stored, pages)
         self._ram.clean(dirty)
         mark = Mark(icount, stored, None)
         i = bisect.bisect_right(self._disk, icount, key=lambda m: m.icount)
@@ -341,14 +363,14 @@ class Marks:
             if mark is base:
                 self._base = replace(mark, stored=stored, delta=delta)
 
-    def _rebase(self, mark: Mark, going: set[str]) -> tuple[Stored, dict[int, bytes]]:
+    def _rebase(self, mark: Mark, going: set[str]) -> tuple[Stored, Delta]:
         """A mark in terms of the last snapshot that stays before the one that it is built on."""
         assert self._store is not None
         assert mark.stored is not None
         at = next(i for i, m in enumerate(self._disk) if m.stored == mark.stored)
         before = next(s for m in reversed(self._disk[:at]) if (s := m.stored) is not None and s.id not in going)
         numbers = [n for n in self._store.differing(before, mark.stored) if n not in mark.delta]
-        return before, mark.delta | dict(zip(numbers, self._store.pages(mark.stored, numbers), strict=True))
+        return before, mark.delta.with_pages(numbers, self._store.pages(mark.stored, numbers))
 
     def arrived_at(self, mark: Mark) -> None:
         """Replay stands exactly at a snapshot on disk: from here on RAM is known as its pages.
@@ -372,21 +394,16 @@ class Marks:
         if state is None:
             assert mark.stored is not None
             state = self._load_state(mark.stored)
-        dirty = set(self._ram.dirty().tolist())
+        dirty = self._ram.dirty()
         try:
-            need = dirty | self._differing(mark)
-            contents = [(n, mark.delta[n]) for n in need if n in mark.delta]
-            rest = sorted(n for n in need if n not in mark.delta)
-            if mark.stored is None:
-                contents += [(n, _ZERO) for n in rest]
-            elif rest:
-                contents += zip(rest, self._pages(mark.stored, rest), strict=True)
+            need = page_numbers(self._differing(mark).union(dirty.tolist()))
+            contents = self._contents(mark, need.tolist())
         except StoreError as e:
             raise UnusableSnapshotError(str(e)) from e
-        self._ram.set_clean(contents, dirty)
-        self.digest.update(contents)
+        self._ram.set_clean(need, contents, dirty)
+        self.digest.update(need, contents)
         engine = self._guest.engine
-        engine.pages_changed(need)
+        engine.pages_changed(need.tolist())
         self._base = mark
         if state.ram_digest != self.digest.value():
             where = f"snapshot {mark.stored.name}" if mark.stored is not None else "memory"
@@ -398,10 +415,16 @@ class Marks:
         except (EngineError, ValueError) as e:
             raise UnusableSnapshotError(f"the state saved at icount {mark.icount} does not load: {e}") from e
 
-    def _pages(self, stored: Stored, numbers: list[int]) -> list[bytes]:
+    def _contents(self, mark: Mark, numbers: list[int]) -> list[bytes]:
+        """What pages hold at a mark. Raises StoreError."""
+        found = [mark.delta.get(n) for n in numbers]
+        rest = [n for n, content in zip(numbers, found, strict=True) if content is None]
+        if not rest or mark.stored is None:
+            return [ZERO_PAGE if content is None else content for content in found]
         if self._store is None:
-            raise StoreError(f"snapshot {stored.name}: the store is not in use")
-        return self._store.pages(stored, numbers)
+            raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
+        stored = iter(self._store.pages(mark.stored, rest))
+        return [next(stored) if content is None else content for content in found]
 
     def _differing(self, mark: Mark) -> set[int]:
         """Pages in which the base may differ from a mark."""
@@ -409,10 +432,8 @@ class Marks:
         if base is mark:
             return set()
         if base.stored == mark.stored:
-            need = {n for n, content in base.delta.items() if mark.delta.get(n) is not content}
-            need.update(n for n, content in mark.delta.items() if base.delta.get(n) is not content)
-            return need
-        need = {*base.delta, *mark.delta}
+            return base.delta.differing(mark.delta)
+        need = {*base.delta.pages(), *mark.delta.pages()}
         if mark.stored is None:
             need.update(self._ram.populated())
         elif base.stored is None or self._store is None:

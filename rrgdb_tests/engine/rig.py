@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import CpuException
 from rrgdb.board.boards import default_board
@@ -136,11 +138,11 @@ class Saved:
 
     def load(self, guest: Board) -> None:
         ram = guest.engine.ram
-        dirty = set(ram.dirty().tolist())
+        dirty = ram.dirty()
         now = set(ram.populated())
         pages = [(n, self.pages.get(n, bytes(PAGE))) for n in sorted(now | set(self.pages))]
-        changed = [(n, content) for n, content in pages if ram.page(n) != content]
-        ram.set_clean(changed, dirty)
+        changed = [(n, content) for n, content in pages if n in dirty or ram.page(n) != content]
+        ram.set_clean(np.array([n for n, _ in changed], dtype=np.int64), [c for _, c in changed], dirty)
         guest.engine.pages_changed([n for n, _ in changed])
         guest.engine.load(self.cpu)
         guest.load_devices(self.devices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rrgdb.board.boards import default_board
@@ -35,13 +36,14 @@ class Running:
         self.host = FakeHost()
         self.board = Board(spec, self.engine, MEMORY, self.host, place_image(image, spec, MEMORY))
         self._digest = RamDigest(ram.pages)
-        self._digest.update((n, ram.page(n)) for n in ram.populated())
+        populated = np.array(list(ram.populated()), dtype=np.int64)
+        self._digest.update(populated, ram.contents(populated))
         ram.clean(ram.dirty())
 
     def state(self) -> tuple[object, ...]:
         ram = self.engine.ram
         dirty = ram.dirty()
-        self._digest.update((n, ram.page(n)) for n in dirty.tolist())
+        self._digest.update(dirty, ram.contents(dirty))
         ram.clean(dirty)
         return (
             self.engine.icount,

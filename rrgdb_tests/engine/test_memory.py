@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrgdb.arch.base import MemoryFault
-from rrgdb.engine.memory import PAGE, Ram, runs
+from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Ram
 from rrgdb_tests.engine.rig import CODE, DATA, Bench
+
+
+def numbers(*pages: int) -> PageNumbers:
+    return np.array(sorted(pages), dtype=np.int64)
 
 
 def dirty(ram: Ram) -> list[int]:
@@ -25,11 +29,13 @@ def test_pages_are_dirty_from_their_first_write_to_their_cleaning() -> None:
     ram.write(0x1000 + 3 * PAGE - 1, b"ab")
     ram.write(0x1000 + 63 * PAGE, b"c")
     assert dirty(ram) == [2, 3, 63]
-    ram.clean([3, 63])
+    ram.clean(ram.dirty())
+    assert dirty(ram) == []
+    ram.write(0x1000 + 2 * PAGE, b"d")
     assert dirty(ram) == [2]
     assert ram.read(0x1000 + 3 * PAGE - 1, 2) == b"ab"
     assert ram.page(63)[:1] == b"c"
-    ram.set_clean([(2, b"x" * PAGE), (10, b"y" * PAGE)], {2})
+    ram.set_clean(numbers(2, 10), [b"x" * PAGE, b"y" * PAGE], numbers(2))
     assert dirty(ram) == []
     assert (ram.page(2), ram.page(10)) == (b"x" * PAGE, b"y" * PAGE)
     assert set(ram.populated()) >= {2, 3, 10, 63}
@@ -57,12 +63,13 @@ def test_both_ways_to_ask_the_kernel_agree_with_a_model(steps: list[tuple[int, s
             model[page] = content
             written.add(page)
         elif action == "c":
-            ram.clean(sorted(written))
+            ram.clean(numbers(*written))
             written.clear()
         elif action == "s":
-            ram.set_clean([(page, content)], written)
             model[page] = content
-            written.discard(page)
+            some = sorted(written | {page})
+            ram.set_clean(numbers(*some), [model[n] for n in some], numbers(*written))
+            written.clear()
         else:
             assert ram.page(page) == model.get(page, bytes(PAGE))
         assert set(dirty(ram)) == written
@@ -78,8 +85,12 @@ def test_more_ranges_than_one_scan_returns() -> None:
         ram.write(n * PAGE, b"x")
     assert dirty(ram) == pages
     assert ram._read_pagemap().tolist() == pages
-    ram.clean(pages[::2])
-    assert dirty(ram) == pages[1::2]
+    ram.clean(ram.dirty())
+    assert dirty(ram) == []
+    for n in pages[::200]:
+        ram.write(n * PAGE, b"y")
+    assert dirty(ram) == pages[::200]
+    assert ram.contents(numbers(*pages)) == [(b"y" if n % 400 == 0 else b"x") + bytes(PAGE - 1) for n in pages]
 
 
 def _resident() -> int:
@@ -120,12 +131,35 @@ def test_sizes_are_whole_pages(size: int) -> None:
         Ram(size)
 
 
-def test_runs() -> None:
-    rng = random.Random(3)
-    pages = sorted(rng.sample(range(1000), 500))
-    assert [n for start, count in runs(pages) for n in range(start, start + count)] == pages
-    assert list(runs([])) == []
-    assert list(runs([4, 5, 7])) == [(4, 2), (7, 1)]
+def test_contents() -> None:
+    ram = Ram(64 * PAGE)
+    ram.add_region(0, 64 * PAGE)
+    ram.write(5 * PAGE, b"five")
+    ram.write(9 * PAGE + 4095, b"nine")
+    found = ram.contents(numbers(4, 5, 9, 10))
+    assert found == [ram.page(n) for n in (4, 5, 9, 10)]
+    assert found[0] is ZERO_PAGE
+    assert ram.contents(numbers()) == []
+
+
+@pytest.mark.parametrize("wrong", [[-1], [64], [1 << 60], [3, 3], [4, 3]])
+def test_page_numbers_that_are_none(wrong: list[int]) -> None:
+    """Nothing outside of RAM is read or written, whatever the caller's mistake."""
+    ram = Ram(64 * PAGE)
+    pages = np.array(wrong, dtype=np.int64)
+    with pytest.raises(ValueError, match="page numbers"):
+        ram.contents(pages)
+    with pytest.raises(ValueError, match="page numbers"):
+        ram.clean(pages)
+    with pytest.raises(ValueError, match="page numbers"):
+        ram.set_clean(pages, [ZERO_PAGE] * len(pages), numbers())
+
+
+@pytest.mark.parametrize("contents", [[], [b""], [b"x" * 4095], [ZERO_PAGE, ZERO_PAGE]])
+def test_contents_that_do_not_fit(contents: list[bytes]) -> None:
+    ram = Ram(64 * PAGE)
+    with pytest.raises(ValueError, match="content"):
+        ram.set_clean(numbers(3), contents, numbers())
 
 
 HELPER_WRITES = {

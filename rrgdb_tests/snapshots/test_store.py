@@ -46,7 +46,7 @@ class Model:
         self.number += 1
         state = _state(self.number, self.random.choice((1, 600, 3000)))
         icount = self.random.randrange(1000)
-        stored = self.store.take(f"s{self.number}", icount, state, self.base, self.changed, self.page)
+        stored = self.store.take(f"s{self.number}", icount, state, self.base, {n: self.page(n) for n in self.changed})
         assert (stored.name, stored.icount) == (f"s{self.number}", icount)
         self.held[stored] = state, dict(self.ram)
         self.base, self.changed = stored, set()
@@ -101,9 +101,9 @@ def test_random_use(tmp_path: Path, seed: int) -> None:
 def test_a_snapshot_costs_what_changed(tmp_path: Path) -> None:
     store = SnapshotStore.create(tmp_path / "s.qcow2", 100_000)
     ram = {n: n.to_bytes(4, "little") * 1024 for n in range(1, 2000)}
-    first = store.take("start", 0, _state(0), None, ram, lambda n: ram.get(n, ZERO))
+    first = store.take("start", 0, _state(0), None, ram)
     before = store.file_size
-    second = store.take("next", 5, _state(1), first, [7, 9], lambda n: b"x" * 4096)
+    second = store.take("next", 5, _state(1), first, {7: b"x" * 4096, 9: b"x" * 4096})
     assert store.file_size - before < 60_000
     assert store.differing(first, second) == [7, 9]
     store.close()
@@ -112,13 +112,13 @@ def test_a_snapshot_costs_what_changed(tmp_path: Path) -> None:
 def test_a_state_as_long_as_it_may_be_leaves_ram_alone(tmp_path: Path) -> None:
     store = SnapshotStore.create(tmp_path / "s.qcow2", 4)
     large = GuestState("", bytes(range(256)) * ((MAX_BYTES - 100) // 256), b"", b"", 4 * 4096, bytes(8))
-    stored = store.take("large", 0, large, None, range(4), lambda n: bytes([n + 1]) * 4096)
+    stored = store.take("large", 0, large, None, {n: bytes([n + 1]) * 4096 for n in range(4)})
     assert store.state(stored) == large
     assert store.pages(stored, [0, 1, 2, 3]) == [bytes([n + 1]) * 4096 for n in range(4)]
     with pytest.raises(StoreError, match="at most"):
-        store.take("larger", 1, GuestState("", bytes(MAX_BYTES), b"", b"", 0, bytes(8)), stored, [], lambda n: ZERO)
+        store.take("larger", 1, GuestState("", bytes(MAX_BYTES), b"", b"", 0, bytes(8)), stored, {})
     assert store.snapshots == [stored]
-    after = store.take("after", 2, _state(2), stored, [2], lambda n: b"y" * 4096)
+    after = store.take("after", 2, _state(2), stored, {2: b"y" * 4096})
     assert store.pages(after, [0, 1, 2, 3]) == [b"\1" * 4096, b"\2" * 4096, b"y" * 4096, b"\4" * 4096]
     store.close()
 
@@ -126,7 +126,7 @@ def test_a_state_as_long_as_it_may_be_leaves_ram_alone(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     store = SnapshotStore.create(tmp_path / "s.qcow2", 4)
     with pytest.raises(StoreError, match="255 bytes"):
-        store.take("n" * 300, 0, _state(0), None, [], lambda n: ZERO)
+        store.take("n" * 300, 0, _state(0), None, {})
     store.close()
     store.close()
 
