@@ -50,7 +50,8 @@ typedef struct { uint64_t base, size; uint8_t *host; } region;
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
 typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, cls; } class_entry;
 typedef struct { uint64_t address; uint8_t used, conditional; } bp_entry;
-typedef struct { uint64_t addr; uint32_t size, count, flags, first, last; } block_entry;
+typedef struct { uint64_t addr; uint32_t size, count, flags, first, last, epoch; } block_entry;
+typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { uint64_t addr; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
     uint64_t physical;
@@ -135,6 +136,12 @@ typedef struct {
     uint64_t user_limit, block_icount, tail_icount, last_icount, spell, spell_end, tails, tails_at;
     uint32_t block_length, tail_size;
     size_t code_hook;
+
+    /* see _footprint.h; epoch: of the set, for blocks that are in it */
+    noted *noted;
+    uint64_t noted_mask, noted_count, seen;
+    uint32_t seen_size, epoch;
+    int noted_lost;
 
     uint64_t block;
     uint32_t block_size;

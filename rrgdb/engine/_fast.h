@@ -138,6 +138,8 @@ static void enter_block(Core *c, uint64_t addr, uint32_t size)
             mark_code(c, last);
     }
     c->exact_pc = NO_PC;
+    if (addr != c->seen || size != c->seen_size)
+        note_code(c, addr, size);
     c->block = addr;
     c->block_size = c->precise_smc ? 0 : copy_code(c, addr, c->block_bytes, size);
 }
@@ -235,7 +237,7 @@ static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t co
         return NULL;
     block_entry *e = block_slot(c, addr, size);
     uint32_t pages[2] = {(uint32_t)((first - c->ram) >> 12), (uint32_t)((last - c->ram) >> 12)};
-    *e = (block_entry){addr, size, count, plain ? 0 : BLOCK_EXACT, pages[0], pages[1]};
+    *e = (block_entry){addr, size, count, plain ? 0 : BLOCK_EXACT, pages[0], pages[1], 0};
     c->block_count++;
     mark_code(c, first);
     mark_code(c, last);
@@ -280,6 +282,10 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
     }
     if (c->exact)
         leave_exact(c);
+    if (e->epoch != c->epoch) {
+        e->epoch = c->epoch;
+        note_code(c, addr, size);
+    }
     c->block = addr;
     c->block_length = size;
     c->block_icount = c->icount;

@@ -128,6 +128,8 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
 
     if (c->tlb_stale)
         tlb_clear(c);
+    if (addr - c->seen >= c->seen_size)
+        note_code(c, addr, 1);
     if (size <= MAX_INSN && size) {
         if (offset + size <= PAGE) {
             uint8_t *host = code_page(c, addr);

@@ -12,6 +12,7 @@
 
 #include "_core.h"
 #include "_insn.h"
+#include "_footprint.h"
 #include "_fast.h"
 #include "_hooks.h"
 #include "_gears.h"
@@ -95,10 +96,13 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->page_flags = calloc(c->code_pages_length + 1, 1);
     c->block_mask = FIRST_BLOCKS - 1;
     c->blocks = calloc(FIRST_BLOCKS, sizeof *c->blocks);
+    c->noted_mask = FIRST_NOTED - 1;
+    c->noted = calloc(FIRST_NOTED, sizeof *c->noted);
+    c->epoch = 1;
     c->phase = PHASE_FAST;
     c->classes = calloc(CLASS_SIZE, sizeof *c->classes);
     c->bps = calloc(1, sizeof *c->bps);
-    if (!c->classes || !c->bps || !c->page_flags || !c->blocks) {
+    if (!c->classes || !c->bps || !c->page_flags || !c->blocks || !c->noted) {
         PyErr_NoMemory();
         return -1;
     }
@@ -130,6 +134,7 @@ static void Core_dealloc(Core *c)
     free_watches(c);
     free(c->page_flags);
     free(c->blocks);
+    free(c->noted);
     free(c->classes);
     free(c->bps);
     Py_XDECREF(c->code_pages_owner);
@@ -206,6 +211,7 @@ static PyObject *Core_arrive(Core *c, PyObject *args)
     if (!PyArg_ParseTuple(args, "K", &pc))
         return NULL;
     c->pc = pc;
+    note_code(c, pc, 1);
     return PyLong_FromLong(obstacle(c, pc));
 }
 
@@ -409,6 +415,35 @@ static PyObject *Core_forget_blocks(Core *c, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* take_code() -> (u64 address, u64 bytes) of every block noted, or None if some are not known; begins a new set */
+static PyObject *Core_take_code(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *out = NULL;
+    if (!c->noted_lost)
+        out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(c->noted_count * 16));
+    else
+        out = Py_NewRef(Py_None);
+    if (out && !c->noted_lost) {
+        char *o = PyBytes_AS_STRING(out);
+        for (uint64_t i = 0; i <= c->noted_mask; i++) {
+            uint64_t pair[2] = {c->noted[i].addr, c->noted[i].size};
+            if (!pair[1])
+                continue;
+            memcpy(o, pair, sizeof pair);
+            o += sizeof pair;
+        }
+    }
+    if (out)
+        forget_noted(c);
+    return out;
+}
+
+static PyObject *Core_forget_code(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    forget_noted(c);
+    Py_RETURN_NONE;
+}
+
 static PyObject *Core_trapped_code(Core *c, PyObject *Py_UNUSED(ignored))
 {
     return PyBytes_FromStringAndSize((char *)c->code, c->code_size);
@@ -455,6 +490,8 @@ static PyMethodDef Core_methods[] = {
     {"lower_limit", (PyCFunction)Core_lower_limit, METH_VARARGS, "lower_limit(icount): of the run that is under way"},
     {"set_mmu", (PyCFunction)Core_set_mmu, METH_VARARGS, "set_mmu(on): the guest does (not) translate addresses"},
     {"forget_blocks", (PyCFunction)Core_forget_blocks, METH_NOARGS, "code was changed from outside"},
+    {"take_code", (PyCFunction)Core_take_code, METH_NOARGS, "take_code() -> u64 pairs: address, bytes of what was executed"},
+    {"forget_code", (PyCFunction)Core_forget_code, METH_NOARGS, "what was executed so far is of no interest"},
     {"set_range", (PyCFunction)Core_set_range, METH_VARARGS, "set_range(start, end); equal: off"},
     {"trapped_code", (PyCFunction)Core_trapped_code, METH_NOARGS, "bytes of the instruction that trapped"},
     {"read_registers", (PyCFunction)Core_read_registers, METH_VARARGS, "read_registers(plan) -> bytes"},

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from rrgdb.arch.base import Arch, CpuException, Trap
 from rrgdb.engine.memory import Ram
 
@@ -65,6 +68,32 @@ class Watch:
     address: int
     length: int
     kind: str
+
+
+Ranges = npt.NDArray[np.uint64]
+"""shape (n, 2): first and last of each range; ascending, with a gap of at least one number between two"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footprint:
+    """What the instructions ``begin`` to ``end`` - 1 executed and wrote, or more: ``code``, virtual addresses, holds
+    every pc at the positions ``begin`` to ``end`` - 1; ``pages``, numbers of RAM pages, every page written."""
+
+    begin: int
+    end: int
+    code: Ranges
+    pages: Ranges
+
+
+def ranges(first: npt.NDArray[np.uint64], last: npt.NDArray[np.uint64]) -> Ranges:
+    """The numbers that lie in any of the ranges ``first[i]`` to ``last[i]``, in whatever order those come."""
+    if not len(first):
+        return np.zeros((0, 2), dtype=np.uint64)
+    order = np.argsort(first, kind="stable")
+    first, reach = first[order], np.maximum.accumulate(last[order])
+    begins = np.concatenate(([True], (first[1:] > reach[:-1]) & (first[1:] - reach[:-1] > np.uint64(1))))
+    ends = np.concatenate((begins[1:], [True]))
+    return np.stack((first[begins], reach[ends]), axis=1)
 
 
 ReadCallback = Callable[[int, int], int]
@@ -146,6 +175,16 @@ class Engine(Protocol):
 
     def pages_changed(self, pages: Iterable[int]) -> None:
         """RAM pages were changed from outside: translations made from them are dropped."""
+
+    def take_footprint(self) -> Footprint | None:
+        """That of the instructions since it was taken last, or since ``load``; None if it is not known."""
+
+    def forget_footprint(self) -> None:
+        """The next one begins here."""
+
+    @property
+    def footprint_begin(self) -> int:
+        """Position at which the next one begins."""
 
     def save(self) -> bytes: ...
     def load(self, state: bytes) -> None: ...

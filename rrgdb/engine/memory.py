@@ -29,6 +29,7 @@ PageNumbers = npt.NDArray[np.int64]
 # admin-guide/mm/pagemap.rst
 _ENTRY_FILE, _ENTRY_SWAPPED, _ENTRY_PRESENT = np.uint64(1 << 61), np.uint64(1 << 62), np.uint64(1 << 63)
 _SCAN_BYTES = 1 << 20
+_WRITTEN_LISTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Ram:
         self.address = ctypes.addressof(self._anchor)
         self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         self._scan_works = True
+        self._written: list[PageNumbers] = []
         self._check_tracking()
 
     def close(self) -> None:
@@ -114,6 +116,9 @@ class Ram:
 
     def clean(self, dirty: PageNumbers) -> None:
         """Fold the pages that ``dirty()`` has just told, all of them, into the file: they keep their contents."""
+        self._written.append(dirty)
+        if len(self._written) > _WRITTEN_LISTS:
+            self._written = [np.unique(np.concatenate(self._written))]
         _pages.clean(self._fd, self.address, self.size, dirty)
 
     def set_clean(self, numbers: PageNumbers, contents: list[bytes], dirty: PageNumbers) -> None:
@@ -124,6 +129,16 @@ class Ram:
     def contents(self, numbers: PageNumbers) -> list[bytes]:
         """Contents of these pages (ascending); all pages of zeros are the same object, ``ZERO_PAGE``."""
         return _pages.contents(self.address, self.size, numbers)
+
+    def take_written(self) -> PageNumbers:
+        """Numbers of the pages written since this was called last, ascending; a superset, as some may come twice."""
+        written = np.unique(np.concatenate([*self._written, self.dirty()]))
+        self._written.clear()
+        return written
+
+    def forget_written(self) -> None:
+        """What was written before is not for ``take_written``, but for pages that are not clean yet."""
+        self._written.clear()
 
     def page(self, number: int) -> bytes:
         return self._map[number * PAGE : number * PAGE + PAGE]

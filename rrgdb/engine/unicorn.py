@@ -12,13 +12,24 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import unicorn
 from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
 
 from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Trap
 from rrgdb.engine import _hot
-from rrgdb.engine.base import EngineError, Exit, ExitKind, ReadCallback, Watch, WatchHit, WriteCallback
+from rrgdb.engine.base import (
+    EngineError,
+    Exit,
+    ExitKind,
+    Footprint,
+    ReadCallback,
+    Watch,
+    WatchHit,
+    WriteCallback,
+    ranges,
+)
 from rrgdb.engine.faults import FaultReader
 from rrgdb.engine.layout import Context, find_layout
 from rrgdb.engine.memory import PAGE, Ram
@@ -126,6 +137,7 @@ class UnicornEngine:
         self._callbacks: list[Any] = []
         self._callback_error: BaseException | None = None
         self._has_translated = False
+        self._footprint_begin = 0
         self._watches: list[tuple[Watch, int, int]] = []
         layout = find_layout(arch.engine_arch, arch.engine_mode)
         self.unknown = layout.missing
@@ -455,6 +467,28 @@ class UnicornEngine:
         b, w = self._core.bp_last, self._core.watch_last
         return (None if b == none else b, None if w == none else w)
 
+    # -- footprint -------------------------------------------------------------------------------
+
+    @property
+    def footprint_begin(self) -> int:
+        return self._footprint_begin
+
+    def take_footprint(self) -> Footprint | None:
+        code = self._core.take_code()
+        pages = self.ram.take_written().astype(np.uint64)
+        begin, self._footprint_begin = self._footprint_begin, self.icount
+        if code is None:
+            return None
+        blocks = np.frombuffer(code, dtype="<u8").reshape(-1, 2)
+        first = blocks[:, 0]
+        last = first + np.minimum(blocks[:, 1] - np.uint64(1), ~first)
+        return Footprint(begin, self.icount, ranges(first, last), ranges(pages, pages))
+
+    def forget_footprint(self) -> None:
+        self._core.forget_code()
+        self.ram.forget_written()
+        self._footprint_begin = self.icount
+
     # -- state -----------------------------------------------------------------------------------
 
     def save(self) -> bytes:
@@ -470,6 +504,7 @@ class UnicornEngine:
         if mmu_seen or self._core.mmu_seen:
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
         self._core.set_mmu(mmu_seen)
+        self.forget_footprint()
         if self.arch.engine_arch == "UC_ARCH_RISCV":
             self._refresh_interrupts()
         self._pc = self._registers.raw_read(self.arch.pc)

@@ -1,0 +1,61 @@
+/* The footprint's code: which blocks were entered since the set was taken last. Included by _hot.c.
+ *
+ * A superset of all addresses at which an instruction stood: whole blocks, entered or not left at their end; where the
+ * hooks look at every instruction, each one outside the block that was noted last is noted by itself.
+ */
+
+#define FIRST_NOTED (1 << 12)
+#define MAX_NOTED (1 << 21)
+
+static uint64_t noted_slot(const noted *table, uint64_t mask, uint64_t addr, uint32_t size)
+{
+    uint64_t i = mix(addr + ((uint64_t)size << 48)) & mask;
+    while (table[i].size && !(table[i].addr == addr && table[i].size == size))
+        i = (i + 1) & mask;
+    return i;
+}
+
+static int grow_noted(Core *c)
+{
+    uint64_t n = c->noted_mask + 1;
+    if (c->noted_count * 2 < n)
+        return 1;
+    noted *bigger = n < MAX_NOTED ? calloc(2 * n, sizeof *bigger) : NULL;
+    if (!bigger)
+        return 0;
+    for (uint64_t i = 0; i < n; i++)
+        if (c->noted[i].size)
+            bigger[noted_slot(bigger, 2 * n - 1, c->noted[i].addr, c->noted[i].size)] = c->noted[i];
+    free(c->noted);
+    c->noted = bigger;
+    c->noted_mask = 2 * n - 1;
+    return 1;
+}
+
+/* size bytes of code at addr are, or may be, executed */
+static void note_code(Core *c, uint64_t addr, uint32_t size)
+{
+    if (!size)
+        size = 1;
+    c->seen = addr;
+    c->seen_size = size;
+    uint64_t i = noted_slot(c->noted, c->noted_mask, addr, size);
+    if (c->noted[i].size)
+        return;
+    if (!grow_noted(c)) {
+        c->noted_lost = 1;
+        return;
+    }
+    c->noted[noted_slot(c->noted, c->noted_mask, addr, size)] = (noted){addr, size};
+    c->noted_count++;
+}
+
+static void forget_noted(Core *c)
+{
+    if (c->noted_count)
+        memset(c->noted, 0, (c->noted_mask + 1) * sizeof *c->noted);
+    c->noted_count = 0;
+    c->noted_lost = 0;
+    c->seen_size = 0;
+    c->epoch++;
+}
