@@ -6,6 +6,7 @@
     images/<sha256>-<name>     the guest's images, by content: 16 hex digits and the name made harmless
     events.log                 the event log (``rrgdb.recording.log``)
     snapshots.qcow2            the snapshot store (``rrgdb.snapshots``)
+    history.index              the index (``rrgdb.recording.index``)
     lock                       locked (flock) while the recording is open; holds the writer's process id
 """
 
@@ -26,6 +27,7 @@ from typing import NamedTuple, Self
 
 from rrgdb.recording import manifest as manifests
 from rrgdb.recording.files import READ_ONLY, LockedError, lock, read_regular, unlock, write_atomically
+from rrgdb.recording.index import IndexFile
 from rrgdb.recording.log import EventLog
 from rrgdb.recording.manifest import Guest, Image, Manifest, Option
 
@@ -33,6 +35,7 @@ MANIFEST = "manifest.json"
 IMAGES = "images"
 EVENTS = "events.log"
 SNAPSHOTS = "snapshots.qcow2"
+INDEX = "history.index"
 LOCK = "lock"
 
 
@@ -187,6 +190,10 @@ class Recording:
     def snapshots(self) -> Path:
         """Path of the snapshot store, which ``rrgdb.snapshots`` creates."""
         return self.path / SNAPSHOTS
+
+    def open_index(self) -> IndexFile:
+        """The index; IndexFileError if there is none that can be used."""
+        return IndexFile.open(self.path / INDEX, self.manifest.recording_id, writable=self.writable)
 
     def image_path(self, name: str) -> Path:
         """The file of the image called ``name``; KeyError if there is none."""

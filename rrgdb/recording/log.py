@@ -45,6 +45,8 @@ import os
 import stat
 import struct
 import zlib
+from array import array
+from bisect import bisect_left, bisect_right
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -122,6 +124,8 @@ class EventLog:
         self._fd = fd
         self._header_crc = header_crc
         self._checksum = header_crc
+        self._horizons = array("Q")
+        self._checksums = array("Q")
         self._sequence = 0
         self._broken = False
         self._names: list[str] = []
@@ -195,6 +199,11 @@ class EventLog:
     @property
     def sources(self) -> tuple[str, ...]:
         return tuple(self._names)
+
+    def checksums_at(self, icount: int) -> list[int]:
+        """Those of the chunks on disk that end at this position: each tells all of the log up to there."""
+        first, last = (bisect(self._horizons, icount) for bisect in (bisect_left, bisect_right))
+        return list(self._checksums[first:last])
 
     @property
     def pending(self) -> bool:
@@ -281,12 +290,17 @@ class EventLog:
         header += zlib.crc32(header, self._header_crc).to_bytes(4, "little")
         checksum = _checksum(header, stored, self._checksum)
         self._write(header + checksum.to_bytes(8, "little") + stored)
-        self._checksum = checksum
-        self._sequence += 1
+        self._chain(horizon, checksum)
         self._interned = encoder.sources
         for kind, count in encoder.counts.items():
             self._written[kind] += count
+
+    def _chain(self, horizon: int, checksum: int) -> None:
+        self._checksum = checksum
+        self._sequence += 1
         self.horizon = horizon
+        self._horizons.append(horizon)
+        self._checksums.append(checksum)
 
     def _write(self, data: bytes) -> None:
         """Append all of ``data`` or nothing."""
@@ -358,9 +372,7 @@ class EventLog:
             raise self._damaged(str(error)) from error
         self._interned = {name: index for index, name in enumerate(self._names)}
         self._written = {kind: len(events) for kind, events in self._lists.items()}
-        self._checksum = chunk.checksum
-        self._sequence += 1
-        self.horizon = chunk.horizon
+        self._chain(chunk.horizon, chunk.checksum)
         self.size += _CHUNK_HEADER.size + chunk.stored_length
         return ""
 

@@ -78,6 +78,7 @@ class Opened:
             stack.callback(self.recording.close)
             if self.store is not None:
                 stack.callback(self.store.close)
+            stack.callback(self.timeline.index.close)
             stack.callback(self.door.close)
             stack.callback(self.timeline.close)
 
@@ -119,7 +120,9 @@ def _build(image: Image, spec: BoardSpec, memory: int, cpu: str, args: str, reco
     door = Door(recording.log, lambda: max(engine.icount - 1, 0))
     board = Board(spec, engine, memory, door, placed, args)
     marks = Marks(board, door, None)
-    return Opened(Timeline(board, door, recording.log, marks), recording, board, door, None, ram, [])
+    timeline = Timeline(board, door, recording.log, marks)
+    timeline.index.use(recording.open_index)
+    return Opened(timeline, recording, board, door, None, ram, [])
 
 
 def record(
@@ -165,7 +168,15 @@ def record(
         t.marks.use_store(opened.store)
         t.marks.take_snapshot(START)
         recorder = Recorder(
-            opened.board, opened.door, recording.log, t.marks, opened.store, interval=interval, budget=budget, say=say
+            opened.board,
+            opened.door,
+            recording.log,
+            t.marks,
+            t.index,
+            opened.store,
+            interval=interval,
+            budget=budget,
+            say=say,
         )
         t.go_live(recorder)
         recorder.close_chunk()

@@ -10,6 +10,7 @@ from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
 from rrgdb.snapshots.store import AUTOMATIC, SnapshotStore, StoreError
 from rrgdb.timeline.guest import Guest
+from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Marks
 
 SLICE = 0.01
@@ -36,6 +37,7 @@ class Recorder:
         door: Door,
         log: EventLog,
         marks: Marks,
+        index: Index,
         store: SnapshotStore,
         *,
         interval: float,
@@ -47,6 +49,7 @@ class Recorder:
         self._door = door
         self._log = log
         self._marks = marks
+        self._index = index
         self._store: SnapshotStore | None = store
         self._interval = interval
         self._budget = self._ceiling = budget
@@ -106,6 +109,7 @@ class Recorder:
         self._since_snapshot = 0.0
         self._digest()
         self.close_chunk()
+        self._index.note()
         if self._store is None:
             return
         try:
@@ -136,12 +140,14 @@ class Recorder:
         icount = self._guest.engine.icount
         self._log.append(Event(icount, EventKind.END, GUEST, f"{end.kind}:{end.value}".encode()))
         self.close_chunk()
+        self._index.note()
 
     def stop(self) -> None:
         """Recording ends here: what is to be on disk goes there. Raises LogError."""
         if self._guest.end is None:
             self._digest()
             self.close_chunk()
+            self._index.note()
         self._log.sync()
         if self._store is not None:
             try:

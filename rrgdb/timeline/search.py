@@ -98,13 +98,15 @@ class Backward:
             return None
         if not t.at_present and floor < here - 1:
             t.marks.keep_here()
+        t.index.note()
         pages = self._watched_pages(points)
         spoken = self._clock()
         while end > floor:
-            untouched = t.marks.untouched_since(end, pages) if pages else None
-            if untouched is not None and not t.interrupted:
-                end = max(untouched, floor)
-                continue
+            if pages is not None and not t.interrupted:
+                clear = self._clear_since(end, floor, points, pages)
+                if clear < end:
+                    end = clear
+                    continue
             begin = max(t.marks.best(end - 1).icount, floor)
             found, on_the_way = self._scan(points, begin, end)
             if t.interrupted:
@@ -123,11 +125,22 @@ class Backward:
             return self._arrived()
         return None
 
-    def _watched_pages(self, points: Points) -> set[int]:
-        """RAM pages without a write to which nothing stops; empty if there is more than that."""
+    def _clear_since(self, end: int, floor: int, points: Points, pages: set[int]) -> int:
+        """A position from which on to ``end`` nothing stops, as far as is known without a replay."""
+        t = self._timeline
+        clear = t.index.clear_since(end, floor, points.breakpoints, pages)
+        if clear == end and not points.breakpoints:
+            untouched = t.marks.untouched_since(end, pages)
+            clear = end if untouched is None else max(untouched, floor)
+        return clear
+
+    def _watched_pages(self, points: Points) -> set[int] | None:
+        """RAM pages without a write to which no watch hits; None if it may do so all the same."""
         engine = self._timeline.engine
-        if points.breakpoints or engine.translates or any(w.kind != "w" for w in points.watches):
+        if not points.watches:
             return set()
+        if engine.translates or any(w.kind != "w" for w in points.watches):
+            return None
         pages: set[int] = set()
         try:
             for watch in points.watches:
@@ -135,7 +148,7 @@ class Backward:
                 last, _ = engine.ram.locate(watch.address + max(watch.length, 1) - 1)
                 pages.update(range(first // PAGE, last // PAGE + 1))
         except MemoryFault:
-            return set()
+            return None
         return pages
 
     def _scan(self, points: Points, begin: int, end: int) -> tuple[_Found, list[Mark]]:

@@ -17,6 +17,7 @@ from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.recording.doors import DEBUGGER, Divergence, Door, HistoryEnd, Mode
 from rrgdb.recording.log import EventLog
 from rrgdb.timeline.guest import Guest
+from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Mark, Marks, UnusableSnapshotError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.stop import Points, Stop, StopKind
@@ -43,6 +44,7 @@ class Timeline:
         self.door = door
         self.log = log
         self.marks = marks
+        self.index = Index(self.engine, log)
         self.recorder: Recorder | None = None
         self.say: Callable[[str], None] = lambda _line: None
         self._interrupted = threading.Event()
@@ -198,6 +200,7 @@ class Timeline:
             if self.icount == digest or stands is not None:
                 self._check_here()
                 self._know_ram(stands)
+                self.index.note()
         before_death = self._die() if limit > self.icount else None
         self.door.flush_output()
         return before_death or Exit(ExitKind.LIMIT)
@@ -359,6 +362,7 @@ class Timeline:
         assert self.recorder is not None
         if self.guest.end is None:
             self.recorder.close_chunk()
+        self.index.note()
         self._live_end = self.icount
         self._present = self.marks.detached_here()
         self.door.mode = Mode.REPLAY

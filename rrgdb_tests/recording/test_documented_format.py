@@ -11,6 +11,7 @@ import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,6 +197,48 @@ def ram_digest(ram: bytes) -> int:
     return sum(xxhash.xxh3_64_intdigest(p, seed=n + 1) for n, p in enumerate(pages) if any(p)) & (1 << 64) - 1
 
 
+class Span(NamedTuple):
+    begin: int
+    end: int
+    log: int
+    code: list[list[int]]
+    pages: list[list[int]]
+
+
+def entries(data: bytes) -> Iterator[Span]:
+    """The spans of an index, with every checksum checked."""
+    previous, at, expected = struct.unpack_from("<I", data, 28)[0], 32, 0
+    while at < len(data):
+        magic, sequence, begin, end, log, code, pages, length, zero, checksum = struct.unpack_from(
+            "<4sIQQQIIIIQ", data, at
+        )
+        stored = data[at + 56 : at + 56 + length]
+        assert (magic, sequence, zero) == (b"RRIX", expected, 0)
+        assert checksum == xxhash.xxh3_64_intdigest(data[at : at + 48] + stored, seed=previous)
+        raw = zstandard.ZstdDecompressor().decompress(stored) if code + pages else b""
+        count = len(raw) // 8
+        assert count == 2 * (code + pages)
+        steps = [int.from_bytes(raw[i::count], "little") for i in range(count)]
+        yield Span(begin, end, log, pairs(steps[: 2 * code]), pairs(steps[2 * code :]))
+        previous, at, expected = checksum, at + 56 + length, expected + 1
+
+
+def pairs(steps: list[int]) -> list[list[int]]:
+    flat = list(accumulate(steps))
+    return [flat[i : i + 2] for i in range(0, len(flat), 2)]
+
+
+def checksums(log: bytes, horizon: int) -> list[int]:
+    """Those of the log's chunks that have this horizon."""
+    at, found = 32, []
+    while at < len(log):
+        fields = struct.unpack_from("<4sIQQIIIIIQ", log, at)
+        if fields[3] == horizon:
+            found.append(fields[9])
+        at += 52 + fields[6]
+    return found
+
+
 # -- what it must find ---------------------------------------------------------------------------
 
 
@@ -203,7 +246,7 @@ def test_directory_and_manifest(recorded: Recorded) -> None:
     manifest = json.loads((recorded.path / "manifest.json").read_text())
     digest = sha256(PROGRAM).hexdigest()
     assert {p.name for p in recorded.path.iterdir()} == {
-        "manifest.json", "images", "events.log", "snapshots.qcow2", "lock",
+        "manifest.json", "images", "events.log", "snapshots.qcow2", "history.index", "lock",
     }  # fmt: skip
     assert (recorded.path / "images" / f"{digest[:16]}-a_b.bin").read_bytes() == PROGRAM
     assert (recorded.path / "lock").read_bytes() == b""
@@ -244,6 +287,20 @@ def test_the_event_log(recorded: Recorded) -> None:
     assert register == b"\0" + struct.pack("<I", 31) + (0x1122334455667788).to_bytes(64, "little")
     assert (typed, end) == (b"typed", b"exit:3")
     assert (random[:1], random[1:]) == (b"E", recorded.ram["last"][0x1000:0x1004])
+
+
+def test_the_index(recorded: Recorded) -> None:
+    data = (recorded.path / "history.index").read_bytes()
+    log = (recorded.path / "events.log").read_bytes()
+    assert struct.unpack_from("<8sHH", data) == (b"RRGDBIDX", 1, 0)
+    assert data[12:28] == log[12:28]
+    assert struct.unpack_from("<I", data, 28)[0] == zlib.crc32(data[:28])
+    spans = list(entries(data))
+    assert (spans[0].begin, spans[-1].end) == (0, recorded.end)
+    assert all(span.log in checksums(log, span.end) for span in spans)
+    pcs = {BASE + 4 * n for n in range(len(PROGRAM) // 4)}
+    assert pcs <= {pc for span in spans for first, last in span.code for pc in range(first, last + 1)}
+    assert [1, 1] in [pages for span in spans for pages in span.pages]
 
 
 def test_the_snapshots(recorded: Recorded) -> None:

@@ -1,0 +1,172 @@
+"""The index of history: footprints of the spans that were executed, for searches to pass over.
+
+A span ends where a state digest was recorded; one that ends elsewhere, because the guest was taken elsewhere, is kept
+in memory and joined with what follows it. History that nobody has noted yet is noted when it is replayed.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import numpy as np
+
+from rrgdb.engine.base import Engine, Ranges, ranges
+from rrgdb.recording.index import Entry, IndexFile, IndexFileError
+from rrgdb.recording.log import EventLog
+
+_UNPACKED = 32 << 20
+"""bytes of unpacked entries that are kept"""
+
+
+class Index:
+    """Footprints of spans that do not overlap. ``use`` names the file they come from and go to."""
+
+    def __init__(self, engine: Engine, log: EventLog) -> None:
+        self._engine = engine
+        self._log = log
+        self._file: IndexFile | None = None
+        self._open: Callable[[], IndexFile] | None = None
+        self._spans: list[Entry] = []
+        self._unpacked: OrderedDict[int, tuple[Entry, Ranges, Ranges]] = OrderedDict()
+        self._unpacked_bytes = 0
+        engine.forget_footprint()
+
+    def use(self, open_file: Callable[[], IndexFile]) -> None:
+        """Where the index is kept; it is opened when it is needed first. IndexFileError from it: in memory alone."""
+        self._open = open_file
+
+    def _load(self) -> None:
+        if self._open is None:
+            return
+        open_file, self._open = self._open, None
+        try:
+            self._file = open_file()
+        except IndexFileError:
+            return
+        for entry in self._file.entries:
+            if entry.log in self._log.checksums_at(entry.end):
+                self._insert(entry)
+
+    def _is_edge(self, icount: int) -> bool:
+        """Whether a span that is kept on disk may begin or end there."""
+        digests = self._log.digests
+        i = digests.index_at(icount)
+        return icount == 0 or (i < len(digests) and digests.icount(i) == icount)
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Begin and end of every span, ascending."""
+        self._load()
+        return [(entry.begin, entry.end) for entry in self._spans]
+
+    # -- noting ----------------------------------------------------------------------------------
+
+    def note(self) -> None:
+        """The guest stands in history, or at its present: what it came from is known from here on."""
+        self._load()
+        begin, end = self._engine.footprint_begin, self._engine.icount
+        if begin >= end:
+            return
+        if self._covers(begin, end):
+            self._engine.forget_footprint()
+            return
+        footprint = self._engine.take_footprint()
+        if footprint is None:
+            return
+        code, pages = footprint.code, footprint.pages
+        before = self._span_ending_at(begin)
+        if before is not None and not self._is_edge(begin):
+            unpacked = self._unpack(before)
+            if unpacked is not None:
+                begin = before.begin
+                code, pages = _union(code, unpacked[0]), _union(pages, unpacked[1])
+        checksums = self._log.checksums_at(end)
+        entry = Entry.pack(begin, end, checksums[-1] if checksums else 0, code, pages)
+        if entry is None or not self._insert(entry):
+            return
+        whole = checksums and self._is_edge(begin) and self._is_edge(end)
+        if whole and self._file is not None and self._file.writable:
+            with suppress(IndexFileError):
+                self._file.append(entry)
+
+    def _covers(self, begin: int, end: int) -> bool:
+        while (span := self._span_over(end)) is not None:
+            if span.begin <= begin:
+                return True
+            end = span.begin
+        return False
+
+    def _span_over(self, end: int) -> Entry | None:
+        """The span that holds the instruction before position ``end``."""
+        i = bisect.bisect_left(self._spans, end, key=lambda e: e.end)
+        return self._spans[i] if i < len(self._spans) and self._spans[i].begin < end else None
+
+    def _span_ending_at(self, icount: int) -> Entry | None:
+        span = self._span_over(icount)
+        return span if span is not None and span.end == icount else None
+
+    def _insert(self, entry: Entry) -> bool:
+        """Keep an entry unless it overlaps others that are not a part of it."""
+        first = bisect.bisect_right(self._spans, entry.begin, key=lambda e: e.end)
+        last = bisect.bisect_left(self._spans, entry.end, key=lambda e: e.begin)
+        inside = self._spans[first:last]
+        if inside and (inside[0].begin < entry.begin or inside[-1].end > entry.end):
+            return False
+        self._spans[first:last] = [entry]
+        return True
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def clear_since(self, end: int, floor: int, addresses: Iterable[int], pages: Iterable[int]) -> int:
+        """The earliest position, not before ``floor``, from which to ``end`` no pc was one of ``addresses`` and nothing
+        wrote to these ``pages``, as far as that is known."""
+        self._load()
+        wanted = [np.unique(np.array(list(numbers), dtype=np.uint64)) for numbers in (addresses, pages)]
+        while end > floor:
+            span = self._span_over(end)
+            unpacked = None if span is None else self._unpack(span)
+            if span is None or unpacked is None:
+                break
+            if any(_meets(held, asked) for held, asked in zip(unpacked, wanted, strict=True)):
+                break
+            end = span.begin
+        return max(end, floor)
+
+    def _unpack(self, entry: Entry) -> tuple[Ranges, Ranges] | None:
+        """Code and pages; an entry that turns out to be damaged is forgotten."""
+        key = id(entry)
+        known = self._unpacked.get(key)
+        if known is not None:
+            self._unpacked.move_to_end(key)
+            return known[1:]
+        try:
+            code, pages = entry.unpack()
+        except ValueError:
+            self._spans.remove(entry)
+            return None
+        self._unpacked[key] = (entry, code, pages)
+        self._unpacked_bytes += code.nbytes + pages.nbytes
+        while self._unpacked_bytes > _UNPACKED and len(self._unpacked) > 1:
+            _, (_, old_code, old_pages) = self._unpacked.popitem(last=False)
+            self._unpacked_bytes -= old_code.nbytes + old_pages.nbytes
+        return code, pages
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _union(a: Ranges, b: Ranges) -> Ranges:
+    both = np.concatenate((a, b))
+    return ranges(both[:, 0], both[:, 1])
+
+
+def _meets(held: Ranges, asked: Ranges) -> bool:
+    """Whether any of the numbers ``asked`` lies in a range of ``held``."""
+    if not len(held) or not len(asked):
+        return False
+    i = np.searchsorted(held[:, 0], asked, side="right")
+    return bool(np.any((i > 0) & (asked <= held[np.maximum(i, 1) - 1, 1])))

@@ -1,0 +1,249 @@
+"""The index makes searches skip, and changes nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from rrgdb.engine.base import Watch
+from rrgdb.recording.directory import INDEX
+from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
+from rrgdb.timeline.search import Backward
+from rrgdb.timeline.stop import Points, Stop
+from rrgdb.timeline.timeline import Timeline
+from rrgdb_tests.guests import ARCHES, AWKWARD, build
+from rrgdb_tests.timeline.oracle import symbol
+
+OPTIONS = GuestOptions(memory=4 << 20)
+LONGEST = 300_000
+GUESTS = [(arch, name) for arch in ARCHES for name in (AWKWARD[arch][1], "ticker")]
+ALL_GUESTS = [(arch, name) for arch in ARCHES for name in (*AWKWARD[arch], "ticker", "hunt", "mixer")]
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("index")
+
+
+def _recorded(scratch: Path, arch: str, guest: str) -> Path:
+    """A recording with an index of many spans, whatever the speed of this machine."""
+    path = scratch / f"{arch}-{guest}"
+    if not path.exists():
+        with record(path, build(arch, guest), OPTIONS, interval=1e-9) as opened:
+            t = opened.timeline
+            while t.guest.end is None and t.icount < LONGEST:
+                t.run(Points({}), steps=7_001)
+    return path
+
+
+def _without_index(path: Path, to: Path) -> Path:
+    shutil.copytree(path, to, ignore=shutil.ignore_patterns(INDEX))
+    return to
+
+
+@contextmanager
+def _counting(timeline: Timeline) -> Iterator[list[int]]:
+    """Lengths of what is replayed inside."""
+    lengths: list[int] = []
+    advance = timeline.advance
+
+    def counted(limit: int):  # type: ignore[no-untyped-def]
+        begin = timeline.icount
+        try:
+            return advance(limit)
+        finally:
+            lengths.append(timeline.icount - begin)
+
+    timeline.advance = counted  # type: ignore[method-assign]
+    yield lengths
+    timeline.advance = advance  # type: ignore[method-assign]
+
+
+def _pcs(opened: Opened, rng: Random) -> list[int]:
+    t = opened.timeline
+    found = []
+    for _ in range(25):
+        t.seek(rng.randint(t.start, t.end - 1))
+        found.append(t.engine.read(t.engine.arch.pc))
+    return found
+
+
+def _points(rng: Random, pcs: list[int], watched: int) -> Points:
+    breakpoints = dict.fromkeys(rng.choices([*pcs, *(pc + 4096 for pc in pcs)], k=rng.choice((0, 1, 1, 4))))
+    kind = rng.choice("wwwra")
+    watches = (Watch(watched + 4 * rng.randrange(600), 4, kind),) if rng.random() < 0.4 or not breakpoints else ()
+    return Points(dict(breakpoints), watches)
+
+
+def _search(opened: Opened, points: Points, here: int) -> tuple[Stop, bytes]:
+    t = opened.timeline
+    t.seek(here)
+    stop = Backward(t).run(points)
+    return stop, t.marks.state_digest()
+
+
+def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int) -> None:
+    path = _recorded(scratch, arch, guest)
+    plain = _without_index(path, scratch / f"plain-{arch}-{guest}-{seed}")
+    rng = Random(seed)
+    with replay(path, writable=False) as indexed, replay(plain, writable=False) as bare:
+        bare.timeline.index.clear_since = lambda end, *_args: end  # type: ignore[method-assign]
+        bare.timeline.marks.untouched_since = lambda *_args: None  # type: ignore[method-assign]
+        assert indexed.timeline.index.spans
+        pcs = _pcs(bare, rng)
+        ram = indexed.board.spec.ram_base
+        for _ in range(searches):
+            points = _points(
+                rng, pcs, ram + rng.choice((0x2000, 0x10000, OPTIONS.memory // 2 if OPTIONS.memory else 0))
+            )
+            here = rng.randint(1, indexed.timeline.end)
+            assert _search(indexed, points, here) == _search(bare, points, here), (points, here)
+
+
+@pytest.mark.parametrize(("arch", "guest"), GUESTS)
+def test_searches_find_the_same(scratch: Path, arch: str, guest: str) -> None:
+    _compare(scratch, arch, guest, seed=1, searches=12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize(("arch", "guest"), ALL_GUESTS)
+def test_many_more_searches_find_the_same(scratch: Path, arch: str, guest: str, seed: int) -> None:
+    _compare(scratch, arch, guest, seed, searches=60)
+
+
+def test_the_whole_of_history_is_indexed(scratch: Path) -> None:
+    path = _recorded(scratch, "riscv64", "ticker")
+    with replay(path, writable=False) as opened:
+        t = opened.timeline
+        spans = t.index.spans
+        assert len(spans) > 10
+        assert (spans[0][0], spans[-1][1]) == (t.start, t.end)
+        assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]]
+
+
+def test_what_never_runs_is_found_without_a_replay(scratch: Path) -> None:
+    path = _recorded(scratch, "riscv64", "ticker")
+    image = build("riscv64", "ticker")
+    with replay(path, writable=False) as opened:
+        t = opened.timeline
+        t.seek(t.end)
+        with _counting(t) as replayed:
+            stop = Backward(t).run(Points({symbol(image, "never"): None}))
+        assert (stop.icount, sum(replayed)) == (t.start, 0)
+
+
+def test_a_far_hit_costs_its_own_segment(scratch: Path) -> None:
+    path = _recorded(scratch, "riscv64", "ticker")
+    image = build("riscv64", "ticker")
+    with replay(path, writable=False) as opened:
+        t = opened.timeline
+        t.seek(t.end)
+        with _counting(t) as replayed:
+            stop = Backward(t).run(Points({symbol(image, "main"): None}))
+        first = t.index.spans[0][1]
+        assert stop.icount < first < t.end // 10
+        assert sum(replayed) <= 2 * first
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_recording_without_an_index_gets_one_by_replaying(scratch: Path, tmp_path: Path, writable: bool) -> None:
+    whole = _recorded(scratch, "aarch64", "ticker")
+    path = _without_index(whole, tmp_path / "r")
+    with replay(whole, writable=False) as opened:
+        expected = opened.timeline.index.spans
+    with replay(path, writable=writable) as opened:
+        t = opened.timeline
+        t.seek(t.end)
+        assert t.index.spans == []
+        Backward(t).run(Points({1: None}))
+        assert t.index.spans == expected
+        t.seek(t.end)
+        with _counting(t) as replayed:
+            Backward(t).run(Points({1: None}))
+        assert sum(replayed) == 0
+    assert (path / INDEX).exists() == writable
+    if writable:
+        with replay(path, writable=False) as opened:
+            assert opened.timeline.index.spans == expected
+
+
+def test_a_torn_or_foreign_index_costs_speed_alone(scratch: Path, tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    shutil.copytree(_recorded(scratch, "riscv64", "ticker"), path)
+    data = (path / INDEX).read_bytes()
+    points, rng = Points({1: None}), Random(1)
+    for damaged in (
+        b"",
+        data[:20],
+        data[: len(data) // 2],
+        data[:50] + b"\xff" + data[51:],
+        rng.randbytes(5000),
+        (_recorded(scratch, "riscv32", "ticker") / INDEX).read_bytes(),
+    ):
+        (path / INDEX).write_bytes(damaged)
+        with replay(path, writable=False) as opened:
+            t = opened.timeline
+            assert len(t.index.spans) < 30
+            t.seek(t.end)
+            assert Backward(t).run(points).icount == t.start
+            assert t.index.spans[0][0] == 0
+        assert (path / INDEX).read_bytes() == damaged
+        with replay(path) as opened:
+            opened.timeline.seek(opened.timeline.end)
+            Backward(opened.timeline).run(points)
+        with replay(path, writable=False) as opened:
+            assert opened.timeline.index.spans[-1][1] == opened.timeline.end
+
+
+def test_an_index_that_cannot_be_written_is_kept_in_memory(scratch: Path, tmp_path: Path) -> None:
+    path = _without_index(_recorded(scratch, "riscv64", "ticker"), tmp_path / "r")
+    (path / INDEX).mkdir()
+    with replay(path) as opened:
+        t = opened.timeline
+        t.seek(t.end)
+        Backward(t).run(Points({1: None}))
+        assert t.index.spans[-1][1] == t.end
+
+
+def test_spans_outlive_their_snapshots(scratch: Path, tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    shutil.copytree(_recorded(scratch, "riscv64", "ticker"), path)
+    with replay(path) as opened:
+        marks = opened.timeline.marks
+        marks.delete_snapshots(marks.stored[1:-1])
+    with replay(path, writable=False) as opened:
+        t = opened.timeline
+        t.seek(t.end)
+        with _counting(t) as replayed:
+            Backward(t).run(Points({1: None}))
+        assert sum(replayed) == 0
+
+
+def test_the_live_present_is_indexed_up_to_where_it_was_left(tmp_path: Path) -> None:
+    with record(tmp_path / "r", build("riscv64", "ticker"), OPTIONS, interval=1e9) as opened:
+        t = opened.timeline
+        for steps in (5_000, 3_000, 20_000):
+            t.run(Points({}), steps=steps)
+            present = t.icount
+            with _counting(t) as replayed:
+                assert Backward(t).run(Points({1: None})).icount == 0
+            assert sum(replayed) == 0
+            assert t.index.spans == [(0, present)]
+            t.seek(present)
+            assert t.at_present
+        # A diversion leaves no trace in it.
+        t.seek(100)
+        t.write_register(t.engine.arch.register_index["pc"], symbol(build("riscv64", "ticker"), "never"))
+        t.run(Points({}), steps=10)
+        t.drop_diversion()
+        t.seek(t.end)
+        t.run(Points({}), steps=10)
+        with _counting(t) as replayed:
+            Backward(t).run(Points({symbol(build("riscv64", "ticker"), "never"): None}))
+        assert sum(replayed) == 0
