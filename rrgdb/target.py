@@ -333,6 +333,7 @@ class Target:
             if old is not None:
                 t.marks.delete_snapshot(old)
             t.marks.take_snapshot(name)
+            t.marks.flush()
 
     def load_snapshot(self, name: str) -> rsp.Stop:
         return self._go(self._known(name).icount)
@@ -343,6 +344,7 @@ class Target:
             raise DebuggeeError("the starting snapshot stays: every replay needs it")
         with _told():
             self.timeline.marks.delete_snapshot(stored)
+            self.timeline.marks.flush()
 
     def _known(self, name: str) -> Stored:
         stored = self._find(name)

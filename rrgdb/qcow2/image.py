@@ -368,8 +368,10 @@ class Image:
         vm_clock_ns: int = 0,
         icount: int | None = None,
         date: tuple[int, int] | None = None,
+        commit: bool = True,
     ) -> Snapshot:
-        """Keep disk and VM state as they are now; on disk when this returns.
+        """Keep disk and VM state as they are now; on disk when this returns, or, without ``commit``, with the next
+        one (``flush``): several snapshots can be one change of the image.
 
         ``vm_state_size``: bytes; ``vm_clock_ns``: how long the guest ran; ``icount``: instructions; ``date``:
         (seconds since the Unix epoch, nanoseconds), None: now. Raises ValueError for values that do not fit.
@@ -381,7 +383,7 @@ class Image:
         ident = str(self._state.last_id + 1)
         snapshot = Snapshot(ident, name, *date, vm_clock_ns, vm_state_size, icount, self.size, 0, 0)
         require_fitting(snapshot)
-        return writer.create_snapshot(snapshot)
+        return writer.create_snapshot(snapshot, commit=commit)
 
     def delete_snapshot(self, snapshot: Snapshot | str) -> None:
         """Delete a snapshot, given by itself or by its id."""

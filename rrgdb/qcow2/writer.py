@@ -57,7 +57,8 @@ class Writer:
         state, refs, cache = self.state, self.refs, self._cache
         old = hosts(state.l1[index])
         exists = old != 0
-        stale = ~(exists & refs.fresh[old >> self._bits])
+        # A fresh table may belong to a snapshot as well that is not committed yet.
+        stale = ~(exists & refs.fresh[old >> self._bits] & (refs.counts[old >> self._bits] == 1))
         cache.begin()
         slots = np.full(len(index), -1, np.int64)
         slots[exists] = cache.load(old[exists])
@@ -193,7 +194,7 @@ class Writer:
             return False
         row = cache.rows[slot, column : column + count]
         if not row.any():
-            if not refs.is_fresh(table):
+            if not refs.is_fresh(table) or refs.counts[table >> self._bits] != 1:
                 return False
             new = refs.allocate(count)
             try:
@@ -346,8 +347,8 @@ class Writer:
 
     # -- snapshots
 
-    def create_snapshot(self, snapshot: Snapshot) -> Snapshot:
-        """Append ``snapshot`` (its L1 fields are filled in here) of the present and commit."""
+    def create_snapshot(self, snapshot: Snapshot, *, commit: bool) -> Snapshot:
+        """Append ``snapshot`` (its L1 fields are filled in here) of the present; ``commit``: now, not later."""
         state, refs, cache = self.state, self.refs, self._cache
         table, count = self._table, len(state.snapshots)
         owned = np.flatnonzero(state.l1 & COPIED)
@@ -368,7 +369,8 @@ class Writer:
                 snapshot = Snapshot(**fields)
                 state.append_snapshot(snapshot)
                 self._table += encode_entry(snapshot)
-                self.commit()
+                if commit:
+                    self.commit()
             except BaseException:
                 state.put_snapshots(state.snapshots[:count])
                 self._table = table

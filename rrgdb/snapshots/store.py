@@ -1,87 +1,92 @@
 """The snapshot store: VM states as internal snapshots of a qcow2 image.
 
 The VM state area of the image holds the state blob in its first 8 MiB (u32 length, then the blob) and RAM, page by
-page, from there on. The active state of the image is always the snapshot that was taken or applied last, so a new
-snapshot writes only the pages in which the guest differs from that one.
+page, from there on. The active state of the image is always the snapshot that was written last, so a new snapshot
+writes only the pages in which the guest differs from that one.
+
+A snapshot is usable as soon as it was taken; a thread writes it (see ``writer.py``). That thread owns one image; this
+side reads from an image of its own, which is loaded anew when it is asked for a snapshot that it has not seen.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
+from rrgdb.snapshots.writer import (
+    AUTOMATIC,
+    LENGTH_BYTES,
+    PAGE,
+    RAM_OFFSET,
+    Deletion,
+    Entry,
+    Stored,
+    StoreError,
+    StoreWriter,
+)
 
-PAGE = 4096
-AUTOMATIC = "auto-"
-"""names of automatic snapshots begin so"""
 START = "start"
+MAX_QUEUE = 128 << 20
+"""bytes of snapshots that may wait for the disk"""
+MAX_NAME = 255
 _LENGTH = struct.Struct("<I")
-RAM_OFFSET = MAX_BYTES + _LENGTH.size
-
-
-class StoreError(Exception):
-    """The store cannot be read or written: one line with the file."""
-
-
-class Stored(NamedTuple):
-    """One snapshot at rest."""
-
-    name: str
-    icount: int
-    id: str
-
-    @property
-    def automatic(self) -> bool:
-        return self.name.startswith(AUTOMATIC)
+_ZERO = bytes(PAGE)
 
 
 class SnapshotStore:
     """All snapshots of one recording, ordered by icount. One thread uses it."""
 
-    def __init__(self, image: Image, ram_pages: int) -> None:
+    def __init__(self, image: Image, writer: StoreWriter | None, ram_pages: int) -> None:
         self._image = image
+        self._writer = writer
         self._ram_pages = ram_pages
-        self._by_id: dict[str, Snapshot] = {}
-        self._active: str | None = None
-        self._refresh()
+        self._lock = writer.lock if writer is not None else None
+        self._entries = {
+            s.id: Entry(Stored(s.name, s.icount, s.id), s) for s in image.snapshots if s.icount is not None
+        }
+        self._seen = {s.id: s for s in image.snapshots}
+        self._taken = 0
 
     @classmethod
     def create(cls, path: Path, ram_pages: int) -> SnapshotStore:
         """A new orphan image: it holds nothing but VM states."""
         try:
-            image = Image.create(path, 0, cluster_size=PAGE)
+            image = Image.create(path, 0, cluster_size=PAGE, barriers=True)
             path.chmod(0o600)  # guest memory is nobody else's business, wherever the file is copied
-            return cls(image, ram_pages)
+            return cls(Image.open(path), StoreWriter(image, ram_pages), ram_pages)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot create the snapshot store: {e}") from e
 
     @classmethod
     def open(cls, path: Path, ram_pages: int, *, writable: bool) -> SnapshotStore:
         try:
-            return cls(Image.open(path, writable=writable), ram_pages)
+            writer = StoreWriter(Image.open(path, writable=True, barriers=True), ram_pages) if writable else None
+            return cls(Image.open(path), writer, ram_pages)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot open the snapshot store: {e}") from e
 
-    def _refresh(self) -> None:
-        self._by_id = {s.id: s for s in self._image.snapshots if s.icount is not None}
-
     @property
     def snapshots(self) -> list[Stored]:
-        return sorted((Stored(s.name, s.icount or 0, s.id) for s in self._by_id.values()), key=lambda s: s.icount)
+        return sorted((entry.stored for entry in self._entries.values()), key=lambda s: s.icount)
 
     @property
     def file_size(self) -> int:
         """Bytes on disk."""
         return Path(self._image.path).stat().st_size
 
+    # -- reading
+
     def state(self, stored: Stored) -> GuestState:
         """StoreError if the blob is damaged."""
+        entry = self._entries[stored.id]
+        state = entry.state
+        if state is not None:
+            return state
         try:
-            view = self._image.view(self._by_id[stored.id])
+            view = self._image.view(self._on_disk(entry))
             (length,) = _LENGTH.unpack(view.read_vmstate(0, _LENGTH.size))
             if length > MAX_BYTES:
                 raise StateError(f"state of {length} bytes")
@@ -91,86 +96,149 @@ class SnapshotStore:
 
     def pages(self, stored: Stored, numbers: Sequence[int]) -> list[bytes]:
         """Contents of these RAM pages at the snapshot."""
-        try:
-            return self._image.view(self._by_id[stored.id]).read_vmstate_clusters(
-                [RAM_OFFSET + n * PAGE for n in numbers]
-            )
-        except (Qcow2Error, OSError) as e:
-            raise StoreError(f"{self._image.path}: snapshot {stored.name}: {e}") from e
+        waiting, root = self._chain(self._entries[stored.id])
+        found: dict[int, bytes] = {}
+        for _, pages in reversed(waiting):
+            found.update((n, pages[n]) for n in numbers if n in pages)
+        rest = [n for n in numbers if n not in found]
+        if rest and root is not None:
+            try:
+                offsets = [RAM_OFFSET + n * PAGE for n in rest]
+                contents = self._image.view(self._on_disk(root)).read_vmstate_clusters(offsets)
+            except (Qcow2Error, OSError) as e:
+                raise StoreError(f"{self._image.path}: snapshot {root.stored.name}: {e}") from e
+            if not found:
+                return contents
+            found.update(zip(rest, contents, strict=True))
+        return [found.get(n, _ZERO) for n in numbers]
 
     def differing(self, a: Stored, b: Stored) -> list[int]:
         """Numbers of the RAM pages that may differ between two snapshots."""
-        return self._diff(self._by_id[a.id], self._by_id[b.id])
-
-    def _diff(self, a: Snapshot | None, b: Snapshot | None) -> list[int]:
-        if a is b:
+        if a.id == b.id:
             return []
+        (left, one), (right, two) = self._chain(self._entries[a.id]), self._chain(self._entries[b.id])
+        while left and right and left[-1][0] is right[-1][0]:
+            left.pop()
+            right.pop()
+        found = {n for _, pages in (*left, *right) for n in pages}
+        if one is not two:
+            if one is None or two is None:
+                return list(range(self._ram_pages))
+            found.update(self._differing_on_disk(one, two))
+        return sorted(found)
+
+    def _differing_on_disk(self, one: Entry, two: Entry) -> list[int]:
         try:
-            offsets = self._image.diff_vmstate(a, b, RAM_OFFSET, self._ram_pages * PAGE)
+            sides = self._on_disk(one), self._on_disk(two)
+            offsets = self._image.diff_vmstate(*sides, RAM_OFFSET, self._ram_pages * PAGE)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{self._image.path}: {e}") from e
         return [(offset - RAM_OFFSET) // PAGE for offset in offsets]
 
+    def _chain(self, entry: Entry) -> tuple[list[tuple[Entry, Mapping[int, bytes]]], Entry | None]:
+        """What waits for the disk, from a snapshot down, with its pages; and the one on disk that it builds on."""
+        if self._lock is None:
+            return [], entry
+        waiting: list[tuple[Entry, Mapping[int, bytes]]] = []
+        at: Entry | None = entry
+        with self._lock:
+            while at is not None and at.snapshot is None:
+                waiting.append((at, at.pages or {}))
+                at = at.base
+        return waiting, at
+
+    def _on_disk(self, entry: Entry) -> Snapshot:
+        """A snapshot that the image which is read from knows by now. Raises Qcow2Error, OSError or StoreError."""
+        snapshot = entry.snapshot
+        assert snapshot is not None
+        if self._seen.get(snapshot.id) != snapshot:
+            self._image.reload()
+            self._seen = {s.id: s for s in self._image.snapshots}
+            if self._seen.get(snapshot.id) != snapshot:
+                raise StoreError(f"{self._image.path}: snapshot {snapshot.name} is not there any more")
+        return snapshot
+
+    # -- writing
+
+    def _require_writer(self) -> StoreWriter:
+        if self._writer is None:
+            raise StoreError(f"{self._image.path}: open for reading only")
+        return self._writer
+
+    @property
+    def writable(self) -> bool:
+        return self._writer is not None
+
+    def order(self, before_commit: Callable[[], None]) -> None:
+        """``before_commit`` runs, on the writer's thread, before a snapshot becomes part of the image. It may raise
+        StoreError."""
+        self._require_writer().before_commit = before_commit
+
     def take(
-        self,
-        name: str,
-        icount: int,
-        state: GuestState,
-        base: Stored | None,
-        changed: Mapping[int, bytes],
+        self, name: str, icount: int, state: GuestState, base: Stored | None, changed: Mapping[int, bytes]
     ) -> Stored:
-        """Add a snapshot: RAM is that of ``base`` (None: zeros) but for the pages ``changed``.
+        """Add a snapshot: RAM is that of ``base`` (None: zeros) but for the pages ``changed``, which nobody changes any
+        more. It is usable at once, and on disk after the next ``flush``.
 
-        Raises StoreError; a full disk leaves the store as it was.
+        Raises StoreError. What fails later is told by ``failed``.
         """
-        pages = self._against_active(base, changed)
+        writer = self._require_writer()
         try:
+            if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+                raise ValueError(f"a snapshot name has at most {MAX_NAME} bytes")
             blob = state.encode()
-            padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + _LENGTH.size) // PAGE) * PAGE, b"\0")
-            self._image.write_vmstate([(0, padded)])
-            self._image.write_vmstate((RAM_OFFSET + n * PAGE, pages[n]) for n in sorted(pages))
-            snapshot = self._image.create_snapshot(
-                name, vm_state_size=RAM_OFFSET + self._ram_pages * PAGE, vm_clock_ns=icount, icount=icount
-            )
-        except (Qcow2Error, StateError, OSError, ValueError) as e:
-            # Some pages may have reached the active state: the next snapshot must not rely on it.
-            self._active = None
+        except (StateError, ValueError) as e:
             raise StoreError(f"{self._image.path}: cannot take snapshot {name}: {e}") from e
-        self._by_id[snapshot.id] = snapshot
-        self._active = snapshot.id
-        return Stored(name, icount, snapshot.id)
+        padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + LENGTH_BYTES) // PAGE) * PAGE, b"\0")
+        self._taken += 1
+        stored = Stored(name, icount, f"taken {self._taken}")
+        below = None if base is None else self._entries[base.id]
+        entry = self._entries[stored.id] = Entry(stored, None, below, state, padded, changed)
+        writer.put(entry)
+        return stored
 
-    def _against_active(self, base: Stored | None, changed: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        """What to write over the active state so that it is ``base`` with the pages ``changed``. Raises StoreError."""
-        if base is None or base.id == self._active:
-            return changed
-        others = [n for n in self._diff(None, self._by_id[base.id]) if n not in changed]
-        return {**dict(zip(others, self.pages(base, others), strict=True)), **changed}
+    def is_on_disk(self, stored: Stored) -> bool:
+        return self._entries[stored.id].snapshot is not None
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits for the disk."""
+        return 0 if self._writer is None else self._writer.queued_bytes
+
+    def failed(self) -> tuple[list[Stored], StoreError] | None:
+        """Snapshots that could not be written since the last call, and why. They are usable until ``forget``."""
+        return None if self._writer is None else self._writer.take_failure()
+
+    def forget(self, lost: Sequence[Stored]) -> None:
+        """Snapshots that ``failed`` has told are not used any more."""
+        for stored in lost:
+            del self._entries[stored.id]
 
     def delete(self, going: Sequence[Stored]) -> None:
-        """Remove snapshots, as one change of the image. Raises StoreError; they are all there then."""
-        try:
-            self._image.delete_snapshots([self._by_id[stored.id] for stored in going])
-        except (Qcow2Error, OSError) as e:
-            self._refresh()
-            self._active = None
-            names = ", ".join(stored.name for stored in going)
-            raise StoreError(f"{self._image.path}: cannot delete {names}: {e}") from e
+        """Remove snapshots that are on disk, as one change of the image, with the next ``flush``."""
+        entries = [self._entries[stored.id] for stored in going]
+        if entries:
+            self._require_writer().put(Deletion(entries))
         for stored in going:
-            del self._by_id[stored.id]
-            if self._active == stored.id:
-                self._active = None
+            del self._entries[stored.id]
 
     def flush(self) -> None:
-        """Wait until everything is on the disk. Raises StoreError."""
-        try:
-            self._image.flush()
-        except (Qcow2Error, OSError) as e:
-            raise StoreError(f"{self._image.path}: cannot write to disk: {e}") from e
+        """Wait until everything is on the disk, or has failed (see ``failed``)."""
+        if self._writer is not None:
+            self._writer.wait()
 
     def close(self) -> None:
-        """Idempotent; the file is closed even if StoreError is raised."""
+        """Idempotent; the files are closed even if StoreError is raised."""
         try:
-            self._image.close()
+            if self._writer is not None:
+                self._writer.close()
+                failure = self._writer.take_failure()
+                if failure is not None:
+                    raise failure.error
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{self._image.path}: cannot write to disk: {e}") from e
+        finally:
+            self._image.close()
+
+
+__all__ = ["AUTOMATIC", "MAX_QUEUE", "RAM_OFFSET", "START", "SnapshotStore", "StoreError", "Stored"]

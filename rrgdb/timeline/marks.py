@@ -200,10 +200,13 @@ class Marks:
             )
         if state.build != build:
             raise UnusableSnapshotError(f"snapshot {stored.name} was made by {state.build}, this is {build}")
+        self._remember(stored, state)
+        return state
+
+    def _remember(self, stored: Stored, state: GuestState) -> None:
         self._states[stored.id] = state
         if len(self._states) > _STATES:
             self._states.popitem(last=False)
-        return state
 
     @property
     def stored(self) -> list[Stored]:
@@ -319,9 +322,12 @@ class Marks:
         return mark
 
     def take_snapshot(self, name: str) -> Mark:
-        """A snapshot on disk at the present position. Raises StoreError; the marks are unchanged then."""
+        """A snapshot at the present position. It is usable at once, and on disk after ``flush``.
+
+        Raises StoreError; the marks are unchanged then but for what could not be written before (``settle``)."""
         if self._store is None:
             raise StoreError("the snapshots of this recording are not in use, or open for reading only: none is taken")
+        self.settle()
         base = self._base
         dirty, contents = self._take_dirty()
         state = self._state()
@@ -330,6 +336,7 @@ class Marks:
         pages.update(zip(dirty.tolist(), contents, strict=True))
         stored = self._store.take(name, icount, state, base.stored, pages)
         self._ram.clean(dirty)
+        self._remember(stored, state)
         mark = Mark(icount, stored, None)
         i = bisect.bisect_right(self._disk, icount, key=lambda m: m.icount)
         self._disk.insert(i, mark)
@@ -344,24 +351,48 @@ class Marks:
 
     def delete_snapshots(self, going: Sequence[Stored]) -> None:
         """Remove snapshots other than the first; checkpoints that build on them go with them. Raises StoreError;
-        all are there then."""
-        if self._store is None:
+        all are there then.
+
+        Those that are on disk are gone from there with the next ``flush``; for others, this waits."""
+        if self._store is None or not self._store.writable:
             raise StoreError("the snapshots of this recording are not in use, or open for reading only")
-        ids = {stored.id for stored in going}
-        if self._origin.stored is not None and self._origin.stored.id in ids:
+        if self._origin.stored is not None and self._origin.stored in going:
             raise StoreError(f"snapshot {self._origin.stored.name} stays: every replay needs it")
+        if not all(map(self._store.is_on_disk, going)):
+            self.flush()
+        self._leave(going)
+        self._store.delete(going)
+
+    def _leave(self, going: Sequence[Stored]) -> None:
+        """Know RAM without these snapshots. Raises StoreError; nothing has changed then."""
+        ids = {stored.id for stored in going}
         base = self._base
         rebased = [(m, self._rebase(m, ids)) for m in {base, *self._detached} if m.stored and m.stored.id in ids]
-        self._store.delete(going)
         self._disk = [m for m in self._disk if m.stored is None or m.stored.id not in ids]
         self._memory.drop_built_on(ids)
         for stored in going:
-            self._states.pop(stored.id, None)  # the id is free for another one now
+            self._states.pop(stored.id, None)
         for mark, (stored, delta) in rebased:
             if mark in self._detached:
                 mark.stored, mark.delta = stored, delta
             if mark is base:
                 self._base = replace(mark, stored=stored, delta=delta)
+
+    def settle(self) -> None:
+        """Give up snapshots that could not be written; StoreError says why."""
+        failure = None if self._store is None else self._store.failed()
+        if self._store is None or failure is None:
+            return
+        lost, error = failure
+        self._leave(lost)
+        self._store.forget(lost)
+        raise error
+
+    def flush(self) -> None:
+        """Wait until all snapshots are on disk. Raises StoreError; those that are not are given up then."""
+        if self._store is not None:
+            self._store.flush()
+            self.settle()
 
     def _rebase(self, mark: Mark, going: set[str]) -> tuple[Stored, Delta]:
         """A mark in terms of the last snapshot that stays before the one that it is built on."""

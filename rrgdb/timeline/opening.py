@@ -165,8 +165,10 @@ def record(
         opened = _build(image, spec, memory, cpu, options.args, recording)
         opened.store = SnapshotStore.create(recording.snapshots, opened.ram.pages)
         t = opened.timeline
+        opened.store.order(recording.log.sync)
         t.marks.use_store(opened.store)
         t.marks.take_snapshot(START)
+        t.marks.flush()
         recorder = Recorder(
             opened.board,
             opened.door,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rrgdb.recording.doors import Door, Mode
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
-from rrgdb.snapshots.store import AUTOMATIC, SnapshotStore, StoreError
+from rrgdb.snapshots.store import AUTOMATIC, MAX_QUEUE, SnapshotStore, StoreError
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Marks
@@ -80,9 +80,10 @@ class Recorder:
         ran = icount - self._started_at
         if spent > 0 and ran >= self._per_slice // 2:
             self._per_slice = max(1_000, min(int(ran / spent * SLICE), 4 * self._per_slice))
+        self._settle()
         if self._guest.end is not None:
             self._finish()
-        elif self._since_snapshot >= self._interval and ran:
+        elif self._since_snapshot >= self._interval and ran and self._has_room():
             self._snapshot()
         elif self._door.output_pending or now - self._chunk_closed >= CHUNK:
             self.close_chunk()
@@ -117,13 +118,27 @@ class Recorder:
             if self._store.file_size > self._ceiling:
                 self._thin()
         except StoreError as e:
-            self._say(f"{e}; the recording goes on without automatic snapshots")
-            self._store = None
+            self._give_up(e)
+
+    def _has_room(self) -> bool:
+        """Where the disk is slow, snapshots get rarer: the guest does not wait for it."""
+        return self._store is None or self._store.queued_bytes < MAX_QUEUE
+
+    def _settle(self) -> None:
+        try:
+            self._marks.settle()
+        except StoreError as e:
+            self._give_up(e)
+
+    def _give_up(self, why: StoreError) -> None:
+        if self._store is not None:
+            self._say(f"{why}; the recording goes on without automatic snapshots")
+        self._store = None
 
     def _thin(self) -> None:
         assert self._store is not None
         self._interval *= 2
-        automatic = [s for s in self._marks.stored if s.automatic]
+        automatic = [s for s in self._marks.stored if s.automatic and self._store.is_on_disk(s)]
         self._marks.delete_snapshots(automatic[:-1:2])
         # The file does not shrink, but what was given up is used again before it grows.
         self._ceiling = max(self._budget, self._store.file_size)
@@ -149,8 +164,7 @@ class Recorder:
             self.close_chunk()
             self._index.note()
         self._log.sync()
-        if self._store is not None:
-            try:
-                self._store.flush()
-            except StoreError as e:
-                self._say(str(e))
+        try:
+            self._marks.flush()
+        except StoreError as e:
+            self._say(str(e))

@@ -42,8 +42,8 @@ OPERATION = st.one_of(
     ),
     st.tuples(st.just("vm"), st.integers(0, 100_000), st.integers(1, 5000), st.integers(0, 255)),
     st.tuples(st.just("clear"), st.integers(0, 100_000), st.integers(1, 60_000)),
-    st.tuples(st.just("snapshot")),
-    st.tuples(st.just("snapshot")),
+    st.tuples(st.just("snapshot"), st.booleans()),
+    st.tuples(st.just("snapshot"), st.booleans()),
     st.tuples(st.just("delete"), st.integers(0, 100)),
     st.tuples(st.just("apply"), st.integers(0, 100)),
     st.tuples(st.just("flush")),
@@ -99,8 +99,10 @@ class Run:
         self.image.clear_vmstate(offset, length)
         self.patch_vm(offset, bytes(length))
 
-    def snapshot(self) -> None:
-        taken = self.image.create_snapshot(f"s{len(self.kept)}", vm_state_size=VM_CLUSTERS * self.size, icount=7)
+    def snapshot(self, commit: bool) -> None:
+        taken = self.image.create_snapshot(
+            f"s{len(self.kept)}", vm_state_size=VM_CLUSTERS * self.size, icount=7, commit=commit
+        )
         self.kept.append((taken, self.now))
 
     def delete(self, which: int) -> None:

@@ -125,6 +125,7 @@ class Work:
         self.image, self.tape, self.rng = image, tape, rng
         self.content: dict[str, tuple[bytes, bytes]] = {}
         self.names: list[str] = []
+        self.complete: list[str] = []
 
     def step(self, turn: int) -> None:
         image, rng, size = self.image, self.rng, self.image.cluster_size
@@ -144,13 +145,16 @@ class Work:
             case 8 | 9:
                 name = f"s{turn}"
                 self.content[name] = image.read(0, image.size), image.read_vmstate(0, 40 * size)
-                image.create_snapshot(name)
+                commit = rng.random() < 0.6
+                image.create_snapshot(name, commit=commit)
                 self.names.append(name)
-                self.tape.must(self.names)
+                if commit:
+                    self._committed()
             case 10 if len(self.names) > 2:
                 gone = self.names.pop(rng.randrange(len(self.names)))
-                self.tape.must(self.names)
+                self.tape.must([name for name in self.complete if name != gone])
                 image.delete_snapshot(next(s for s in image.snapshots if s.name == gone))
+                self._committed()
             case 11 if self.names:
                 name = rng.choice(self.names)
                 image.apply_snapshot(next(s for s in image.snapshots if s.name == name))
@@ -161,6 +165,11 @@ class Work:
                     image.rebase(rng.choice(["base-1", "second-base"]), "raw", unsafe=True)
                 else:
                     image.flush()
+                    self._committed()
+
+    def _committed(self) -> None:
+        self.complete = list(self.names)
+        self.tape.must(self.complete)
 
 
 def verify(path: Path, must: frozenset[str], content: dict[str, tuple[bytes, bytes]]) -> int:

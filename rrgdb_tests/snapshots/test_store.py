@@ -1,9 +1,12 @@
-"""The store against a model: a dictionary of RAM contents by snapshot."""
+"""The store against a model: a dictionary of RAM contents by snapshot; and what the writer's thread does to it."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from random import Random
 
@@ -21,12 +24,14 @@ def _state(number: int, size: int = 50) -> GuestState:
 
 
 class Model:
-    """A store, RAM, and what each snapshot must hold."""
+    """A store, RAM, and what each snapshot must hold. While ``gate`` is closed, nothing gets to the disk."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.random = Random(seed)
         self.path = path
         self.store = SnapshotStore.create(path, PAGES)
+        self.gate = threading.Event()
+        self.store.order(lambda: self.gate.wait() and None)
         self.ram: dict[int, bytes] = {}
         self.base: Stored | None = None
         self.changed: set[int] = set()
@@ -57,16 +62,36 @@ class Model:
         self.ram, self.changed = dict(self.held[self.base][1]), set()
 
     def delete(self) -> None:
+        self.gate.set()
+        self.store.flush()
         going = [s for s in self.held if s is not self.base and self.random.random() < 0.3]
         self.store.delete(going)
         for stored in going:
             del self.held[stored]
 
+    def hold(self) -> None:
+        self.gate.clear()
+
+    def let_go(self) -> None:
+        """All that waits becomes one group, or a few."""
+        self.gate.set()
+        if self.random.random() < 0.5:
+            self.store.flush()
+            assert self.store.failed() is None
+            assert all(map(self.store.is_on_disk, self.held))
+            assert self.store.queued_bytes == 0
+
     def reopen(self) -> None:
+        self.gate.set()
         self.store.close()
         self.store = SnapshotStore.open(self.path, PAGES, writable=True)
+        self.store.order(lambda: self.gate.wait() and None)
+        new = {s.name: s for s in self.store.snapshots}
+        self.base = None if self.base is None else new[self.base.name]
+        self.held = {new[s.name]: held for s, held in self.held.items()}
 
     def check(self) -> None:
+        assert self.store.failed() is None
         assert self.store.snapshots == sorted(self.held, key=lambda s: s.icount) or sorted(
             self.store.snapshots
         ) == sorted(self.held)
@@ -86,8 +111,11 @@ def _walk(path: Path, seed: int, moves: int) -> None:
     model.take()
     for _ in range(moves):
         model.write()
-        model.random.choice((model.take, model.take, model.take, model.load, model.delete, model.reopen))()
+        model.random.choice(
+            (model.take,) * 5 + (model.load, model.delete, model.hold, model.hold, model.let_go, model.reopen)
+        )()
         model.check()
+    model.gate.set()
     model.store.close()
     if shutil.which("qemu-img"):
         subprocess.run(["qemu-img", "check", str(path)], check=True, capture_output=True)
@@ -102,8 +130,10 @@ def test_a_snapshot_costs_what_changed(tmp_path: Path) -> None:
     store = SnapshotStore.create(tmp_path / "s.qcow2", 100_000)
     ram = {n: n.to_bytes(4, "little") * 1024 for n in range(1, 2000)}
     first = store.take("start", 0, _state(0), None, ram)
+    store.flush()
     before = store.file_size
     second = store.take("next", 5, _state(1), first, {7: b"x" * 4096, 9: b"x" * 4096})
+    store.flush()
     assert store.file_size - before < 60_000
     assert store.differing(first, second) == [7, 9]
     store.close()
@@ -139,3 +169,103 @@ def test_files_that_are_no_store(tmp_path: Path, content: bytes) -> None:
         SnapshotStore.open(path, 4, writable=False)
     with pytest.raises(StoreError, match=str(path)):
         SnapshotStore.create(path, 4)
+
+
+def _page(number: int) -> bytes:
+    return bytes([number]) * 4096
+
+
+def test_others_see_only_what_is_on_disk(tmp_path: Path) -> None:
+    """Also: what waits is written as one group."""
+    path = tmp_path / "s.qcow2"
+    store = SnapshotStore.create(path, 8)
+    gate, arrived, commits = threading.Event(), threading.Event(), []
+
+    def before_commit() -> None:
+        commits.append(None)
+        arrived.set()
+        gate.wait()
+
+    first = store.take("start", 0, _state(0), None, {0: _page(1)})
+    store.flush()
+    store.order(before_commit)
+    taken = [first]
+    for n in range(1, 6):
+        taken.append(store.take(f"s{n}", n, _state(n), taken[-1], {n: _page(n)}))
+        if n == 1:
+            arrived.wait()
+    other = SnapshotStore.open(path, 8, writable=False)
+    assert [s.name for s in other.snapshots] == ["start"]
+    other.close()
+    assert [store.is_on_disk(s) for s in taken] == [True] + 5 * [False]
+    assert store.queued_bytes == 5 * 2 * 4096
+    assert store.pages(taken[4], list(range(8))) == [_page(n) for n in (1, 1, 2, 3, 4)] + 3 * [ZERO]
+    assert store.differing(taken[2], taken[4]) == [3, 4]
+    assert store.differing(first, taken[2]) == [1, 2]
+    assert store.state(taken[5]) == _state(5)
+    gate.set()
+    store.flush()
+    assert len(commits) == 2
+    other = SnapshotStore.open(path, 8, writable=False)
+    assert [s.name for s in other.snapshots] == [s.name for s in taken]
+    assert other.pages(other.snapshots[4], list(range(8))) == store.pages(taken[4], list(range(8)))
+    other.close()
+    store.close()
+
+
+@pytest.mark.parametrize("broken", ["sync", "write"])
+def test_what_cannot_be_written_is_told_and_the_next_snapshot_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    path = tmp_path / "s.qcow2"
+    store = SnapshotStore.create(path, 8)
+    first = store.take("start", 0, _state(0), None, {0: _page(1)})
+    store.flush()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fails(*_: object) -> None:
+        raise full
+
+    with monkeypatch.context() as patch:
+        if broken == "sync":
+            store.order(fails)
+        else:
+            patch.setattr("rrgdb.qcow2.hostfile.HostFile.write", fails)
+        one = store.take("one", 1, _state(1), first, {1: _page(2)})
+        store.flush()
+        two = store.take("two", 2, _state(2), one, {2: _page(3)})
+        store.flush()
+        failure = store.failed()
+    assert failure is not None
+    lost, error = failure
+    assert lost == [one, two]
+    assert str(path) in str(error)
+    assert "No space left" in str(error)
+    assert store.pages(two, [0, 1, 2, 3]) == [_page(1), _page(2), _page(3), ZERO]
+    assert store.differing(first, two) == [1, 2]
+    store.forget(lost)
+    assert store.failed() is None
+    assert store.queued_bytes == 0
+    store.order(lambda: None)
+    three = store.take("three", 3, _state(3), first, {2: _page(4)})
+    store.flush()
+    assert store.failed() is None
+    assert store.pages(three, [0, 1, 2, 3]) == [_page(1), ZERO, _page(4), ZERO]
+    store.close()
+    other = SnapshotStore.open(path, 8, writable=False)
+    assert [s.name for s in other.snapshots] == ["start", "three"]
+    assert other.pages(other.snapshots[1], [0, 1, 2, 3]) == [_page(1), ZERO, _page(4), ZERO]
+    other.close()
+
+
+def test_closing_tells_what_was_not_written(tmp_path: Path) -> None:
+    store = SnapshotStore.create(tmp_path / "s.qcow2", 8)
+
+    def fails() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store.order(fails)
+    store.take("start", 0, _state(0), None, {0: _page(1)})
+    with pytest.raises(StoreError, match=r"s\.qcow2: cannot take snapshot start: .*Input/output"):
+        store.close()
+    store.close()

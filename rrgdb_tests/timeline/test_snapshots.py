@@ -124,24 +124,34 @@ def test_the_starting_snapshot_stays(tmp_path: Path) -> None:
         opened.timeline.seek(0)
 
 
-def test_an_id_that_is_used_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reopened", [False, True])
+def test_an_id_that_is_used_again(tmp_path: Path, reopened: bool) -> None:
     """qcow2 gives the id of a deleted snapshot to the next one."""
-    with record(tmp_path / "r", _ticker(), OPTIONS) as opened:
-        t = opened.timeline
-        t.run(NONE, steps=5000)
-        t.seek(100)
-        first = t.marks.take_snapshot("a").stored
-        t.seek(50)
-        t.seek(100)
-        assert first is not None
-        t.marks.delete_snapshot(first)
-        t.seek(70)
-        second = t.marks.take_snapshot("b").stored
-        assert second is not None
-        assert second.id == first.id
+    path = tmp_path / "r"
+    with record(path, _ticker(), OPTIONS) as opened:
+        opened.timeline.run(NONE, steps=5000)
+        if not reopened:
+            _use_an_id_again(opened)
+    if reopened:
+        with replay(path) as opened:
+            _use_an_id_again(opened)
+
+
+def _use_an_id_again(opened: Opened) -> None:
+    t = opened.timeline
+    t.seek(100)
+    first = t.marks.take_snapshot("a").stored
+    t.seek(50)
+    t.seek(100)
+    assert first is not None
+    t.marks.delete_snapshot(first)
+    t.seek(70)
+    t.marks.take_snapshot("b")
+    for _ in range(2):
         t.seek(3000)
         t.seek(70)
         assert t.icount == 70
+        t.marks.flush()
 
 
 def test_named_snapshots_in_the_past_and_after_reopening(tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from benchlib.bench import Bench
-from benchlib.figures import seconds
+from benchlib.figures import seconds, timed
 from benchlib.guests import Guest
 from rrgdb.engine.memory import PAGE
-from rrgdb.timeline.marks import Mark
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.stop import Points
 
@@ -44,22 +43,25 @@ def _one(bench: Bench, guest: Guest, memory: int, pages: int) -> None:
         marks, store = opened.timeline.marks, opened.store
         dirty = _dirtier(opened, pages)
         checkpoints = seconds(marks.detached_here, repeat=bench.repeat, before=dirty)
-        taken: list[Mark] = []
+        snapshots: list[float] = []
+        complete: list[float] = []
         sizes: list[int] = []
-
-        def take() -> None:
-            taken.append(marks.take_snapshot(f"bench-{len(taken)}"))
+        far = near = marks.detached_here()
+        for number in range(1 + bench.repeat):
+            dirty()
+            took, taken = timed(marks.take_snapshot, f"bench-{number}")
+            far, near = near, taken
+            snapshots.append(took)
+            complete.append(took + timed(marks.flush)[0])
             sizes.append(store.file_size)
-
-        # The first one carries the pages of the checkpoints as well.
-        snapshots = seconds(take, repeat=1 + bench.repeat, before=dirty)[1:]
-        near, far = taken[-1], taken[-2]
         restores: list[float] = []
         for _ in range(bench.repeat):
             restores += seconds(marks.restore, far) + seconds(marks.restore, near)
     where = f"{pages:,} pages, {memory >> 20} MiB RAM"
     growth = [(b - a) / 1024 for a, b in pairwise(sizes)]
-    bench.figures.ms(GROUP, guest.name, f"snapshot: {where}", snapshots)
+    # The first one carries the pages of the checkpoints as well.
+    bench.figures.ms(GROUP, guest.name, f"snapshot: {where}", snapshots[1:])
+    bench.figures.ms(GROUP, guest.name, f"snapshot, until it is on disk: {where}", complete[1:])
     bench.figures.add(GROUP, guest.name, f"snapshot's size: {where}", "KiB", growth)
     bench.figures.ms(GROUP, guest.name, f"checkpoint: {where}", checkpoints)
     bench.figures.ms(GROUP, guest.name, f"restore of the neighbour: {where}", restores)

@@ -1,0 +1,230 @@
+"""The writing side of the snapshot store: a thread of its own, so that no guest waits for a disk.
+
+Snapshots go to the disk in the order in which they were taken. What has queued up by the time the disk is ready goes
+as one group: all their data, then what they rely on (``before_commit``), then the one write that makes them part of the
+image. A snapshot is on disk once that has been synced; until then its content stays in memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rrgdb.qcow2 import Image, Snapshot
+from rrgdb.snapshots.state import MAX_BYTES, GuestState
+
+PAGE = 4096
+AUTOMATIC = "auto-"
+"""names of automatic snapshots begin so"""
+LENGTH_BYTES = 4
+RAM_OFFSET = MAX_BYTES + LENGTH_BYTES
+_SWITCH_SECONDS = 0.0005
+
+
+class StoreError(Exception):
+    """The store cannot be read or written: one line with the file."""
+
+
+class Stored(NamedTuple):
+    """One snapshot of the store. ``id`` is of this process alone."""
+
+    name: str
+    icount: int
+    id: str
+
+    @property
+    def automatic(self) -> bool:
+        return self.name.startswith(AUTOMATIC)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A snapshot, on disk (``snapshot``) or on its way: then RAM is that of ``base`` (None: zeros) but for ``pages``.
+
+    ``blob``: what goes in front of RAM. ``lock`` of the writer guards all but ``stored``."""
+
+    stored: Stored
+    snapshot: Snapshot | None = None
+    base: Entry | None = None
+    state: GuestState | None = None
+    blob: bytes = b""
+    pages: Mapping[int, bytes] | None = None
+
+    @property
+    def bytes(self) -> int:
+        return len(self.blob) + PAGE * len(self.pages or ())
+
+
+class Deletion(NamedTuple):
+    """Snapshots on disk that go, as one change."""
+
+    entries: Sequence[Entry]
+
+
+class Failure(NamedTuple):
+    """``lost``: snapshots that will not come to the disk."""
+
+    lost: list[Stored]
+    error: StoreError
+
+
+class StoreWriter:
+    """Owns the image for writing. All methods are for one thread, the one that takes the snapshots.
+
+    ``before_commit`` runs on the writer's thread; it raises OSError or StoreError.
+    """
+
+    def __init__(self, image: Image, ram_pages: int) -> None:
+        self.lock = threading.Condition()
+        self.before_commit: Callable[[], None] = lambda: None
+        self.queued_bytes = 0
+        self._image = image
+        self._ram_pages = ram_pages
+        self._active: Entry | None = None
+        self._queue: deque[Entry | Deletion] = deque()
+        self._staged: dict[Entry, Snapshot] = {}
+        self._busy = False
+        self._closing = False
+        self._lost: list[Stored] = []
+        self._error: StoreError | None = None
+        self._thread: threading.Thread | None = None
+
+    def put(self, job: Entry | Deletion) -> None:
+        """Queue a snapshot to be written, or a deletion."""
+        with self.lock:
+            if isinstance(job, Entry):
+                self.queued_bytes += job.bytes
+            self._queue.append(job)
+            self.lock.notify_all()
+            if self._thread is None:
+                # The engine needs the interpreter between two runs: it must not wait for 5 ms.
+                sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
+                self._thread = threading.Thread(target=self._loop, name="snapshots", daemon=True)
+                self._thread.start()
+
+    def wait(self) -> None:
+        """Until all that was queued is done, or has failed."""
+        with self.lock:
+            while self._queue or self._busy:
+                self.lock.wait()
+
+    def take_failure(self) -> Failure | None:
+        """What went wrong since the last call."""
+        with self.lock:
+            if self._error is None:
+                return None
+            failure = Failure(self._lost, self._error)
+            self._lost, self._error = [], None
+            return failure
+
+    def close(self) -> None:
+        """Finish the queue, end the thread, close the image. Raises OSError or Qcow2Error if that fails."""
+        self.wait()
+        with self.lock:
+            self._closing = True
+            self.lock.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._image.close()
+
+    # -- on the writer's thread
+
+    def _loop(self) -> None:
+        while True:
+            with self.lock:
+                self._busy = False
+                self.lock.notify_all()
+                while not self._queue and not self._closing:
+                    self.lock.wait()
+                if not self._queue:
+                    return
+                self._busy = True
+                group = self._next()
+            try:
+                if isinstance(group, Deletion):
+                    self._delete(group.entries)
+                else:
+                    self._write(group)
+            except Exception as e:  # whatever it is, somebody may wait for the group
+                self._fail(group, e)
+
+    def _next(self) -> list[Entry] | Deletion:
+        """A deletion, or all snapshots that wait before the next one; under the lock."""
+        group: list[Entry] = []
+        while self._queue:
+            job = self._queue[0]
+            if isinstance(job, Deletion) and group:
+                break
+            self._queue.popleft()
+            if isinstance(job, Deletion):
+                return job
+            group.append(job)
+        return group
+
+    def _write(self, group: Sequence[Entry]) -> None:
+        for entry in group:
+            self._staged[entry] = self._stage(entry)
+            self._active = entry
+        self.before_commit()
+        self._image.flush()
+        with self.lock:
+            for entry, snapshot in self._staged.items():
+                self.queued_bytes -= entry.bytes
+                entry.snapshot, entry.base, entry.state, entry.blob, entry.pages = snapshot, None, None, b"", None
+        self._staged.clear()
+
+    def _stage(self, entry: Entry) -> Snapshot:
+        """Write what a snapshot holds, and make it part of the next commit."""
+        image, pages = self._image, entry.pages
+        assert pages is not None
+        if entry.base is not None and entry.base is not self._active:
+            pages = self._against_active(entry.base, pages)
+        image.write_vmstate([(0, entry.blob)])
+        image.write_vmstate((RAM_OFFSET + n * PAGE, pages[n]) for n in sorted(pages))
+        name, icount, _ = entry.stored
+        size = RAM_OFFSET + self._ram_pages * PAGE
+        return image.create_snapshot(name, vm_state_size=size, vm_clock_ns=icount, icount=icount, commit=False)
+
+    def _against_active(self, base: Entry, pages: Mapping[int, bytes]) -> Mapping[int, bytes]:
+        """What to write over the active state so that it is ``base`` with ``pages``."""
+        snapshot = self._staged.get(base, base.snapshot)
+        if snapshot is None:
+            raise StoreError("the snapshot that it builds on was not written")
+        offsets = self._image.diff_vmstate(None, snapshot, RAM_OFFSET, self._ram_pages * PAGE)
+        stored = self._image.view(snapshot).read_vmstate_clusters(offsets)
+        numbers = [(offset - RAM_OFFSET) // PAGE for offset in offsets]
+        return {**dict(zip(numbers, stored, strict=True)), **pages}
+
+    def _delete(self, going: Sequence[Entry]) -> None:
+        if self._active in going:
+            self._active = None
+        self._image.delete_snapshots([e.snapshot for e in going if e.snapshot is not None])
+        self._image.flush()
+
+    def _fail(self, group: list[Entry] | Deletion, why: Exception) -> None:
+        """What waits builds on what was not written: it is lost as well."""
+        self._active = None
+        self._staged.clear()
+        entries = group.entries if isinstance(group, Deletion) else group
+        names = ", ".join(entry.stored.name for entry in entries)
+        what = f"cannot delete {names}" if isinstance(group, Deletion) else f"cannot take snapshot {names}"
+        error = StoreError(f"{self._image.path}: {what}: {why}")
+        try:
+            self._image.reload()
+        except Exception as e:  # as above; the next write tells
+            error = StoreError(f"{self._image.path}: {what}: {why}; {e}")
+        with self.lock:
+            lost = [
+                *([] if isinstance(group, Deletion) else group),
+                *(job for job in self._queue if isinstance(job, Entry)),
+            ]
+            self._queue.clear()
+            for entry in lost:
+                self.queued_bytes -= entry.bytes
+            self._lost += [entry.stored for entry in lost]
+            self._error = self._error or error
