@@ -169,7 +169,7 @@ class Target:
         def holds() -> bool:
             return condition_holds(codes, lambda n: self.engine.read(self._names[n]), self.read_memory)
 
-        return holds
+        return Condition(holds, codes)
 
     # -- moves -----------------------------------------------------------------------------------
 

@@ -38,8 +38,17 @@ class Stop:
     """GDB's signal number, or the exit status"""
 
 
-Condition = Callable[[], bool]
-"""whether a breakpoint at the present position is to stop; evaluated with the guest standing there"""
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Whether a breakpoint at the present position is to stop; called with the guest standing there.
+
+    ``code``: the same as GDB's agent expressions, of which one that is not zero is enough; empty if it has none."""
+
+    holds: Callable[[], bool]
+    code: tuple[bytes, ...] = ()
+
+    def __call__(self) -> bool:
+        return self.holds()
 
 
 @dataclass(slots=True)
