@@ -48,6 +48,7 @@ class Target:
         self.ended_alone = False
         self._report_exit = report_exit
         self._backward = Backward(self.timeline)
+        self._held = False
         self._points: dict[tuple[PointKind, int, int], Point] = {}
         self._replay_break: int | None = None
         self._last = rsp.Stop(rsp.StopKind.SIGNAL, SIGTRAP)
@@ -223,6 +224,7 @@ class Target:
 
     def attached(self, console: Callable[[str], None]) -> None:
         self.timeline.say = console
+        self._held = True
         if self.running:
             self.running = False
             self._last = rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT)
@@ -231,13 +233,16 @@ class Target:
         self._points.clear()
         self._replay_break = None
         self.timeline.say = lambda _text: None
+        self._held = False
         if resume and self.timeline.live:
             self.running = True
 
-    def idle(self) -> bool:
-        """Run a live guest that nobody holds, for a moment; whether it wants to go on."""
+    def idle(self, quiet: bool) -> float | None:
+        """Run a live guest that nobody holds, for a moment; or prepare for steps back while a debugger thinks.
+
+        See ``EngineThread`` for ``quiet`` and what it returns."""
         if not self.running:
-            return False
+            return self._prepare(quiet)
         self.timeline.clear_interrupt()
         stop = self.timeline.run(Points({}), steps=IDLE_STEPS)
         if stop.kind in (StopKind.EXIT, StopKind.SIGNAL, StopKind.HISTORY_END):
@@ -245,7 +250,17 @@ class Target:
             self.running = False
             self.ended_alone = True
             self.on_end()
-        return self.running
+        return 0.0 if self.running else None
+
+    def _prepare(self, quiet: bool) -> float | None:
+        preparation = self._backward.preparation
+        if not self._held or not preparation.due:
+            return None
+        if quiet:
+            self.timeline.clear_interrupt()
+            preparation.work()
+            self.timeline.clear_interrupt()
+        return QUIET
 
     def kill(self) -> None:
         self.running = False
@@ -376,6 +391,8 @@ class Target:
         self._replay_break = None
 
 
+QUIET = 0.02
+"""seconds without a call after which rrgdb prepares for the next steps back"""
 IDLE_STEPS = 1_000_000
 """instructions that a guest without a debugger runs between two looks at the queue of calls"""
 

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -42,13 +43,16 @@ class _Call(Generic[_T]):
 class EngineThread:
     """Runs calls one at a time, in order. ``interrupt`` makes the running one return early; thread-safe.
 
-    ``idle`` is what the thread does while no call waits: a live guest without a debugger runs there. It returns
-    whether it wants to go on; False: ask again after the next call. It too must return soon after ``interrupt``.
+    ``idle`` is what the thread does while no call waits: a live guest without a debugger runs there. It returns after
+    how many seconds without a call it wants to be called again (0: at once), and is called with True then; None: not
+    before the next call, with False. It too must return soon after ``interrupt``.
 
     Use as a context manager, or ``close`` it: that waits for the call that runs.
     """
 
-    def __init__(self, interrupt: Callable[[], None] = lambda: None, idle: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self, interrupt: Callable[[], None] = lambda: None, idle: Callable[[bool], float | None] | None = None
+    ) -> None:
         self._interrupt = interrupt
         self._idle = idle
         self._idling = False
@@ -62,20 +66,25 @@ class EngineThread:
             call.run()
 
     def _next(self) -> _Call[object] | None:
+        quiet = False
         while self._idle is not None:
             with self._lock:
                 if not self._calls.empty():
                     break
                 self._idling = True
             try:
-                again = self._idle()
+                pause = self._idle(quiet)
             except Exception as error:  # a bug of ours: calls must still be served
                 log.error("idle: %r", error)
-                again, self._idle = False, None
+                pause = self._idle = None
             with self._lock:
                 self._idling = False
-            if not again:
+            if pause is None:
                 break
+            if pause:
+                with suppress(queue.Empty):
+                    return self._calls.get(timeout=pause)
+            quiet = True
         return self._calls.get()
 
     def _rouse(self) -> bool:

@@ -237,6 +237,11 @@ class Marks:
                 found = marks[i - 1]
         return found
 
+    def stored_before(self, icount: int) -> int | None:
+        """Position of the last snapshot on disk before a position."""
+        i = bisect.bisect_left(self._disk, icount, key=lambda m: m.icount)
+        return self._disk[i - 1].icount if i else None
+
     def next_stored(self, icount: int) -> Mark | None:
         """The first snapshot on disk behind a position."""
         i = bisect.bisect_right(self._disk, icount, key=lambda m: m.icount)
@@ -472,6 +477,13 @@ class Marks:
         else:
             need.update(self._store.differing(base.stored, mark.stored))
         return need
+
+    def apart(self, mark: Mark) -> int:
+        """How many pages have to be put back to go to a mark, at most."""
+        try:
+            return len(self._differing(mark)) + len(self._ram.dirty())
+        except StoreError:
+            return self._ram.pages
 
     def state_digest(self) -> bytes:
         """Digest of the present state."""

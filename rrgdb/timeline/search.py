@@ -16,6 +16,7 @@ from rrgdb.engine.base import EngineError, ExitKind, WatchHit
 from rrgdb.engine.memory import PAGE
 from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.marks import Mark
+from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.timeline import Timeline, TimelineError
 
@@ -42,6 +43,8 @@ class Backward:
     def __init__(self, timeline: Timeline, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeline = timeline
         self._clock = clock
+        self.preparation = Preparation(timeline, clock)
+        """for idle time (``Preparation.work``); single steps in a row begin it by themselves"""
 
     def step(self, points: Points, steps: int = 1) -> Stop:
         """``steps`` instructions back, stopping at a watch that one of them hit."""
@@ -54,7 +57,10 @@ class Backward:
             stop = self._search(Points({}, points.watches), target)
             if stop is not None:
                 return stop
+        here = t.icount
         t.seek(target)
+        if steps == 1:
+            self.preparation.stepped_back(here)
         return self._arrived()
 
     def run(self, points: Points) -> Stop:

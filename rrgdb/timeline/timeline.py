@@ -93,6 +93,11 @@ class Timeline:
         return self.live and self._present is None and self._origin is None
 
     @property
+    def in_history(self) -> bool:
+        """The guest stands in history: not at its live present, and not in a diversion."""
+        return self._origin is None and not self.at_present
+
+    @property
     def diverted_from(self) -> int | None:
         """Position at which the present diversion left history."""
         return None if self._origin is None else self._origin.icount
@@ -338,6 +343,15 @@ class Timeline:
             self._restore_best(mark.icount)
             self._replay_through(mark.icount)
             self.door.mode = mode
+
+    @contextmanager
+    def excursion(self) -> Iterator[None]:
+        """Within history, the guest may be taken anywhere inside; then it is put back into the state that it is in."""
+        here = self.marks.detached_here()
+        try:
+            yield
+        finally:
+            self._restore(here)
 
     def _replay_to(self, icount: int) -> None:
         """Run forward in history, leaving checkpoints near the target."""

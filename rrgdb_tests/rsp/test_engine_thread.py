@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import pytest
 import trio
@@ -50,11 +51,11 @@ class Roaming:
         self.free = True
         self.runs = 0
 
-    def idle(self) -> bool:
+    def idle(self, _quiet: bool) -> float | None:
         if self.free:
             self.runs += 1
             self.fake.resume(Resume.CONTINUE)
-        return self.free
+        return 0 if self.free else None
 
     def stop(self) -> int:
         self.free = False
@@ -82,10 +83,10 @@ async def test_a_call_is_over_when_it_is_done_though_the_guest_idles_on() -> Non
     idling, interrupted, over = threading.Event(), threading.Event(), threading.Event()
     served: list[int] = []
 
-    def idle() -> bool:
+    def idle(_quiet: bool) -> float | None:
         idling.set()
         (over if served else interrupted).wait()
-        return not over.is_set()
+        return None if over.is_set() else 0
 
     with EngineThread(interrupted.set, idle) as engine:
         await trio.to_thread.run_sync(idling.wait)
@@ -99,13 +100,43 @@ async def test_a_call_is_over_when_it_is_done_though_the_guest_idles_on() -> Non
 
 async def test_calls_are_never_interrupted_by_the_next_call() -> None:
     fake = FakeDebuggee(300)
-    with EngineThread(fake.interrupt, lambda: False) as engine:
+    with EngineThread(fake.interrupt, lambda _quiet: None) as engine:
         for how in [Resume.CONTINUE, Resume.REVERSE_CONTINUE] * 100:
             assert (await engine.call(fake.resume, how)).kind in (StopKind.HISTORY_BEGIN, StopKind.HISTORY_END)
 
 
+async def test_idle_work_begins_when_no_call_has_come_for_a_while() -> None:
+    seen: list[str] = []
+    worked = threading.Event()
+
+    def idle(quiet: bool) -> float | None:
+        seen.append("work" if quiet else "ask")
+        if not quiet:
+            return 0.001
+        worked.set()
+        return None
+
+    with EngineThread(idle=idle) as engine:
+        for _ in range(20):
+            await trio.to_thread.run_sync(worked.wait)
+            worked.clear()
+            await engine.call(seen.append, "call")
+    assert seen.count("work") >= 20
+    assert all(before == "ask" for before, what in pairwise(seen) if what == "work")
+
+
+async def test_a_call_ends_the_wait_before_idle_work() -> None:
+    def idle(quiet: bool) -> float | None:
+        assert not quiet
+        return 3600
+
+    with EngineThread(idle=idle) as engine, trio.fail_after(60):
+        for number in range(50):
+            assert await engine.call(divmod, number, 7) == divmod(number, 7)
+
+
 async def test_bug_in_idle_leaves_calls_served(caplog: pytest.LogCaptureFixture) -> None:
-    def idle() -> bool:
+    def idle(_quiet: bool) -> float | None:
         raise RuntimeError("oops")
 
     with EngineThread(idle=idle) as engine:

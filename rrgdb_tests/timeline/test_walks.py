@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.timeline import search, timeline
+from rrgdb.timeline import prepare, search, timeline
 from rrgdb_tests.guests import ARCHES, AWKWARD
 from rrgdb_tests.timeline.oracle import oracle
 from rrgdb_tests.timeline.walk import Walk
@@ -19,14 +19,17 @@ LONG = {"ticker": (("TICKS", 20), ("WORK", 300)), "hunt": (("ROUNDS", 300),)}
 def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distances that fit short guests, so that all kinds of marks come into play."""
     monkeypatch.setattr(timeline, "NEAR", (16, 100, 700, 3000))
+    monkeypatch.setattr(prepare, "NEAR", (16, 100, 700, 3000))
+    monkeypatch.setattr(prepare, "PIECE", 300)
     monkeypatch.setattr(search, "LEAST_PIECE", 200)
 
 
 def _walk(arch: str, guest: str, defines: tuple[tuple[str, int], ...], moves: int, seed: int, scratch: Path) -> None:
-    walk = Walk(oracle(arch, guest, defines), scratch, seed)
+    walk = Walk(oracle(arch, guest, defines), scratch, seed, prepares=seed % 2 == 0)
     for _ in range(moves):
         walk.move()
     walk.finish(scratch / f"straight-{seed}")
+    assert walk.prepared or seed % 2 or moves < 50
 
 
 def _guests(arch: str) -> list[str]:

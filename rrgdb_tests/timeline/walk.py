@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from rrgdb.engine.base import Watch
+from rrgdb.engine.base import Exit, Watch
 from rrgdb.timeline.opening import Opened, record, replay
+from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb_tests.timeline.oracle import OPTIONS, Oracle, assert_disarmed, digests_straight
@@ -20,12 +21,14 @@ class Walk:
 
     Positions are checked at once; ``_seen`` holds the digests by position for the straight replay at the end."""
 
-    def __init__(self, known: Oracle, directory: Path, seed: int) -> None:
+    def __init__(self, known: Oracle, directory: Path, seed: int, *, prepares: bool = False) -> None:
         self.known = known
         self.random = Random(seed)
         self.path = directory / f"walk-{seed}"
         self.opened: Opened = record(self.path, known.image, OPTIONS, interval=1e-9)
         self.moves = 0
+        self.prepares = prepares
+        self.prepared = 0
         self._seed = seed
         self._seen: dict[int, tuple[bytes, str]] = {}
         self._names: dict[str, int] = {}
@@ -60,8 +63,34 @@ class Walk:
         self._before = self.opened.timeline.icount
         what = self.random.choice(kinds)()
         self.moves += 1
+        if self.prepares:
+            self._prepare()
         self._trace = [*self._trace[-15:], f"{self._before}: {what} -> {self.opened.timeline.icount}"]
         self._look()
+
+    def _prepare(self) -> None:
+        """What idle time is used for; interrupted at some moment or never."""
+        t = self.opened.timeline
+        preparation = Preparation(t)
+        if not preparation.due:
+            return
+        t.clear_interrupt()
+        before = t.icount, t.marks.state_digest(), t.door.save(), t.guest.end
+        steps, advance = self.random.choice((1, 2, 3, 5, 1000)), t.advance
+
+        def interrupted_at_last(limit: int) -> Exit:
+            nonlocal steps
+            steps -= 1
+            if not steps:
+                t.interrupt()
+            return advance(limit)
+
+        t.advance = interrupted_at_last  # type: ignore[method-assign]
+        preparation.work()
+        del t.advance
+        t.clear_interrupt()
+        assert (t.icount, t.marks.state_digest(), t.door.save(), t.guest.end) == before, self._told("preparation")
+        self.prepared += steps < 1000
 
     def _look(self) -> None:
         t = self.opened.timeline
