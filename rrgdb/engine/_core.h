@@ -37,10 +37,11 @@ typedef int (*hook_add_fn)(void *, size_t *, int, void *, void *, uint64_t, uint
 typedef int (*hook_del_fn)(void *, size_t);
 typedef int (*translate_fn)(void *, uint64_t, int, uint64_t *);
 typedef int (*ctl_fn)(void *, unsigned, ...);
+typedef int (*context_fn)(void *, void *);
 
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
-    R_CLASSIFY, R_TRAP, R_SMC, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END
+    R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END
 };
 
 /* classes of instructions as unicorn.py hands them to set_class */
@@ -84,7 +85,13 @@ typedef struct {
 
     int x86, mode64, precise_smc;
     uint64_t rcx, rsp;
-    int rcx_id, rsp_id;
+    int rcx_id, rsp_id, eflags_id;
+    uint64_t run_icount; /* where this emu_start began */
+    int stale_flags;
+    context_fn context_save, context_restore;
+    reg_fn reg_write;
+    uint8_t *context; /* a uc_context, for what only that shows; the offsets are -1 where layout.py found none */
+    int flags_at, previous_at;
 
     int range_on;
     uint64_t range_start, range_end;

@@ -38,19 +38,13 @@ enum { REFUSED_DEVICE = 1, REFUSED_CODE };
 #define SHORTEST_SPELL 50000
 #define LONGEST_SPELL 10000000
 
-/* Instructions that enter an exception by design: RISC-V SYSTEM, AArch64 exception generation. */
-static int sensitive(const Core *c, const uint8_t *b)
-{
-    uint32_t w;
-    memcpy(&w, b, 4);
-    return c->compressed ? (w & 0x7f) == 0x73 : (w & 0xff000000u) == 0xd4000000u;
-}
-
 static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)
 {
     Core *c = user;
     int whole = c->phase == PHASE_FAST && !c->exact;
     (void)uc;
+    if (c->x86 && !c->mode64)
+        va = (uint32_t)va; /* what runs over the top goes on at 0 */
     uint8_t *host = physical_to_host(c, va);
     result->paddr = va; /* of a page of the target, which may be smaller than ours */
     if (!host) {
@@ -162,12 +156,6 @@ static int grow_blocks(Core *c)
     return 1;
 }
 
-/* Length of the instruction at b: RISC-V or AArch64. */
-static uint32_t insn_length(const Core *c, const uint8_t *b)
-{
-    return c->compressed && (b[0] & 3) != 3 ? 2 : 4;
-}
-
 /* Whether a block may be counted as a whole: it holds n plain instructions. */
 static int plain_block(Core *c, uint64_t addr, uint32_t size, uint32_t n)
 {
@@ -176,12 +164,8 @@ static int plain_block(Core *c, uint64_t addr, uint32_t size, uint32_t n)
         return 0;
     uint32_t at = 0, count = 0;
     while (at < size) {
-        uint32_t length = insn_length(c, bytes + at);
-        if (at + length > size)
-            return 0;
-        if (length == 4 && (interesting(c, bytes + at, 4) || sensitive(c, bytes + at)))
-            return 0;
-        if (length == 2 && bytes[at] == 0x02 && bytes[at + 1] == 0x90) /* c.ebreak */
+        uint32_t length = plain_length(c, bytes + at, size - at);
+        if (!length)
             return 0;
         at += length;
         count++;
@@ -301,10 +285,11 @@ static int settle(Core *c, uint64_t pc)
         return 0; /* the block is done; what comes behind it could not be fetched */
     c->tail_size = (uint32_t)(c->block + c->block_length - pc);
     while (at < pc) {
-        uint8_t b[4];
-        if (copy_code(c, at, b, 2) != 2)
+        uint8_t b[MAX_INSN];
+        uint32_t length = plain_length(c, b, copy_code(c, at, b, MAX_INSN));
+        if (!length)
             return 1;
-        at += insn_length(c, b);
+        at += length;
         count++;
     }
     c->icount = c->block_icount + count;

@@ -40,14 +40,19 @@ static void run_once(Core *c)
     c->fast_exit = F_NONE;
     c->block_size = 0;
     c->tlb_stale = 1;
+    c->run_icount = c->icount;
     c->error = c->emu_start(c->uc, c->pc, 0, 0, 0);
+    if (c->stale_flags) {
+        c->stale_flags = 0;
+        x86_restore_flags(c);
+    }
 }
 
 static void run_slow(Core *c)
 {
     do
         run_once(c);
-    while (c->reason == R_SMC && !c->error);
+    while ((c->reason == R_SMC || c->reason == R_RESTART) && !c->error);
     if (c->error)
         c->reason = R_ERROR;
 }
@@ -84,11 +89,15 @@ static int run_fast(Core *c)
     if (c->exact) {
         if (c->error)
             c->reason = R_ERROR;
-        return c->reason == R_SMC ? AGAIN : DONE;
+        return c->reason == R_SMC || c->reason == R_RESTART ? AGAIN : DONE;
     }
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);
     c->pc = c->exception >= 0 ? pc - (uint64_t)c->stale_pc : pc;
+    if (c->x86 && c->exception == X86_DEBUG)
+        return DONE; /* single step: behind an instruction, which is a block then */
+    if (c->x86 && c->exception >= 0)
+        x86_forget_exception(c);
     if (c->block_length == 0)
         return TAIL;
     uint64_t block = c->block;

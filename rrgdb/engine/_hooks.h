@@ -44,12 +44,37 @@ static void on_access(void *uc, int type, uint64_t address, int size, int64_t va
 
 /* ---- hooks ----------------------------------------------------------------------------------- */
 
+/* The instruction counted last wrote into its own block and begins again, as a block of its own. Nonzero if the run was
+ * left: its flags are lost unless it was the first of the run, and the fast phase knows nothing of such blocks. */
+static int begun_again(Core *c, uint64_t addr, uint32_t size)
+{
+    uint8_t b[MAX_INSN];
+    if (!x86_restarted(c, b, (int)copy_code(c, addr, b, size < MAX_INSN ? size : MAX_INSN)))
+        return 0;
+    for (int i = 0; i < c->watch_count; i++)
+        c->watches[i].hit = 0;
+    c->icount--;
+    c->last_pc = c->exact_pc = NO_PC;
+    if (c->icount != c->run_icount) {
+        c->stale_flags = 1;
+        stop(c, R_RESTART, addr);
+        return 1;
+    }
+    if (c->phase != PHASE_FAST)
+        return 0;
+    c->tail_size = size;
+    leave_fast(c, F_TAIL, addr);
+    return 1;
+}
+
 static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
 {
     Core *c = user;
     (void)uc;
     if (c->tlb_stale)
         tlb_clear(c);
+    if (c->x86 && addr == c->last_pc && begun_again(c, addr, size))
+        return;
     if (c->phase == PHASE_FAST) {
         fast_block(c, addr, size);
         return;
@@ -148,8 +173,6 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
     int plain = 1;
     if (c->x86 && b) {
         plain = x86_plain(c, b, size);
-        if (addr == c->last_pc && x86_restarted(c, b, (int)size))
-            return;
         if (!plain)
             x86_remember(c, b, (int)size);
     }
@@ -161,6 +184,10 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
         }
     }
     if (b) {
+        if (c->x86 && !plain && x86_begins_run(c, addr, b, (int)size)) {
+            stop(c, R_RESTART, addr);
+            return;
+        }
         if ((!c->x86 || !plain) && look_closer(c, addr, b, size))
             return;
         /* the block changed under our feet: what was translated is not what stands there */

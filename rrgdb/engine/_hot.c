@@ -12,6 +12,7 @@
 
 #include "_core.h"
 #include "_insn.h"
+#include "_decode.h"
 #include "_footprint.h"
 #include "_fast.h"
 #include "_hooks.h"
@@ -46,12 +47,13 @@ static int watch_holes(Core *c)
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
-                            "fast", "compressed", "pc", "stale_pc", NULL};
-    unsigned long long uc, fn[7], ram;
+                            "fast", "compressed", "pc", "stale_pc", "eflags", NULL};
+    unsigned long long uc, fn[10], ram;
     PyObject *filters, *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKK)pppiiOOKppii", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
-                                     &fn[4], &fn[5], &fn[6], &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id,
-                                     &c->rsp_id, &filters, &pages, &ram, &c->fast, &c->compressed, &c->pc_id, &c->stale_pc))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKK)pppiiOOKppiii", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
+                                     &fn[4], &fn[5], &fn[6], &fn[7], &fn[8], &fn[9], &c->x86, &c->mode64,
+                                     &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters, &pages, &ram, &c->fast,
+                                     &c->compressed, &c->pc_id, &c->stale_pc, &c->eflags_id))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     c->emu_start = (emu_start_fn)(uintptr_t)fn[0];
@@ -61,6 +63,10 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->hook_del = (hook_del_fn)(uintptr_t)fn[4];
     c->translate = (translate_fn)(uintptr_t)fn[5];
     c->ctl = (ctl_fn)(uintptr_t)fn[6];
+    c->reg_write = (reg_fn)(uintptr_t)fn[7];
+    c->context_save = (context_fn)(uintptr_t)fn[8];
+    c->context_restore = (context_fn)(uintptr_t)fn[9];
+    c->flags_at = c->previous_at = -1;
     c->ram = (uint8_t *)(uintptr_t)ram;
     c->skip = NO_ICOUNT;
     c->bp_last = c->watch_last = NO_ICOUNT;
@@ -176,6 +182,22 @@ static PyObject *Core_run(Core *c, PyObject *args)
     Py_END_ALLOW_THREADS
     c->last_icount = c->icount;
     return PyLong_FromLong(c->reason);
+}
+
+/* set_context(address, flags, previous): a uc_context to work with, and where in the CPU's bytes these lie, or -1 */
+static PyObject *Core_set_context(Core *c, PyObject *args)
+{
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "Kii", &address, &c->flags_at, &c->previous_at))
+        return NULL;
+    c->context = (uint8_t *)(uintptr_t)address;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_restore_flags(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    x86_restore_flags(c);
+    Py_RETURN_NONE;
 }
 
 /* the instruction that ran last did not retire */
@@ -479,6 +501,8 @@ static PyMethodDef Core_methods[] = {
     {"arrive", (PyCFunction)Core_arrive, METH_VARARGS, "arrive(pc) -> reason why the run stops there, or NONE"},
     {"run", (PyCFunction)Core_run, METH_VARARGS, "run(pc, limit) -> reason"},
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
+    {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous): x86"},
+    {"restore_flags", (PyCFunction)Core_restore_flags, METH_NOARGS, "x86: of the instruction counted last, which did not retire"},
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, class)"},

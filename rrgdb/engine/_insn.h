@@ -4,6 +4,9 @@
 /* ---- x86: Unicorn restarts an instruction that wrote into its own block, firing the hook twice ----- */
 
 enum { X_PLAIN, X_REP, X_BRANCH, X_CALL };
+#define X86_CONDITIONS 0x8d5u /* OF SF ZF AF PF CF */
+#define X86_DEBUG 1
+#define CONTEXT_HEADER 40
 
 static int x86_opcode(const Core *c, const uint8_t *b, int n)
 {
@@ -18,10 +21,10 @@ static int x86_opcode(const Core *c, const uint8_t *b, int n)
     return i;
 }
 
-/* First opcode bytes (behind one REX at most) that need a closer look: prefixes, calls, HLT, the two-byte map. */
+/* First opcode bytes (behind one REX at most) that need a closer look: prefixes, calls, PUSHF, HLT, the two-byte map. */
 static const uint8_t x86_first[256] = {
     [0x0f] = 2, [0x26] = 1, [0x2e] = 1, [0x36] = 1, [0x3e] = 1, [0x64] = 1, [0x65] = 1, [0x66] = 1, [0x67] = 1,
-    [0x9a] = 1, [0xe8] = 1, [0xf0] = 1, [0xf2] = 1, [0xf3] = 1, [0xf4] = 1, [0xff] = 1,
+    [0x9a] = 1, [0x9c] = 1, [0xe8] = 1, [0xf0] = 1, [0xf2] = 1, [0xf3] = 1, [0xf4] = 1, [0xff] = 1,
 };
 /* Second bytes behind 0F that classify() may name. */
 static const uint8_t x86_second[256] = {
@@ -83,6 +86,44 @@ static void x86_remember(Core *c, const uint8_t *b, int n)
         c->rcx = x86_reg(c, c->rcx_id);
     else if (kind == X_CALL)
         c->rsp = x86_reg(c, c->rsp_id);
+}
+
+/* Whether the instruction must be the first of its run: in the middle of one Unicorn loses track of how the flags are kept
+ * (cc_op) when a hook came before it. The helper of CMPXCHG8B and CMPXCHG16B reads a cc_op that nobody has written back;
+ * PUSHF and REP write theirs, and then a fill of the virtual TLB sets it to what it was before the hook, unless they are
+ * the first of their block. */
+static int x86_begins_run(const Core *c, uint64_t addr, const uint8_t *b, int n)
+{
+    int i = x86_opcode(c, b, n);
+    if (i >= n || c->icount == c->run_icount)
+        return 0;
+    if (b[i] == 0x0f)
+        return i + 2 < n && b[i + 1] == 0xc7 && (b[i + 2] >> 3 & 7) == 1;
+    return c->fast && !c->mmu_seen && addr != c->block && (b[i] == 0x9c || x86_kind(c, b, n) == X_REP);
+}
+
+/* After a run: give the flags back to the instruction that was counted last and has not retired. Unicorn has restored its
+ * cc_op to what it was before the hook, but the hook had them all computed, into cc_src. */
+static void x86_restore_flags(Core *c)
+{
+    uint64_t flags = 0, computed;
+    if (c->flags_at < 0)
+        return;
+    c->context_save(c->uc, c->context);
+    memcpy(&computed, c->context + CONTEXT_HEADER + c->flags_at, sizeof computed);
+    c->reg_read(c->uc, c->eflags_id, &flags);
+    flags = (flags & ~(uint64_t)X86_CONDITIONS) | (computed & X86_CONDITIONS);
+    c->reg_write(c->uc, c->eflags_id, &flags);
+}
+
+/* After an exception that will be raised once more: without this it would be a double fault. */
+static void x86_forget_exception(Core *c)
+{
+    if (c->previous_at < 0)
+        return;
+    c->context_save(c->uc, c->context);
+    memset(c->context + CONTEXT_HEADER + c->previous_at, 0xff, 4);
+    c->context_restore(c->uc, c->context);
 }
 
 /* ---- classes --------------------------------------------------------------------------------- */

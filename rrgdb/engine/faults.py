@@ -117,6 +117,8 @@ class FaultReader:
         if self._is_last(number, pc):
             pc, size = core.last_pc, core.last_size
             core.retract()
+            if self._x86:
+                core.restore_flags()
             if kind is ExceptionKind.READ_FAULT and self._riscv and self._is_amo(pc):
                 # The engine tells of the load half; the architecture has one cause for both (volume II, 3.1.15).
                 kind, number = ExceptionKind.WRITE_FAULT, number + 2 if number >= 0 else number

@@ -41,6 +41,8 @@ class Layout:
     """x86 (4 bytes)"""
     previous_exception: int | None = None
     """x86 (4 bytes): the exception that a double fault would be decided by; -1: none"""
+    flags: int | None = None
+    """x86 (8 bytes): the condition flags, where they are all computed"""
     pointers: tuple[int, ...] = ()
     """8-byte words that hold addresses of this process: 0 in a fresh engine, and no part of the guest's state"""
     missing: tuple[str, ...] = ()
@@ -62,6 +64,11 @@ class Context:
         _lib.uc_context_free(native)
         self.size = size or int.from_bytes(header[:8], "little")
         self._buffer = ctypes.create_string_buffer(self.size.to_bytes(8, "little") + header[8:], HEADER + self.size)
+
+    @property
+    def address(self) -> int:
+        """Of the uc_context, for native code that saves into it and restores from it at once."""
+        return ctypes.addressof(self._buffer)
 
     @staticmethod
     def _check(error: int) -> None:
@@ -174,6 +181,7 @@ def _aarch64() -> Layout:
 
 
 def _x86(mode: int) -> Layout:
+    eflags = x86_const.UC_X86_REG_EFLAGS
     rax, rcx = x86_const.UC_X86_REG_RAX, x86_const.UC_X86_REG_RCX
     if mode == const.UC_MODE_32:
         rax, rcx = x86_const.UC_X86_REG_EAX, x86_const.UC_X86_REG_ECX
@@ -193,6 +201,10 @@ def _x86(mode: int) -> Layout:
             _places(faulted("f7f1", {rcx: 0}), struct.pack("<I", 0)),
         )
     )
+    # nop: a run begins with the condition flags computed
+    conditions = (0x8C5, 0x095)
+    ran = {v: _Probe(const.UC_ARCH_X86, mode).run("90", {eflags: v}) for v in conditions}
+    flags = _common(_places(state, struct.pack("<Q", v)) for v, state in ran.items())
     # mov %eax, (%ecx) to a page not touched before: helpers leave the address of translated code that called them
     stored = faulted("8901", {rcx: _CODE + 0x1800})
     return Layout(
@@ -200,7 +212,8 @@ def _x86(mode: int) -> Layout:
         pointers=tuple(sorted(_pointers(stored))),
         error_code=error,
         previous_exception=previous,
-        missing=_missing({"error code": error, "previous exception": previous}),
+        flags=flags,
+        missing=_missing({"error code": error, "previous exception": previous, "flags": flags}),
     )
 
 

@@ -44,6 +44,9 @@ _HOT_FUNCTIONS = (
     "uc_hook_del",
     "uc_vmem_translate",
     "uc_ctl",
+    "uc_reg_write",
+    "uc_context_save",
+    "uc_context_restore",
 )
 _MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
 _MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
@@ -51,8 +54,7 @@ _PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, c
 _PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 
 _STATE = struct.Struct("<QQ")
-FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64")
-"""x86 keeps the slow gear: there EFLAGS came to differ between the gears (see docs/plan.md)"""
+FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64", "UC_ARCH_X86")
 TRANSLATED_BYTES = 64 << 20
 """room for translated code; Unicorn's own choice is a GiB"""
 
@@ -132,6 +134,7 @@ class UnicornEngine:
             compressed=arch.engine_arch == "UC_ARCH_RISCV",
             pc=constant(next(str(r.engine) for r in arch.registers if r.name == arch.pc)),
             stale_pc=4 if arch.engine_arch == "UC_ARCH_RISCV" else 0,
+            eflags=constant("X86_REG_EFLAGS") if x86 else 0,
         )
         self._traps: dict[bytes, Trap | None] = {}
         self._callbacks: list[Any] = []
@@ -143,6 +146,9 @@ class UnicornEngine:
         self.unknown = layout.missing
         """what this build of Unicorn hides: such details of exceptions are guessed"""
         self._context = Context(self._uc, layout.context_bytes, layout.pointers)
+        if x86:
+            flags, previous = (-1 if at is None else at for at in (layout.flags, layout.previous_exception))
+            self._core.set_context(self._context.address, flags, previous)
         self._registers = RegisterFile(
             _lib, self._handle, arch, self._core.read_registers, self._context.save, self._context.restore
         )
