@@ -7,6 +7,7 @@ from rrgdb.api import Recording, Snapshot, Stop, StopKind
 from rrgdb.api import open_recording as open
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import MemoryFault
+from rrgdb.attached import Session, attach
 from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.timeline import TimelineError
 
@@ -20,10 +21,12 @@ __all__ = [
     "Divergence",
     "MemoryFault",
     "Recording",
+    "Session",
     "Snapshot",
     "Stop",
     "StopKind",
     "TimelineError",
     "__version__",
+    "attach",
     "open",
 ]

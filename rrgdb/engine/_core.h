@@ -9,7 +9,7 @@
 #define NO_PC UINT64_MAX
 #define NO_ICOUNT UINT64_MAX
 #define MAX_INSN 16
-#define MAX_REGIONS 16
+#define MAX_REGIONS 256
 #define MAX_WATCHES 64
 #define MAX_WATCH_BYTES 4096
 #define MAX_BLOCK 4096
@@ -84,6 +84,7 @@ typedef struct {
     uint64_t fault_address;
 
     int x86, mode64, precise_smc;
+    int bare; /* hooks that count and look, none that handles exceptions: those are the script's */
     uint64_t rcx, rsp;
     int rcx_id, rsp_id, eflags_id;
     uint64_t run_icount; /* where this emu_start began */

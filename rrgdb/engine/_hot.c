@@ -29,6 +29,8 @@ static int add_hook(Core *c, int type, void *callback, size_t *handle)
 static int watch_holes(Core *c)
 {
     int error = 0;
+    if (c->bare)
+        return 0;
     for (int i = 0; i < c->invalid_hook_count; i++)
         c->hook_del(c->uc, c->invalid_hooks[i]);
     c->invalid_hook_count = 0;
@@ -47,13 +49,14 @@ static int watch_holes(Core *c)
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
-                            "fast", "compressed", "pc", "stale_pc", "eflags", NULL};
+                            "fast", "compressed", "pc", "stale_pc", "eflags", "bare", NULL};
     unsigned long long uc, fn[10], ram;
     PyObject *filters, *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKK)pppiiOOKppiii", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKK)pppiiOOKppiiip", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
                                      &fn[4], &fn[5], &fn[6], &fn[7], &fn[8], &fn[9], &c->x86, &c->mode64,
                                      &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters, &pages, &ram, &c->fast,
-                                     &c->compressed, &c->pc_id, &c->stale_pc, &c->eflags_id))
+                                     &c->compressed, &c->pc_id, &c->stale_pc, &c->eflags_id,
+                                     &c->bare))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     c->emu_start = (emu_start_fn)(uintptr_t)fn[0];
@@ -116,8 +119,12 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     int e = add_hook(c, UC_HOOK_BLOCK, (void *)on_block, &h);
     if (c->fast)
         e |= add_hook(c, UC_HOOK_TLB_FILL, (void *)on_tlb, &h);
-    e |= add_hook(c, UC_HOOK_INTR, (void *)on_interrupt, &h);
-    e |= add_hook(c, UC_HOOK_INSN_INVALID, (void *)on_invalid_insn, &h);
+    if (c->bare) {
+        enter_phase(c, PHASE_SLOW, 0, 0); /* counting comes before all hooks of others */
+    } else {
+        e |= add_hook(c, UC_HOOK_INTR, (void *)on_interrupt, &h);
+        e |= add_hook(c, UC_HOOK_INSN_INVALID, (void *)on_invalid_insn, &h);
+    }
     if (e || watch_holes(c)) {
         PyErr_Format(PyExc_RuntimeError, "Unicorn refused a hook (error %d)", e);
         return -1;
@@ -165,6 +172,13 @@ static PyObject *Core_add_region(Core *c, PyObject *args)
         PyErr_SetString(PyExc_RuntimeError, "Unicorn refused a hook");
         return NULL;
     }
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_clear_regions(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    c->region_count = 0;
+    tlb_clear(c);
     Py_RETURN_NONE;
 }
 
@@ -498,6 +512,7 @@ static PyObject *Core_read_registers(Core *c, PyObject *args)
 
 static PyMethodDef Core_methods[] = {
     {"add_region", (PyCFunction)Core_add_region, METH_VARARGS, "add_region(base, size, host): RAM seen by the hooks"},
+    {"clear_regions", (PyCFunction)Core_clear_regions, METH_NOARGS, "forget all RAM"},
     {"arrive", (PyCFunction)Core_arrive, METH_VARARGS, "arrive(pc) -> reason why the run stops there, or NONE"},
     {"run", (PyCFunction)Core_run, METH_VARARGS, "run(pc, limit) -> reason"},
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},

@@ -13,7 +13,7 @@ import ctypes
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,6 +139,11 @@ class Ram:
     def forget_written(self) -> None:
         """What was written before is not for ``take_written``, but for pages that are not clean yet."""
         self._written.clear()
+
+    def zero(self, pages: Iterable[int]) -> None:
+        """Fill pages with zeros."""
+        for number in pages:
+            self._map[number * PAGE : number * PAGE + PAGE] = ZERO_PAGE
 
     def page(self, number: int) -> bytes:
         return self._map[number * PAGE : number * PAGE + PAGE]

@@ -98,18 +98,15 @@ def _check(error: int, what: str) -> None:
 class UnicornEngine:
     """One CPU. See ``rrgdb.engine.base.Engine`` for the contract."""
 
-    def __init__(self, arch: Arch, ram: Ram, model: str | None = None, *, fast: bool = True) -> None:
-        """``fast``: use the fast gear where this family has one. EngineError for a CPU model that it does not have."""
+    def __init__(self, arch: Arch, ram: Ram, model: str | None = None, *, fast: bool = True, uc: Any = None) -> None:
+        """``fast``: use the fast gear where this family has one. ``uc``: an engine of Unicorn that somebody else has
+        made and handles the exceptions of. EngineError for a CPU model that the family does not have."""
         self.arch = arch
         self.ram = ram
         self.build = build_id()
-        name = model or next(iter(arch.engine_models))
-        if name not in arch.engine_models:
-            raise EngineError(f"--cpu {name}: {arch.name} has {', '.join(arch.engine_models)}")
-        self._uc: Any = unicorn.Uc(getattr(const, arch.engine_arch), getattr(const, arch.engine_mode))
-        self._uc.ctl_set_cpu_model(constant(arch.engine_models[name].removeprefix("UC_")))
+        self._uc = self._new_cpu(model) if uc is None else uc
         self._uc.ctl_exits_enabled(True)
-        fast = fast and arch.engine_arch in FAST_FAMILIES
+        fast = fast and uc is None and arch.engine_arch in FAST_FAMILIES
         if fast:
             if arch.engine_arch == "UC_ARCH_ARM64":
                 self._uc.ctl_set_page_size(PAGE)
@@ -135,6 +132,7 @@ class UnicornEngine:
             pc=constant(next(str(r.engine) for r in arch.registers if r.name == arch.pc)),
             stale_pc=4 if arch.engine_arch == "UC_ARCH_RISCV" else 0,
             eflags=constant("X86_REG_EFLAGS") if x86 else 0,
+            bare=uc is not None,
         )
         self._traps: dict[bytes, Trap | None] = {}
         self._callbacks: list[Any] = []
@@ -155,6 +153,15 @@ class UnicornEngine:
         self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
         self._pc = self._registers.raw_read(arch.pc)
 
+    def _new_cpu(self, model: str | None) -> Any:
+        arch = self.arch
+        name = model or next(iter(arch.engine_models))
+        if name not in arch.engine_models:
+            raise EngineError(f"--cpu {name}: {arch.name} has {', '.join(arch.engine_models)}")
+        uc = unicorn.Uc(getattr(const, arch.engine_arch), getattr(const, arch.engine_mode))
+        uc.ctl_set_cpu_model(constant(arch.engine_models[name].removeprefix("UC_")))
+        return uc
+
     # -- running ---------------------------------------------------------------------------------
 
     @property
@@ -163,10 +170,7 @@ class UnicornEngine:
 
     def run_until(self, icount: int) -> Exit:
         core = self._core
-        if core.mmu_seen:
-            self._has_translated = True
-            if not self._translating():
-                core.set_mmu(False)
+        self._note_translation()
         edge: range | None = None
         while True:
             reason = core.run(self._pc, icount)
@@ -211,6 +215,12 @@ class UnicornEngine:
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
             return _EXITS[reason]
+
+    def _note_translation(self) -> None:
+        if self._core.mmu_seen:
+            self._has_translated = True
+            if not self._translating():
+                self._core.set_mmu(False)
 
     def _edge(self, exception: CpuException, tried: range | None) -> range | None:
         """Where blocks must end so that what stands before a missing page runs.

@@ -116,6 +116,7 @@ class Recording:
         cls,
         path: Path,
         *,
+        kind: str = "board",
         board: str,
         cpu: str,
         ram_bytes: int,
@@ -132,7 +133,7 @@ class Recording:
             Image(image.name, image.role, image.load_address, len(image.data), hashlib.sha256(image.data).hexdigest())
             for image in images
         )
-        guest = Guest("board", board, cpu, ram_bytes, entries, dict(options or {}))
+        guest = Guest(kind, board, cpu, ram_bytes, entries, dict(options or {}))
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(secrets.token_bytes(16), created, _rrgdb_version(), engine, guest)
         manifests.parse(manifest.to_json().encode(), path / MANIFEST)

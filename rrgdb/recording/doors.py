@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from rrgdb.recording.events import MAX_PAYLOAD, MAX_SOURCES, Event, EventKind, check_source_name
-from rrgdb.recording.host import Host
+from rrgdb.recording.host import Journal
 from rrgdb.recording.log import EventLog
 from rrgdb.recording.output import OutputStream
 
@@ -63,7 +63,7 @@ def _describe(payload: bytes) -> str:
     return "the wall clock" if payload[:1] == b"W" else f"{len(payload) - 1} random bytes"
 
 
-class Door(Host):
+class Door(Journal):
     """One guest's door. Everything but ``feed``, ``feed_all``, ``has_pending_input`` and ``close`` belongs to the
     engine thread.
 
@@ -153,6 +153,35 @@ class Door(Host):
                 last = int.from_bytes(event.payload[1:], "little")
                 return last + self._virtual_ns(icount) - self._virtual_ns(event.icount)
         return self._virtual_ns(icount)
+
+    # What somebody outside does to the guest: see ``Journal``
+
+    @property
+    def recording(self) -> bool:
+        return self.mode is Mode.RECORD
+
+    @property
+    def replaying(self) -> bool:
+        return self.mode is Mode.REPLAY
+
+    def noted(self, source: str, icount: int, data: bytes) -> None:
+        self._expect_record()
+        self.forget_future()
+        self.log.append(Event(icount, EventKind.INPUT, source, data))
+        self._delivered += 1
+
+    def answered(self, source: str, icount: int, payload: bytes) -> None:
+        self._expect_record()
+        self._record_answer(icount, source, payload)
+
+    def next_answer(self, source: str) -> tuple[int, bytes] | None:
+        if self._answered == len(self.log.answers):
+            return None
+        event = self.log.answers[self._answered]
+        return (event.icount, event.payload) if event.source == source else None
+
+    def take_answer(self) -> None:
+        self._answered += 1
 
     # Inputs
 

@@ -33,3 +33,27 @@ class Host(Protocol):
     def output(self, source: str, data: bytes) -> None:
         """Bytes that the guest sends out. Deterministic, so not logged; leaves the process only after the
         log chunk that covers it is closed, and only once however often it is replayed."""
+
+
+class Journal(Host, Protocol):
+    """What a guest asks for that somebody outside drives: what is done to it is written down, and read back."""
+
+    @property
+    def recording(self) -> bool:
+        """The guest is at its live present."""
+
+    @property
+    def replaying(self) -> bool:
+        """The guest is in history. Neither: in a diversion."""
+
+    def noted(self, source: str, icount: int, data: bytes) -> None:
+        """Log an input that has reached the guest already."""
+
+    def answered(self, source: str, icount: int, payload: bytes) -> None:
+        """Log an answer that the guest has got already."""
+
+    def next_answer(self, source: str) -> tuple[int, bytes] | None:
+        """(number of the executing instruction, payload) of the next answer in history, if it is of ``source``."""
+
+    def take_answer(self) -> None:
+        """The guest has got that answer."""

@@ -21,7 +21,7 @@ MAX_IMAGES = 64
 MAX_IMAGE = 1 << 30
 MAX_OPTIONS = 64
 MAX_RAM = 1 << 40
-KINDS = ("board",)
+KINDS = ("board", "script")
 
 Option = str | int | bool
 
@@ -44,7 +44,8 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """What is debugged. ``kind`` is ``board``; ``ram_bytes`` in bytes; ``options`` are the board's, flat."""
+    """What is debugged. ``kind`` is ``board`` or ``script``; ``ram_bytes`` in bytes; ``options`` are the
+    board's, flat. A script's guest has no images: the event log says what the script made of its machine."""
 
     kind: str
     board: str

@@ -9,7 +9,7 @@ import trio
 
 from rrgdb.rsp import packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
-from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb.rsp.engine_thread import CallQueue
 from rrgdb.rsp.packets import Decoder, Event, Packet, Rejected, Signal
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import EIO, PacketError
@@ -36,7 +36,7 @@ _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
 class Connection:
     """Reads always, so that 0x03 and the end of the stream are seen while a packet is served; serves in order."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, debuggee: Debuggee, engine: EngineThread) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, debuggee: Debuggee, engine: CallQueue) -> None:
         self._stream = stream
         self._engine = engine
         self._token = trio.lowlevel.current_trio_token()

@@ -19,6 +19,10 @@ INSIST_SECONDS = 0.02
 """how often an interrupt is repeated until the running call has returned"""
 
 
+class Again(BaseException):
+    """A call cannot be finished now; it is to be made once more later. For ``CallQueue.serve`` alone."""
+
+
 class _Call(Generic[_T]):
     """One call on its way; ``done`` is set on trio's side once ``result`` or ``error`` is there."""
 
@@ -30,8 +34,11 @@ class _Call(Generic[_T]):
         self.result: list[_T] = []
 
     def run(self) -> None:
+        """``Again`` from the function leaves the call as it is."""
         try:
             self.result.append(self.function())
+        except Again:
+            raise
         except BaseException as error:  # carried over to the caller, whatever it is
             self.error = error
         try:
@@ -40,14 +47,13 @@ class _Call(Generic[_T]):
             return  # nobody waits any more
 
 
-class EngineThread:
-    """Runs calls one at a time, in order. ``interrupt`` makes the running one return early; thread-safe.
+class CallQueue:
+    """Calls for the one thread that touches the debuggee, one at a time, in order. ``interrupt`` makes the running one
+    return early; thread-safe.
 
     ``idle`` is what the thread does while no call waits: a live guest without a debugger runs there. It returns after
     how many seconds without a call it wants to be called again (0: at once), and is called with True then; None: not
     before the next call, with False. It too must return soon after ``interrupt``.
-
-    Use as a context manager, or ``close`` it: that waits for the call that runs.
     """
 
     def __init__(
@@ -58,14 +64,25 @@ class EngineThread:
         self._idling = False
         self._lock = threading.Lock()
         self._calls: queue.SimpleQueue[_Call[object] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
-        self._thread.start()
+        self._unfinished: _Call[object] | None = None
 
-    def _loop(self) -> None:
-        while (call := self._next()) is not None:
-            call.run()
+    def serve(self, over: Callable[[], bool]) -> None:
+        """Serve calls on the calling thread until ``over``, which is asked after each and after each ``idle``."""
+        while not over():
+            call, self._unfinished = self._unfinished, None
+            call = call or self._next(over)
+            if call is None:
+                continue
+            try:
+                call.run()
+            except Again:
+                self._unfinished = call
 
-    def _next(self) -> _Call[object] | None:
+    def wake(self) -> None:
+        """Thread-safe: let ``serve`` ask ``over`` again."""
+        self._calls.put(None)
+
+    def _next(self, over: Callable[[], bool] = lambda: False) -> _Call[object] | None:
         quiet = False
         while self._idle is not None:
             with self._lock:
@@ -74,11 +91,11 @@ class EngineThread:
                 self._idling = True
             try:
                 pause = self._idle(quiet)
-            except Exception as error:  # a bug of ours: calls must still be served
-                log.error("idle: %r", error)
-                pause = self._idle = None
-            with self._lock:
-                self._idling = False
+            finally:
+                with self._lock:
+                    self._idling = False
+            if over():
+                return None
             if pause is None:
                 break
             if pause:
@@ -123,6 +140,29 @@ class EngineThread:
             self._interrupt()
             with trio.move_on_after(INSIST_SECONDS):
                 await done.wait()
+
+
+class EngineThread(CallQueue):
+    """A thread of its own for the calls. A context manager; ``close`` waits for the call that runs."""
+
+    def __init__(
+        self, interrupt: Callable[[], None] = lambda: None, idle: Callable[[bool], float | None] | None = None
+    ) -> None:
+        super().__init__(interrupt, None if idle is None else lambda quiet: self._told_idle(idle, quiet))
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._thread.start()
+
+    def _told_idle(self, idle: Callable[[bool], float | None], quiet: bool) -> float | None:
+        try:
+            return idle(quiet)
+        except Exception as error:  # a bug of ours: calls must still be served
+            log.error("idle: %r", error)
+            self._idle = None
+            return None
+
+    def _loop(self) -> None:
+        while (call := self._next()) is not None:
+            call.run()
 
     def close(self) -> None:
         """End the thread after the calls that were made. Idempotent."""

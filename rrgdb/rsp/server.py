@@ -21,7 +21,7 @@ import trio
 from rrgdb.rsp.address import Address, AddressError, StdioAddress, TcpAddress, UnixAddress
 from rrgdb.rsp.connection import Connection, refuse
 from rrgdb.rsp.debuggee import Debuggee
-from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb.rsp.engine_thread import CallQueue
 
 log = logging.getLogger("rrgdb.rsp")
 
@@ -37,7 +37,7 @@ def run(
     debuggee: Debuggee,
     address: Address,
     *,
-    engine: EngineThread,
+    engine: CallQueue,
     once: bool = False,
     on_listening: Callable[[str], None] = lambda _: None,
     on_ready: OnReady = lambda _: None,
@@ -49,7 +49,7 @@ def run(
 async def _until_signal(
     debuggee: Debuggee,
     address: Address,
-    engine: EngineThread,
+    engine: CallQueue,
     once: bool,
     on_listening: Callable[[str], None],
     on_ready: OnReady,
@@ -76,7 +76,7 @@ async def serve(
     debuggee: Debuggee,
     address: Address,
     *,
-    engine: EngineThread,
+    engine: CallQueue,
     once: bool = False,
     on_listening: Callable[[str], None] = lambda _: None,
     on_ready: OnReady = lambda _: None,
@@ -98,7 +98,7 @@ async def serve(
 
 
 class _Server:
-    def __init__(self, debuggee: Debuggee, engine: EngineThread, once: bool) -> None:
+    def __init__(self, debuggee: Debuggee, engine: CallQueue, once: bool) -> None:
         self._debuggee = debuggee
         self._engine = engine
         self._once = once
@@ -153,7 +153,7 @@ def _keep_alive(sock: trio.socket.SocketType) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
-async def _serve_stdio(debuggee: Debuggee, engine: EngineThread) -> None:
+async def _serve_stdio(debuggee: Debuggee, engine: CallQueue) -> None:
     """The protocol on file descriptors 0 and 1; whatever else prints to 1 meanwhile goes to 2."""
     read, write, kept = os.dup(0), os.dup(1), os.dup(1)
     os.dup2(2, 1)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
@@ -17,11 +17,14 @@ from rrgdb.board.guest import Board
 from rrgdb.board.image import Image, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec
 from rrgdb.engine.memory import Ram
+from rrgdb.engine.scripted import ScriptEngine, new_uc
 from rrgdb.engine.unicorn import UnicornEngine, build_id
 from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
 from rrgdb.recording.doors import Door
 from rrgdb.recording.manifest import Option
+from rrgdb.script.guest import ScriptGuest
 from rrgdb.snapshots.store import START, SnapshotStore, StoreError
+from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.marks import Marks, WrongMachineError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.timeline import Timeline
@@ -53,7 +56,7 @@ class Opened:
 
     timeline: Timeline
     recording: Recording
-    board: Board
+    guest: Guest
     door: Door
     store: SnapshotStore | None
     ram: Ram
@@ -162,30 +165,95 @@ def record(
         options=chosen,
     )
     try:
-        opened = _build(image, spec, memory, cpu, options.args, recording)
-        opened.store = SnapshotStore.create(recording.snapshots, opened.ram.pages)
-        t = opened.timeline
-        opened.store.order(recording.log.sync)
-        t.marks.use_store(opened.store)
-        t.marks.take_snapshot(START)
-        t.marks.flush()
-        recorder = Recorder(
-            opened.board,
-            opened.door,
-            recording.log,
-            t.marks,
-            t.index,
-            opened.store,
-            interval=interval,
-            budget=budget,
-            say=say,
-        )
-        t.go_live(recorder)
-        recorder.close_chunk()
+        return _go_live(_build(image, spec, memory, cpu, options.args, recording), interval, budget, say)
     except BaseException:
         recording.close()
         raise
+
+
+def _go_live(opened: Opened, interval: float, budget: int, say: Callable[[str], None]) -> Opened:
+    t, log = opened.timeline, opened.recording.log
+    opened.store = SnapshotStore.create(opened.recording.snapshots, opened.ram.pages)
+    opened.store.order(log.sync)
+    t.marks.use_store(opened.store)
+    t.marks.take_snapshot(START)
+    t.marks.flush()
+    recorder = Recorder(
+        opened.guest, opened.door, log, t.marks, t.index, opened.store, interval=interval, budget=budget, say=say
+    )
+    t.go_live(recorder)
+    recorder.close_chunk()
     return opened
+
+
+def _build_script(arch: Arch, uc: Any, memory: int, recording: Recording) -> Opened:
+    ram = Ram(memory)
+    engine = ScriptEngine(arch, ram, uc)
+    door = Door(recording.log, lambda: max(engine.icount - 1, 0))
+    guest = ScriptGuest(engine, door)
+    marks = Marks(guest, door, None)
+    timeline = Timeline(guest, door, recording.log, marks)
+    timeline.index.use(recording.open_index)
+    return Opened(timeline, recording, guest, door, None, ram, [])
+
+
+def record_script(
+    path: Path,
+    uc: Any,
+    arch: Arch,
+    memory: int,
+    *,
+    interval: float = INTERVAL,
+    budget: int = BUDGET,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Opened:
+    """Begin a recording of what a script does with ``uc``, a plain ``unicorn.Uc``, in directory ``path``, standing at
+    icount 0. ``memory``: bytes that the script can map altogether, a multiple of 4096.
+
+    Raises OSError, EngineError, ValueError, RecordingError, StoreError: one line each.
+    """
+    recording = Recording.create(
+        path,
+        kind="script",
+        board=arch.name,
+        cpu=str(uc.ctl_get_cpu_model()),
+        ram_bytes=memory,
+        images=[],
+        engine=build_id(),
+    )
+    try:
+        return _go_live(_build_script(arch, uc, memory, recording), interval, budget, say)
+    except BaseException:
+        recording.close()
+        raise
+
+
+def _replay_script(recording: Recording) -> Opened:
+    guest = recording.manifest.guest
+    if guest.board not in ARCHES or not guest.cpu.isdecimal() or guest.images:
+        raise OptionError(f"{recording.path}: a script's guest of CPU family {guest.board!r}, model {guest.cpu!r}")
+    arch = ARCHES[guest.board]
+    return _build_script(arch, new_uc(arch, int(guest.cpu)), guest.ram_bytes, recording)
+
+
+def _replay_board(recording: Recording) -> Opened:
+    guest = recording.manifest.guest
+    if not guest.images:
+        raise OptionError(f"{recording.path}: a board's guest without an image")
+    kernel = guest.images[0]
+    entry = guest.options.get("entry")
+    args = guest.options.get("args", "")
+    options = GuestOptions(
+        board=guest.board,
+        load=kernel.load_address,
+        entry=entry if isinstance(entry, int) else None,
+        args=args if isinstance(args, str) else "",
+    )
+    image, spec = _read_image(recording.image(kernel.name), str(recording.image_path(kernel.name)), options)
+    if guest.cpu not in image.arch.engine_models:
+        raise OptionError(f"{recording.path}: the recording wants CPU {guest.cpu}, this rrgdb has none of that name")
+    spec.check_ram(guest.ram_bytes)
+    return _build(image, spec, guest.ram_bytes, guest.cpu, options.args, recording)
 
 
 def replay(path: Path, *, writable: bool = True) -> Opened:
@@ -196,21 +264,8 @@ def replay(path: Path, *, writable: bool = True) -> Opened:
     """
     recording = Recording.open(path, writable=writable)
     try:
-        guest = recording.manifest.guest
-        kernel = guest.images[0]
-        entry = guest.options.get("entry")
-        args = guest.options.get("args", "")
-        options = GuestOptions(
-            board=guest.board,
-            load=kernel.load_address,
-            entry=entry if isinstance(entry, int) else None,
-            args=args if isinstance(args, str) else "",
-        )
-        image, spec = _read_image(recording.image(kernel.name), str(recording.image_path(kernel.name)), options)
-        if guest.cpu not in image.arch.engine_models:
-            raise OptionError(f"{path}: the recording wants CPU {guest.cpu}, this rrgdb has none of that name")
-        spec.check_ram(guest.ram_bytes)
-        opened = _build(image, spec, guest.ram_bytes, guest.cpu, options.args, recording)
+        script = recording.manifest.guest.kind == "script"
+        opened = _replay_script(recording) if script else _replay_board(recording)
         try:
             opened.messages += _attach_store(opened, path)
         except WrongMachineError as e:
@@ -243,4 +298,4 @@ def _attach_store(opened: Opened, path: Path) -> list[str]:
     return messages + opened.timeline.marks.adopt_store(opened.timeline.end)
 
 
-__all__ = ["BUDGET", "INTERVAL", "GuestOptions", "Opened", "OptionError", "record", "replay"]
+__all__ = ["BUDGET", "INTERVAL", "GuestOptions", "Opened", "OptionError", "record", "record_script", "replay"]

@@ -387,6 +387,10 @@ class Timeline:
         self._present = None
         self.door.mode = Mode.RECORD
 
+    def stop_where_it_starts(self) -> None:
+        """The next run stops also at a breakpoint where it begins: the guest has been moved there."""
+        self._pc_written = True
+
     # -- forward moves ---------------------------------------------------------------------------
 
     def run(self, points: Points, *, steps: int | None = None, within: tuple[int, int] | None = None) -> Stop:

@@ -55,7 +55,7 @@ def oracle(arch: str, guest: str, defines: tuple[tuple[str, int], ...] = ()) -> 
         name, size = VALUES[guest]
         watched = symbol(image, name), size
     with TemporaryDirectory() as scratch, record(Path(scratch) / "r", image, OPTIONS) as opened:
-        board, engine = opened.board, opened.board.engine
+        board, engine = opened.guest, opened.guest.engine
         pcs, values = [], []
         while True:
             before = engine.icount

@@ -1,0 +1,262 @@
+"""A script's machine as a guest: live, the script's hooks are called and what they do is written down; in history it is
+done again, and they are not called."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rrgdb.arch.base import IllegalInstruction
+from rrgdb.engine.base import EngineError, Exit, ExitKind
+from rrgdb.engine.scripted import ScriptEngine
+from rrgdb.recording.host import Journal
+from rrgdb.script.machine import Layout, Machine
+from rrgdb.script.ops import SOURCE, Answer, Kind, Op, decode, encode_answer
+
+_STATE = struct.Struct("<BBBQ")
+_VERSION = 1
+_ILLEGAL = 10
+"""Unicorn's error for an instruction that does not exist"""
+_NEVER = (1 << 63) - 1
+SIGILL, SIGSEGV = 4, 11
+
+
+class RunOver(BaseException):
+    """The live guest cannot go on: it is the script's turn. No error; whoever runs the guest passes it on."""
+
+
+class End(NamedTuple):
+    """How a diversion ended; history of a script's machine has no end of its own."""
+
+    kind: str
+    value: int
+
+
+class ScriptGuest:
+    """Part of ``rrgdb.timeline.guest.Guest``. ``callback(hook, args)`` calls the script's hook."""
+
+    def __init__(self, engine: ScriptEngine, journal: Journal) -> None:
+        self.engine = engine
+        self.arch = engine.arch
+        self.machine = Machine(engine, self._stop_in_hook)
+        self.end: End | None = None
+        self.idle: Callable[[], None] = lambda: None
+        self.callback: Callable[[int, tuple[Any, ...]], Any] = lambda _hook, _args: 0
+        self.running = False
+        """between START and END"""
+        self.ending: int | None = None
+        """the live run has ended with this error of Unicorn's, and END is not written yet"""
+        self.error: BaseException | None = None
+        """what a hook of the script raised in this run"""
+        self.last_error = 0
+        """Unicorn's error of the live run that ended last"""
+        self._journal = journal
+        self._until = 0
+        self._limit = _NEVER
+        self._stop_asked = False
+        self._frame: list[bytes] | None = None
+        self._call = (-1, 0)
+        self._resumed = -1
+        engine.dispatch = self._called
+        journal.attach_input(SOURCE, self._deliver)
+
+    # -- what the script does --------------------------------------------------------------------
+
+    @property
+    def in_hook(self) -> bool:
+        return self._frame is not None or self.engine.running
+
+    def did(self, op: Op) -> None:
+        """The script has done this to the machine."""
+        if self._frame is not None:
+            self._frame.append(op.encode())
+        else:
+            self._journal.noted(SOURCE, self.engine.icount, op.encode())
+
+    def start(self, begin: int, until: int, count: int) -> None:
+        """A run begins, live."""
+        self.error = self.ending = None
+        self.last_error = 0
+        self._stop_asked = False
+        self._limit = self.engine.icount + count if count else _NEVER
+        op = Op(Kind.START, (begin, until))
+        self._perform(op)
+        self.did(op)
+
+    def ask_stop(self) -> None:
+        """Thread-safe: end the live run before its next instruction."""
+        self._stop_asked = True
+        self.engine.interrupt()
+
+    def _stop_in_hook(self) -> None:
+        self.engine.stop()
+
+    def stop(self) -> None:
+        """From within a hook: end the live run."""
+        self.engine.stop()
+        if self._frame is not None:
+            self._frame.append(Op(Kind.STOP).encode())
+
+    def _perform(self, op: Op) -> None:
+        if op.kind is Kind.START:
+            self.running = True
+            self._until = op.fields[1]
+            self.engine.begin(*op.fields)
+            self._resumed = -1
+        elif op.kind is Kind.END:
+            self.running = False
+        else:
+            self.machine.perform(op)
+
+    def _deliver(self, payload: bytes) -> None:
+        """An input of history."""
+        try:
+            for op in decode(payload):
+                self._perform(op)
+        except ValueError as e:
+            raise EngineError(f"an input of the script at icount {self.engine.icount}: {e}") from e
+
+    # -- hooks -----------------------------------------------------------------------------------
+
+    def _called(self, hook: int, early: bool, args: tuple[Any, ...]) -> Any:
+        icount = self.engine.icount
+        if early:
+            # What it does enters before the next instruction, as inputs do. After a stop there Unicorn tells again.
+            if not self._journal.recording or icount == self._resumed:
+                return 0
+            return self._guarded(hook, args)
+        at = max(icount - 1, 0)
+        call = self._call[1] + 1 if self._call[0] == at else 0
+        self._call = (at, call)
+        if self._journal.recording:
+            return self._record(hook, at, call, args)
+        return self._replay(hook, at, call) if self._journal.replaying else 0
+
+    def _guarded(self, hook: int, args: tuple[Any, ...]) -> Any:
+        try:
+            value = self.callback(hook, args)
+            int(value or 0)
+        except BaseException as e:
+            if self.error is None:
+                self.error = e
+            self.stop()
+            return 0
+        return value
+
+    def _record(self, hook: int, at: int, call: int, args: tuple[Any, ...]) -> Any:
+        outer, self._frame = self._frame, []
+        value = self._guarded(hook, args)
+        ops, self._frame = self._frame, outer
+        if ops or value:
+            for payload in encode_answer(call, hook, int(value or 0), ops):
+                self._journal.answered(SOURCE, at, payload)
+        return value
+
+    def _replay(self, hook: int, at: int, call: int) -> int:
+        value = 0
+        while (due := self._journal.next_answer(SOURCE)) is not None and due[0] == at:
+            answer = Answer.decode(due[1])
+            if (answer.call, answer.hook) != (call, hook):
+                break
+            self._journal.take_answer()
+            for op in decode(answer.ops):
+                self._perform(op)
+            value = answer.value
+            if answer.last:
+                break
+        return value
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run_until(self, icount: int) -> Exit:
+        """As the engine's. RunOver if the live guest needs the script to go on."""
+        self._call = (-1, 0)
+        if self._journal.recording:
+            return self._run_live(icount)
+        if self._journal.replaying and not self.running and icount > self.engine.icount:
+            raise EngineError(f"replay diverges at icount {self.engine.icount}: the script's run is over there")
+        while self.end is None:
+            exit_ = self._run(icount)
+            if exit_.kind is not ExitKind.HALT:
+                return exit_
+            if self._journal.replaying:
+                raise EngineError(
+                    f"replay diverges at icount {self.engine.icount}: the script's run ends, the recording goes on"
+                )
+            self.end = End("signal", SIGSEGV if self.engine.ended else SIGILL) if self.engine.ended else End("halt", 0)
+        return Exit(ExitKind.LIMIT)
+
+    def _run(self, icount: int) -> Exit:
+        engine = self.engine
+        while True:
+            exit_ = engine.run_until(icount)
+            self._resumed = engine.icount
+            if exit_.kind is not ExitKind.TRAP or exit_.trap is None:
+                return exit_
+            engine.count_one()
+            try:
+                self.arch.emulate(engine, exit_.trap, exit_.code, self)
+            except IllegalInstruction:
+                engine.ended = _ILLEGAL
+                return Exit(ExitKind.LIMIT) if engine.icount >= icount else Exit(ExitKind.HALT)
+
+    def _run_live(self, icount: int) -> Exit:
+        engine = self.engine
+        if self.ending is not None:
+            self._finish()
+        if not self.running:
+            raise RunOver
+        exit_ = self._run(min(icount, self._limit))
+        if engine.ended is not None:
+            self.ending = engine.ended
+        elif (exit_.kind is ExitKind.LIMIT and engine.icount >= self._limit) or (
+            exit_.kind is ExitKind.INTERRUPT and self._stop_asked
+        ):
+            self.ending = 0
+        if self.ending is None or exit_.kind is ExitKind.WATCHPOINT:
+            return exit_
+        if engine.icount >= icount:
+            return Exit(ExitKind.LIMIT)
+        self._finish()
+        raise RunOver
+
+    def finish(self) -> None:
+        """The live run does not go on, whatever ended it."""
+        if self.running:
+            self._finish()
+
+    def _finish(self) -> None:
+        """The run is over, for history as well."""
+        op = Op(Kind.END, (self.ending or 0,))
+        self._perform(op)
+        self.did(op)
+        self.last_error, self.ending = self.ending or 0, None
+
+    def entropy(self, length: int) -> bytes:
+        return self._journal.entropy("cpu", length)
+
+    def virtual_ns(self) -> int:
+        """One nanosecond an instruction."""
+        return self.engine.icount
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def resurrect(self) -> None:
+        self.end = None
+
+    def save_devices(self) -> bytes:
+        told = self._resumed == self.engine.icount
+        return _STATE.pack(_VERSION, self.running, told, self._until) + self.machine.layout.encode()
+
+    def load_devices(self, state: bytes) -> None:
+        """ValueError if the bytes are not what ``save_devices`` returns; EngineError if the machine cannot be made."""
+        if len(state) < _STATE.size or state[0] != _VERSION:
+            raise ValueError(f"a script's machine: expected state version {_VERSION}")
+        _, running, told, until = _STATE.unpack_from(state)
+        self.machine.become(Layout.decode(state[_STATE.size :]))
+        self.running = bool(running)
+        self._until = until
+        self.engine.set_until(until)
+        self.end = None
+        self._resumed = self.engine.icount if told else -1
