@@ -1,6 +1,6 @@
 """``rrgdb.attach``: a script that drives Unicorn gets a recording, the GDB server and the way back.
 
-The script's thread is the engine thread: debuggers are served while the script is in ``emu_start``, and when it is over.
+The script's thread is the engine thread: debuggers are served while the script is in ``emu_start``, and at its end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +31,7 @@ from rrgdb.script.ops import MAX_DATA, Kind, Op
 from rrgdb.target import Target
 from rrgdb.timeline import opening
 from rrgdb.timeline.opening import Opened
+from rrgdb.timeline.stop import Stop, StopKind
 
 MEMORY = 1 << 30
 """bytes that a script can map altogether, unless it says otherwise"""
@@ -76,6 +77,25 @@ class _ScriptTarget(Target):
         self.running = True
 
 
+class _History(Recording):
+    """A recording that is still being made: it ends at the present, which only the script moves."""
+
+    def step(self, count: int = 1) -> Stop:
+        return self._forward(lambda: super(_History, self).step(count))
+
+    def cont(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
+        return self._forward(lambda: super(_History, self).cont(breakpoints, watch))
+
+    def _forward(self, move: Callable[[], Stop]) -> Stop:
+        try:
+            return move()
+        except RunOver:
+            return Stop(StopKind.HISTORY_END, self.icount)
+
+    def close(self) -> None:
+        """Nothing: the session closes it."""
+
+
 class Session:
     """A recording in the making. Use it as a context manager, or leave the end to the end of the script.
 
@@ -116,7 +136,7 @@ class Session:
             self.write_memory(base, data)
         self._target = _ScriptTarget(self._opened, running=where is None)
         self._calls = CallQueue(self._target.interrupt, self._idle)
-        self.history = Recording(self._opened)
+        self.history: Recording = _History(self._opened)
         recorded.record(uc, self)
         self._server: Background | None = None
         try:
@@ -258,7 +278,7 @@ class Session:
         self._to_present()
 
     def close(self) -> None:
-        """Wait for the debugger to leave, and finish the recording. The Uc can be read only from then on. Idempotent."""
+        """Wait for the debugger to leave, and finish the recording. The Uc can only be read then. Idempotent."""
         if self._opened.closed:
             return
         atexit.unregister(self.close)

@@ -270,6 +270,9 @@ def replay(path: Path, *, writable: bool = True) -> Opened:
             opened.messages += _attach_store(opened, path)
         except WrongMachineError as e:
             raise RecordingError(f"{recording.snapshots}: {e}") from None
+        if script:
+            # What the script did before its first instruction.
+            opened.timeline.seek(opened.timeline.start)
         if recording.manifest.engine != build_id():
             opened.messages.append(
                 f"recorded with {recording.manifest.engine}, replaying with {build_id()}: a divergence would be told"

@@ -131,7 +131,7 @@ def changed(path: str, value: object) -> bytes:
         ("rrgdb", "\ud800", "rrgdb: expected 1 to 255"),
         ("more", 1, "more: expected no such key, got 1"),
         ("guest", [], "guest: expected an object, got []"),
-        ("guest.kind", "program", "guest.kind: expected board, got 'program'"),
+        ("guest.kind", "program", "guest.kind: expected board or script, got 'program'"),
         ("guest.ram_bytes", "1", "guest.ram_bytes: expected an integer"),
         ("guest.ram_bytes", 1.5, "guest.ram_bytes: expected an integer"),
         ("guest.ram_bytes", -1, "guest.ram_bytes: expected an integer"),
