@@ -182,13 +182,13 @@ class Session:
         if guest.last_error:
             raise scripted.UcError(guest.last_error)
 
-    def _idle(self) -> bool:
+    def _idle(self, quiet: bool) -> float | None:
         if not self._server_alive and not self._target.running:
             self._target.running = True
         try:
-            return self._target.idle()
+            return self._target.idle(quiet)
         except RunOver:
-            return True
+            return 0.0
 
     @property
     def _server_alive(self) -> bool:
