@@ -543,6 +543,7 @@ static PyMemberDef Core_members[] = {
     {"skip", T_ULONGLONG, offsetof(Core, skip), 0, "no breakpoint or range stop at this icount"},
     {"pc", T_ULONGLONG, offsetof(Core, pc), 0, "where the last run stopped"},
     {"last_pc", T_ULONGLONG, offsetof(Core, last_pc), READONLY, "last counted instruction of this run"},
+    {"run_icount", T_ULONGLONG, offsetof(Core, run_icount), READONLY, "last counted instruction of this run"},
     {"last_size", T_UINT, offsetof(Core, last_size), READONLY, "its length"},
     {"exception", T_INT, offsetof(Core, exception), READONLY, "interrupt number or -1"},
     {"error", T_INT, offsetof(Core, error), READONLY, "uc_err of the last run"},

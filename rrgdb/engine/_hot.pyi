@@ -23,6 +23,7 @@ class Core:
     skip: int
     pc: int
     last_pc: int
+    run_icount: int
     last_size: int
     exception: int
     error: int

@@ -69,6 +69,7 @@ class ScriptEngine(UnicornEngine):
     def __init__(self, arch: Arch, ram: Ram, uc: Any) -> None:
         super().__init__(arch, ram, fast=False, uc=uc)
         self.uc = uc
+        self._x86 = arch.engine_arch == "UC_ARCH_X86"
         self.running = False
         """inside ``run_until``: hooks may be called"""
         self.ended: int | None = None
@@ -111,6 +112,8 @@ class ScriptEngine(UnicornEngine):
             if reason in (_hot.NONE, _hot.ERROR, _hot.EXCEPTION):
                 self.ended = int(core.error) if reason == _hot.ERROR else 0
                 self._pc = self._registers.raw_read(self.arch.pc)
+                if self.ended and self._x86 and self._pc == core.last_pc:
+                    core.restore_flags()
                 reason = core.arrive(self._pc)
                 if reason not in (_hot.LIMIT, _hot.WATCHPOINT, _hot.INTERRUPT):
                     return _HALTED
@@ -122,6 +125,11 @@ class ScriptEngine(UnicornEngine):
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
             return _EXITS[reason]
+
+    @property
+    def at_entry(self) -> bool:
+        """From within a hook: no instruction has begun since emulation was entered last."""
+        return int(self._core.run_icount) == self.icount
 
     def _classify(self, code: bytes) -> None:
         """Only what would read the host's clock or entropy is kept from running natively."""

@@ -123,7 +123,7 @@ class ScriptGuest:
         icount = self.engine.icount
         if early:
             # What it does enters before the next instruction, as inputs do. After a stop there Unicorn tells again.
-            if not self._journal.recording or icount == self._resumed:
+            if not self._journal.recording or (self._resumed >= 0 and self.engine.at_entry):
                 return 0
             return self._guarded(hook, args)
         at = max(icount - 1, 0)
