@@ -42,14 +42,9 @@ class _ScriptTarget(Target):
 
     def __init__(self, opened: Opened, *, running: bool) -> None:
         super().__init__(opened, running=running)
-        self.held = False
-        """a debugger is attached"""
         self.final = False
         """the script is over: nothing runs on"""
         self._moved = False
-
-    def executable(self) -> str:
-        return ""
 
     def resume(self, how: Resume, start: int = 0, end: int = 0) -> rsp.Stop:
         if self._moved:
@@ -64,16 +59,8 @@ class _ScriptTarget(Target):
             self._last = rsp.Stop(rsp.StopKind.HISTORY_END)
             return self._last
 
-    def attached(self, console: Callable[[str], None]) -> None:
-        self.held = True
-        super().attached(console)
-
-    def detached(self, *, resume: bool) -> None:
-        self.held = False
-        super().detached(resume=resume)
-
     def kill(self) -> None:
-        self.held = False
+        """The script goes on without a debugger."""
         self.running = True
 
 
@@ -183,16 +170,12 @@ class Session:
             raise scripted.UcError(guest.last_error)
 
     def _idle(self, quiet: bool) -> float | None:
-        if not self._server_alive and not self._target.running:
+        if self._server is not None and not self._server.alive:
             self._target.running = True
         try:
             return self._target.idle(quiet)
         except RunOver:
             return 0.0
-
-    @property
-    def _server_alive(self) -> bool:
-        return self._server is not None and self._server.alive
 
     def stop(self) -> None:
         if threading.get_ident() != self._thread:
@@ -271,22 +254,20 @@ class Session:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def wait(self) -> None:
-        """The script is over: serve the debugger that is attached until it leaves; nothing if there is none."""
-        self._target.final = True
-        self._calls.serve(lambda: not (self._target.held and self._server_alive))
-        self._to_present()
-
     def close(self) -> None:
-        """Wait for the debugger to leave, and finish the recording. The Uc can only be read then. Idempotent."""
+        """Serve the debugger that is attached until it leaves, and finish the recording. The Uc can only be read then.
+        Idempotent."""
         if self._opened.closed:
             return
         atexit.unregister(self.close)
         with contextlib.ExitStack() as stack:
             stack.callback(self._opened.close)
-            if self._server is not None:
-                stack.callback(self._server.close)
-            self.wait()
+            server = self._server
+            if server is not None:
+                self._target.final = True
+                server.finish()
+                self._calls.serve(lambda: not server.alive)
+            self._to_present()
 
     def __enter__(self) -> Self:
         return self

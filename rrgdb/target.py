@@ -70,10 +70,10 @@ class Target:
         return [rsp.MemoryRegion(r.base, r.size, "ram") for r in self.engine.ram.regions]
 
     def executable(self) -> str:
-        kernel = self.opened.recording.manifest.guest.images[0]
-        if kernel.load_address is not None:
-            return ""
-        return str(self.opened.recording.image_path(kernel.name).resolve())
+        for kernel in self.opened.recording.manifest.guest.images[:1]:
+            if kernel.load_address is None:
+                return str(self.opened.recording.image_path(kernel.name).resolve())
+        return ""
 
     # -- registers and memory --------------------------------------------------------------------
 

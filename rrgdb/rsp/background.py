@@ -14,7 +14,7 @@ from rrgdb.rsp.server import serve
 
 
 class Background:
-    """Serves debuggers until ``close``; the caller serves ``calls``. ``name``: ``Listening on HOST:PORT``.
+    """Serves debuggers until ``finish``; the caller serves ``calls``. ``name``: ``Listening on HOST:PORT``.
 
     Raises AddressError if it cannot listen.
     """
@@ -22,7 +22,9 @@ class Background:
     def __init__(self, debuggee: Debuggee, address: Address, calls: CallQueue) -> None:
         self.name = ""
         self._error: AddressError | None = None
-        self._cancel: Callable[[], None] = lambda: None
+        self._finish: Callable[[], None] = lambda: None
+        self.alive = True
+        """whether it serves; false from a moment on at which ``calls`` is woken"""
         self._listening = threading.Event()
         self._thread = threading.Thread(
             target=trio.run, args=(self._serve, debuggee, address, calls), name="rrgdb-server", daemon=True
@@ -33,28 +35,25 @@ class Background:
             raise self._error
 
     async def _serve(self, debuggee: Debuggee, address: Address, calls: CallQueue) -> None:
-        token, scope = trio.lowlevel.current_trio_token(), trio.CancelScope()
-        self._cancel = lambda: token.run_sync_soon(scope.cancel)
         try:
-            with scope:
-                await serve(debuggee, address, engine=calls, on_listening=self._listens)
+            await serve(debuggee, address, engine=calls, on_listening=self._listens, on_ready=self._is_ready)
         except AddressError as e:
             self._error = e
         finally:
+            self.alive = False
             self._listening.set()
             calls.wake()
 
     def _listens(self, name: str) -> None:
         self.name = name
+
+    def _is_ready(self, finish: Callable[[], None]) -> None:
+        self._finish = finish
         self._listening.set()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def close(self) -> None:
-        """End the server; a debugger that is attached is cut off. Idempotent."""
+    def finish(self) -> None:
+        """End the server as soon as no debugger is attached; the caller goes on serving calls while it is alive."""
         try:
-            self._cancel()
+            self._finish()
         except trio.RunFinishedError:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from operator import index
 from typing import Any, NamedTuple
 
 from rrgdb.arch.base import IllegalInstruction
@@ -119,7 +120,7 @@ class ScriptGuest:
 
     # -- hooks -----------------------------------------------------------------------------------
 
-    def _called(self, hook: int, early: bool, args: tuple[Any, ...]) -> Any:
+    def _called(self, hook: int, early: bool, args: tuple[Any, ...]) -> int:
         icount = self.engine.icount
         if early:
             # What it does enters before the next instruction, as inputs do. After a stop there Unicorn tells again.
@@ -133,23 +134,22 @@ class ScriptGuest:
             return self._record(hook, at, call, args)
         return self._replay(hook, at, call) if self._journal.replaying else 0
 
-    def _guarded(self, hook: int, args: tuple[Any, ...]) -> Any:
+    def _guarded(self, hook: int, args: tuple[Any, ...]) -> int:
         try:
             value = self.callback(hook, args)
-            int(value or 0)
+            return index(value) if hasattr(value, "__index__") else int(bool(value))
         except BaseException as e:
             if self.error is None:
                 self.error = e
             self.stop()
             return 0
-        return value
 
-    def _record(self, hook: int, at: int, call: int, args: tuple[Any, ...]) -> Any:
+    def _record(self, hook: int, at: int, call: int, args: tuple[Any, ...]) -> int:
         outer, self._frame = self._frame, []
         value = self._guarded(hook, args)
         ops, self._frame = self._frame, outer
         if ops or value:
-            for payload in encode_answer(call, hook, int(value or 0), ops):
+            for payload in encode_answer(call, hook, value, ops):
                 self._journal.answered(SOURCE, at, payload)
         return value
 

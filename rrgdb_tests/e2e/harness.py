@@ -65,18 +65,18 @@ def rrgdb(*arguments: object, status: int | None = 0) -> subprocess.CompletedPro
 
 
 class Server:
-    """``rrgdb run`` or ``rrgdb replay`` as a subprocess; a context manager that kills it.
+    """``rrgdb run`` or ``rrgdb replay`` as a subprocess, or another ``command``; a context manager that kills it.
 
     ``console`` is what it has written to stdout (the guest's serial output among it), ``log`` to stderr.
     """
 
-    def __init__(self, *arguments: object, stdin: bool = False) -> None:
+    def __init__(self, *arguments: object, stdin: bool = False, command: Sequence[str] | None = None) -> None:
         self.arguments = arguments
         self._changed = threading.Condition()
         self._text = {"stdout": "", "stderr": ""}
         self._open = 2
         self.process = subprocess.Popen(
-            rrgdb_command(*arguments),
+            command or rrgdb_command(*arguments),
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
