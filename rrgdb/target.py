@@ -317,7 +317,7 @@ class Target:
             while t.icount < here and not t.interrupted:
                 pc = self.engine.read(self.arch.pc)
                 code = self._code_at(pc)
-                size, text = disassemble(self.arch, code, pc)
+                size, text = disassemble(self.arch, code, pc, self.arch.in_second_set(self.engine))
                 lines.append(rsp.HistoryLine(t.icount, pc, f"{code[:size].hex()}  {text}"))
                 t.advance(t.icount + 1)
             t.clear_interrupt()

@@ -2,7 +2,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 compilers=(gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf gcc-aarch64-linux-gnu picolibc-aarch64-linux-gnu
-    gcc-i686-linux-gnu)
+    gcc-arm-none-eabi picolibc-arm-none-eabi gcc-i686-linux-gnu)
 case "$(uname -m)" in
 aarch64) compilers=("${compilers[@]/gcc-aarch64-linux-gnu/gcc}" gcc-x86-64-linux-gnu) ;;
 x86_64) ;;

@@ -6,6 +6,7 @@ GDB manual, "AArch64 Features".
 
 from __future__ import annotations
 
+from rrgdb.arch import arm_timer
 from rrgdb.arch.base import (
     Arch,
     Cpu,
@@ -18,9 +19,6 @@ from rrgdb.arch.base import (
     Trap,
     TrapHost,
 )
-
-COUNTER_HZ = 62_500_000
-"""what CNTFRQ_EL0 says"""
 
 _CPSR_TYPE = '<flags id="cpsr_flags" size="4">{}</flags>'.format(
     "".join(
@@ -204,33 +202,6 @@ def _exception_level(cpu: Cpu) -> int:
     return cpu.read("cpsr") >> 2 & 3
 
 
-def _read_timed(cpu: Cpu, name: str, count: int) -> int:
-    if name in _EL0_MONITOR_READ:
-        return cpu.icount if name == "pmccntr" else cpu.icount & 0xFFFFFFFF
-    timer, _, part = name.partition("_")
-    if not part:
-        return count
-    compare = cpu.read(f"{timer}_cval_el0")
-    if part == "cval":
-        return compare
-    if part == "tval":
-        # TimerValue is a signed 32-bit number, read zero-extended (section D12.2.4).
-        return (compare - count) & 0xFFFFFFFF
-    control = cpu.read(f"{timer}_ctl_el0") & 3
-    return control | (4 if control & 1 and count >= compare else 0)
-
-
-def _write_timed(cpu: Cpu, name: str, value: int, count: int) -> None:
-    timer, _, part = name.partition("_")
-    if part == "cval":
-        cpu.write(f"{timer}_cval_el0", value)
-    elif part == "tval":
-        offset = (value & 0xFFFFFFFF) - (value << 1 & 1 << 32)
-        cpu.write(f"{timer}_cval_el0", (count + offset) & 0xFFFFFFFFFFFFFFFF)
-    elif part == "ctl":
-        cpu.write(f"{timer}_ctl_el0", value & 3)
-
-
 def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     """Counters are functions of the icount; what the performance monitors count is always retired instructions, and
     writes to their counters are accepted and ignored. RNDR never fails."""
@@ -258,11 +229,12 @@ def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
                 allowed = cpu.read("cntkctl_el1") & _EL0_ENABLE[name.partition("_")[0]]
             if not allowed:
                 raise IllegalInstruction
-        count = host.virtual_ns() * COUNTER_HZ // 1_000_000_000
+        now = arm_timer.count(host)
         if not reads:
-            _write_timed(cpu, name, cpu.read(target) if target else 0, count)
+            arm_timer.write(cpu, name, cpu.read(target) if target else 0, now, "_el0")
         elif target:
-            cpu.write(target, _read_timed(cpu, name, count))
+            monitored = {"pmccntr": cpu.icount, "pmevcntr": cpu.icount & 0xFFFFFFFF}
+            cpu.write(target, monitored[name] if name in monitored else arm_timer.read(cpu, name, now, "_el0"))
     else:
         raise IllegalInstruction
     cpu.write("pc", (cpu.read("pc") + 4) & 0xFFFFFFFFFFFFFFFF)

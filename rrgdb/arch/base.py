@@ -144,12 +144,24 @@ class TrapHost(Protocol):
         """Virtual time in nanoseconds: a pure function of the icount."""
 
 
+@dataclass(frozen=True, slots=True)
+class SecondSet:
+    """Another instruction set of the same CPU (Thumb): ``trap_prefilter``, ``classify`` and ``capstone_mode`` as in
+    ``Arch``; shorter instructions are filtered with zeros behind."""
+
+    selected_by: tuple[str, int]
+    """(register, mask): it is in use while that bit is set"""
+    trap_prefilter: tuple[tuple[int, int], ...]
+    classify: Callable[[bytes], Trap | None]
+    capstone_mode: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Arch:
     """One CPU family in one width. All functions are pure or act on the given Cpu alone."""
 
     name: str
-    """rrgdb's name: riscv32 riscv64 aarch64 i386 x86_64"""
+    """rrgdb's name: riscv32 riscv64 arm aarch64 i386 x86_64"""
     gdb_architecture: str
     """``<architecture>`` in the target description, as in GDB's ``set architecture``"""
     bits: int
@@ -159,7 +171,7 @@ class Arch:
     expedite: tuple[str, ...]
     """registers sent with every stop reply (pc, sp, fp, flags)"""
     elf_machine: str
-    """pyelftools' name: EM_RISCV, EM_AARCH64, EM_386, EM_X86_64"""
+    """pyelftools' name: EM_RISCV, EM_ARM, EM_AARCH64, EM_386, EM_X86_64"""
     engine_arch: str
     """Unicorn: ``UC_ARCH_…`` """
     engine_mode: str
@@ -193,10 +205,31 @@ class Arch:
     """the halt instruction ends with an interrupt only (HLT); others may end for any reason (WFI)"""
     system_registers: dict[str, str] = field(default_factory=dict)
     """further registers by name -> engine id: what exception entry needs. Besides a plain id there are
-    ``ARM64_REG_CP_REG(op0,op1,CRn,CRm,op2)`` (uc_arm64_cp_reg), ``X86_REG_MSR(number)`` (uc_x86_msr) and
+    ``ARM64_REG_CP_REG(op0,op1,CRn,CRm,op2)`` (uc_arm64_cp_reg), ``ARM_REG_CP_REG(coprocessor,wide,secure,CRn,CRm,
+    opc1,opc2)`` (uc_arm_cp_reg), ``X86_REG_MSR(number)`` (uc_x86_msr) and
     ``X86_REG_GDTR.base``, ``.limit``, ``.selector``, ``.flags`` (uc_x86_mmr; a write keeps the other fields)"""
+    system_enabled_by: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """those of the above that not every model has: ``Register.enabled_by``"""
     digest_registers: tuple[str, ...] = ()
     """names whose values, together with all of ``features``, identify the architectural state"""
+    second_set: SecondSet | None = None
+    executes: Callable[[Cpu, bytes], bool] | None = None
+    """whether the condition of the trapped instruction at pc holds; None: there are no conditions"""
+    step: Callable[[Cpu, int], None] | None = None
+    """(cpu, length): go behind the instruction at pc, where more than pc moves on (ARM: ITSTATE)"""
+
+    def step_over(self, cpu: Cpu, length: int) -> None:
+        """Go behind the instruction at pc, which is ``length`` bytes long and was performed by the caller."""
+        if self.step is not None:
+            self.step(cpu, length)
+        else:
+            cpu.write(self.pc, (cpu.read(self.pc) + length) & (1 << self.bits) - 1)
+
+    def in_second_set(self, cpu: Cpu) -> bool:
+        if self.second_set is None:
+            return False
+        name, mask = self.second_set.selected_by
+        return cpu.read(name) & mask != 0
 
     @cached_property
     def registers(self) -> tuple[Register, ...]:

@@ -18,9 +18,12 @@ def _decoder(arch_name: str, capstone_arch: str, modes: tuple[str, ...]) -> Any:
     return capstone.Cs(getattr(capstone, capstone_arch), mode)
 
 
-def disassemble(arch: Arch, code: bytes, address: int) -> tuple[int, str]:
-    """(length in bytes, text) of the first instruction in ``code``; undecodable bytes read as ``.byte``."""
-    decoder = _decoder(arch.name, arch.capstone_arch, arch.capstone_mode)
+def disassemble(arch: Arch, code: bytes, address: int, second_set: bool = False) -> tuple[int, str]:
+    """(length in bytes, text) of the first instruction in ``code``; undecodable bytes read as ``.byte``.
+
+    ``second_set``: they are of ``arch.second_set``."""
+    modes = arch.second_set.capstone_mode if second_set and arch.second_set else arch.capstone_mode
+    decoder = _decoder(arch.name, arch.capstone_arch, modes)
     for _, size, mnemonic, operands in decoder.disasm_lite(code, address, 1):
         return size, f"{mnemonic} {operands}".rstrip()
     size = min(len(code), arch.instruction_alignment) or 1

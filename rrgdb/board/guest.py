@@ -109,16 +109,20 @@ class Board:
 
     def _trap(self, exit_: Exit) -> None:
         engine, trap = self.engine, exit_.trap
+        if self.arch.executes is not None and not self.arch.executes(engine, exit_.code):
+            self.arch.step_over(engine, len(exit_.code))
+            engine.count_one()
+            return
         if trap is Trap.SEMIHOST:
             if self._semihosting is None or not self._semihosting.is_semihosting_call(engine):
                 self._raise(self._exception(ExceptionKind.BREAKPOINT, exit_))
                 return
             # The call is instruction number ``icount``: devices and answers see it as the one executing.
             engine.count_one()
-            self._semihosting.serve(engine, self)
+            self._semihosting.serve(engine, self, len(exit_.code))
         elif trap is Trap.HYPERCALL:
             engine.count_one()
-            if not (self.spec.psci and psci.serve(engine, self)):
+            if not (self.spec.psci and psci.serve(engine, self, self.arch)):
                 engine.uncount_one()
                 self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
         elif trap is Trap.HALT:
@@ -126,7 +130,7 @@ class Board:
                 self.end = End("halt", 0)
                 return
             self.idle()
-            engine.write(self.arch.pc, engine.read(self.arch.pc) + len(exit_.code))
+            self.arch.step_over(engine, len(exit_.code))
             engine.count_one()
         elif trap is not None:
             # Counters show the instructions before this one; answers carry the number of this one.

@@ -50,7 +50,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Image:
-    """What to put into RAM and where to start. ``entry`` is a physical address."""
+    """What to put into RAM and where to start. ``entry`` is a physical address (ARM: with bit 0 set for Thumb)."""
 
     name: str
     arch: Arch
@@ -220,10 +220,12 @@ def _checked(image: Image) -> Image:
         if above.paddr < below.end:
             what = f"segments {below.paddr:#x}-{below.end - 1:#x} and {above.paddr:#x}-{above.end - 1:#x} overlap"
             raise ImageError(image.name, above.offset, what, "disjoint physical addresses")
+    thumb = image.arch.second_set is not None and image.entry & 1
     if not any(s.paddr <= image.entry < s.end for s in ordered):
         expected = " or ".join(f"{s.paddr:#x}-{s.end - 1:#x}" for s in ordered[:4])
         raise ImageError(image.name, 0x18, f"entry {image.entry:#x} is in no segment", expected)
-    if image.entry % image.arch.instruction_alignment:
-        expected = f"a multiple of {image.arch.instruction_alignment}"
+    alignment = image.arch.max_instruction_length if image.arch.second_set else image.arch.instruction_alignment
+    if image.entry % alignment and not thumb:
+        expected = f"a multiple of {alignment}" + (", or odd for Thumb" if image.arch.second_set else "")
         raise ImageError(image.name, 0x18, f"entry {image.entry:#x} is misaligned", expected)
     return image

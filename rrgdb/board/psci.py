@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rrgdb.arch.base import Cpu
+from rrgdb.arch.base import Arch, Cpu
 from rrgdb.board.device import RESET_STATUS, Machine
 
 VERSION, CPU_ON, AFFINITY_INFO, MIGRATE_INFO_TYPE = 0x84000000, 0x84000003, 0x84000004, 0x84000006
@@ -20,17 +20,18 @@ AFFINITY = 0xFF_00FF_FFFF
 """the affinity fields of MPIDR_EL1; those of the only CPU are 0"""
 
 
-def serve(cpu: Cpu, machine: Machine) -> bool:
-    """Perform the call that the instruction at pc makes: result to x0, pc behind the instruction.
+def serve(cpu: Cpu, machine: Machine, arch: Arch) -> bool:
+    """Perform the call that the instruction at pc makes: result to x0 or r0, and behind the instruction.
 
     False, with nothing changed, if x0 holds no PSCI function id: the instruction is undefined then.
     """
-    function = cpu.read("x0") & 0xFFFFFFFF
+    first, second = ("x0", "x1") if arch.bits == 64 else ("r0", "r1")
+    function = cpu.read(first) & 0xFFFFFFFF
     if function & ~WIDE & 0xFFFFFFE0 != VERSION:
         return False
-    result = _call(function, cpu.read("x1"), machine)
-    cpu.write("x0", result & 0xFFFFFFFF_FFFFFFFF)
-    cpu.write("pc", cpu.read("pc") + 4)
+    result = _call(function, cpu.read(second), machine)
+    cpu.write(first, result & (1 << arch.bits) - 1)
+    arch.step_over(cpu, 4)
     return True
 
 

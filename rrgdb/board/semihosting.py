@@ -35,14 +35,17 @@ class Abi:
 
     operation: str
     parameter: str
-    code: bytes
-    before: int
-    """bytes of ``code`` before the trap instruction, which is 4 bytes long"""
+    codes: tuple[bytes, ...]
+    """any of these"""
+    before: int = 0
+    """bytes of a code before the trap instruction"""
 
 
-_RISCV = Abi("a0", "a1", bytes.fromhex("1310f001 73001000 13507040"), 4)
+_RISCV = Abi("a0", "a1", (bytes.fromhex("1310f001 73001000 13507040"),), 4)
+_ARM = ("563412ef", "70000fe1", "abdf", "bcba")  # svc 0x123456, hlt 0xf000; Thumb: svc 0xab, hlt 0x3c
 ABIS = {
-    "aarch64": Abi("x0", "x1", bytes.fromhex("00005ed4"), 0),
+    "aarch64": Abi("x0", "x1", (bytes.fromhex("00005ed4"),)),
+    "arm": Abi("r0", "r1", tuple(bytes.fromhex(code) for code in _ARM)),
     "riscv32": _RISCV,
     "riscv64": _RISCV,
 }
@@ -78,6 +81,7 @@ class Semihosting(Stateful):
         """Raises ``ValueError`` for an architecture that has no semihosting."""
         if arch.name not in ABIS:
             raise ValueError(f"no semihosting on {arch.name}, expected one of {', '.join(ABIS)}")
+        self.arch = arch
         self.abi = ABIS[arch.name]
         self.width = arch.bits // 8
         self.args = args.encode() + b"\0"
@@ -105,12 +109,13 @@ class Semihosting(Stateful):
     def is_semihosting_call(self, cpu: Cpu) -> bool:
         """Whether the instruction at pc is a semihosting trap, with the neighbours that mark it as one."""
         try:
-            return cpu.read_memory(cpu.read("pc") - self.abi.before, len(self.abi.code)) == self.abi.code
+            start = cpu.read("pc") - self.abi.before
+            return any(cpu.read_memory(start, len(code)) == code for code in self.abi.codes)
         except (MemoryFault, ValueError):
             return False
 
-    def serve(self, cpu: Cpu, machine: Machine) -> None:
-        """Perform the call at pc: write its results and advance pc behind the trap instruction."""
+    def serve(self, cpu: Cpu, machine: Machine, length: int = 4) -> None:
+        """Perform the call at pc: write its results and go behind the trap instruction of ``length`` bytes."""
         operation = cpu.read(self.abi.operation) & 0xFFFFFFFF
         call = Call(cpu, machine, cpu.read(self.abi.parameter), self.width)
         try:
@@ -123,7 +128,7 @@ class Semihosting(Stateful):
             result = -1
         if result is not None:
             cpu.write(self.abi.operation, result & call.mask)
-        cpu.write("pc", cpu.read("pc") + 4)
+        self.arch.step_over(cpu, length)
 
     def _unknown(self, call: Call) -> int:
         raise Failure(ENOSYS)

@@ -1,4 +1,5 @@
 /* What one Core holds, and memory as the hooks see it. Included by _hot.c. */
+#include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -29,6 +30,8 @@
 #define UC_HOOK_INSN_INVALID (1 << 14)
 #define UC_PROT_EXEC 4
 #define UC_MEM_WRITE 17
+#define UC_MEM_WRITE_UNMAPPED 20
+#define UC_ERR_WRITE_UNMAPPED 7
 
 typedef int (*emu_start_fn)(void *, uint64_t, uint64_t, uint64_t, size_t);
 typedef int (*emu_stop_fn)(void *);
@@ -49,7 +52,11 @@ enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_
 
 typedef struct { uint64_t base, size; uint8_t *host; } region;
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
-typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, cls; } class_entry;
+typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, thumb, cls; } class_entry;
+typedef struct {
+    uint32_t mask[MAX_FILTERS], value[MAX_FILTERS];
+    uint16_t low[256], high[256]; /* those that a first or fourth byte leaves possible */
+} filters;
 typedef struct { uint64_t address; uint8_t used, conditional; } bp_entry;
 typedef struct { uint64_t addr; uint32_t size, count, flags, first, last, epoch; } block_entry;
 typedef struct { uint64_t addr; uint32_t size; } noted;
@@ -94,6 +101,14 @@ typedef struct {
     uint8_t *context; /* a uc_context, for what only that shows; the offsets are -1 where layout.py found none */
     int flags_at, previous_at;
 
+    /* see _arm.h; the pointers go to Unicorn's own */
+    int arm, stopped, it_held, it_error;
+    uint8_t it, last_it;
+    uint64_t it_at;
+    uint32_t *arm_pc;
+    uint8_t *thumb, *condexec, *no_exit;
+    sigjmp_buf *jump;
+
     int range_on;
     uint64_t range_start, range_end;
 
@@ -112,13 +127,11 @@ typedef struct {
     size_t access_hook;
     int access_hooked;
 
-    uint32_t filter_mask[MAX_FILTERS], filter_value[MAX_FILTERS];
-    uint16_t filters_low[256], filters_high[256]; /* filters that a first or fourth byte leaves possible */
-    int filter_count;
+    filters filters[2]; /* of the second instruction set, ARM's Thumb, as well */
     class_entry *classes;
     int class_count;
     uint8_t code[MAX_INSN];
-    int code_size;
+    int code_size, code_thumb;
     int tlb_stale, mmu_seen;
 
     region regions[MAX_REGIONS];
@@ -166,6 +179,7 @@ static void stop(Core *c, int reason, uint64_t pc)
 {
     c->reason = reason;
     c->pc = pc;
+    c->stopped = 1;
     c->emu_stop(c->uc);
 }
 

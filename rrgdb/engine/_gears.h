@@ -40,12 +40,19 @@ static void run_once(Core *c)
     c->fast_exit = F_NONE;
     c->block_size = 0;
     c->tlb_stale = 1;
+    c->stopped = 0;
+    c->it = 0;
+    c->it_held = 0;
+    c->it_error = 0;
+    c->last_it = 0;
     c->run_icount = c->icount;
-    c->error = c->emu_start(c->uc, c->pc, 0, 0, 0);
+    c->error = c->emu_start(c->uc, c->pc | (uint64_t)in_thumb(c), 0, 0, 0);
     if (c->stale_flags) {
         c->stale_flags = 0;
         x86_restore_flags(c);
     }
+    if (c->arm)
+        it_settle(c);
 }
 
 static void run_slow(Core *c)

@@ -75,6 +75,12 @@ static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
         tlb_clear(c);
     if (c->x86 && addr == c->last_pc && begun_again(c, addr, size))
         return;
+    if (c->arm) {
+        *c->no_exit = 0; /* a Thumb block that ends inside an IT block leaves it set for the ARM block translated next */
+        if (c->it && it_catch_up(c, addr))
+            return;
+        it_begin(c, addr);
+    }
     if (c->phase == PHASE_FAST) {
         fast_block(c, addr, size);
         return;
@@ -117,10 +123,11 @@ static int look_closer(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
 {
     if (!interesting(c, b, (int)size))
         return 0;
-    class_entry *e = class_slot(c, b, (int)size);
+    class_entry *e = class_slot(c, b, (int)size, in_thumb(c));
     if (!e->size || e->cls >= CLASS_TRAP) {
         memcpy(c->code, b, size);
         c->code_size = (int)size;
+        c->code_thumb = in_thumb(c);
         stop(c, !e->size ? R_CLASSIFY : e->cls == CLASS_TRAP ? R_TRAP : R_SYSCALL, addr);
         return 1;
     }
@@ -153,6 +160,8 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
 
     if (c->tlb_stale)
         tlb_clear(c);
+    if (c->arm && c->it && it_catch_up(c, addr))
+        return;
     if (addr - c->seen >= c->seen_size)
         note_code(c, addr, 1);
     if (size <= MAX_INSN && size) {
@@ -202,6 +211,8 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
     c->last_pc = addr;
     c->last_size = size;
     c->icount++;
+    if (c->arm)
+        it_follow(c, addr, size, b);
 }
 
 /* In the slow and tail phases. */
@@ -209,8 +220,10 @@ static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
 {
     Core *c = user;
     (void)uc;
-    if (c->phase != PHASE_FAST)
+    if (c->phase != PHASE_FAST) {
         before_instruction(c, addr, size);
+        it_leave(c);
+    }
 }
 
 /* In the fast phase; an instruction of an exact block may be part of a plain one that begins elsewhere, or of several
@@ -223,6 +236,7 @@ static void on_exact_code(void *uc, uint64_t addr, uint32_t size, void *user)
         return;
     c->exact_pc = addr;
     before_instruction(c, addr, size);
+    it_leave(c);
 }
 
 static void on_interrupt(void *uc, uint32_t number, void *user)
@@ -244,12 +258,12 @@ static bool on_invalid_memory(void *uc, int type, uint64_t address, int size, in
 {
     Core *c = user;
     (void)uc;
-    (void)type;
     (void)size;
     (void)value;
     if (!c->faulted) {
         c->faulted = 1;
         c->fault_address = address;
     }
+    it_fault(c, type);
     return false;
 }

@@ -11,9 +11,10 @@
 #include <structmember.h>
 
 #include "_core.h"
+#include "_footprint.h"
+#include "_arm.h"
 #include "_insn.h"
 #include "_decode.h"
-#include "_footprint.h"
 #include "_fast.h"
 #include "_hooks.h"
 #include "_gears.h"
@@ -46,17 +47,42 @@ static int watch_holes(Core *c)
     return error;
 }
 
+static int take_filters(filters *f, PyObject *pairs)
+{
+    Py_ssize_t n = PySequence_Size(pairs);
+    if (n < 0 || n > MAX_FILTERS) {
+        PyErr_SetString(PyExc_ValueError, "too many trap filters");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *pair = PySequence_GetItem(pairs, i);
+        unsigned int mask, value;
+        if (!pair || !PyArg_ParseTuple(pair, "II", &mask, &value)) {
+            Py_XDECREF(pair);
+            return -1;
+        }
+        Py_DECREF(pair);
+        f->mask[i] = mask;
+        f->value[i] = value;
+        for (unsigned byte = 0; byte < 256; byte++) {
+            f->low[byte] |= (uint16_t)(((byte ^ value) & mask & 0xff) == 0) << i;
+            f->high[byte] |= (uint16_t)(((byte << 24 ^ value) & mask & 0xff000000u) == 0) << i;
+        }
+    }
+    return 0;
+}
+
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
-                            "fast", "compressed", "pc", "stale_pc", "eflags", "bare", NULL};
-    unsigned long long uc, fn[10], ram;
-    PyObject *filters, *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKK)pppiiOOKppiiip", names, &uc, &fn[0], &fn[1], &fn[2], &fn[3],
-                                     &fn[4], &fn[5], &fn[6], &fn[7], &fn[8], &fn[9], &c->x86, &c->mode64,
-                                     &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters, &pages, &ram, &c->fast,
-                                     &c->compressed, &c->pc_id, &c->stale_pc, &c->eflags_id,
-                                     &c->bare))
+                            "fast", "compressed", "pc", "stale_pc", "eflags", "bare", "arm", NULL};
+    unsigned long long uc, fn[10], ram, arm[5];
+    PyObject *filters[2], *pages;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKK)pppii(OO)OKppiiip(KKKKK)", names, &uc, &fn[0], &fn[1],
+                                     &fn[2], &fn[3], &fn[4], &fn[5], &fn[6], &fn[7], &fn[8], &fn[9], &c->x86, &c->mode64,
+                                     &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0], &filters[1], &pages, &ram,
+                                     &c->fast, &c->compressed, &c->pc_id, &c->stale_pc, &c->eflags_id, &c->bare,
+                                     &arm[0], &arm[1], &arm[2], &arm[3], &arm[4]))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     c->emu_start = (emu_start_fn)(uintptr_t)fn[0];
@@ -73,27 +99,14 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->ram = (uint8_t *)(uintptr_t)ram;
     c->skip = NO_ICOUNT;
     c->bp_last = c->watch_last = NO_ICOUNT;
-    Py_ssize_t n = PySequence_Size(filters);
-    if (n < 0 || n > MAX_FILTERS) {
-        PyErr_SetString(PyExc_ValueError, "too many trap filters");
+    c->arm = arm[0] != 0;
+    c->arm_pc = (uint32_t *)(uintptr_t)arm[0];
+    c->thumb = (uint8_t *)(uintptr_t)arm[1];
+    c->condexec = (uint8_t *)(uintptr_t)arm[2];
+    c->no_exit = (uint8_t *)(uintptr_t)arm[3];
+    c->jump = (sigjmp_buf *)(uintptr_t)arm[4];
+    if (take_filters(&c->filters[0], filters[0]) || take_filters(&c->filters[1], filters[1]))
         return -1;
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *pair = PySequence_GetItem(filters, i);
-        unsigned int mask, value;
-        if (!pair || !PyArg_ParseTuple(pair, "II", &mask, &value)) {
-            Py_XDECREF(pair);
-            return -1;
-        }
-        Py_DECREF(pair);
-        c->filter_mask[i] = mask;
-        c->filter_value[i] = value;
-        for (unsigned byte = 0; byte < 256; byte++) {
-            c->filters_low[byte] |= (uint16_t)(((byte ^ value) & mask & 0xff) == 0) << i;
-            c->filters_high[byte] |= (uint16_t)(((byte << 24 ^ value) & mask & 0xff000000u) == 0) << i;
-        }
-    }
-    c->filter_count = (int)n;
     if (!PyByteArray_Check(pages)) {
         PyErr_SetString(PyExc_TypeError, "code_pages must be a bytearray");
         return -1;
@@ -220,6 +233,8 @@ static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
     for (int i = 0; i < c->watch_count; i++)
         c->watches[i].hit = 0;
     c->icount--;
+    if (c->arm)
+        *c->condexec = c->last_it; /* a system call has moved on */
     Py_RETURN_NONE;
 }
 
@@ -254,18 +269,19 @@ static PyObject *Core_arrive(Core *c, PyObject *args)
 static PyObject *Core_set_class(Core *c, PyObject *args)
 {
     Py_buffer b;
-    int cls;
-    if (!PyArg_ParseTuple(args, "y*i", &b, &cls))
+    int cls, thumb;
+    if (!PyArg_ParseTuple(args, "y*pi", &b, &thumb, &cls))
         return NULL;
     if (b.len >= 1 && b.len <= MAX_INSN) {
         if (c->class_count > CLASS_SIZE / 2) {
             memset(c->classes, 0, CLASS_SIZE * sizeof *c->classes);
             c->class_count = 0;
         }
-        class_entry *e = class_slot(c, b.buf, (int)b.len);
+        class_entry *e = class_slot(c, b.buf, (int)b.len, thumb);
         c->class_count += e->size == 0;
         memcpy(e->bytes, b.buf, (size_t)b.len);
         e->size = (uint8_t)b.len;
+        e->thumb = (uint8_t)thumb;
         e->cls = (uint8_t)cls;
     }
     PyBuffer_Release(&b);
@@ -520,7 +536,7 @@ static PyMethodDef Core_methods[] = {
     {"restore_flags", (PyCFunction)Core_restore_flags, METH_NOARGS, "x86: of the instruction counted last, which did not retire"},
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
-    {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, class)"},
+    {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, thumb, class)"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditional), ...])"},
     {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(physical, length, kind), ...]) -> hooks changed"},
     {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now"},
@@ -551,6 +567,7 @@ static PyMemberDef Core_members[] = {
     {"fault_address", T_ULONGLONG, offsetof(Core, fault_address), READONLY, "its address"},
     {"bp_last", T_ULONGLONG, offsetof(Core, bp_last), READONLY, "icount of the last collected breakpoint"},
     {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), READONLY, "icount behind the last watch hit"},
+    {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is Thumb"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
     {NULL, 0, 0, 0, NULL},
@@ -585,6 +602,8 @@ PyMODINIT_FUNC PyInit__hot(void)
     if (!m)
         return NULL;
     Py_INCREF(&CoreType);
+    if (PyModule_AddIntConstant(m, "JUMP_BYTES", (long)sizeof(sigjmp_buf)) < 0)
+        return NULL;
     if (PyModule_AddObject(m, "Core", (PyObject *)&CoreType) < 0)
         return NULL;
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)

@@ -16,6 +16,7 @@ CLASS_PLAIN: int
 CLASS_MMU: int
 CLASS_TRAP: int
 CLASS_SYSCALL: int
+JUMP_BYTES: int
 
 class Core:
     icount: int
@@ -31,6 +32,7 @@ class Core:
     fault_address: int
     bp_last: int
     watch_last: int
+    code_thumb: int
     mmu_seen: int
     tlb_stale: int
     def __init__(
@@ -43,7 +45,7 @@ class Core:
         precise_smc: bool,
         rcx: int,
         rsp: int,
-        filters: Sequence[tuple[int, int]],
+        filters: tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int]]],
         code_pages: bytearray,
         ram: int,
         fast: bool,
@@ -52,6 +54,7 @@ class Core:
         stale_pc: int,
         eflags: int,
         bare: bool,
+        arm: tuple[int, ...],
     ) -> None: ...
     def add_region(self, base: int, size: int, host: int, /) -> None: ...
     def clear_regions(self) -> None: ...
@@ -62,7 +65,7 @@ class Core:
     def arrive(self, pc: int, /) -> int: ...
     def request_interrupt(self) -> None: ...
     def clear_interrupt(self) -> None: ...
-    def set_class(self, code: bytes, kind: int, /) -> None: ...
+    def set_class(self, code: bytes, thumb: bool, kind: int, /) -> None: ...
     def set_breakpoints(self, addresses: Sequence[tuple[int, bool]], /) -> None: ...
     def set_watches(self, watches: Sequence[tuple[int, int, bytes]], /) -> bool: ...
     def rearm(self) -> None: ...

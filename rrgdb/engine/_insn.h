@@ -138,23 +138,26 @@ static int interesting(const Core *c, const uint8_t *b, int n)
             return 1;
         return b[i] == 0x0f && i + 1 < n && x86_second[b[i + 1]];
     }
-    if (n < 4)
+    int thumb = in_thumb(c);
+    if (n < 4 && !thumb)
         return 0;
-    uint32_t word;
-    memcpy(&word, b, 4);
-    for (unsigned left = c->filters_low[b[0]] & c->filters_high[b[3]], i = 0; left; left >>= 1, i++)
-        if ((left & 1) && (word & c->filter_mask[i]) == c->filter_value[i])
+    uint32_t word = 0;
+    memcpy(&word, b, n < 4 ? (size_t)n : 4);
+    const filters *f = &c->filters[thumb];
+    for (unsigned left = f->low[b[0]] & f->high[word >> 24], i = 0; left; left >>= 1, i++)
+        if ((left & 1) && (word & f->mask[i]) == f->value[i])
             return 1;
     return 0;
 }
 
-static class_entry *class_slot(Core *c, const uint8_t *b, int n)
+static class_entry *class_slot(Core *c, const uint8_t *b, int n, int thumb)
 {
     uint64_t h = (uint64_t)n;
     for (int i = 0; i < n; i++)
         h = h * 0x100000001b3ull ^ b[i];
     uint64_t i = mix(h) & (CLASS_SIZE - 1);
-    while (c->classes[i].size && !(c->classes[i].size == n && memcmp(c->classes[i].bytes, b, (size_t)n) == 0))
+    while (c->classes[i].size && !(c->classes[i].size == n && c->classes[i].thumb == thumb &&
+                                   memcmp(c->classes[i].bytes, b, (size_t)n) == 0))
         i = (i + 1) & (CLASS_SIZE - 1);
     return &c->classes[i];
 }

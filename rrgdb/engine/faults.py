@@ -34,6 +34,13 @@ _ERRORS: dict[int, ExceptionKind] = {
 # Unicorn's interrupt number -> what it means; the rest is NATIVE.
 _INTERRUPTS: dict[str, dict[int, ExceptionKind]] = {
     "UC_ARCH_X86": {3: ExceptionKind.BREAKPOINT},
+    "UC_ARCH_ARM": {
+        1: ExceptionKind.UNDEFINED,
+        2: ExceptionKind.SYSCALL,
+        3: ExceptionKind.FETCH_FAULT,
+        4: ExceptionKind.READ_FAULT,
+        7: ExceptionKind.BREAKPOINT,
+    },
     "UC_ARCH_ARM64": {
         1: ExceptionKind.UNDEFINED,
         2: ExceptionKind.SYSCALL,
@@ -63,7 +70,7 @@ _C_EBREAK = b"\x02\x90"
 _DEBUG, _DOUBLE_FAULT, _PROTECTION, _PAGE_FAULT, _ALIGNMENT = 1, 8, 13, 14, 17
 _WITH_ERROR_CODE = frozenset((_DOUBLE_FAULT, 10, 11, 12, _PROTECTION, _PAGE_FAULT, _ALIGNMENT))
 _WRITE, _FETCH = 1 << 1, 1 << 4  # of a page fault's error code
-_WNR = 1 << 6  # of a data abort's syndrome
+_WNR = {"UC_ARCH_ARM": 1 << 11, "UC_ARCH_ARM64": 1 << 6}  # of a data abort's status or syndrome
 _PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 _SYSCALL, _SYSENTER = b"\x0f\x05", b"\x0f\x34"
 _EFER_SCE = 1
@@ -158,7 +165,7 @@ class FaultReader:
         if self._x86:
             return self._describe_x86(number, pc, kind)
         detail = self._word(self._layout.syndrome, 4)
-        if kind is ExceptionKind.READ_FAULT and not self._riscv and (detail or 0) & _WNR:
+        if kind is ExceptionKind.READ_FAULT and (detail or 0) & _WNR.get(self._arch.engine_arch, 0):
             kind = ExceptionKind.WRITE_FAULT
         address = self._word(self._layout.fault_address, self._arch.bits // 8) if kind in _FAULTS else 0
         return kind, address or 0, detail

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import unicorn
-from unicorn import arm64_const, riscv_const, x86_const
+from unicorn import arm64_const, arm_const, riscv_const, x86_const
 from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
 
@@ -34,15 +34,17 @@ class Layout:
 
     context_bytes: int
     fault_address: int | None = None
-    """RISC-V: xtval; AArch64: FAR"""
+    """RISC-V: xtval; Arm: FAR or DFAR"""
     syndrome: int | None = None
-    """AArch64: ESR (4 bytes)"""
+    """AArch64: ESR; ARM: the fault status (4 bytes)"""
     error_code: int | None = None
     """x86 (4 bytes)"""
     previous_exception: int | None = None
     """x86 (4 bytes): the exception that a double fault would be decided by; -1: none"""
     flags: int | None = None
     """x86 (8 bytes): the condition flags, where they are all computed"""
+    banked: range = range(0)
+    """ARM: stack pointers, links and saved status of the other modes"""
     pointers: tuple[int, ...] = ()
     """8-byte words that hold addresses of this process: 0 in a fresh engine, and no part of the guest's state"""
     missing: tuple[str, ...] = ()
@@ -180,6 +182,56 @@ def _aarch64() -> Layout:
     )
 
 
+_ARM_SVC, _ARM_MODES = 0x1D3, {1: 0x13, 2: 0x17, 3: 0x1B, 4: 0x12, 5: 0x11}
+"""mode bits by the bank that they choose; user and system mode have bank 0"""
+
+
+def _arm() -> Layout:
+    def faulted(code: str, registers: dict[int, int]) -> bytes:
+        return _Probe(const.UC_ARCH_ARM, const.UC_MODE_ARM).run(code, registers, registers)
+
+    probe = _Probe(const.UC_ARCH_ARM, const.UC_MODE_ARM)
+    r0 = arm_const.UC_ARM_REG_R0
+    # ldrex r1, [r0] on an odd address; strex r1, r2, [r0] on one
+    loads = {v: faulted("9f1f90e1", {r0: v}) for v in (0x12345677, 0x76543211)}
+    address = _common(_places(state, v.to_bytes(8, "little")) for v, state in loads.items())
+    status = None
+    if address is not None:
+        # The status is an int shortly before the address.
+        states = loads.values()
+        near = range(max(address - 32, 0), address, 4)
+        places = [at for at in near if all(int.from_bytes(s[at : at + 4], "little") & 0xF0F == 1 for s in states)]
+        status = places[0] if len(places) == 1 else None
+    banked = _arm_banks(probe)
+    found = {"fault address": address, "fault status": status, "banked registers": banked.start if banked else None}
+    return Layout(
+        probe.context.size,
+        fault_address=address,
+        syndrome=status,
+        banked=banked or range(0),
+        missing=_missing(found),
+    )
+
+
+def _arm_banks(probe: _Probe) -> range | None:
+    """Eight saved states of 8 bytes, then eight stack pointers and eight links of 4, then r8 to r12 of FIQ mode and of
+    the others."""
+    uc, marks = probe.uc, {}
+    for bank, mode in _ARM_MODES.items():
+        uc.reg_write(arm_const.UC_ARM_REG_CPSR, 0x1C0 | mode)
+        marks[bank] = tuple(0x5A000000 + (bank << 16) + 0x101 * n for n in range(1, 4))
+        for register, value in zip(("SPSR", "SP", "LR"), marks[bank], strict=True):
+            uc.reg_write(getattr(arm_const, f"UC_ARM_REG_{register}"), value)
+    uc.reg_write(arm_const.UC_ARM_REG_CPSR, 0x1DF)
+    state = probe.context.save()
+    start = state.find(marks[1][1].to_bytes(4, "little")) - 4
+    for bank, (saved, pointer, link) in marks.items():
+        for at, value in ((start - 64 + 8 * bank, saved), (start + 4 * bank, pointer), (start + 32 + 4 * bank, link)):
+            if int.from_bytes(state[at : at + 4], "little") != value:
+                return None
+    return range(start - 64, start + 64 + 40)
+
+
 def _x86(mode: int) -> Layout:
     eflags = x86_const.UC_X86_REG_EFLAGS
     rax, rcx = x86_const.UC_X86_REG_RAX, x86_const.UC_X86_REG_RCX
@@ -220,6 +272,7 @@ def _x86(mode: int) -> Layout:
 _PROBES: dict[str, Callable[[], Layout]] = {
     "UC_ARCH_RISCV UC_MODE_RISCV64": lambda: _riscv(True),
     "UC_ARCH_RISCV UC_MODE_RISCV32": lambda: _riscv(False),
+    "UC_ARCH_ARM UC_MODE_ARM": _arm,
     "UC_ARCH_ARM64 UC_MODE_ARM": _aarch64,
     "UC_ARCH_X86 UC_MODE_32": lambda: _x86(const.UC_MODE_32),
     "UC_ARCH_X86 UC_MODE_64": lambda: _x86(const.UC_MODE_64),

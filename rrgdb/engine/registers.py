@@ -11,16 +11,18 @@ from typing import Any
 
 import unicorn
 import unicorn.arm64_const
+import unicorn.arm_const
 import unicorn.riscv_const
 import unicorn.x86_const
 
 from rrgdb.arch.base import Arch, Register
 from rrgdb.engine.base import EngineError
 
-_CONSTANTS = (unicorn.arm64_const, unicorn.riscv_const, unicorn.x86_const)
+_CONSTANTS = (unicorn.arm64_const, unicorn.arm_const, unicorn.riscv_const, unicorn.x86_const)
 _ENGINE_ID = re.compile(r"(?P<name>\w+)(?:\((?P<args>[\d,xA-Fa-f]+)\)|\.(?P<field>\w+))?")
 # unicorn.h's argument structures: (where the value lies, its size) in a buffer that starts with the selector.
 _CP_REG, _CP_REG_VALUE = struct.Struct("<5I4x"), (24, 8)
+_ARM_CP_REG, _ARM_CP_REG_VALUE = struct.Struct("<7I4x"), (32, 8)
 _MSR, _MSR_VALUE = struct.Struct("<I4x"), (8, 8)
 _MMR_FIELDS = {"selector": (0, 2), "base": (8, 8), "limit": (16, 4), "flags": (20, 4)}
 
@@ -60,6 +62,9 @@ class _Slot:
                 op0, op1, crn, crm, op2 = args
                 self.selector = _CP_REG.pack(crn, crm, op0, op1, op2)
                 self.offset, self.size = _CP_REG_VALUE
+            elif len(args) == 7:
+                self.selector = _ARM_CP_REG.pack(*args)
+                self.offset, self.size = _ARM_CP_REG_VALUE
             else:
                 self.selector = _MSR.pack(*args)
                 self.offset, self.size = _MSR_VALUE
@@ -88,9 +93,12 @@ class RegisterFile:
         self._restore = restore
         self._registers = {r.name: r for r in arch.registers}
         for name, engine_id in arch.system_registers.items():
-            self._registers.setdefault(name, Register(name, 64, engine_id))
+            enabled_by = arch.system_enabled_by.get(name)
+            self._registers.setdefault(name, Register(name, 64, engine_id, enabled_by=enabled_by))
         self._slots = {name: _Slot(r) for name, r in self._registers.items()}
         self._has_priv = "priv" in self._registers
+        self._pc = arch.pc
+        self._second_set = arch.second_set
         self._buffer = (ctypes.c_uint8 * 64)()
         self._all = self._plan(arch.registers)
         self._digest = self._plan([self._registers[n] for n in arch.digest_registers if n not in arch.register_index])
@@ -112,6 +120,10 @@ class RegisterFile:
         return int.from_bytes(bytes(self._buffer[slot.offset : slot.offset + slot.size]), "little")
 
     def raw_write(self, name: str, value: int) -> None:
+        if name == self._pc and self._second_set:
+            # Unicorn takes the instruction set from bit 0.
+            register, mask = self._second_set.selected_by
+            value = value & ~1 | (self.raw_read(register) & mask != 0)
         slot = self._slots[name]
         ctypes.memset(self._buffer, 0, 64)
         ctypes.memmove(self._buffer, slot.selector, len(slot.selector))

@@ -34,6 +34,7 @@ from rrgdb.engine.faults import FaultReader
 from rrgdb.engine.layout import Context, find_layout
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.registers import RegisterFile, constant
+from rrgdb.engine.thumb import find_addresses
 
 _lib = binding.uclib
 _HOT_FUNCTIONS = (
@@ -77,6 +78,14 @@ _TRANSLATION = {
     "ttbr1_el1": 0,
     "tcr_el1": 0,
     "mair_el1": 0,
+    "sctlr": 1,
+    "ttbr0": 0,
+    "ttbr1": 0,
+    "ttbcr": 0,
+    "dacr": 0,
+    "prrr": 0,
+    "nmrr": 0,
+    "contextidr": 0,
 }
 _TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
 
@@ -115,6 +124,7 @@ class UnicornEngine:
         self._handle = self._uc._uch
         x86 = arch.engine_arch == "UC_ARCH_X86"
         wide = arch.bits == 64
+        arm = find_addresses(self._uc) if arch.engine_arch == "UC_ARCH_ARM" else None
         self._code_pages = bytearray(ram.pages)
         self._core = _hot.Core(
             uc=self._handle.value,
@@ -124,7 +134,7 @@ class UnicornEngine:
             precise_smc=arch.precise_smc,
             rcx=constant("X86_REG_RCX" if wide else "X86_REG_ECX") if x86 else 0,
             rsp=constant("X86_REG_RSP" if wide else "X86_REG_ESP") if x86 else 0,
-            filters=arch.trap_prefilter,
+            filters=(arch.trap_prefilter, arch.second_set.trap_prefilter if arch.second_set else ()),
             code_pages=self._code_pages,
             ram=ram.address,
             fast=fast,
@@ -133,8 +143,9 @@ class UnicornEngine:
             stale_pc=4 if arch.engine_arch == "UC_ARCH_RISCV" else 0,
             eflags=constant("X86_REG_EFLAGS") if x86 else 0,
             bare=uc is not None,
+            arm=(arm.pc, arm.thumb, arm.condexec, arm.no_exit, arm.jump) if arm else (0,) * 5,
         )
-        self._traps: dict[bytes, Trap | None] = {}
+        self._traps: dict[tuple[bytes, bool], Trap | None] = {}
         self._callbacks: list[Any] = []
         self._callback_error: BaseException | None = None
         self._has_translated = False
@@ -147,6 +158,7 @@ class UnicornEngine:
         if x86:
             flags, previous = (-1 if at is None else at for at in (layout.flags, layout.previous_exception))
             self._core.set_context(self._context.address, flags, previous)
+        self._banked = layout.banked
         self._registers = RegisterFile(
             _lib, self._handle, arch, self._core.read_registers, self._context.save, self._context.restore
         )
@@ -205,11 +217,11 @@ class UnicornEngine:
                     continue
             self._pc = core.pc
             if reason == _hot.CLASSIFY:
-                self._classify(core.trapped_code())
+                self._classify(core.trapped_code(), bool(core.code_thumb))
                 continue
             if reason == _hot.TRAP:
                 code = core.trapped_code()
-                return Exit(ExitKind.TRAP, trap=self._traps[code], code=code)
+                return Exit(ExitKind.TRAP, trap=self._traps[code, bool(core.code_thumb)], code=code)
             if reason == _hot.SYSCALL:
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.system_call(core.pc, core.trapped_code()))
             if reason == _hot.WATCHPOINT:
@@ -245,14 +257,14 @@ class UnicornEngine:
         known = self.arch.register_index.keys() | self.arch.system_registers.keys()
         return any(self._registers.read(name) & mask for name, mask in _TRANSLATION.items() if mask and name in known)
 
-    def _classify(self, code: bytes) -> None:
-        trap = self.arch.classify(code)
-        self._traps[code] = trap
+    def _classify(self, code: bytes, second: bool) -> None:
+        trap = self.arch.second_set.classify(code) if second and self.arch.second_set else self.arch.classify(code)
+        self._traps[code, second] = trap
         if trap is None:
             kind = _hot.CLASS_SYSCALL if self._faults.is_system_call(code) else _hot.CLASS_PLAIN
         else:
             kind = _hot.CLASS_MMU if trap is Trap.MMU else _hot.CLASS_TRAP
-        self._core.set_class(code, kind)
+        self._core.set_class(code, second, kind)
 
     def _set_pc(self, pc: int) -> None:
         self._registers.raw_write(self.arch.pc, pc)
@@ -290,7 +302,9 @@ class UnicornEngine:
         return self._registers.read_all()
 
     def registers_digest(self) -> bytes:
-        return self._registers.digest()
+        banked = self._banked
+        # Registers of other modes are nowhere but in the context.
+        return self._registers.digest() + (self._context.save()[banked.start : banked.stop] if banked else b"")
 
     # -- memory ----------------------------------------------------------------------------------
 

@@ -22,15 +22,17 @@ from rrgdb.engine.base import Exit, ExitKind, Watch
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn import UnicornEngine
 from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.guests import build
+from rrgdb_tests.guests import arch_name, build
 
-FAMILIES = ("riscv64", "riscv32", "aarch64", "i386", "x86_64")
+FAMILIES = ("riscv64", "riscv32", "aarch64", "arm", "thumb", "i386", "x86_64")
 CODE, DATA, DATA_SIZE, HOLE, DEVICE = 0x10000, 0x20000, 0x4000, 0x500000, 0x400000
 BOARD_RAM = 4 << 20
 _ASSEMBLERS = {
     "riscv64": ("riscv64-unknown-elf-", ("-march=rv64imafdc", "-misa-spec=2.2", "-mabi=lp64d")),
     "riscv32": ("riscv64-unknown-elf-", ("-march=rv32imafdc", "-misa-spec=2.2", "-mabi=ilp32d")),
     "aarch64": ("aarch64-linux-gnu-", ("-march=armv8.5-a+rng",)),
+    "arm": ("arm-none-eabi-", ("-mcpu=cortex-a15", "-mfpu=neon-vfpv4")),
+    "thumb": ("arm-none-eabi-", ("-mcpu=cortex-a15", "-mfpu=neon-vfpv4", "-mthumb")),
     "i386": ("i686-linux-gnu-", ("-msyntax=intel", "-mnaked-reg")),
     "x86_64": ("x86_64-linux-gnu-", ("-msyntax=intel", "-mnaked-reg")),
 }
@@ -40,6 +42,8 @@ _ASSEMBLERS = {
 def assemble(family: str, source: str) -> bytes:
     """Position-independent code out of GNU assembler (Intel syntax on x86)."""
     prefix, flags = _ASSEMBLERS[family]
+    if prefix.startswith("arm-"):
+        source = f".syntax unified\n.arch_extension virt\n.arch_extension sec\n{source}"
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         command = [f"{prefix}as", *flags, "-o", str(scratch / "a.o"), "-"]
@@ -61,14 +65,14 @@ class Bench:
     @classmethod
     def with_code(cls, family: str, source: str | bytes, at: int = CODE) -> Bench:
         ram = Ram(2 * DATA_SIZE)
-        bench = cls(family, UnicornEngine(ARCHES[family], ram))
+        bench = cls(family, UnicornEngine(ARCHES[arch_name(family)], ram))
         engine = bench.engine
         engine.map_ram(CODE, DATA_SIZE)
         engine.map_ram(DATA, DATA_SIZE)
         engine.map_mmio(DEVICE, PAGE, bench._read, bench._write)
         engine.write_memory(DATA, random.Random(1).randbytes(DATA_SIZE))
         engine.write_memory(at, assemble(family, source) if isinstance(source, str) else source)
-        ARCHES[family].reset(engine, at, DATA + DATA_SIZE - 64)
+        engine.arch.reset(engine, at | (family == "thumb"), DATA + DATA_SIZE - 64)
         return bench
 
     def _read(self, offset: int, size: int) -> int:
@@ -111,7 +115,7 @@ def board(family: str, program: str, **defines: int) -> Board:
     """A board with 4 MiB that stands before the first instruction of a test guest."""
     path = build(family, program, defines or None)
     image = load_image(path.read_bytes(), str(path))
-    spec = default_board(family)
+    spec = default_board(arch_name(family))
     ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
     return Board(spec, UnicornEngine(image.arch, ram), BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
 
@@ -150,5 +154,5 @@ class Saved:
 
 def watch_everything(family: str) -> list[Watch]:
     """Watches on RAM of the board that do not disturb."""
-    base = default_board(family).ram_base
+    base = default_board(arch_name(family)).ram_base
     return [Watch(base + 0x200000, 8, "a"), Watch(base + 0x3FF000, 16, "w")]

@@ -8,10 +8,11 @@ import pytest
 
 from rrgdb.arch.base import ExceptionKind, Trap
 from rrgdb.engine.base import EngineError, ExitKind
-from rrgdb_tests.engine.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench
+from rrgdb_tests.engine.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench, assemble
 
 X86 = ("i386", "x86_64")
 RISCV = ("riscv64", "riscv32")
+ARM = ("arm", "thumb")
 END = DATA + DATA_SIZE
 ALL = {
     "nop": dict.fromkeys(FAMILIES, "nop"),
@@ -19,6 +20,8 @@ ALL = {
         "riscv64": "jr a0",
         "riscv32": "jr a0",
         "aarch64": "br x10",
+        "arm": "bx r10",
+        "thumb": "bx r10",
         "i386": "jmp eax",
         "x86_64": "jmp rax",
     },
@@ -26,6 +29,8 @@ ALL = {
         "riscv64": "lw a1, 0(a0)",
         "riscv32": "lw a1, 0(a0)",
         "aarch64": "ldr w11, [x10]",
+        "arm": "ldr r11, [r10]",
+        "thumb": "ldr r11, [r10]",
         "i386": "mov ebx, [eax]",
         "x86_64": "mov ebx, [rax]",
     },
@@ -33,6 +38,8 @@ ALL = {
         "riscv64": "sw a1, 0(a0)",
         "riscv32": "sw a1, 0(a0)",
         "aarch64": "str w11, [x10]",
+        "arm": "str r11, [r10]",
+        "thumb": "str r11, [r10]",
         "i386": "mov [eax], ebx",
         "x86_64": "mov [rax], ebx",
     },
@@ -40,12 +47,30 @@ ALL = {
         "riscv64": ".word 0xffffffff",
         "riscv32": ".word 0xffffffff",
         "aarch64": "udf #7",
+        "arm": "udf #7",
+        "thumb": "udf #7",
         "i386": "ud2",
         "x86_64": "ud2",
     },
-    "breakpoint": {"riscv64": "c.ebreak", "riscv32": "c.ebreak", "aarch64": "brk #1", "i386": "int3", "x86_64": "int3"},
+    "breakpoint": {
+        "riscv64": "c.ebreak",
+        "riscv32": "c.ebreak",
+        "aarch64": "brk #1",
+        "arm": "bkpt #1",
+        "thumb": "bkpt #1",
+        "i386": "int3",
+        "x86_64": "int3",
+    },
 }
-POINTER = {"riscv64": "a0", "riscv32": "a0", "aarch64": "x10", "i386": "eax", "x86_64": "rax"}
+POINTER = {
+    "riscv64": "a0",
+    "riscv32": "a0",
+    "aarch64": "x10",
+    "arm": "r10",
+    "thumb": "r10",
+    "i386": "eax",
+    "x86_64": "rax",
+}
 
 
 def bench(family: str, what: str, pointer: int = 0, before: int = 1, after: int = 4) -> Bench:
@@ -111,7 +136,7 @@ def test_a_jump_into_nothing_retires(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_running_off_the_end_of_memory_counts_all_instructions(family: str) -> None:
-    nop = {"aarch64": b"\x1f\x20\x03\xd5", "i386": b"\x90", "x86_64": b"\x90"}.get(family, b"\x01\x00")
+    nop = assemble(family, "nop")[: 2 if family in RISCV else 4]
     b = Bench.with_code(family, nop * (64 // len(nop)), at=END - 64)
     exception = b.to_exception()
     assert (exception.kind, exception.pc) == (ExceptionKind.FETCH_FAULT, END)
@@ -210,20 +235,21 @@ def test_sysenter_is_defined() -> None:
     assert b.engine.icount == 1
 
 
-@pytest.mark.parametrize("family", ["riscv64", "riscv32", "aarch64"])
+@pytest.mark.parametrize("family", ["riscv64", "riscv32", "aarch64", *ARM])
 def test_wfi_is_a_trap(family: str) -> None:
     b = Bench.with_code(family, "nop\nwfi\nnop")
     exit_ = b.run(10)
     assert (exit_.kind, exit_.trap, b.engine.icount) == (ExitKind.TRAP, Trap.HALT, 1)
 
 
-@pytest.mark.parametrize("family", ["riscv64", "riscv32", "aarch64"])
+@pytest.mark.parametrize("family", ["riscv64", "riscv32", "aarch64", *ARM])
 def test_system_calls_stand_at_their_instruction(family: str) -> None:
     b = Bench.with_code(family, "nop\necall\nnop" if family in RISCV else "nop\nsvc #5\nnop")
     exception = b.to_exception()
-    size = 2 if family in RISCV else 4
+    size = len(assemble(family, "nop"))
+    length = 2 if family == "thumb" else 4
     assert (exception.kind, exception.pc) == (ExceptionKind.SYSCALL, CODE + size)
-    assert (exception.next_pc, b.engine.icount) == (CODE + size + 4, 1)
+    assert (exception.next_pc, b.engine.icount) == (CODE + size + length, 1)
     if family == "aarch64":
         assert exception.detail == 0x56000005
 
@@ -250,6 +276,7 @@ ACCESSES = {
     "riscv64": {1: ("lbu", "sb"), 2: ("lhu", "sh"), 4: ("lwu", "sw"), 8: ("ld", "sd")},
     "riscv32": {1: ("lbu", "sb"), 2: ("lhu", "sh"), 4: ("lw", "sw")},
     "aarch64": {1: ("ldrb w", "strb w"), 2: ("ldrh w", "strh w"), 4: ("ldr w", "str w"), 8: ("ldr x", "str x")},
+    **{family: {1: ("ldrb r", "strb r"), 2: ("ldrh r", "strh r"), 4: ("ldr r", "str r")} for family in ARM},
     "i386": {1: "bl", 2: "bx", 4: "ebx"},
     "x86_64": {1: "bl", 2: "bx", 4: "ebx", 8: "rbx"},
 }
@@ -263,6 +290,8 @@ def _device_program(family: str, size: int) -> str:
     load, store = how
     if family == "aarch64":
         return f"nop\n{load}11, [x10, #16]\n{store}11, [x10, #32]\nnop\nnop\nnop"
+    if family in ARM:
+        return f"nop\n{load}11, [r10, #16]\n{store}11, [r10, #32]\nnop\nnop\nnop"
     return f"nop\n{load} a1, 16(a0)\n{store} a1, 32(a0)\nnop\nnop\nnop"
 
 
@@ -293,7 +322,7 @@ def test_a_device_stops_the_run_behind_its_access(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_device_stops_the_run_before_memory_that_is_not_there(family: str) -> None:
     whole = bench(family, "store", DEVICE, before=0, after=0)
-    code = whole.engine.read_memory(CODE, 2 if family in X86 else 4 if family == "aarch64" else 2)
+    code = whole.engine.read_memory(CODE, 4 if family == "aarch64" or family in ARM else 2)
     b = Bench.with_code(family, code, at=END - len(code))
     b.engine.write(POINTER[family], DEVICE)
     b.on_access = lambda: b.engine.limit(b.engine.icount)
@@ -321,6 +350,7 @@ INCREMENT = {
     "riscv64": "1: amoadd.w a1, a2, (a0)\naddi a3, a3, 1\nj 1b",
     "riscv32": "1: amoadd.w a1, a2, (a0)\naddi a3, a3, 1\nj 1b",
     "aarch64": "1: ldxr w11, [x10]\nadd w11, w11, #1\nstxr w12, w11, [x10]\nadd x3, x3, #1\nb 1b",
+    **dict.fromkeys(ARM, "1: ldrex r11, [r10]\nadd r11, r11, #1\nstrex r12, r11, [r10]\nadd r3, r3, #1\nb 1b"),
     "i386": "1: lock add dword ptr [eax], 1\ninc edx\njmp 1b",
     "x86_64": "1: lock add dword ptr [rax], 1\ninc edx\njmp 1b",
 }
@@ -351,7 +381,7 @@ def test_interrupts_from_another_thread_repeat_nothing(family: str) -> None:
         done.set()
         thread.join()
     b.engine.clear_interrupt()
-    loop = 5 if family == "aarch64" else 3
+    loop = 5 if family == "aarch64" or family in ARM else 3
     b.run(-(-b.engine.icount // loop) * loop)
     count = int.from_bytes(b.engine.read_memory(DATA, 4), "little")
     assert count == b.engine.icount // loop & 0xFFFFFFFF

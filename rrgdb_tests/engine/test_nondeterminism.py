@@ -25,6 +25,16 @@ INSTRUCTIONS = [
             *("cntv_cval_el0", "pmccntr_el0", "pmevcntr0_el0", "pmxevcntr_el0"),
         )
     ),
+    *(
+        (family, source, Trap.COUNTER)
+        for family in ("arm", "thumb")
+        for source in (
+            *(f"mrrc p15, {op}, r0, r1, c14" for op in range(4)),
+            *(f"mrc p15, 0, r0, c14, c{timer}, {op}" for timer in (2, 3) for op in (0, 1)),
+            "mrc p15, 0, r0, c9, c13, 0",
+            "mrc p15, 0, r0, c9, c13, 2",
+        )
+    ),
     ("aarch64", "mrs x0, rndr", Trap.ENTROPY),
     ("aarch64", "mrs x0, rndrrs", Trap.ENTROPY),
     *(
@@ -83,6 +93,7 @@ DETERMINISTIC = [
     ("i386", "str ax\nsldt bx\nsmsw cx"),
     ("i386", "fldpi\nfsin\nfyl2x\nf2xm1"),
     ("aarch64", "mrs x0, midr_el1\nmrs x1, ctr_el0\nmrs x2, cntfrq_el0"),
+    ("arm", "mrc p15, 0, r0, c0, c0, 0\nmrc p15, 0, r1, c14, c0, 0\nmrc p15, 0, r2, c0, c0, 5"),
     ("riscv64", "csrr a0, mhartid\ncsrr a1, misa\ncsrr a2, mip"),
 ]
 
@@ -113,4 +124,4 @@ def test_the_time_stamp_counter_by_msr_is_no_host_time(family: str) -> None:
 
 
 def test_every_family_has_been_thought_of() -> None:
-    assert {family for family, _, _ in INSTRUCTIONS} == set(ARCHES)
+    assert {family for family, _, _ in INSTRUCTIONS} == {*ARCHES, "thumb"}

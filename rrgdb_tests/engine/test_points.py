@@ -6,7 +6,7 @@ import pytest
 
 from rrgdb.engine.base import EngineError, ExitKind, Watch, WatchHit
 from rrgdb_tests.engine.rig import CODE, DATA, DATA_SIZE, FAMILIES, Bench, board
-from rrgdb_tests.guests import AWKWARD
+from rrgdb_tests.guests import AWKWARD, arch_name
 
 X86 = ("i386", "x86_64")
 RISCV = ("riscv64", "riscv32")
@@ -30,6 +30,15 @@ WRITES = {
     "sc": ("riscv32", f"li a0, {DATA}\nlr.w a1, (a0)\naddi a1, a1, 1\nsc.w a2, a1, (a0)\nnop", 0, 5),
     "dc zva": ("aarch64", f"mov x0, #{DATA}\ndc zva, x0\nnop\nnop", 60, 3),
     "stp q": ("aarch64", f"mov x0, #{DATA}\nstp q0, q1, [x0]\nnop\nnop", 28, 3),
+    "stm": ("arm", f"mov r0, #{DATA}\nstmia r0, {{r1-r8}}\nnop\nnop", 12, 3),
+    "push in Thumb": ("thumb", "push {r0-r3}\nnop\nnop", DATA_SIZE - 64 - 8, 2),
+    "vst1": ("thumb", f"mov r0, #{DATA}\nvst1.8 {{d0-d3}}, [r0]\nnop\nnop", 12, 3),
+    "strexd": (
+        "arm",
+        f"mov r0, #{DATA}\nldrexd r2, r3, [r0]\nadd r3, r3, #1\nstrexd r1, r2, r3, [r0]\nnop",
+        0,
+        5,
+    ),
     "stxr": ("aarch64", f"mov x0, #{DATA}\nldxr x1, [x0]\nadd x1, x1, #1\nstxr w2, x1, [x0]\nnop", 0, 5),
 }
 
@@ -64,10 +73,20 @@ LOADS = {
     "riscv64": [("lbu a1, 0(a0)", 1), ("lhu a1, 0(a0)", 2), ("lwu a1, 0(a0)", 4), ("ld a1, 0(a0)", 8)],
     "riscv32": [("lb a1, 0(a0)", 1), ("lw a1, 0(a0)", 4)],
     "aarch64": [("ldrb w1, [x0]", 1), ("ldr w1, [x0]", 4), ("ldr x1, [x0]", 8), ("ldr q1, [x0]", 16)],
+    "arm": [("ldrb r1, [r0]", 1), ("ldr r1, [r0]", 4), ("vldr d1, [r0]", 8)],
+    "thumb": [("ldrb r1, [r0]", 1), ("ldr r1, [r0]", 4), ("ldmia.w r0, {r1, r2}", 8)],
     "i386": [("mov bl, [eax]", 1), ("mov bx, [eax]", 2), ("mov ebx, [eax]", 4), ("movups xmm0, [eax]", 16)],
     "x86_64": [("mov bl, [rax]", 1), ("mov rbx, [rax]", 8), ("movups xmm0, [rax]", 16)],
 }
-POINTER = {"riscv64": "a0", "riscv32": "a0", "aarch64": "x0", "i386": "eax", "x86_64": "rax"}
+POINTER = {
+    "riscv64": "a0",
+    "riscv32": "a0",
+    "aarch64": "x0",
+    "arm": "r0",
+    "thumb": "r0",
+    "i386": "eax",
+    "x86_64": "rax",
+}
 CASES = [(family, load, size) for family, loads in LOADS.items() for load, size in loads]
 
 
@@ -133,7 +152,9 @@ def test_breakpoints_in_rep_and_with_conditions(family: str) -> None:
 
 @pytest.mark.parametrize(("family", "program"), [(f, ps[i]) for f, ps in AWKWARD.items() for i in (0, 1)])
 def test_collecting_agrees_with_stopping(family: str, program: str) -> None:
-    base = {"riscv64": 0x80000000, "riscv32": 0x80000000, "aarch64": 0x40000000}.get(family, 0x100000)
+    base = {"riscv64": 0x80000000, "riscv32": 0x80000000, "aarch64": 0x40000000, "arm": 0x40000000}.get(
+        arch_name(family), 0x100000
+    )
     probe = board(family, program, LOOPS=3)
     probe.run_until(1 << 40)
     end, stack = probe.engine.icount, probe.engine.read(probe.arch.sp)

@@ -18,6 +18,7 @@ STORE = {
     "riscv64": f"li a0, {DATA}\nsw a0, 0(a0)\nlw a1, 4(a0)\nnop",
     "riscv32": f"li a0, {DATA}\nsw a0, 0(a0)\nlw a1, 4(a0)\nnop",
     "aarch64": f"mov x0, #{DATA}\nstr x0, [x0]\nldr x1, [x0, #8]\nnop",
+    **dict.fromkeys(("arm", "thumb"), f"mov r0, #{DATA}\nstr r0, [r0]\nvldr d0, [r0, #8]\nnop"),
     "i386": f"mov eax, {DATA}\nmov [eax], eax\nmov ecx, [eax+8]\nfld dword ptr [eax]\nnop",
     "x86_64": f"mov eax, {DATA}\nmov [rax], eax\nmov ecx, [rax+8]\nfld dword ptr [rax]\nnop",
 }

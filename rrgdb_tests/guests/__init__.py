@@ -45,6 +45,8 @@ class Toolchain:
     """Debian has picolibc for it: programs can be built with a whole C library that talks by semihosting"""
 
 
+_ARM = ("-mcpu=cortex-a15", "-mfpu=neon-vfpv4", "-mfloat-abi=hard", "-mno-unaligned-access", "-masm-syntax-unified")
+
 TOOLCHAINS: Mapping[str, Toolchain] = {
     "riscv64": Toolchain(
         "riscv64-unknown-elf-gcc",
@@ -70,6 +72,8 @@ TOOLCHAINS: Mapping[str, Toolchain] = {
         0x40000000,
         True,
     ),
+    "arm": Toolchain("arm-none-eabi-gcc", "gcc-arm-none-eabi", ("-marm", *_ARM), "arm.S", 0x40000000, True),
+    "thumb": Toolchain("arm-none-eabi-gcc", "gcc-arm-none-eabi", ("-mthumb", *_ARM), "arm.S", 0x40000000, False),
     "i386": Toolchain(
         "i686-linux-gnu-gcc",
         "gcc-i686-linux-gnu",
@@ -88,11 +92,20 @@ TOOLCHAINS: Mapping[str, Toolchain] = {
     ),
 }
 ARCHES = tuple(TOOLCHAINS)
+"""the families that guests are built for; Arm's two instruction sets count as one each"""
+
+
+def arch_name(family: str) -> str:
+    """rrgdb's name of the arch that runs a guest built for ``family``."""
+    return "arm" if family == "thumb" else family
+
 
 AWKWARD: Mapping[str, tuple[str, ...]] = {
     "riscv64": ("riscv_atomic", "riscv_trap", "riscv_fp", "riscv_code"),
     "riscv32": ("riscv_atomic", "riscv_trap", "riscv_fp", "riscv_code"),
     "aarch64": ("aarch64_atomic", "aarch64_trap", "aarch64_fp", "aarch64_code"),
+    "arm": ("arm_atomic", "arm_trap", "arm_fp", "arm_code", "arm_it"),
+    "thumb": ("arm_atomic", "arm_trap", "arm_fp", "arm_code", "arm_it"),
     "i386": ("x86_string", "x86_lock", "x86_code", "x86_fp", "x86_trap"),
     "x86_64": ("x86_string", "x86_lock", "x86_code", "x86_fp", "x86_trap"),
 }
@@ -111,6 +124,18 @@ CHECKSUMS: Mapping[tuple[str, str], int] = {
     ("aarch64", "aarch64_trap"): 0x5D112BC5,
     ("aarch64", "aarch64_fp"): 0xCFF8B8B1,
     ("aarch64", "aarch64_code"): 0xDCE4EFF1,
+    **{
+        (family, name): value
+        for family in ("arm", "thumb")
+        for name, value in (
+            ("arm_atomic", 0x64954F33),
+            ("arm_trap", 0x3C84FB4A),
+            ("arm_fp", 0x84185C8F),
+            ("arm_code", 0xF752EB0E),
+        )
+    },
+    ("arm", "arm_it"): 0x0B001151,
+    ("thumb", "arm_it"): 0xBF86A663,
     ("i386", "x86_string"): 0x48DDECD8,
     ("i386", "x86_lock"): 0xDC944315,
     ("i386", "x86_code"): 0xCFB643F3,

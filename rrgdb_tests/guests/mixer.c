@@ -14,7 +14,7 @@ static u32 clock_read(void)
 {
     return *(volatile u32 *)0x101000;
 }
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) || defined(__arm__)
 static u32 clock_read(void)
 {
     return *(volatile u32 *)0x9010000;

@@ -7,19 +7,21 @@ ports) have nothing:
 board          entropy           counter           exit
 ============== ================= ================= =================
 riscv*-virt    0x10200000        0x10201000        syscon 0x100000
-aarch64-virt   0x0b000000        0x0b001000        0x0b002000
+arm, aarch64   0x0b000000        0x0b001000        0x0b002000
 *-pc           port 0x0e80       port 0x0e90       port 0xf4
 ============== ================= ================= =================
 """
 
 from __future__ import annotations
 
-from rrgdb.board.boards.aarch64_virt import AARCH64_VIRT
+from rrgdb.board.boards.arm_virt import AARCH64_VIRT, ARM_VIRT
 from rrgdb.board.boards.pc import I386_PC, X86_64_PC
 from rrgdb.board.boards.riscv_virt import RISCV32_VIRT, RISCV64_VIRT
 from rrgdb.board.spec import BoardSpec
 
-BOARDS: dict[str, BoardSpec] = {b.name: b for b in (AARCH64_VIRT, I386_PC, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)}
+BOARDS: dict[str, BoardSpec] = {
+    b.name: b for b in (AARCH64_VIRT, ARM_VIRT, I386_PC, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)
+}
 
 
 def default_board(arch: str) -> BoardSpec:

@@ -1,6 +1,8 @@
-"""QEMU's ``virt`` machine for AArch64, one CPU at EL1; power is PSCI by HVC."""
+"""QEMU's ``virt`` machine for Arm, one CPU; power is PSCI by HVC. Both widths have the same map."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from rrgdb.board.devices.counter import Counter
 from rrgdb.board.devices.debug_exit import ExitRegister
@@ -26,3 +28,5 @@ AARCH64_VIRT = BoardSpec(
     serial="serial0",
     psci=True,
 )
+
+ARM_VIRT = replace(AARCH64_VIRT, name="arm-virt", arches=("arm",), description="QEMU virt, 32-bit Arm", max_ram=3 * GIB)

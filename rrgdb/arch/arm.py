@@ -1,0 +1,448 @@
+"""32-bit ARM (Armv7-A with A32 and Thumb; Cortex-A15 unless another model is chosen).
+
+Sources: "ARM Architecture Reference Manual, ARMv7-A and ARMv7-R edition" (DDI 0406), sections A2.5, A5, A6, B1.8, B1.9,
+B3.12, B4.1, B8; GDB manual, "ARM Features".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rrgdb.arch import arm_timer
+from rrgdb.arch.base import (
+    Arch,
+    Cpu,
+    CpuException,
+    ExceptionKind,
+    Feature,
+    IllegalInstruction,
+    MemoryFault,
+    Register,
+    SecondSet,
+    Trap,
+    TrapHost,
+)
+
+_T, _A, _I, _E, _J = 1 << 5, 1 << 8, 1 << 7, 1 << 9, 1 << 24
+_IT = 0x0600FC00
+_MODE, _USR = 0x1F, 0x10
+_MASK = 0xFFFFFFFF
+
+_CPSR_FIELDS = (
+    ("M", 0, 4),
+    ("T", 5, 5),
+    ("F", 6, 6),
+    ("I", 7, 7),
+    ("A", 8, 8),
+    ("E", 9, 9),
+    ("IT_2_7", 10, 15),
+    ("GE", 16, 19),
+    ("J", 24, 24),
+    ("IT_0_1", 25, 26),
+    ("Q", 27, 27),
+    ("V", 28, 28),
+    ("C", 29, 29),
+    ("Z", 30, 30),
+    ("N", 31, 31),
+)
+_CPSR_TYPE = '<flags id="cpsr_flags" size="4">{}</flags>'.format(
+    "".join(f'<field name="{name}" start="{start}" end="{end}"/>' for name, start, end in _CPSR_FIELDS)
+)
+
+_FEATURES = (
+    Feature(
+        "org.gnu.gdb.arm.core",
+        (
+            *(Register(f"r{n}", 32, f"ARM_REG_R{n}", "uint32") for n in range(13)),
+            Register("sp", 32, "ARM_REG_SP", "data_ptr"),
+            Register("lr", 32, "ARM_REG_LR"),
+            Register("pc", 32, "ARM_REG_PC", "code_ptr"),
+            Register("cpsr", 32, "ARM_REG_CPSR", "cpsr_flags"),
+        ),
+        _CPSR_TYPE,
+    ),
+    Feature(
+        "org.gnu.gdb.arm.vfp",
+        (
+            *(Register(f"d{n}", 64, f"ARM_REG_D{n}", "ieee_double", "float") for n in range(32)),
+            Register("fpscr", 32, "ARM_REG_FPSCR", group="float"),
+        ),
+    ),
+    # GDB shows q0 to q15 and vector types for it, made of the registers above.
+    Feature("org.gnu.gdb.arm.neon", ()),
+)
+
+# Of coprocessor 15, by encoding: (CRn, CRm, opc1, opc2).
+_COPROCESSOR = {
+    "id_pfr1": (0, 1, 0, 1),
+    "sctlr": (1, 0, 0, 0),
+    "cpacr": (1, 0, 0, 2),
+    "scr": (1, 1, 0, 0),
+    "nsacr": (1, 1, 0, 2),
+    "ttbr0": (2, 0, 0, 0),
+    "ttbr1": (2, 0, 0, 1),
+    "ttbcr": (2, 0, 0, 2),
+    "dacr": (3, 0, 0, 0),
+    "dfsr": (5, 0, 0, 0),
+    "ifsr": (5, 0, 0, 1),
+    "dfar": (6, 0, 0, 0),
+    "ifar": (6, 0, 0, 2),
+    "par": (7, 4, 0, 0),
+    "pmuserenr": (9, 14, 0, 0),
+    "prrr": (10, 2, 0, 0),
+    "nmrr": (10, 2, 0, 1),
+    "vbar": (12, 0, 0, 0),
+    "contextidr": (13, 0, 0, 1),
+    "tpidrurw": (13, 0, 0, 2),
+    "tpidruro": (13, 0, 0, 3),
+    "tpidrprw": (13, 0, 0, 4),
+}
+_TIMER = {
+    "cntkctl": "ARM_REG_CP_REG(15,0,0,14,1,0,0)",
+    "cntp_ctl": "ARM_REG_CP_REG(15,0,0,14,2,0,1)",
+    "cntp_cval": "ARM_REG_CP_REG(15,1,0,0,14,2,0)",
+    "cntv_ctl": "ARM_REG_CP_REG(15,0,0,14,3,0,1)",
+    "cntv_cval": "ARM_REG_CP_REG(15,1,0,0,14,3,0)",
+}
+_SYSTEM = (
+    {"spsr": "ARM_REG_SPSR", "fpexc": "ARM_REG_FPEXC"}
+    | {
+        name: f"ARM_REG_CP_REG(15,0,0,{crn},{crm},{opc1},{opc2})"
+        for name, (crn, crm, opc1, opc2) in _COPROCESSOR.items()
+    }
+    | _TIMER
+)
+_GENERIC_TIMER = ("id_pfr1", 0xF << 16)
+
+# What depends on time, by encoding: (CRn, CRm, opc1, opc2) of MRC and MCR, (CRm, opc1) of MRRC and MCRR.
+_TIMED = {
+    (14, 2, 0, 0): "cntp_tval",
+    (14, 2, 0, 1): "cntp_ctl",
+    (14, 3, 0, 0): "cntv_tval",
+    (14, 3, 0, 1): "cntv_ctl",
+    (9, 13, 0, 0): "pmccntr",
+    (9, 13, 0, 2): "pmxevcntr",
+}
+_TIMED_WIDE = {
+    (14, 0): "cntpct",
+    (14, 1): "cntvct",
+    (14, 2): "cntp_cval",
+    (14, 3): "cntv_cval",
+}
+_READ_ONLY = {"cntpct", "cntvct"}
+# Enable bits for PL0: in PMUSERENR for what the performance monitors count, else in CNTKCTL.
+_USER_ENABLE = {"cntpct": 1 << 0, "cntvct": 1 << 1, "cntv": 1 << 8, "cntp": 1 << 9}
+_MONITORS = {"pmccntr", "pmxevcntr"}
+
+_SVC_SEMIHOST, _HLT_SEMIHOST = 0x0F123456, 0xE10F0070
+_SVC_SEMIHOST_T, _HLT_SEMIHOST_T = 0xDFAB, 0xBABC
+
+
+def _classify_word(word: int) -> Trap | None:
+    """An A32 instruction without regard to its condition. Thumb's coprocessor instructions have the same encodings
+    as those of A32 that always execute."""
+    if word & 0x0F000F10 == 0x0E000F10:  # MRC, MCR of coprocessor 15
+        reads = word >> 20 & 1
+        encoding = (word >> 16 & 15, word & 15, word >> 21 & 7, word >> 5 & 7)
+        if encoding in _TIMED:
+            return Trap.COUNTER
+        return Trap.MMU if not reads and _controls_translation(encoding) else None
+    if word & 0x0FE00F00 == 0x0C400F00:  # MRRC, MCRR of coprocessor 15
+        if (word & 15, word >> 4 & 15) in _TIMED_WIDE:
+            return Trap.COUNTER
+        return Trap.MMU if not word >> 20 & 1 and word & 15 == 2 else None
+    return None
+
+
+def _controls_translation(encoding: tuple[int, int, int, int]) -> bool:
+    """SCTLR and SCR; TTBR0, TTBR1, TTBCR; DACR; TLB maintenance; PRRR and NMRR; CONTEXTIDR."""
+    crn, crm, opc1, opc2 = encoding
+    if opc1:
+        return False
+    return (crn, crm, opc2) in {(1, 0, 0), (1, 1, 0), (13, 0, 1)} or crn in {2, 3, 8, 10}
+
+
+def _classify(code: bytes) -> Trap | None:
+    """A32, by bit patterns. The condition is looked at when the instruction executes."""
+    if len(code) < 4:
+        return None
+    word = int.from_bytes(code[:4], "little")
+    if word >> 28 == 15:
+        return None
+    if word & 0x0FFFFFFF == _SVC_SEMIHOST or word == _HLT_SEMIHOST:
+        return Trap.SEMIHOST
+    if word & 0x0FFFFFFF in (0x0320F001, 0x0320F002, 0x0320F003):  # YIELD, WFE, WFI
+        return Trap.HALT
+    if word & 0xFFF000F0 == 0xE1400070 or word & 0x0FF000F0 == 0x01600070:  # HVC, SMC
+        return Trap.HYPERCALL
+    return _classify_word(word)
+
+
+def _thumb_word(code: bytes) -> int:
+    """A 32-bit Thumb instruction as the manual writes it: first halfword first."""
+    return int.from_bytes(code[:2], "little") << 16 | int.from_bytes(code[2:4], "little")
+
+
+def _classify_thumb(code: bytes) -> Trap | None:
+    """Thumb, by bit patterns."""
+    if len(code) == 2:
+        halfword = int.from_bytes(code, "little")
+        if halfword in (_SVC_SEMIHOST_T, _HLT_SEMIHOST_T):
+            return Trap.SEMIHOST
+        return Trap.HALT if halfword in (0xBF10, 0xBF20, 0xBF30) else None  # YIELD, WFE, WFI
+    if len(code) != 4:
+        return None
+    word = _thumb_word(code)
+    if word in (0xF3AF8001, 0xF3AF8002, 0xF3AF8003):
+        return Trap.HALT
+    if word & 0xFFF0F000 in (0xF7E08000, 0xF7F08000):  # HVC, SMC
+        return Trap.HYPERCALL
+    return _classify_word(word) if word >> 28 == 14 else None
+
+
+_COPROCESSOR_FILTER = (
+    (0x0F0F0F10, 0x0E0E0F10),  # MRC and MCR, CRn 14: generic timer
+    (0x0F0F0F10, 0x0E090F10),  # CRn 9: performance monitors
+    *((0x0F1F0F10, 0x0E000F10 | crn << 16) for crn in (1, 2, 3, 8, 10, 13)),  # MCR: translation
+    (0x0FE00F0F, 0x0C400F0E),  # MRRC and MCRR, CRm 14: generic timer
+    (0x0FF00F0F, 0x0C400F02),  # MCRR, CRm 2: translation tables
+)
+_TRAP_PREFILTER = (
+    *_COPROCESSOR_FILTER,
+    (0x0FFFFFFC, 0x0320F000),  # YIELD, WFE, WFI
+    (0x0FD000F0, 0x01400070),  # HVC, SMC
+    (0x0FFFFFFF, _SVC_SEMIHOST),
+    (0xFFFFFFFF, _HLT_SEMIHOST),
+)
+
+
+def _swapped(word: int) -> int:
+    """A 32-bit Thumb instruction as a little-endian word of memory."""
+    return word >> 16 | word << 16 & _MASK
+
+
+_THUMB_PREFILTER = (
+    *((_swapped(mask | 0xF0000000), _swapped(value | 0xE0000000)) for mask, value in _COPROCESSOR_FILTER),
+    (_swapped(0xFFFFFFFC), _swapped(0xF3AF8000)),
+    (_swapped(0xFFE0F000), _swapped(0xF7E08000)),
+    (0xFFFFFFCF, 0xBF00),
+    (0xFFFFFFFF, _SVC_SEMIHOST_T),
+    (0xFFFFFFFF, _HLT_SEMIHOST_T),
+)
+
+
+def _holds(condition: int, cpsr: int) -> bool:
+    """Whether a condition (0 to 15) holds (section A8.3)."""
+    n, z, c, v = (bool(cpsr >> bit & 1) for bit in (31, 30, 29, 28))
+    tests: tuple[Callable[[], bool], ...] = (
+        lambda: z,
+        lambda: c,
+        lambda: n,
+        lambda: v,
+        lambda: c and not z,
+        lambda: n == v,
+        lambda: n == v and not z,
+        lambda: True,
+    )
+    holds = tests[condition >> 1]()
+    return holds if condition >= 14 or not condition & 1 else not holds
+
+
+def _it_state(cpsr: int) -> int:
+    return cpsr >> 25 & 3 | cpsr >> 8 & 0xFC
+
+
+def _with_it_state(cpsr: int, state: int) -> int:
+    return cpsr & ~_IT | (state & 3) << 25 | (state & 0xFC) << 8
+
+
+def _executes(cpu: Cpu, code: bytes) -> bool:
+    """By the condition field, or by ITSTATE in Thumb. BKPT and HLT are not asked about."""
+    cpsr = cpu.read("cpsr")
+    if cpsr & _T:
+        state = _it_state(cpsr)
+        return not state or _holds(state >> 4, cpsr)
+    condition = code[3] >> 4
+    return condition >= 14 or _holds(condition, cpsr)
+
+
+def _after(cpsr: int) -> int:
+    """CPSR behind one more instruction: ITSTATE has moved on (section A2.5.2)."""
+    state = _it_state(cpsr)
+    return _with_it_state(cpsr, state & 0xE0 | state << 1 & 0x1F if state & 7 else 0) if cpsr & _T and state else cpsr
+
+
+def _step_over(cpu: Cpu, length: int) -> None:
+    cpu.write("pc", cpu.read("pc") + length & _MASK)
+    cpsr = cpu.read("cpsr")
+    if _after(cpsr) != cpsr:
+        cpu.write("cpsr", _after(cpsr))
+
+
+def _allowed(cpu: Cpu, name: str) -> None:
+    if cpu.read("cpsr") & _MODE != _USR:
+        return
+    if name in _MONITORS:
+        enabled = cpu.read("pmuserenr") & 1
+    else:
+        enabled = cpu.read("cntkctl") & _USER_ENABLE[name.partition("_")[0]]
+    if not enabled:
+        raise IllegalInstruction
+
+
+def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
+    """Counters are functions of the icount; what the performance monitors count is always retired instructions, and
+    writes to their counters are accepted and ignored."""
+    word = _thumb_word(code) if cpu.read("cpsr") & _T else int.from_bytes(code[:4], "little")
+    wide = word & 0x0F000000 == 0x0C000000
+    if wide:
+        name = _TIMED_WIDE.get((word & 15, word >> 4 & 15))
+    else:
+        name = _TIMED.get((word >> 16 & 15, word & 15, word >> 21 & 7, word >> 5 & 7))
+    if trap is not Trap.COUNTER or name is None:
+        raise IllegalInstruction
+    reads = bool(word >> 20 & 1)
+    low, high = word >> 12 & 15, word >> 16 & 15
+    if 15 in ((low, high) if wide else ()) or (low == 15 and not wide) or (not reads and name in _READ_ONLY):
+        raise IllegalInstruction
+    if name not in _MONITORS and not cpu.read(_GENERIC_TIMER[0]) & _GENERIC_TIMER[1]:
+        raise IllegalInstruction
+    _allowed(cpu, name)
+    names = [*(f"r{n}" for n in range(13)), "sp", "lr"]
+    now = arm_timer.count(host)
+    if reads:
+        value = cpu.icount if name in _MONITORS else arm_timer.read(cpu, name, now)
+        cpu.write(names[low], value & _MASK)
+        if wide:
+            cpu.write(names[high], value >> 32 & _MASK)
+    elif name not in _MONITORS:
+        value = cpu.read(names[low]) | (cpu.read(names[high]) << 32 if wide else 0)
+        arm_timer.write(cpu, name, value, now)
+    _step_over(cpu, 4)
+
+
+_SVC_MODE, _ABT_MODE, _UND_MODE = 0x13, 0x17, 0x1B
+# Kind -> (vector offset, mode, bits of CPSR that it sets).
+_ENTRIES = {
+    ExceptionKind.UNDEFINED: (0x04, _UND_MODE, _I),
+    ExceptionKind.SYSCALL: (0x08, _SVC_MODE, _I),
+    ExceptionKind.BREAKPOINT: (0x0C, _ABT_MODE, _I | _A),
+    ExceptionKind.FETCH_FAULT: (0x0C, _ABT_MODE, _I | _A),
+    ExceptionKind.READ_FAULT: (0x10, _ABT_MODE, _I | _A),
+    ExceptionKind.WRITE_FAULT: (0x10, _ABT_MODE, _I | _A),
+}
+_HIGH_VECTORS, _SCTLR_V, _SCTLR_EE, _SCTLR_TE = 0xFFFF0000, 1 << 13, 1 << 25, 1 << 30
+_EXTERNAL_ABORT, _DEBUG_EVENT, _WRITE = 0x008, 0x002, 1 << 11
+
+
+def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
+    """Into the mode of the exception (section B1.8). Vectors that are not in memory are none."""
+    entry = _ENTRIES.get(exception.kind)
+    if entry is None:
+        return False
+    offset, mode, masks = entry
+    control = cpu.read("sctlr")
+    vector = ((_HIGH_VECTORS if control & _SCTLR_V else cpu.read("vbar")) + offset) & _MASK
+    try:
+        if len(cpu.read_memory(vector, 4)) < 4:
+            return False
+    except MemoryFault:
+        return False
+    kind, cpsr = exception.kind, cpu.read("cpsr")
+    if kind is ExceptionKind.SYSCALL:
+        cpsr, back = _after(cpsr), exception.next_pc
+    elif kind is ExceptionKind.UNDEFINED:
+        back = exception.pc + (2 if cpsr & _T else 4)
+    else:
+        back = exception.pc + (8 if offset == 0x10 else 4)
+    status = exception.detail
+    if kind in (ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT):
+        write = _WRITE if kind is ExceptionKind.WRITE_FAULT else 0
+        cpu.write("dfsr", _EXTERNAL_ABORT | write if status is None else status)
+        cpu.write("dfar", exception.address)
+    elif kind is ExceptionKind.FETCH_FAULT:
+        cpu.write("ifsr", _EXTERNAL_ABORT if status is None else status & ~_WRITE)
+        cpu.write("ifar", exception.address)
+    elif kind is ExceptionKind.BREAKPOINT:
+        cpu.write("ifsr", _DEBUG_EVENT)
+    entered = cpsr & ~(_MODE | _T | _E | _J | _IT) | mode | masks
+    entered |= (_E if control & _SCTLR_EE else 0) | (_T if control & _SCTLR_TE else 0)
+    cpu.write("cpsr", entered)
+    cpu.write("spsr", cpsr)
+    cpu.write("lr", back & _MASK)
+    cpu.write("pc", vector)
+    return True
+
+
+_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGSEGV, _SIGSYS = 4, 5, 6, 10, 11, 12
+_SIGNALS = {
+    ExceptionKind.SYSCALL: _SIGSYS,
+    ExceptionKind.UNDEFINED: _SIGILL,
+    ExceptionKind.BREAKPOINT: _SIGTRAP,
+    ExceptionKind.FETCH_FAULT: _SIGSEGV,
+    ExceptionKind.READ_FAULT: _SIGSEGV,
+    ExceptionKind.WRITE_FAULT: _SIGSEGV,
+}
+_ALIGNMENT = 0x001
+
+
+def _exception_signal(exception: CpuException) -> int:
+    if exception.detail is not None and exception.detail & 0x40F == _ALIGNMENT:
+        return _SIGBUS
+    return _SIGNALS.get(exception.kind, _SIGABRT)
+
+
+def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
+    """SVC mode, interrupts masked, MMU off, FP and SIMD on; the secure world, which the engine always has, stays out
+    of the way. Bit 0 of the entry chooses Thumb."""
+    cpu.write("scr", 0x31)  # NS; FW and AW: CPSR.F and CPSR.A may be changed
+    cpu.write("nsacr", 3 << 10)  # FP and SIMD
+    cpu.write("cpsr", 0x1D3 | (_T if entry & 1 else 0))
+    cpu.write("cpacr", 0xF << 20)
+    cpu.write("fpexc", 1 << 30)
+    cpu.write("sp", stack_top)
+    cpu.write("pc", entry & ~1)
+
+
+ARM = Arch(
+    name="arm",
+    gdb_architecture="arm",
+    bits=32,
+    features=_FEATURES,
+    pc="pc",
+    sp="sp",
+    expedite=("pc", "sp", "r11", "lr", "cpsr"),
+    elf_machine="EM_ARM",
+    engine_arch="UC_ARCH_ARM",
+    engine_mode="UC_MODE_ARM",
+    engine_models={
+        "cortex-a15": "UC_CPU_ARM_CORTEX_A15",
+        "cortex-a7": "UC_CPU_ARM_CORTEX_A7",
+        "cortex-a8": "UC_CPU_ARM_CORTEX_A8",
+        "cortex-a9": "UC_CPU_ARM_CORTEX_A9",
+    },
+    capstone_arch="CS_ARCH_ARM",
+    capstone_mode=("CS_MODE_ARM",),
+    instruction_alignment=2,
+    max_instruction_length=4,
+    breakpoint_kinds=(2, 3, 4),
+    nonsteppable_watchpoint=True,
+    precise_smc=False,
+    trap_prefilter=_TRAP_PREFILTER,
+    classify=_classify,
+    emulate=_emulate,
+    exception_signal=_exception_signal,
+    enter_exception=_enter_exception,
+    reset=_reset,
+    system_registers=_SYSTEM,
+    system_enabled_by=dict.fromkeys(_TIMER, _GENERIC_TIMER),
+    digest_registers=tuple(name for name in _SYSTEM if name != "id_pfr1"),
+    second_set=SecondSet(
+        selected_by=("cpsr", _T),
+        trap_prefilter=_THUMB_PREFILTER,
+        classify=_classify_thumb,
+        capstone_mode=("CS_MODE_THUMB",),
+    ),
+    executes=_executes,
+    step=_step_over,
+)

@@ -1,0 +1,192 @@
+"""What the hooks must reach directly in a Unicorn that runs 32-bit ARM: addresses inside its own structures.
+
+The hooks read there whether the CPU is in Thumb state and inside an IT block, and leave such a block at any of its
+instructions (see ``_arm.h``). The register API is too slow for the first and cannot do the second. Where these things
+lie is found by experiments on scratch engines, once a process; what is found is tried again on each engine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import unicorn
+from unicorn import arm_const
+from unicorn import unicorn_const as const
+
+from rrgdb.engine import _hot
+from rrgdb.engine.base import EngineError
+from rrgdb.engine.layout import Context
+
+_ENGINE_BYTES = 24 << 10
+"""as much of Unicorn's engine structure as is searched"""
+_CPU_BYTES = 128 << 10
+_MAX_NESTED = 64
+"""jump buffers of nested runs stand in a row"""
+_CODE = 0x10000
+_PC_OFFSET = 60
+_MARKS = tuple(0x5A17C0DE + 0x01010101 * n for n in range(13))
+# cmp r0, #1; it ne; bxne lr; nop; nop; then cmp r0, #1; bx lr; nop
+_ENDS_INSIDE_IT, _ENDS_OUTSIDE = "0128 18bf 7047 00bf 00bf", "0128 7047 00bf"
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    no_exit: int
+    jump: int
+    cpu: int
+    """of the pointer to the CPU in the engine structure"""
+    env: int
+    """of the registers behind that pointer"""
+    thumb: int
+    condexec: int
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """In this process: the program counter, the Thumb flag, ITSTATE, the flag that keeps exits out of a block that is
+    translated, and the jump buffer of a run that is not nested."""
+
+    pc: int
+    thumb: int
+    condexec: int
+    no_exit: int
+    jump: int
+
+
+def _scratch() -> Any:
+    uc: Any = unicorn.Uc(const.UC_ARCH_ARM, const.UC_MODE_ARM)
+    uc.ctl_set_cpu_model(arm_const.UC_CPU_ARM_CORTEX_A15)
+    uc.mem_map(_CODE, 0x1000)
+    return uc
+
+
+def _structure(uc: Any) -> bytes:
+    return ctypes.string_at(uc._uch.value, _readable(uc._uch.value, _ENGINE_BYTES))
+
+
+def _memory() -> list[tuple[int, int]]:
+    """(start, end) of what can be read and written in this process, ascending."""
+    with open("/proc/self/maps", encoding="ascii") as maps:
+        lines = [line.split()[:2] for line in maps]
+    return [(int(a, 16), int(b, 16)) for a, b in (span.split("-") for span, mode in lines if mode.startswith("rw"))]
+
+
+def _readable(address: int, most: int, memory: list[tuple[int, int]] | None = None) -> int:
+    """How many bytes, at most ``most``, can be read from ``address`` on; 0 if it is no address of this process."""
+    end = address
+    for low, high in _memory() if memory is None else memory:
+        if low <= end < high:
+            end = high
+    return min(end - address, most)
+
+
+def _one(found: list[int], what: str) -> int:
+    if len(found) != 1:
+        raise EngineError(
+            f"ARM: Unicorn {unicorn.__version__} hides {what}; rrgdb needs the version that it is tied to"
+        )
+    return found[0]
+
+
+def _find_no_exit() -> int:
+    uc = _scratch()
+    inside, outside = bytes.fromhex(_ENDS_INSIDE_IT), bytes.fromhex(_ENDS_OUTSIDE)
+    uc.mem_write(_CODE, inside + outside)
+    uc.reg_write(arm_const.UC_ARM_REG_PC, _CODE | 1)
+    seen = []
+    for start in (_CODE + len(inside), _CODE, _CODE + len(inside)):
+        uc.ctl_flush_tb()
+        uc.ctl_request_cache(start)
+        seen.append(_structure(uc))
+    before, within, after = seen
+    places = [at for at in range(len(before)) if (before[at], within[at], after[at]) == (0, 1, 0)]
+    return _one(places, "whether a block may exit")
+
+
+def _find_jump() -> int:
+    """The buffers are followed by the level of nesting: 1 within a run, when only the first of them is in use."""
+    uc = _scratch()
+    uc.mem_write(_CODE, bytes.fromhex("00bf00bf"))
+    uc.reg_write(arm_const.UC_ARM_REG_PC, _CODE | 1)
+    outside = _structure(uc)
+    seen: list[bytes] = []
+    uc.hook_add(const.UC_HOOK_CODE, lambda *_: seen.append(_structure(uc)))
+    uc.emu_start(_CODE | 1, _CODE + 4)
+    inside = seen[0]
+    room = _hot.JUMP_BYTES * _MAX_NESTED
+    places = []
+    for at in range(room + 8, min(len(outside), len(inside)) - 4, 4):
+        if outside[at : at + 4] != bytes(4) or inside[at : at + 4] != b"\1\0\0\0":
+            continue
+        first = at - room
+        if inside[first : first + 8].strip(b"\0") + inside[first + 8 : first + 64].strip(b"\0") == b"":
+            continue
+        if outside[first:at] == bytes(room) and inside[first + _hot.JUMP_BYTES : at] == bytes(room - _hot.JUMP_BYTES):
+            places.append(first)
+    return _one(places, "its jump buffer")
+
+
+def _write_marks(uc: Any, marks: tuple[int, ...]) -> None:
+    for number, value in enumerate(marks):
+        uc.reg_write(arm_const.UC_ARM_REG_R0 + number, value)
+
+
+def _find_env() -> tuple[int, int]:
+    uc = _scratch()
+    _write_marks(uc, _MARKS)
+    marks = struct.pack("<13I", *_MARKS)
+    structure, memory = _structure(uc), _memory()
+    found = []
+    for at in range(0, len(structure) - 7, 8):
+        pointer = int.from_bytes(structure[at : at + 8], "little")
+        size = _readable(pointer, _CPU_BYTES, memory) if pointer >> 16 else 0
+        place = ctypes.string_at(pointer, size).find(marks) if size else -1
+        if place >= 0:
+            found.append((at, place))
+    if not found:
+        _one([], "its CPU")
+    return found[0]
+
+
+def _find_flags() -> tuple[int, int]:
+    uc = _scratch()
+    context = Context(uc)
+
+    def state(cpsr: int) -> bytes:
+        uc.reg_write(arm_const.UC_ARM_REG_CPSR, cpsr)
+        return context.save()
+
+    arm, thumb, it, other = (state(0x1D3 | bits) for bits in (0, 0x20, 0x0600FC00, 0x0200A400))
+    flag = [at for at in range(len(arm)) if (arm[at], thumb[at], it[at]) == (0, 1, 0)]
+    bits = [at for at in range(len(arm)) if (arm[at], it[at], other[at]) == (0, 0xFF, 0xA5)]
+    return _one(flag, "the Thumb state"), _one(bits, "ITSTATE")
+
+
+@cache
+def _offsets() -> _Offsets:
+    cpu, env = _find_env()
+    thumb, condexec = _find_flags()
+    return _Offsets(_find_no_exit(), _find_jump(), cpu, env, thumb, condexec)
+
+
+def find_addresses(uc: Any) -> Addresses:
+    """For an engine that has not run yet; its registers r0 to r12 are 0 afterwards. Raises EngineError where this
+    build of Unicorn does not keep to what the probes found."""
+    offsets = _offsets()
+    engine = uc._uch.value
+    _write_marks(uc, _MARKS)  # the first access makes the CPU
+    env = ctypes.c_uint64.from_address(engine + offsets.cpu).value + offsets.env
+    if _readable(env, 64) < 64 or ctypes.string_at(env, 52) != struct.pack("<13I", *_MARKS):
+        _one([], "its CPU")
+    _write_marks(uc, (0,) * 13)
+    return Addresses(
+        pc=env + _PC_OFFSET,
+        thumb=env + offsets.thumb,
+        condexec=env + offsets.condexec,
+        no_exit=engine + offsets.no_exit,
+        jump=engine + offsets.jump,
+    )
