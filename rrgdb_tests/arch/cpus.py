@@ -8,12 +8,12 @@ import struct
 from dataclasses import dataclass, field
 
 import unicorn
-from unicorn import arm64_const, riscv_const, x86_const
+from unicorn import arm64_const, arm_const, riscv_const, x86_const
 from unicorn.unicorn_py3 import unicorn as binding
 
 from rrgdb.arch.base import Arch, MemoryFault, Register
 
-_CONSTANTS = {"RISCV": riscv_const, "ARM64": arm64_const, "X86": x86_const}
+_CONSTANTS = {"RISCV": riscv_const, "ARM": arm_const, "ARM64": arm64_const, "X86": x86_const}
 _MMR_FIELDS = {"selector": ("<H", 0), "base": ("<Q", 8), "limit": ("<I", 16), "flags": ("<I", 20)}
 _PATTERN = re.compile(r"(?P<id>\w+?)(?:\((?P<arguments>[^)]*)\)|\.(?P<field>\w+))?")
 
@@ -96,7 +96,7 @@ class UnicornCpu:
         if match["field"]:
             code, at = _MMR_FIELDS[match["field"]]
         elif match["arguments"]:
-            code, at = "<Q", 24 if match["id"].startswith("ARM64") else 8
+            code, at = "<Q", {"ARM64": 24, "ARM": 32, "X86": 8}[match["id"].partition("_")[0]]
         if value is None or match["field"]:
             status = binding.uclib.uc_reg_read(self.uc._uch, ctypes.c_int(number), buffer)
             assert status == 0, (engine, status)

@@ -34,7 +34,7 @@ def _words(*instructions: int) -> bytes:
 @EVERY_ARCH
 @pytest.mark.parametrize("kind", ExceptionKind)
 def test_without_a_handler_nothing_changes(arch: Arch, kind: ExceptionKind) -> None:
-    cpu = FakeCpu(registers={"priv": 3, "cr0": 1, "efer": 0x500, "cpsr": 0x3C5, arch.pc: CODE})
+    cpu = FakeCpu(registers={"priv": 3, "cr0": 1, "efer": 0x500, "cpsr": 0x3C5, arch.pc: CODE}, memory_limit=0)
     assert not arch.enter_exception(cpu, _exception(kind, number=3))
     assert cpu.writes == []
 

@@ -65,6 +65,8 @@ def test_gdb_accepts_it(arch: Arch, tmp_path: Path) -> None:
         ("riscv64", "$fa0", "ieee_double"),
         ("riscv64", "$mstatus", "long"),
         ("aarch64", "$v0.s", "v4f f"),
+        ("arm", "$d16", "ieee_double"),
+        ("arm", "$cpsr", "flag cpsr_flags"),
         ("aarch64", "$cpsr", "flag cpsr_flags"),
         ("x86_64", "$xmm15", "v2_double"),
         ("x86_64", "$mxcsr", "flag i386_mxcsr"),

@@ -16,6 +16,13 @@ from rrgdb.board.spec import GIB, MIB, BoardSpec, machine_rows
 from rrgdb_tests.board.fakes import FakeMachine
 
 # QEMU 7.2: hw/riscv/virt.c, hw/arm/virt.c (start, size of what rrgdb does not model there) and ports of the PC.
+_ARM = [
+    (0x0, 0x09000000),
+    (0x09020000, 0xA0000 - 0x20000),
+    (0x090A0000, 0x30000),
+    (0x0A000000, 0x4000),
+    (0x0C000000, 0x34000000),
+]
 QEMU_MAPS: dict[str, list[tuple[int, int]]] = {
     "riscv": [
         (0x0, 0x100),
@@ -28,13 +35,8 @@ QEMU_MAPS: dict[str, list[tuple[int, int]]] = {
         (0x10100000, 0x18),
         (0x20000000, 0x60000000),
     ],
-    "aarch64": [
-        (0x0, 0x09000000),
-        (0x09020000, 0xA0000 - 0x20000),
-        (0x090A0000, 0x30000),
-        (0x0A000000, 0x4000),
-        (0x0C000000, 0x34000000),
-    ],
+    "aarch64": _ARM,
+    "arm": _ARM,
     "pc": [
         (0x00, 0x70),
         (0x80, 0x60),

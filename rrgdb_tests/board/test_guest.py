@@ -26,7 +26,7 @@ def raw(family: str, source: str) -> Board:
     return Board(spec, UnicornEngine(image.arch, ram), BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
 
 
-UNDEFINED = {"riscv64": ".word 0xffffffff", "riscv32": ".word 0xffffffff", "aarch64": "udf #1"}
+UNDEFINED = {"riscv64": ".word 0xffffffff", "riscv32": ".word 0xffffffff", "aarch64": "udf #1", "arm": "udf #1"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -47,7 +47,7 @@ def test_hlt_with_nothing_to_wake_it_ends_the_guest() -> None:
         assert (guest.end, guest.engine.icount) == (End("halt", 0), 1)
 
 
-@pytest.mark.parametrize("family", ["riscv64", "riscv32", "aarch64"])
+@pytest.mark.parametrize("family", ["riscv64", "riscv32", "aarch64", "arm"])
 def test_wfi_goes_on_and_lets_the_host_rest(family: str) -> None:
     guest = raw(family, "nop\nwfi\nnop\nwfi\nnop\nnop")
     rests: list[int] = []
@@ -94,7 +94,9 @@ def test_random_numbers_come_through_the_host_with_the_number_of_their_instructi
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_whole_boards_go_back_and_forth(family: str) -> None:
-    program = {"i386": "x86_string", "x86_64": "x86_string", "aarch64": "aarch64_trap"}.get(family, "riscv_trap")
+    program = {"i386": "x86_string", "x86_64": "x86_string", "aarch64": "aarch64_trap", "arm": "arm_trap"}.get(
+        family, "riscv_trap"
+    )
     guest = board(family, program, LOOPS=2)
     guest.run_until(1 << 40)
     end = guest.engine.icount

@@ -34,6 +34,7 @@ CODE = bytes(range(64))
 KINDS = {
     "riscv64": (EM_RISCV, 64, BASE),
     "riscv32": (EM_RISCV, 32, BASE),
+    "arm": (EM_ARM, 32, 0x40100000),
     "aarch64": (EM_AARCH64, 64, 0x40100000),
     "i386": (EM_386, 32, 0x100000),
     "x86_64": (EM_X86_64, 64, 0x100000),
@@ -87,7 +88,7 @@ REJECTED: dict[str, tuple[bytes, str]] = {
     "class": (elf()[:4] + b"\x03" + elf()[5:], "offset 0x4: ELF class 3"),
     "encoding": (elf()[:5] + b"\x00" + elf()[6:], "offset 0x5: ELF data encoding 0"),
     "big-endian": (elf(machine=EM_MIPS, encoding=2), "big-endian"),
-    "machine": (elf(machine=EM_ARM, bits=32), "unsupported ELF machine EM_ARM"),
+    "machine": (elf(machine=EM_MIPS, bits=32), "unsupported ELF machine EM_MIPS"),
     "unknown machine": (elf(machine=0xF00D), "unsupported ELF machine 61453"),
     "x32": (elf(machine=EM_X86_64, bits=32), "EM_X86_64, 32-bit"),
     "object": (elf(type=ET_REL), "offset 0x10: relocatable object file (ET_REL)"),
@@ -303,3 +304,15 @@ def test_every_byte_of_the_headers() -> None:
                 attempt(seed[:offset] + bytes([value]) + seed[offset + 1 :])
         for length in range(len(seed)):
             attempt(seed[:length])
+
+
+def test_the_entry_of_an_arm_image_chooses_the_instruction_set() -> None:
+    base = 0x40100000
+
+    def loaded(entry: int) -> Image:
+        return place(load_image(Elf([Seg(base, CODE)], entry, EM_ARM, 32).build(), "a.elf"))
+
+    assert loaded(base + 4).entry == base + 4
+    assert loaded(base + 3).entry == base + 3
+    with pytest.raises(ImageError, match="misaligned; expected a multiple of 4, or odd for Thumb"):
+        loaded(base + 2)

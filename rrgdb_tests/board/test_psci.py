@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rrgdb.arch import ARCHES
 from rrgdb.board import psci
 from rrgdb.board.device import RESET_STATUS
 from rrgdb_tests.board.fakes import FakeCpu, FakeMachine
@@ -12,7 +13,7 @@ from rrgdb_tests.board.fakes import FakeCpu, FakeMachine
 def call(function: int, argument: int = 0) -> tuple[int, FakeMachine]:
     cpu, machine = FakeCpu(), FakeMachine()
     cpu.registers |= {"x0": function, "x1": argument, "pc": 0x1000}
-    assert psci.serve(cpu, machine)
+    assert psci.serve(cpu, machine, ARCHES["aarch64"])
     assert cpu.registers["pc"] == 0x1004
     value = cpu.registers["x0"]
     return value - (1 << 64) if value >> 63 else value, machine
@@ -62,6 +63,13 @@ def test_other_calls_are_left_alone(function: int) -> None:
     cpu, machine = FakeCpu(), FakeMachine()
     before = {"x0": function, "pc": 0x1000}
     cpu.registers |= before
-    assert not psci.serve(cpu, machine)
+    assert not psci.serve(cpu, machine, ARCHES["aarch64"])
     assert cpu.registers == before
     assert machine.status is None
+
+
+def test_32_bit_guests_call_with_their_own_registers() -> None:
+    cpu, machine = FakeCpu(), FakeMachine()
+    cpu.registers |= {"r0": 0x84000003, "r1": 0, "pc": 0x1000}
+    assert psci.serve(cpu, machine, ARCHES["arm"])
+    assert (cpu.registers["r0"], cpu.registers["pc"]) == (0xFFFFFFFC, 0x1004)

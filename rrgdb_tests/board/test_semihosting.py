@@ -14,7 +14,7 @@ PC, BLOCK, TEXT, BUFFER = 0x1000, 0x1100, 0x1200, 0x1800
 OPEN, CLOSE, WRITEC, WRITE0, WRITE, READ, READC, ISERROR, ISTTY, SEEK = range(1, 11)
 FLEN, TMPNAM, REMOVE, RENAME, CLOCK, TIME, SYSTEM, ERRNO = range(0x0C, 0x14)
 GET_CMDLINE, HEAPINFO, EXIT, EXIT_EXTENDED, ELAPSED, TICKFREQ = 0x15, 0x16, 0x18, 0x20, 0x30, 0x31
-REGISTERS = {"aarch64": ("x0", "x1"), "riscv32": ("a0", "a1"), "riscv64": ("a0", "a1")}
+REGISTERS = {"aarch64": ("x0", "x1"), "arm": ("r0", "r1"), "riscv32": ("a0", "a1"), "riscv64": ("a0", "a1")}
 
 
 class Guest:
@@ -68,6 +68,12 @@ def guest(request: pytest.FixtureRequest) -> Guest:
     [
         ("aarch64", "00005ed4", PC, True),
         ("aarch64", "20005ed4", PC, False),
+        ("arm", "563412ef", PC, True),
+        ("arm", "573412ef", PC, False),
+        ("arm", "70000fe1", PC, True),
+        ("arm", "abdf", PC, True),
+        ("arm", "bcba", PC, True),
+        ("arm", "aadf", PC, False),
         ("riscv64", "1310f0017300100013507040", PC + 4, True),
         ("riscv32", "1310f0017300100013507040", PC + 4, True),
         ("riscv64", "1310f0017300100013507040", PC, False),

@@ -23,7 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-@pytest.fixture(params=guests.ARCHES)
+# A Thumb guest has A32 code in it: gdb meets both sets there.
+@pytest.fixture(params=[family for family in guests.ARCHES if family != "arm"])
 def arch(request: pytest.FixtureRequest) -> str:
     """Each family in turn."""
     return str(request.param)

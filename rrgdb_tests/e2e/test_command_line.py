@@ -48,7 +48,7 @@ def test_record_replay_info_and_verify(arch: str, ticker: Path, tmp_path: Path) 
     done = rrgdb("record", "-o", path, ticker, status=guests.exit_status(arch, 0))
     assert "ticker checksum " in done.stdout
     info = json.loads(rrgdb("info", "--json", path).stdout)
-    assert arch in json.dumps(info)
+    assert guests.arch_name(arch) in json.dumps(info)
     assert str(ticker.name) in rrgdb("info", path).stdout
     rrgdb("verify", path)
 

@@ -140,6 +140,8 @@ TRAPS = {
     "riscv64": ("riscv_trap", "trap_entry"),
     "riscv32": ("riscv_trap", "trap_entry"),
     "aarch64": ("aarch64_trap", "sync"),
+    "arm": ("arm_trap", "call"),
+    "thumb": ("arm_trap", "call"),
     "i386": ("x86_trap", "vector0"),
     "x86_64": ("x86_trap", "vector0"),
 }

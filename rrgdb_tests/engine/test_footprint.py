@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrgdb.arch import ARCHES
 from rrgdb.engine.base import Ranges, ranges
 from rrgdb.engine.memory import PAGE
 from rrgdb_tests.engine import rig
@@ -78,7 +77,7 @@ def test_holds_little_else() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_instruction_that_cannot_be_fetched_is_in_it(family: str) -> None:
     bench = Bench.with_code(family, ".byte 0,0,0,0")
-    bench.engine.write(ARCHES[family].pc, rig.HOLE)
+    bench.engine.write(bench.engine.arch.pc, rig.HOLE)
     bench.to_exception()
     found = bench.engine.take_footprint()
     assert found is not None
