@@ -174,15 +174,16 @@ def _offsets() -> _Offsets:
 
 
 def find_addresses(uc: Any) -> Addresses:
-    """For an engine that has not run yet; its registers r0 to r12 are 0 afterwards. Raises EngineError where this
-    build of Unicorn does not keep to what the probes found."""
+    """For an engine that is not running. Raises EngineError where this build of Unicorn does not keep to what the
+    probes found."""
     offsets = _offsets()
     engine = uc._uch.value
-    _write_marks(uc, _MARKS)  # the first access makes the CPU
+    kept = tuple(uc.reg_read(arm_const.UC_ARM_REG_R0 + n) for n in range(13))  # the first access makes the CPU
+    _write_marks(uc, _MARKS)
     env = ctypes.c_uint64.from_address(engine + offsets.cpu).value + offsets.env
     if _readable(env, 64) < 64 or ctypes.string_at(env, 52) != struct.pack("<13I", *_MARKS):
         _one([], "its CPU")
-    _write_marks(uc, (0,) * 13)
+    _write_marks(uc, kept)
     return Addresses(
         pc=env + _PC_OFFSET,
         thumb=env + offsets.thumb,
