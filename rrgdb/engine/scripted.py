@@ -107,7 +107,7 @@ class ScriptEngine(UnicornEngine):
                 self.running = False
             if reason == _hot.CLASSIFY:
                 self._pc = core.pc
-                self._classify(core.trapped_code())
+                self._classify(core.trapped_code(), bool(core.code_thumb))
                 continue
             if reason in (_hot.NONE, _hot.ERROR, _hot.EXCEPTION):
                 self.ended = int(core.error) if reason == _hot.ERROR else 0
@@ -121,7 +121,7 @@ class ScriptEngine(UnicornEngine):
                 self._pc = core.pc
             if reason == _hot.TRAP:
                 code = core.trapped_code()
-                return Exit(ExitKind.TRAP, trap=self._traps[code], code=code)
+                return Exit(ExitKind.TRAP, trap=self._traps[code, bool(core.code_thumb)], code=code)
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
             return _EXITS[reason]
@@ -131,12 +131,11 @@ class ScriptEngine(UnicornEngine):
         """From within a hook: no instruction has begun since emulation was entered last."""
         return int(self._core.run_icount) == self.icount
 
-    def _classify(self, code: bytes) -> None:
+    def _classify(self, code: bytes, second: bool) -> None:
         """Only what would read the host's clock or entropy is kept from running natively."""
-        trap = self.arch.classify(code)
-        self._traps[code] = trap
+        trap = self._trap_of(code, second)
         kind = _hot.CLASS_TRAP if trap in _EMULATED else _hot.CLASS_MMU if trap is Trap.MMU else _hot.CLASS_PLAIN
-        self._core.set_class(code, kind)
+        self._core.set_class(code, second, kind)
 
     def begin(self, pc: int, until: int) -> None:
         """A run begins at ``pc`` and ends where pc is ``until``."""

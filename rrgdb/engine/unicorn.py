@@ -257,9 +257,14 @@ class UnicornEngine:
         known = self.arch.register_index.keys() | self.arch.system_registers.keys()
         return any(self._registers.read(name) & mask for name, mask in _TRANSLATION.items() if mask and name in known)
 
-    def _classify(self, code: bytes, second: bool) -> None:
+    def _trap_of(self, code: bytes, second: bool) -> Trap | None:
+        """``second``: of the second instruction set."""
         trap = self.arch.second_set.classify(code) if second and self.arch.second_set else self.arch.classify(code)
         self._traps[code, second] = trap
+        return trap
+
+    def _classify(self, code: bytes, second: bool) -> None:
+        trap = self._trap_of(code, second)
         if trap is None:
             kind = _hot.CLASS_SYSCALL if self._faults.is_system_call(code) else _hot.CLASS_PLAIN
         else:
