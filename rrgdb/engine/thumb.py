@@ -92,7 +92,8 @@ def _one(found: list[int], what: str) -> int:
     return found[0]
 
 
-def _find_no_exit() -> int:
+def _find_no_exit(jump: int) -> int:
+    """It stands shortly before the jump buffers; elsewhere an address may look like it by chance."""
     uc = _scratch()
     inside, outside = bytes.fromhex(_ENDS_INSIDE_IT), bytes.fromhex(_ENDS_OUTSIDE)
     uc.mem_write(_CODE, inside + outside)
@@ -103,7 +104,7 @@ def _find_no_exit() -> int:
         uc.ctl_request_cache(start)
         seen.append(_structure(uc))
     before, within, after = seen
-    places = [at for at in range(len(before)) if (before[at], within[at], after[at]) == (0, 1, 0)]
+    places = [at for at in range(jump - 16, jump) if (before[at], within[at], after[at]) == (0, 1, 0)]
     return _one(places, "whether a block may exit")
 
 
@@ -170,7 +171,8 @@ def _find_flags() -> tuple[int, int]:
 def _offsets() -> _Offsets:
     cpu, env = _find_env()
     thumb, condexec = _find_flags()
-    return _Offsets(_find_no_exit(), _find_jump(), cpu, env, thumb, condexec)
+    jump = _find_jump()
+    return _Offsets(_find_no_exit(jump), jump, cpu, env, thumb, condexec)
 
 
 def find_addresses(uc: Any) -> Addresses:
