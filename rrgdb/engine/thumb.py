@@ -37,10 +37,8 @@ _ENDS_INSIDE_IT, _ENDS_OUTSIDE = "0128 18bf 7047 00bf 00bf", "0128 7047 00bf"
 class _Offsets:
     no_exit: int
     jump: int
-    cpu: int
-    """of the pointer to the CPU in the engine structure"""
-    env: int
-    """of the registers behind that pointer"""
+    registers: tuple[tuple[int, int], ...]
+    """of a pointer in the engine structure, and of the registers behind where it points to: any of these that holds"""
     thumb: int
     condexec: int
 
@@ -136,21 +134,28 @@ def _write_marks(uc: Any, marks: tuple[int, ...]) -> None:
         uc.reg_write(arm_const.UC_ARM_REG_R0 + number, value)
 
 
-def _find_env() -> tuple[int, int]:
-    uc = _scratch()
+def _env_candidates(uc: Any) -> set[tuple[int, int]]:
+    """(place of a pointer in the engine structure, distance from where it points to the registers)"""
     _write_marks(uc, _MARKS)
     marks = struct.pack("<13I", *_MARKS)
     structure, memory = _structure(uc), _memory()
-    found = []
+    found = set()
     for at in range(0, len(structure) - 7, 8):
         pointer = int.from_bytes(structure[at : at + 8], "little")
         size = _readable(pointer, _CPU_BYTES, memory) if pointer >> 16 else 0
         place = ctypes.string_at(pointer, size).find(marks) if size else -1
         if place >= 0:
-            found.append((at, place))
-    if not found:
+            found.add((at, place))
+    return found
+
+
+def _find_env() -> tuple[tuple[int, int], ...]:
+    """Other pointers may lie near the CPU by chance: what several engines have in common is no chance."""
+    engines = [_scratch() for _ in range(4)]
+    common = set.intersection(*(_env_candidates(uc) for uc in engines))
+    if not common:
         _one([], "its CPU")
-    return found[0]
+    return tuple(sorted(common))
 
 
 def _find_flags() -> tuple[int, int]:
@@ -169,10 +174,9 @@ def _find_flags() -> tuple[int, int]:
 
 @cache
 def _offsets() -> _Offsets:
-    cpu, env = _find_env()
     thumb, condexec = _find_flags()
     jump = _find_jump()
-    return _Offsets(_find_no_exit(jump), jump, cpu, env, thumb, condexec)
+    return _Offsets(_find_no_exit(jump), jump, _find_env(), thumb, condexec)
 
 
 def find_addresses(uc: Any) -> Addresses:
@@ -182,9 +186,13 @@ def find_addresses(uc: Any) -> Addresses:
     engine = uc._uch.value
     kept = tuple(uc.reg_read(arm_const.UC_ARM_REG_R0 + n) for n in range(13))  # the first access makes the CPU
     _write_marks(uc, _MARKS)
-    env = ctypes.c_uint64.from_address(engine + offsets.cpu).value + offsets.env
-    if _readable(env, 64) < 64 or ctypes.string_at(env, 52) != struct.pack("<13I", *_MARKS):
+    memory = _memory()
+    places = (ctypes.c_uint64.from_address(engine + cpu).value + env for cpu, env in offsets.registers)
+    marks = struct.pack("<13I", *_MARKS)
+    found = [at for at in places if _readable(at, 64, memory) == 64 and ctypes.string_at(at, 52) == marks]
+    if not found:
         _one([], "its CPU")
+    env = found[0]
     _write_marks(uc, kept)
     return Addresses(
         pc=env + _PC_OFFSET,
