@@ -146,6 +146,13 @@ guest_options = _options(
         help="Disk space for snapshots before they are thinned; default 4G.",
     ),
 )
+memory_option = click.option(
+    "--checkpoint-memory",
+    type=Size(),
+    default=f"{opening.MEMORY_BUDGET >> 20}",
+    metavar="SIZE",
+    help="Memory for checkpoints around where you work; default 256M.",
+)
 serial_option = click.option(
     "--serial",
     "backend",
@@ -249,6 +256,7 @@ def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened
         GuestOptions(chosen["board"], chosen["cpu"], chosen["memory"], chosen["load"], chosen["entry"], " ".join(args)),
         interval=chosen["snapshot_interval"],
         budget=chosen["snapshot_budget"],
+        checkpoint_memory=chosen.get("checkpoint_memory", opening.MEMORY_BUDGET),
         say=_say,
     )
 
@@ -261,6 +269,7 @@ PASS_ARGS = {"allow_interspersed_args": False}
 
 @cli.command(context_settings=PASS_ARGS)
 @guest_options
+@memory_option
 @serial_option
 @stub_options
 @click.option("-c", "--continue", "running", is_flag=True, help="Start at once; do not wait for a debugger.")
@@ -373,21 +382,24 @@ def _how_it_ended(opened: Opened, stop: Stop, timeout: float | None) -> str:
 
 
 @cli.command()
+@memory_option
 @serial_option
 @stub_options
 @recording_argument
-def replay(recording: Path, backend: Backend, address: Address, once: bool, report_exit: bool) -> None:
+def replay(
+    recording: Path, checkpoint_memory: int, backend: Backend, address: Address, once: bool, report_exit: bool
+) -> None:
     """Serve a recording to a debugger."""
     backend = _beside_stub(backend, address)
-    with _open(recording) as opened, _serial(opened, backend, live=False):
+    with _open(recording, checkpoint_memory) as opened, _serial(opened, backend, live=False):
         _serve(opened, address, once, report_exit, False)
 
 
-def _open(path: Path) -> Opened:
+def _open(path: Path, checkpoint_memory: int) -> Opened:
     try:
-        opened = opening.replay(path)
+        opened = opening.replay(path, checkpoint_memory=checkpoint_memory)
     except RecordingBusyError as e:
-        opened = opening.replay(path, writable=False)
+        opened = opening.replay(path, writable=False, checkpoint_memory=checkpoint_memory)
         _say(f"{e}; opened for reading: no new snapshots")
     for message in opened.messages:
         _say(message)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 
+import numpy as np
+
 from . import backing as under
 from . import chain, options, resizing, vmstate
 from .backing import Backing
@@ -174,6 +176,15 @@ class Image:
     @property
     def writable(self) -> bool:
         return self._writer is not None
+
+    def fill_holes(self) -> None:
+        """From now on until ``reload``, what is new goes into the smallest holes before the file grows."""
+        self._require_writer().refs.fill_holes = True
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the clusters of the file that are in use; only for images that are open for writing."""
+        return int(np.count_nonzero(self._require_writer().refs.counts)) * self.cluster_size
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:

@@ -111,6 +111,7 @@ class Refcounts:
         self.table_offset = 0
         self.table_clusters = 0
         self.tail = 0  # see ``set_tail``
+        self.fill_holes = False
         self._low = False  # tables go where they fit first
 
     # -- allocation
@@ -133,7 +134,7 @@ class Refcounts:
         parts: list[Clusters] = []
         left = length
         while left:
-            run = self._free.take_some(left, min(left, _SHORTEST_RUN))
+            run = self._free.take_some(left, 1 if self.fill_holes else min(left, _SHORTEST_RUN))
             if run is None:
                 run = self._extend(left), left
             parts.append(np.arange(run[0], run[0] + run[1], dtype=np.int64))

@@ -29,11 +29,12 @@ from rrgdb.snapshots.writer import (
 )
 
 START = "start"
-MAX_QUEUE = 128 << 20
-"""bytes of snapshots that may wait for the disk"""
 MAX_NAME = 255
 _LENGTH = struct.Struct("<I")
 _ZERO = bytes(PAGE)
+_TABLE_PAGES = PAGE // 8
+_BESIDE = 16
+"""clusters that a snapshot takes besides pages and their tables"""
 
 
 class SnapshotStore:
@@ -205,6 +206,23 @@ class SnapshotStore:
         """What waits for the disk."""
         return 0 if self._writer is None else self._writer.queued_bytes
 
+    @property
+    def used_bytes(self) -> int:
+        """What the file has in use, with what waits for it. It has more where something was deleted."""
+        if self._writer is None:
+            return 0
+        waiting = [self.most_bytes(len(entry.pages or ())) for entry in self._writer.waiting()]
+        return self._writer.used_bytes + sum(waiting)
+
+    @property
+    def deleting(self) -> bool:
+        """Whether snapshots are still to be deleted: ``used_bytes`` will be less."""
+        return self._writer is not None and self._writer.deletions > 0
+
+    def most_bytes(self, pages: int) -> int:
+        """What a snapshot of so many pages takes at most: pages, tables to each 2 MiB of RAM, the state."""
+        return PAGE * (pages + self._ram_pages // _TABLE_PAGES + _BESIDE)
+
     def failed(self) -> tuple[list[Stored], StoreError] | None:
         """Snapshots that could not be written since the last call, and why. They are usable until ``forget``."""
         return None if self._writer is None else self._writer.take_failure()
@@ -241,4 +259,4 @@ class SnapshotStore:
             self._image.close()
 
 
-__all__ = ["AUTOMATIC", "MAX_QUEUE", "RAM_OFFSET", "START", "SnapshotStore", "StoreError", "Stored"]
+__all__ = ["AUTOMATIC", "RAM_OFFSET", "START", "SnapshotStore", "StoreError", "Stored"]

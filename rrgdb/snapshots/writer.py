@@ -82,10 +82,13 @@ class StoreWriter:
         self.lock = threading.Condition()
         self.before_commit: Callable[[], None] = lambda: None
         self.queued_bytes = 0
+        self.used_bytes = image.used_bytes
+        self.deletions = 0
         self._image = image
         self._ram_pages = ram_pages
         self._active: Entry | None = None
         self._queue: deque[Entry | Deletion] = deque()
+        self._writing: list[Entry] = []
         self._staged: dict[Entry, Snapshot] = {}
         self._busy = False
         self._closing = False
@@ -98,6 +101,8 @@ class StoreWriter:
         with self.lock:
             if isinstance(job, Entry):
                 self.queued_bytes += job.bytes
+            else:
+                self.deletions += 1
             self._queue.append(job)
             self.lock.notify_all()
             if self._thread is None:
@@ -111,6 +116,11 @@ class StoreWriter:
         with self.lock:
             while self._queue or self._busy:
                 self.lock.wait()
+
+    def waiting(self) -> list[Entry]:
+        """Snapshots that are not on disk."""
+        with self.lock:
+            return [*(job for job in self._queue if isinstance(job, Entry)), *self._writing]
 
     def take_failure(self) -> Failure | None:
         """What went wrong since the last call."""
@@ -149,7 +159,9 @@ class StoreWriter:
                 if isinstance(group, Deletion):
                     self._delete(group.entries)
                 else:
+                    self._writing = group
                     self._write(group)
+                    self._writing = []
             except Exception as e:  # whatever it is, somebody may wait for the group
                 self._fail(group, e)
 
@@ -172,7 +184,9 @@ class StoreWriter:
             self._active = entry
         self.before_commit()
         self._image.flush()
+        used = self._image.used_bytes
         with self.lock:
+            self.used_bytes = used
             for entry, snapshot in self._staged.items():
                 self.queued_bytes -= entry.bytes
                 entry.snapshot, entry.base, entry.state, entry.blob, entry.pages = snapshot, None, None, b"", None
@@ -205,10 +219,17 @@ class StoreWriter:
             self._active = None
         self._image.delete_snapshots([e.snapshot for e in going if e.snapshot is not None])
         self._image.flush()
+        # Room has become scarce.
+        self._image.fill_holes()
+        used = self._image.used_bytes
+        with self.lock:
+            self.used_bytes = used
+            self.deletions -= 1
 
     def _fail(self, group: list[Entry] | Deletion, why: Exception) -> None:
         """What waits builds on what was not written: it is lost as well."""
         self._active = None
+        self._writing = []
         self._staged.clear()
         entries = group.entries if isinstance(group, Deletion) else group
         names = ", ".join(entry.stored.name for entry in entries)
@@ -224,6 +245,7 @@ class StoreWriter:
                 *(job for job in self._queue if isinstance(job, Entry)),
             ]
             self._queue.clear()
+            self.deletions = 0
             for entry in lost:
                 self.queued_bytes -= entry.bytes
             self._lost += [entry.stored for entry in lost]

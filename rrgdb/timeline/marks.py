@@ -23,7 +23,7 @@ from rrgdb.timeline.digest import RamDigest, state_digest
 from rrgdb.timeline.guest import Guest
 
 MEMORY_BUDGET = 256 << 20
-"""bytes that checkpoints may take"""
+"""bytes that checkpoints may take unless somebody says otherwise"""
 _PER_PAGE = 100
 """bytes that one page of a chunk takes besides its content"""
 _PER_CHUNK = 100
@@ -104,7 +104,7 @@ class _Memory:
 
     def thin(self, here: int, budget: int) -> None:
         """Drop the checkpoints farthest from a position until the budget holds."""
-        while self.bytes > budget and len(self.marks) > 2:
+        while self.bytes > budget and self.marks:
             self.remove(0 if here - self.marks[0].icount > self.marks[-1].icount - here else len(self.marks) - 1)
 
     def drop_built_on(self, ids: set[str]) -> None:
@@ -121,7 +121,7 @@ class Marks:
         self._guest = guest
         self._door = door
         self._store = store
-        self._budget = budget
+        self.budget = budget
         self._ram = guest.engine.ram
         self.digest = RamDigest(self._ram.pages)
         self._memory = _Memory()
@@ -311,13 +311,14 @@ class Marks:
             self.keep([mark])
         return mark
 
-    def keep(self, marks: Sequence[Mark]) -> None:
-        """Keep marks that ``detached_here`` made as checkpoints."""
+    def keep(self, marks: Sequence[Mark], around: int | None = None) -> None:
+        """Keep marks that ``detached_here`` made as checkpoints; those farthest from ``around`` (None: the position)
+        have to go first."""
         for mark in marks:
             self._detached.discard(mark)
             if self._memory.at(mark.icount) is None:
                 self._memory.insert(mark)
-        self._memory.thin(self._guest.engine.icount, self._budget)
+        self._memory.thin(self._guest.engine.icount if around is None else around, self.budget)
 
     def detached_here(self) -> Mark:
         """A mark of the present state that is in no list: nobody finds it by its icount."""
@@ -349,6 +350,11 @@ class Marks:
             self._origin = mark
         self._base = mark
         return mark
+
+    @property
+    def changed_pages(self) -> int:
+        """How many pages a snapshot here would hold, at most."""
+        return len(self._base.delta) + len(self._ram.dirty())
 
     def delete_snapshot(self, stored: Stored) -> None:
         """As ``delete_snapshots`` with one."""

@@ -25,7 +25,7 @@ from rrgdb.recording.manifest import Option
 from rrgdb.script.guest import ScriptGuest
 from rrgdb.snapshots.store import START, SnapshotStore, StoreError
 from rrgdb.timeline.guest import Guest
-from rrgdb.timeline.marks import Marks, WrongMachineError
+from rrgdb.timeline.marks import MEMORY_BUDGET, Marks, WrongMachineError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.timeline import Timeline
 
@@ -135,9 +135,13 @@ def record(
     *,
     interval: float = INTERVAL,
     budget: int = BUDGET,
+    checkpoint_memory: int = MEMORY_BUDGET,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Opened:
     """Begin a recording of ``image_path`` in directory ``path`` (default: ``NAME.rrgdb`` here), standing at icount 0.
+
+    ``interval``: seconds of guest time between automatic snapshots; ``budget``: bytes that the store may take;
+    ``checkpoint_memory``: bytes that checkpoints may take, and half of that again snapshots that wait for the disk.
 
     Raises OSError, ImageError, OptionError, ValueError, RecordingError, StoreError: one line each.
     """
@@ -165,7 +169,9 @@ def record(
         options=chosen,
     )
     try:
-        return _go_live(_build(image, spec, memory, cpu, options.args, recording), interval, budget, say)
+        opened = _build(image, spec, memory, cpu, options.args, recording)
+        opened.timeline.marks.budget = checkpoint_memory
+        return _go_live(opened, interval, budget, say)
     except BaseException:
         recording.close()
         raise
@@ -179,7 +185,16 @@ def _go_live(opened: Opened, interval: float, budget: int, say: Callable[[str], 
     t.marks.take_snapshot(START)
     t.marks.flush()
     recorder = Recorder(
-        opened.guest, opened.door, log, t.marks, t.index, opened.store, interval=interval, budget=budget, say=say
+        opened.guest,
+        opened.door,
+        log,
+        t.marks,
+        t.index,
+        opened.store,
+        interval=interval,
+        budget=budget,
+        waiting=t.marks.budget // 2,
+        say=say,
     )
     t.go_live(recorder)
     recorder.close_chunk()
@@ -256,8 +271,9 @@ def _replay_board(recording: Recording) -> Opened:
     return _build(image, spec, guest.ram_bytes, guest.cpu, options.args, recording)
 
 
-def replay(path: Path, *, writable: bool = True) -> Opened:
+def replay(path: Path, *, writable: bool = True, checkpoint_memory: int = MEMORY_BUDGET) -> Opened:
     """Open a recording, standing at icount 0. ``writable``: named snapshots can be taken, if nobody else writes.
+    ``checkpoint_memory``: bytes that checkpoints may take.
 
     Raises RecordingError, ManifestError, LogError, ImageError, OptionError, ValueError: one line each. What is not
     usable but not needed either is told in ``messages``.
@@ -266,6 +282,7 @@ def replay(path: Path, *, writable: bool = True) -> Opened:
     try:
         script = recording.manifest.guest.kind == "script"
         opened = _replay_script(recording) if script else _replay_board(recording)
+        opened.timeline.marks.budget = checkpoint_memory
         try:
             opened.messages += _attach_store(opened, path)
         except WrongMachineError as e:
@@ -301,4 +318,14 @@ def _attach_store(opened: Opened, path: Path) -> list[str]:
     return messages + opened.timeline.marks.adopt_store(opened.timeline.end)
 
 
-__all__ = ["BUDGET", "INTERVAL", "GuestOptions", "Opened", "OptionError", "record", "record_script", "replay"]
+__all__ = [
+    "BUDGET",
+    "INTERVAL",
+    "MEMORY_BUDGET",
+    "GuestOptions",
+    "Opened",
+    "OptionError",
+    "record",
+    "record_script",
+    "replay",
+]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from rrgdb.engine.base import EngineError, ExitKind
 from rrgdb.recording.doors import Divergence
-from rrgdb.timeline.marks import Mark, UnusableSnapshotError
+from rrgdb.timeline.marks import UnusableSnapshotError
 from rrgdb.timeline.timeline import NEAR, Timeline, TimelineError
 
 REACH = 1 << 20
@@ -77,15 +77,13 @@ class Preparation:
         if begin is None or t.marks.apart(begin) > MAX_PAGES:
             self._done = here
             return
-        made: list[Mark] = []
         whole = True
         try:
             with t.excursion():
                 t.marks.restore(begin)
-                whole = self._go_through(missing, made, until)
+                whole = self._go_through(missing, here, until)
         except (Divergence, EngineError, TimelineError, UnusableSnapshotError):
             pass  # whoever goes there is told
-        t.marks.keep(made)
         if whole:
             self._done = here
 
@@ -101,8 +99,8 @@ class Preparation:
                 found.append(at)
         return found[::-1]
 
-    def _go_through(self, positions: list[int], made: list[Mark], until: float) -> bool:
-        """Whether there is nothing left to do."""
+    def _go_through(self, positions: list[int], home: int, until: float) -> bool:
+        """Leave checkpoints at ``positions``, and some between; whether there is nothing left to do."""
         t = self._timeline
         kept = self._clock()
         for at in positions:
@@ -114,7 +112,7 @@ class Preparation:
                     return True
                 written, now = len(t.engine.ram.dirty()), self._clock()
                 if t.icount == at or (written <= LIGHT and now >= min(kept + PAYS, until)):
-                    made.append(t.marks.detached_here())
+                    t.marks.keep([t.marks.detached_here()], home)
                     kept = now
                 if written > MAX_PAGES:
                     return True

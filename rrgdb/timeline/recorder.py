@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rrgdb.recording.doors import Door, Mode
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
-from rrgdb.snapshots.store import AUTOMATIC, MAX_QUEUE, SnapshotStore, StoreError
+from rrgdb.snapshots.store import AUTOMATIC, SnapshotStore, StoreError
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Marks
@@ -27,8 +27,10 @@ GUEST = "guest"
 class Recorder:
     """Keeps a recording complete while the guest runs live.
 
-    ``interval``: seconds of measured guest time between automatic snapshots. ``budget``: bytes that the store may take;
-    beyond it the interval doubles and every other automatic snapshot goes. ``say``: one line for the user.
+    ``interval``: seconds of measured guest time between automatic snapshots: a replay from one to the next takes about
+    as long. ``budget``: bytes that the store may take; where the next snapshot might not fit, the interval doubles and
+    every other automatic one goes. ``waiting``: bytes of snapshots that may wait for the disk. ``say``: one line for
+    the user.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Recorder:
         *,
         interval: float,
         budget: int,
+        waiting: int,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -52,7 +55,9 @@ class Recorder:
         self._index = index
         self._store: SnapshotStore | None = store
         self._interval = interval
-        self._budget = self._ceiling = budget
+        self._budget = budget
+        self._waiting = waiting
+        self._said_full = False
         self._say = say
         self._clock = clock
         self._per_slice = FIRST_SLICE
@@ -83,7 +88,7 @@ class Recorder:
         self._settle()
         if self._guest.end is not None:
             self._finish()
-        elif self._since_snapshot >= self._interval and ran and self._has_room():
+        elif self._since_snapshot >= self._interval and ran:
             self._snapshot()
         elif self._door.output_pending or now - self._chunk_closed >= CHUNK:
             self.close_chunk()
@@ -111,18 +116,14 @@ class Recorder:
         self._digest()
         self.close_chunk()
         self._index.note()
-        if self._store is None:
+        # Where the disk is slow, snapshots get rarer: the guest does not wait for it.
+        if self._store is None or self._store.queued_bytes > self._waiting:
             return
         try:
-            self._marks.take_snapshot(f"{AUTOMATIC}{self._guest.engine.icount}")
-            if self._store.file_size > self._ceiling:
-                self._thin()
+            if self._fits(self._store):
+                self._marks.take_snapshot(f"{AUTOMATIC}{self._guest.engine.icount}")
         except StoreError as e:
             self._give_up(e)
-
-    def _has_room(self) -> bool:
-        """Where the disk is slow, snapshots get rarer: the guest does not wait for it."""
-        return self._store is None or self._store.queued_bytes < MAX_QUEUE
 
     def _settle(self) -> None:
         try:
@@ -135,17 +136,27 @@ class Recorder:
             self._say(f"{why}; the recording goes on without automatic snapshots")
         self._store = None
 
-    def _thin(self) -> None:
-        assert self._store is not None
+    def _fits(self, store: SnapshotStore) -> bool:
+        """Whether the next snapshot keeps to the budget; makes room for one of the next if it does not."""
+        if store.used_bytes + store.most_bytes(self._marks.changed_pages) <= self._budget:
+            return True
+        if not store.deleting and not store.queued_bytes:
+            self._thin(store)
+        return False
+
+    def _thin(self, store: SnapshotStore) -> None:
+        automatic = [s for s in self._marks.stored if s.automatic]
         self._interval *= 2
-        automatic = [s for s in self._marks.stored if s.automatic and self._store.is_on_disk(s)]
-        self._marks.delete_snapshots(automatic[:-1:2])
-        # The file does not shrink, but what was given up is used again before it grows.
-        self._ceiling = max(self._budget, self._store.file_size)
-        self._say(
-            f"snapshot budget of {self._budget} bytes reached: "
-            f"snapshots are now {self._interval:g} s of guest time apart"
-        )
+        if len(automatic) > 1:
+            # The file does not shrink, but what was given up is used again before it grows.
+            self._marks.delete_snapshots(automatic[:-1:2])
+            self._say(
+                f"snapshot budget of {self._budget} bytes reached: "
+                f"snapshots are now {self._interval:g} s of guest time apart"
+            )
+        elif not self._said_full:
+            self._said_full = True
+            self._say(f"snapshot budget of {self._budget} bytes: there is no room for automatic snapshots")
 
     def _finish(self) -> None:
         end = self._guest.end

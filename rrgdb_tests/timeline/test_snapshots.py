@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 from random import Random
+from statistics import median
 
 import pytest
 
 from rrgdb.snapshots.store import StoreError
 from rrgdb.timeline.opening import Opened, record, replay
+from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build
@@ -66,19 +69,68 @@ def test_a_tiny_budget_thins_and_says_so(tmp_path: Path) -> None:
         t.marks.take_snapshot("mine")
         for _ in range(250):
             t.run(NONE, steps=300)
+            t.marks.flush()
         assert any("budget of 400000 bytes reached" in line for line in said)
         stored = t.marks.stored
-        assert len(stored) < 150
+        assert 5 < len(stored) < 150
         assert {"start", "mine"} <= {s.name for s in stored}
-        assert opened.store is not None
-        assert opened.store.file_size < 3_000_000
         t.seek(40_000)
         t.seek(t.end)
         t.run(NONE, steps=100)
+    assert (path / "snapshots.qcow2").stat().st_size < 500_000
     right = digests_straight(path, range(0, 75_000, 2999), tmp_path / "straight")
     with replay(path) as opened:
         assert opened.messages == []
         _assert_states(opened, right)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_the_budget_holds_for_a_guest_that_writes_much(tmp_path: Path, waits: bool) -> None:
+    """On disk at every moment, but for one snapshot; what is left covers all of history evenly."""
+    random, budget, pages = Random(5), 6 << 20, 40
+    said: list[str] = []
+    with record(tmp_path / "r", _ticker(), OPTIONS, interval=50e-6, budget=budget, say=said.append) as opened:
+        t, ram = opened.timeline, opened.ram
+        assert opened.store is not None
+        assert t.recorder is not None
+        t.recorder._clock = lambda: 1e-6 * t.icount
+        slack = 2 * opened.store.most_bytes(pages)
+        held: dict[str, bytes] = {}
+        for _ in range(400):
+            for page in random.sample(range(ram.pages // 2, ram.pages // 2 + 64), pages):
+                ram.write(0x80000000 + page * 4096, random.randbytes(16) * 256)
+            t.run(NONE, steps=50)
+            digest = t.marks.state_digest()
+            held |= {s.name: digest for s in t.marks.stored if s.icount == t.icount}
+            if waits:
+                t.marks.flush()
+            assert opened.store.file_size <= budget + slack
+            assert opened.store.used_bytes <= budget
+        t.marks.flush()
+        automatic = [s for s in t.marks.stored if s.automatic]
+        assert any("reached" in line for line in said)
+        if waits:
+            # Otherwise it depends on the disk which ones there are.
+            assert len(automatic) >= 8
+            gaps = [b.icount - a.icount for a, b in pairwise(automatic)]
+            assert max(gaps) <= 4 * median(gaps)
+            assert max(automatic[0].icount, *gaps) <= t.icount // 8
+            assert len([line for line in said if "reached" in line]) <= 8
+        with t.excursion():
+            for stored in random.sample(automatic, min(8, len(automatic))):
+                t.marks.restore(next(m for m in t.marks._disk if m.stored == stored))
+                assert t.marks.state_digest() == held[stored.name]
+
+
+def test_a_budget_too_small_for_any_snapshot(tmp_path: Path) -> None:
+    said: list[str] = []
+    with record(tmp_path / "r", _ticker(), OPTIONS, interval=1e-9, budget=1000, say=said.append) as opened:
+        for _ in range(20):
+            opened.timeline.run(NONE, steps=300)
+        assert [s.name for s in opened.timeline.marks.stored] == ["start"]
+    assert said == ["snapshot budget of 1000 bytes: there is no room for automatic snapshots"]
+    with replay(tmp_path / "r") as opened:
+        verify(opened.timeline)
 
 
 @pytest.mark.parametrize("arch", ["riscv64", "x86_64"])
@@ -179,15 +231,20 @@ def test_checkpoints_keep_to_their_budget(tmp_path: Path) -> None:
         opened.timeline.run(NONE, steps=80_000)
     with replay(tmp_path / "r") as opened:
         t = opened.timeline
-        t.marks._budget = 300_000
+        t.marks.budget = 300_000
         right = {}
         for position in range(100, 80_000, 777):
             t.seek(position)
             t.marks.keep_here()
             right[position] = t.marks.state_digest()
+            Preparation(t).work()
             assert t.marks.memory_bytes <= 300_000
         _assert_states(opened, right)
         assert 0 < t.marks.memory_bytes <= 300_000
+        t.marks.budget = 1000
+        t.seek(5000)
+        assert t.marks.memory_bytes == 0
+        _assert_states(opened, dict(list(right.items())[::20]))
 
 
 def test_checkpoint_accounting_comes_back_to_nothing(tmp_path: Path) -> None:
