@@ -130,11 +130,25 @@ static int sensitive(const Core *c, const uint8_t *b)
     return c->compressed ? (w & 0x7f) == 0x73 : (w & 0xff000000u) == 0xd4000000u;
 }
 
+/* SVC, UDF and BKPT enter an exception by design. What an IT block passes over counts as well: its blocks are plain. */
+static uint32_t arm_length(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t length = !in_thumb(c) ? 4 : n >= 2 ? thumb_length(b) : 2, w;
+    if (length > n || interesting(c, b, (int)length))
+        return 0;
+    if (in_thumb(c))
+        return length == 2 && (b[1] == 0xde || b[1] == 0xdf || b[1] == 0xbe) ? 0 : length;
+    memcpy(&w, b, 4);
+    return (w & 0x0f000000u) == 0x0f000000u || (w & 0x0ff000f0u) == 0x01200070u ? 0 : 4;
+}
+
 /* Length of the plain instruction at b, of which n bytes are there; 0 if it is not plain. */
 static uint32_t plain_length(const Core *c, const uint8_t *b, uint32_t n)
 {
     if (c->x86)
         return interesting(c, b, (int)n) ? 0 : x86_length(c, b, n);
+    if (c->arm)
+        return arm_length(c, b, n);
     uint32_t length = c->compressed && n && (b[0] & 3) != 3 ? 2 : 4;
     if (length > n)
         return 0;

@@ -80,6 +80,12 @@ static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *us
     return true;
 }
 
+/* Key of the block at addr: with the Thumb state, in which other instructions stand there. */
+static inline uint64_t block_key(const Core *c, uint64_t addr)
+{
+    return addr | (uint64_t)in_thumb(c);
+}
+
 static block_entry *block_slot(Core *c, uint64_t addr, uint32_t size)
 {
     uint64_t i = mix(addr + ((uint64_t)size << 48)) & c->block_mask;
@@ -193,7 +199,7 @@ static void leave_fast(Core *c, int why, uint64_t addr)
 /* The block that was just left is to keep its instruction hook for good; zero if it has to do without. */
 static int make_exact(Core *c, uint64_t addr, uint32_t size)
 {
-    block_entry *e = block_slot(c, addr, size);
+    block_entry *e = block_slot(c, block_key(c, addr), size);
     if (!e->size)
         return 0;
     int known = 0;
@@ -219,9 +225,10 @@ static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t co
     const uint8_t *first = code_page(c, addr), *last = code_page(c, addr + size - 1);
     if (!first || !last || !grow_blocks(c))
         return NULL;
-    block_entry *e = block_slot(c, addr, size);
+    uint64_t key = block_key(c, addr);
+    block_entry *e = block_slot(c, key, size);
     uint32_t pages[2] = {(uint32_t)((first - c->ram) >> 12), (uint32_t)((last - c->ram) >> 12)};
-    *e = (block_entry){addr, size, count, plain ? 0 : BLOCK_EXACT, pages[0], pages[1], 0};
+    *e = (block_entry){key, size, count, plain ? 0 : BLOCK_EXACT, pages[0], pages[1], 0};
     c->block_count++;
     mark_code(c, first);
     mark_code(c, last);
@@ -234,6 +241,8 @@ static block_entry *new_block(Core *c, uint64_t addr, uint32_t size)
     translated tb = {0};
     block_entry *e = NULL;
     int error = c->ctl(c->uc, CTL_TB_REQUEST, addr, &tb);
+    if (c->arm)
+        *c->no_exit = 0;
     if (!error && tb.size == size && tb.icount) {
         e = add_block(c, addr, size, tb.icount, plain_block(c, addr, size, tb.icount));
     }
@@ -244,10 +253,11 @@ static block_entry *new_block(Core *c, uint64_t addr, uint32_t size)
 
 static void fast_block(Core *c, uint64_t addr, uint32_t size)
 {
+    uint64_t key = block_key(c, addr);
     c->tail_size = size;
-    block_entry *e = &c->blocks[mix(addr + ((uint64_t)size << 48)) & c->block_mask];
-    if (e->addr != addr || e->size != size) {
-        e = block_slot(c, addr, size);
+    block_entry *e = &c->blocks[mix(key + ((uint64_t)size << 48)) & c->block_mask];
+    if (e->addr != key || e->size != size) {
+        e = block_slot(c, key, size);
         if (!e->size && !(e = new_block(c, addr, size)))
             return;
     }

@@ -55,7 +55,7 @@ _PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, c
 _PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 
 _STATE = struct.Struct("<QQ")
-FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64", "UC_ARCH_X86")
+FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM", "UC_ARCH_ARM64", "UC_ARCH_X86")
 TRANSLATED_BYTES = 64 << 20
 """room for translated code; Unicorn's own choice is a GiB"""
 
@@ -117,7 +117,7 @@ class UnicornEngine:
         self._uc.ctl_exits_enabled(True)
         fast = fast and uc is None and arch.engine_arch in FAST_FAMILIES
         if fast:
-            if arch.engine_arch == "UC_ARCH_ARM64":
+            if arch.engine_arch in ("UC_ARCH_ARM", "UC_ARCH_ARM64"):
                 self._uc.ctl_set_page_size(PAGE)
             self._uc.ctl_set_tcg_buffer_size(TRANSLATED_BYTES)
             self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
