@@ -63,7 +63,7 @@ class Recording:
     def __init__(self, opened: opening.Opened) -> None:
         self._opened = opened
         self._timeline = opened.timeline
-        self._backward = Backward(opened.timeline)
+        self._backward = Backward(opened.timeline, opened.workers)
         self.registers: Mapping[str, int] = _Registers(opened)
         self.messages: tuple[str, ...] = tuple(opened.messages)
         """what was found on opening that limits the recording, a line each"""
@@ -130,7 +130,7 @@ class Recording:
 
     def verify(self) -> int:
         """Replay everything and compare with the recorded digests; returns how many agreed."""
-        return verify(self._timeline)
+        return verify(self._timeline, workers=self._opened.workers)
 
     def close(self) -> None:
         self._opened.close()
@@ -144,6 +144,10 @@ class Recording:
         self.close()
 
 
-def open_recording(path: str | os.PathLike[str]) -> Recording:
-    """Open a recording directory for reading. Raises what ``rrgdb.timeline.opening.replay`` raises: one line each."""
-    return Recording(opening.replay(Path(path), writable=False))
+def open_recording(path: str | os.PathLike[str], jobs: int = 1) -> Recording:
+    """Open a recording directory for reading. Raises what ``rrgdb.timeline.opening.replay`` raises: one line each.
+
+    ``jobs``: with 2 or more, so many worker processes share long searches and ``verify``."""
+    opened = opening.replay(Path(path), writable=False)
+    opened.use_workers(jobs)
+    return Recording(opened)

@@ -42,6 +42,7 @@ from rrgdb.timeline.opening import GuestOptions, Opened, OptionError
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb.timeline.verify import verify as verify_recording
+from rrgdb.timeline.workers import default_jobs
 
 FAILURES = (
     AddressError,
@@ -162,6 +163,13 @@ serial_option = click.option(
     metavar="BACKEND",
     help="stdio, null, file:PATH, tcp:HOST:PORT[,server], unix:PATH[,server] or pty.",
 )
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=default_jobs,
+    metavar="N",
+    help="Processes that share long searches; 1: none. Default: the number of processors, at most 8.",
+)
 stub_options = _options(
     click.option(
         "--gdb",
@@ -176,6 +184,7 @@ stub_options = _options(
     click.option(
         "--report-exit", is_flag=True, help="Tell the debugger of the guest's exit instead of stopping there."
     ),
+    jobs_option,
 )
 
 
@@ -222,7 +231,8 @@ def _beside_stub(backend: Backend, address: Address) -> Backend:
     return backend
 
 
-def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, running: bool) -> None:
+def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, running: bool, jobs: int) -> None:
+    opened.use_workers(jobs)
     target = Target(opened, report_exit=report_exit, running=running)
 
     def ready(finish: Callable[[], None]) -> None:
@@ -282,6 +292,7 @@ def run(
     address: Address,
     once: bool,
     report_exit: bool,
+    jobs: int,
     running: bool,
     **chosen: Any,
 ) -> None:
@@ -290,7 +301,7 @@ def run(
     with _begin(image, args, chosen) as opened, _serial(opened, backend, live=True):
         _say(f"recording to {opened.recording.path}")
         try:
-            _serve(opened, address, once, report_exit, running)
+            _serve(opened, address, once, report_exit, running, jobs)
         except AddressError:
             opened.discard()
             raise
@@ -387,12 +398,18 @@ def _how_it_ended(opened: Opened, stop: Stop, timeout: float | None) -> str:
 @stub_options
 @recording_argument
 def replay(
-    recording: Path, checkpoint_memory: int, backend: Backend, address: Address, once: bool, report_exit: bool
+    recording: Path,
+    checkpoint_memory: int,
+    backend: Backend,
+    address: Address,
+    once: bool,
+    report_exit: bool,
+    jobs: int,
 ) -> None:
     """Serve a recording to a debugger."""
     backend = _beside_stub(backend, address)
     with _open(recording, checkpoint_memory) as opened, _serial(opened, backend, live=False):
-        _serve(opened, address, once, report_exit, False)
+        _serve(opened, address, once, report_exit, False, jobs)
 
 
 def _open(path: Path, checkpoint_memory: int) -> Opened:
@@ -459,13 +476,15 @@ def _facts(opened: Opened) -> dict[str, Any]:
 
 
 @cli.command()
+@jobs_option
 @recording_argument
-def verify(recording: Path) -> None:
+def verify(recording: Path, jobs: int) -> None:
     """Replay a whole recording and compare every state digest."""
     with opening.replay(recording, writable=False) as opened:
+        opened.use_workers(jobs)
         for message in opened.messages:
             _say(message)
-        checked = verify_recording(opened.timeline, _progress)
+        checked = verify_recording(opened.timeline, _progress, opened.workers)
         click.echo(f"{recording}: {opened.timeline.end} instructions replayed, {checked} state digests agree")
         damaged = opened.recording.damage is not None
     if damaged:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import EngineError, Watch
+from rrgdb.engine.base import Engine, EngineError, Watch
 from rrgdb.recording.doors import Divergence
 from rrgdb.recording.log import LogError
 from rrgdb.rsp import debuggee as rsp
@@ -47,7 +47,7 @@ class Target:
         """called when a guest that ran on its own has ended (``ended_alone``)"""
         self.ended_alone = False
         self._report_exit = report_exit
-        self._backward = Backward(self.timeline)
+        self._backward = Backward(self.timeline, opened.workers)
         self._held = False
         self._points: dict[tuple[PointKind, int, int], Point] = {}
         self._replay_break: int | None = None
@@ -113,10 +113,7 @@ class Target:
             self.write_register(number, value)
 
     def read_memory(self, address: int, length: int) -> bytes:
-        try:
-            return self.engine.read_memory(address, min(length, MAX_READ))
-        except MemoryFault as e:
-            raise DebuggeeError(str(e), EFAULT) from None
+        return _read_memory(self.engine, address, length)
 
     def write_memory(self, address: int, data: bytes) -> None:
         try:
@@ -163,14 +160,8 @@ class Target:
             known = codes.get(p.address, ())
             codes[p.address] = None if known is None or not p.conditions else (*known, *p.conditions)
         for address, conditions in codes.items():
-            breakpoints[address] = None if conditions is None else self._condition(conditions)
+            breakpoints[address] = None if conditions is None else agent_condition(self.engine, conditions)
         return Points(breakpoints, tuple(self._watches()), self._replay_break)
-
-    def _condition(self, codes: tuple[bytes, ...]) -> Condition:
-        def holds() -> bool:
-            return condition_holds(codes, lambda n: self.engine.read(self._names[n]), self.read_memory)
-
-        return Condition(holds, codes)
 
     # -- moves -----------------------------------------------------------------------------------
 
@@ -395,6 +386,23 @@ QUIET = 0.02
 """seconds without a call after which rrgdb prepares for the next steps back"""
 IDLE_STEPS = 1_000_000
 """instructions that a guest without a debugger runs between two looks at the queue of calls"""
+
+
+def _read_memory(engine: Engine, address: int, length: int) -> bytes:
+    try:
+        return engine.read_memory(address, min(length, MAX_READ))
+    except MemoryFault as e:
+        raise DebuggeeError(str(e), EFAULT) from None
+
+
+def agent_condition(engine: Engine, codes: tuple[bytes, ...]) -> Condition:
+    """The condition that these agent expressions are."""
+    registers = engine.arch.registers
+
+    def holds() -> bool:
+        return condition_holds(codes, lambda n: engine.read(registers[n].name), lambda a, n: _read_memory(engine, a, n))
+
+    return Condition(holds, codes)
 
 
 @contextmanager

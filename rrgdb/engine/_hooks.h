@@ -37,8 +37,11 @@ static void on_access(void *uc, int type, uint64_t address, int size, int64_t va
         watch *w = &c->watches[i];
         if (w->kind == 'w' || (w->kind == 'r' && type == UC_MEM_WRITE))
             continue;
-        if (address < w->physical + w->length && w->physical < address + (uint64_t)size)
+        if (address < w->physical + w->length && w->physical < address + (uint64_t)size) {
+            if (!w->hit)
+                memcpy(w->old, w->host, w->length); /* what stores of others have left there */
             w->hit = 1;
+        }
     }
 }
 

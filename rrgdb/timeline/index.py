@@ -32,6 +32,8 @@ class Index:
         self._spans: list[Entry] = []
         self._unpacked: OrderedDict[int, tuple[Entry, Ranges, Ranges]] = OrderedDict()
         self._unpacked_bytes = 0
+        self.on_note: Callable[[Entry], None] = lambda _entry: None
+        """told of each span that is noted"""
         engine.forget_footprint()
 
     def use(self, open_file: Callable[[], IndexFile]) -> None:
@@ -85,9 +87,21 @@ class Index:
                 code, pages = _union(code, unpacked[0]), _union(pages, unpacked[1])
         checksums = self._log.checksums_at(end)
         entry = Entry.pack(begin, end, checksums[-1] if checksums else 0, code, pages)
-        if entry is None or not self._insert(entry):
+        if entry is not None:
+            self.on_note(entry)
+            self._keep(entry)
+
+    def learn(self, entries: Iterable[Entry]) -> None:
+        """Take in what others have noted of the same history."""
+        self._load()
+        for entry in entries:
+            if not self._covers(entry.begin, entry.end):
+                self._keep(entry)
+
+    def _keep(self, entry: Entry) -> None:
+        if not self._insert(entry):
             return
-        whole = checksums and self._is_edge(begin) and self._is_edge(end)
+        whole = entry.log and self._is_edge(entry.begin) and self._is_edge(entry.end)
         if whole and self._file is not None and self._file.writable:
             with suppress(IndexFileError):
                 self._file.append(entry)

@@ -28,6 +28,7 @@ from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.marks import MEMORY_BUDGET, Marks, WrongMachineError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.timeline import Timeline
+from rrgdb.timeline.workers import Workers
 
 INTERVAL = 0.1
 BUDGET = 4 << 30
@@ -61,7 +62,13 @@ class Opened:
     store: SnapshotStore | None
     ram: Ram
     messages: list[str]
+    workers: Workers | None = None
     closed: bool = False
+
+    def use_workers(self, jobs: int) -> None:
+        """Long searches are shared by so many worker processes; fewer than 2: by none."""
+        if jobs > 1:
+            self.workers = Workers(self.recording.path, jobs)
 
     def discard(self) -> bool:
         """Close the recording, and remove it if nothing has happened in it; whether it was removed."""
@@ -82,6 +89,8 @@ class Opened:
             if self.store is not None:
                 stack.callback(self.store.close)
             stack.callback(self.timeline.index.close)
+            if self.workers is not None:
+                stack.callback(self.workers.close)
             stack.callback(self.door.close)
             stack.callback(self.timeline.close)
 

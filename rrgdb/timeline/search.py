@@ -7,23 +7,29 @@ every point without stopping; the first segment with a hit has the answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from rrgdb.arch.base import MemoryFault
-from rrgdb.engine.base import EngineError, ExitKind, WatchHit
+from rrgdb.engine.base import EngineError, ExitKind, Watch, WatchHit
 from rrgdb.engine.memory import PAGE
 from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.marks import Mark
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.timeline import Timeline, TimelineError
+from rrgdb.timeline.workers import Failed, Task, WorkerError, Workers
 
 PROGRESS = 1.0
 """seconds between two lines of progress"""
 PIECES, LEAST_PIECE = 8, 200_000
 """a segment is replayed in so many pieces, of so many instructions or more, with a mark between two"""
+PATIENCE = 0.2
+"""seconds after which a search is shared with workers"""
+LEAST_TASK = 1_000_000
+"""instructions that a worker replays at least, if there are so many"""
 
 
 @dataclass(slots=True)
@@ -37,11 +43,34 @@ class _Found:
     hits: tuple[WatchHit, ...] = ()
 
 
-class Backward:
-    """Reverse execution on a timeline."""
+@dataclass(frozen=True, slots=True)
+class PortablePoints:
+    """Points for another process: breakpoint addresses, each with its conditions' code or None, and watches."""
 
-    def __init__(self, timeline: Timeline, clock: Callable[[], float] = time.monotonic) -> None:
+    breakpoints: tuple[tuple[int, tuple[bytes, ...] | None], ...]
+    watches: tuple[Watch, ...]
+
+    @classmethod
+    def of(cls, points: Points) -> PortablePoints | None:
+        """None if there is a condition without code."""
+        codes = {a: None if c is None else getattr(c, "code", ()) for a, c in points.breakpoints.items()}
+        return None if () in codes.values() else cls(tuple(codes.items()), points.watches)
+
+
+class Backward:
+    """Reverse execution on a timeline. ``workers`` share a search that takes longer than ``patience`` seconds."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        workers: Workers | None = None,
+        *,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._timeline = timeline
+        self._workers = workers
+        self._patience = patience
         self._clock = clock
         self.preparation = Preparation(timeline, clock)
         """for idle time (``Preparation.work``); single steps in a row begin it by themselves"""
@@ -106,15 +135,23 @@ class Backward:
             t.marks.keep_here()
         t.index.note()
         pages = self._watched_pages(points)
-        spoken = self._clock()
+        began = spoken = self._clock()
+        portable = PortablePoints.of(points)
         while end > floor:
-            if pages is not None and not t.interrupted:
+            if not t.interrupted:
                 clear = self._clear_since(end, floor, points, pages)
                 if clear < end:
                     end = clear
                     continue
+            if portable is not None and self._clock() - began >= self._patience and self._workers_ready():
+                end, answer = self._scan_apart(points, portable, floor, end, pages)
+                if answer is not None:
+                    return self._stop(*answer)
+                portable = None
+                continue
             begin = max(t.marks.best(end - 1).icount, floor)
-            found, on_the_way = self._scan(points, begin, end)
+            on_the_way: list[Mark] = []
+            found = self.scan(points, begin, end, on_the_way)
             if t.interrupted:
                 t.seek_regardless(end)
                 return Stop(StopKind.INTERRUPT, t.icount)
@@ -131,9 +168,63 @@ class Backward:
             return self._arrived()
         return None
 
-    def _clear_since(self, end: int, floor: int, points: Points, pages: set[int]) -> int:
+    def _workers_ready(self) -> bool:
+        if self._workers is None or not len(self._workers):
+            return False
+        try:
+            self._workers.start()
+            return self._workers.ready()
+        except WorkerError as e:
+            self._without_workers(e)
+            return False
+
+    def _without_workers(self, why: WorkerError) -> None:
+        assert self._workers is not None
+        self._workers.close()
+        self._timeline.say(f"{why}: searching without\n")
+
+    def _scan_apart(
+        self, points: Points, portable: PortablePoints, floor: int, end: int, pages: set[int] | None
+    ) -> tuple[int, tuple[_Found, int] | None]:
+        """Have workers search [floor, end), latest segments first; returns the position behind which there is nothing,
+        and the answer. What they could not do is left to be searched."""
+        assert self._workers is not None
+        t = self._timeline
+        spoken = self._clock()
+        starts = [t.start, *(stored.icount for stored in t.marks.stored)]
+
+        def tasks() -> Iterator[Task]:
+            at = end
+            while (at := self._clear_since(at, floor, points, pages)) > floor:
+                i = bisect_right(starts, max(at - LEAST_TASK, t.start))
+                begin = max(starts[i - 1], floor)
+                yield Task("scan", begin, at, (portable,))
+                at = begin
+
+        try:
+            with closing(self._workers.results(tasks(), lambda: t.interrupted)) as results:
+                for task, result in results:
+                    if isinstance(result, Failed):
+                        return end, None
+                    found, noted = result
+                    t.index.learn(noted)
+                    position = self._choose(found, floor)
+                    if position is not None:
+                        return end, (found, position)
+                    end = task.begin
+                    if self._clock() - spoken >= PROGRESS:
+                        spoken = self._clock()
+                        t.say(f"searching back: nothing behind icount {end}\n")
+        except WorkerError as e:
+            self._without_workers(e)
+            return end, None
+        return end if t.interrupted else floor, None
+
+    def _clear_since(self, end: int, floor: int, points: Points, pages: set[int] | None) -> int:
         """A position from which on to ``end`` nothing stops, as far as is known without a replay."""
         t = self._timeline
+        if pages is None:
+            return end
         clear = t.index.clear_since(end, floor, points.breakpoints, pages)
         if clear == end and not points.breakpoints:
             untouched = t.marks.untouched_since(end, pages)
@@ -157,13 +248,12 @@ class Backward:
             return None
         return pages
 
-    def _scan(self, points: Points, begin: int, end: int) -> tuple[_Found, list[Mark]]:
-        """Replay [begin, end) and note the last hits; with marks on the way, so that going to one is short."""
+    def scan(self, points: Points, begin: int, end: int, on_the_way: list[Mark] | None = None) -> _Found:
+        """Replay [begin, end) and note the last hits. ``on_the_way`` takes marks, so that going to one is short."""
         t = self._timeline
         t.seek(begin)
         found = _Found()
-        on_the_way: list[Mark] = []
-        piece = max((end - begin) // PIECES, LEAST_PIECE)
+        piece = end - begin if on_the_way is None else max((end - begin) // PIECES, LEAST_PIECE)
         with t.armed(points, collect=True):
             at = min(begin + piece, end)
             while t.icount < end and not t.interrupted:
@@ -174,7 +264,7 @@ class Backward:
                     t.engine.ignore_stops_at(t.icount)
                 elif t.guest.end is not None:
                     break
-                elif t.icount == at < end:
+                elif on_the_way is not None and t.icount == at < end:
                     on_the_way.append(t.marks.detached_here())
                     at = min(at + piece, end)
             last, behind = t.engine.collected()
@@ -183,7 +273,7 @@ class Backward:
             if behind is not None:
                 found.behind = behind
                 found.hits = t.engine.take_hits()
-        return found, on_the_way
+        return found
 
     def _holds(self, points: Points) -> bool:
         t = self._timeline

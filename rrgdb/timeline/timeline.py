@@ -257,6 +257,13 @@ class Timeline:
             i += 1
         return found
 
+    def stand_at(self, mark: Mark) -> None:
+        """Stand at a snapshot, before inputs that came behind it, and compare it with what was recorded there. Raises
+        UnusableSnapshotError, Divergence."""
+        self.drop_diversion()
+        self.marks.restore(mark)
+        self._check_here()
+
     def _differs(self) -> Divergence:
         i = self.log.digests.index_at(self.icount)
         before = self.log.digests.icount(i - 1) if i else self.start

@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 
+from rrgdb.engine.base import EngineError
+from rrgdb.recording.doors import Divergence
+from rrgdb.timeline.marks import UnusableSnapshotError
 from rrgdb.timeline.timeline import Timeline, TimelineError
+from rrgdb.timeline.workers import Failed, Task, WorkerError, Workers
 
 PROGRESS = 1.0
 """seconds between two lines of progress"""
+LEAST_SEGMENTS = 6
+"""segments from snapshot to snapshot below which workers are not worth their start"""
+PIECES = 8
+"""pieces of history for each worker"""
+_ERRORS: dict[str, type[Exception]] = {
+    "Divergence": Divergence,
+    "EngineError": EngineError,
+    "TimelineError": TimelineError,
+}
 
 
-def verify(timeline: Timeline, say: Callable[[str], None] = lambda _text: None) -> int:
-    """Replay everything; returns the number of digests that were compared.
+class SpanError(Exception):
+    """A part of history cannot be verified by itself: one line."""
+
+
+def verify(timeline: Timeline, say: Callable[[str], None] = lambda _text: None, workers: Workers | None = None) -> int:
+    """Replay everything; returns the number of digests that were compared. ``workers`` share a long recording.
 
     Raises Divergence naming the icount interval in which something differs first, TimelineError if the replay ends
     early.
     """
+    spans = _spans(timeline, len(workers)) if workers is not None else []
+    if workers is None or len(spans) < 2 or not _verified_apart(timeline, spans, say, workers):
+        _verify_alone(timeline, say)
+    return len(timeline.log.digests)
+
+
+def _verify_alone(timeline: Timeline, say: Callable[[str], None]) -> None:
     timeline.seek(timeline.start)
     digests = timeline.log.digests
     spoken = time.monotonic()
@@ -27,6 +52,10 @@ def verify(timeline: Timeline, say: Callable[[str], None] = lambda _text: None) 
             spoken = time.monotonic()
             checked = digests.index_at(timeline.icount + 1)
             say(f"{timeline.icount} of {timeline.end} instructions, {checked} digests agree")
+    _to_the_end(timeline)
+
+
+def _to_the_end(timeline: Timeline) -> None:
     _replay(timeline, timeline.end)
     timeline.seek(timeline.end)
     recorded, end = timeline.log.end, timeline.guest.end
@@ -37,7 +66,65 @@ def verify(timeline: Timeline, say: Callable[[str], None] = lambda _text: None) 
                 f"at icount {timeline.icount} the guest ends with {text}, "
                 f"recorded is {recorded.payload.decode(errors='replace')}"
             )
-    return len(digests)
+
+
+def _spans(timeline: Timeline, workers: int) -> list[tuple[int, int]]:
+    """History from snapshot to snapshot, in pieces to be shared; a piece ends where its state's digest is compared,
+    and that is where the next one begins."""
+    digests = timeline.log.digests
+    cuts = [timeline.start]
+    for stored in timeline.marks.stored:
+        i = digests.index_at(stored.icount)
+        if cuts[-1] < stored.icount < timeline.end and i < len(digests) and digests.icount(i) == stored.icount:
+            cuts.append(stored.icount)
+    if workers < 2 or len(cuts) < LEAST_SEGMENTS:
+        return []
+    cuts = cuts[:: max(1, len(cuts) // (PIECES * workers))]
+    return list(zip(cuts, [*cuts[1:], timeline.end], strict=True))
+
+
+def _verified_apart(
+    timeline: Timeline, spans: list[tuple[int, int]], say: Callable[[str], None], workers: Workers
+) -> bool:
+    """Whether workers could verify all of history. Raises what verifying it alone would raise first."""
+    tasks = (Task("verify", begin, end) for begin, end in spans)
+    try:
+        with closing(workers.results(tasks, lambda: timeline.interrupted)) as results:
+            done = timeline.start
+            for task, result in results:
+                if isinstance(result, Failed):
+                    if result.error not in _ERRORS:
+                        return False
+                    raise _ERRORS[result.error](*result.arguments)
+                done = task.end
+                say(f"{done} of {timeline.end} instructions agree")
+    except WorkerError as e:
+        workers.close()
+        say(f"{e}: verifying without")
+        return False
+    if timeline.interrupted:
+        raise TimelineError(f"interrupted at icount {done}: no difference so far")
+    return True
+
+
+def verify_span(timeline: Timeline, begin: int, end: int) -> None:
+    """Verify history from a snapshot at ``begin`` on, whose state has the digest recorded there, to ``end``.
+
+    Raises as ``verify`` does, SpanError if there is no such snapshot."""
+    if begin == timeline.start:
+        timeline.seek(begin)
+    else:
+        mark = timeline.marks.next_stored(begin - 1)
+        if mark is None or mark.icount != begin:
+            raise SpanError(f"there is no snapshot at icount {begin}")
+        try:
+            timeline.stand_at(mark)
+        except (UnusableSnapshotError, Divergence) as e:
+            raise SpanError(str(e)) from e
+    if end < timeline.end:
+        _replay(timeline, end)
+    else:
+        _to_the_end(timeline)
 
 
 def _replay(timeline: Timeline, icount: int) -> None:

@@ -43,6 +43,13 @@ WRITES = {
 }
 
 
+def test_a_read_is_told_with_the_bytes_that_it_read() -> None:
+    b = Bench.with_code("riscv64", f"li a0, {DATA}\nli a1, 7\nsw a1, (a0)\nlw a2, (a0)\n1: j 1b")
+    b.engine.set_watches([Watch(DATA, 4, "r")])
+    ((_, (hit,)),) = hits(b, 8)
+    assert (hit.old, hit.new) == (b"\7\0\0\0", b"\7\0\0\0")
+
+
 @pytest.mark.parametrize("what", WRITES)
 def test_every_kind_of_write_is_seen_where_it_happens(what: str) -> None:
     family, source, offset, end = WRITES[what]
