@@ -73,6 +73,8 @@ class _Server:
             self._opened.close()
             self._opened = self._open()
         timeline = self._opened.timeline
+        if task.end > timeline.end:
+            raise TimelineError(f"the log ends at icount {timeline.end}")
         with self._lock:
             timeline.clear_interrupt()
             self._running = number

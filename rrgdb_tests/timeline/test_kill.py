@@ -12,6 +12,8 @@ from random import Random
 import pytest
 
 from rrgdb.timeline.opening import replay
+from rrgdb.timeline.search import Backward
+from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build
 
@@ -56,6 +58,10 @@ def _judge(path: Path, shown: bytes) -> None:
         verify(t)
         assert t.icount == t.end
         assert bytes(sent).startswith(shown)
+        spans = t.index.spans
+        assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]]
+        assert not spans or (spans[0][0], spans[-1][1] <= t.end) == (0, True)
+        assert Backward(t).run(Points({1: None})).kind is StopKind.HISTORY_BEGIN
         for stored in t.marks.stored[:: max(1, len(t.marks.stored) // 5)]:
             t.seek(stored.icount)
             assert t.icount == stored.icount

@@ -24,7 +24,7 @@ from rrgdb.timeline.search import Backward, PortablePoints
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb.timeline.verify import verify
-from rrgdb.timeline.workers import Task, WorkerError, Workers
+from rrgdb.timeline.workers import Failed, Task, WorkerError, Workers
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS, symbol
 from rrgdb_tests.timeline.test_damage import _changed_answer
@@ -204,6 +204,15 @@ def test_workers_see_what_a_live_guest_has_done_since(tmp_path: Path) -> None:
             assert len(opened.workers) == 2
             t.seek(end)
             assert t.at_present
+
+
+def test_a_task_behind_the_log_fails(scratch: Path) -> None:
+    with _with_workers(_recorded(scratch, "riscv64")) as opened:
+        assert opened.workers is not None
+        end = opened.timeline.end
+        tasks = [Task("scan", 0, end + 1, (PortablePoints.of(Points({1: None})),)), Task("verify", 1, end)]
+        results = [result for _, result in opened.workers.results(iter(tasks), lambda: False)]
+        assert [r.error for r in results if isinstance(r, Failed)] == ["TimelineError", "SpanError"]
 
 
 def test_results_come_in_the_order_of_the_tasks(scratch: Path) -> None:
