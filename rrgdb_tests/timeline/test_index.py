@@ -96,7 +96,7 @@ def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int) -> 
         bare.timeline.marks.untouched_since = lambda *_args: None  # type: ignore[method-assign]
         assert indexed.timeline.index.spans
         pcs = _pcs(bare, rng)
-        ram = indexed.board.spec.ram_base
+        ram = indexed.ram.regions[0].base
         for _ in range(searches):
             points = _points(
                 rng, pcs, ram + rng.choice((0x2000, 0x10000, OPTIONS.memory // 2 if OPTIONS.memory else 0))
