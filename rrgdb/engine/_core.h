@@ -19,6 +19,10 @@
 #define CLASS_SIZE 4096
 #define BP_FILTER 1024
 #define MAX_EXACT 128 /* every code hook costs each instruction that is translated */
+#define MAX_GUARDS (2 * MAX_WATCHES)
+#define GUARD_SIZE (MAX_GUARDS * PAGE)
+#define MAX_ACCESS 64 /* bytes of one access */
+#define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 
 /* unicorn.h, 2.1 */
 #define UC_HOOK_INTR (1 << 0)
@@ -28,10 +32,12 @@
 #define UC_HOOK_MEM_READ (1 << 10)
 #define UC_HOOK_MEM_WRITE (1 << 11)
 #define UC_HOOK_INSN_INVALID (1 << 14)
+#define UC_PROT_READ 1
 #define UC_PROT_EXEC 4
 #define UC_MEM_WRITE 17
 #define UC_MEM_WRITE_UNMAPPED 20
 #define UC_ERR_WRITE_UNMAPPED 7
+#define UC_MEM_WRITE_PROT 22
 
 typedef int (*emu_start_fn)(void *, uint64_t, uint64_t, uint64_t, size_t);
 typedef int (*emu_stop_fn)(void *);
@@ -41,14 +47,29 @@ typedef int (*hook_del_fn)(void *, size_t);
 typedef int (*translate_fn)(void *, uint64_t, int, uint64_t *);
 typedef int (*ctl_fn)(void *, unsigned, ...);
 typedef int (*context_fn)(void *, void *);
+typedef int (*mmio_fn)(void *, uint64_t, size_t, void *, void *, void *, void *);
+typedef int (*protect_fn)(void *, uint64_t, size_t, uint32_t);
+typedef int (*map_fn)(void *, uint64_t, size_t, uint32_t, void *);
+typedef int (*unmap_fn)(void *, uint64_t, size_t);
 
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
-    R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END
+    R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD
 };
 
 /* classes of instructions as unicorn.py hands them to set_class */
 enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_SYSCALL = 4 };
+
+enum { PHASE_SLOW, PHASE_FAST, PHASE_TAIL };
+enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4, PAGE_GUARDED = 8 };
+enum { REFUSED_DEVICE = 1, REFUSED_CODE, REFUSED_WATCH };
+
+#define CTL(type, args, io) ((type) | (args) << 26 | (unsigned)(io) << 30)
+#define CTL_TB_REQUEST CTL(8, 2, 3)
+#define CTL_TB_REMOVE CTL(9, 2, 1)
+#define CTL_TB_FLUSH CTL(10, 0, 1)
+#define CTL_TLB_FLUSH CTL(11, 0, 1)
+#define CTL_TLB_TYPE CTL(12, 1, 1)
 
 typedef struct { uint64_t base, size; uint8_t *host; } region;
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
@@ -58,7 +79,8 @@ typedef struct {
     uint16_t low[256], high[256]; /* those that a first or fourth byte leaves possible */
 } filters;
 typedef struct { uint64_t address; uint8_t used, conditional; } bp_entry;
-typedef struct { uint64_t addr; uint32_t size, count, flags, first, last, epoch; } block_entry;
+typedef struct { uint64_t addr; uint32_t size, count, flags, epoch, checked, hits, first, last; } block_entry;
+typedef struct { uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { uint64_t addr; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
@@ -124,8 +146,17 @@ typedef struct {
     watch watches[MAX_WATCHES];
     int watch_count;
     int points; /* watches, breakpoints or a range: look at every instruction */
+    int watches_access; /* there are watches of other kinds than w */
     size_t access_hook;
     int access_hooked;
+    guard guards[MAX_GUARDS];
+    uint64_t guard_base; /* physical; nothing else is there, nor in the GUARD_SIZE bytes behind the guard */
+    int guard_count, code_watched, unguard;
+    mmio_fn mmio_map;
+    protect_fn mem_protect;
+    map_fn mem_map_ptr;
+    unmap_fn mem_unmap;
+    uint32_t checked, hooks_checked; /* what stands in blocks was looked at since it changed last */
 
     filters filters[2]; /* of the second instruction set, ARM's Thumb, as well */
     class_entry *classes;

@@ -1,34 +1,26 @@
 /* The fast gear: blocks are counted, not instructions. Included by _hot.c.
  *
  * While RAM is flat, Unicorn runs on a virtual TLB that this file fills. In the fast phase a plain block is counted as a
- * whole when it is entered. Blocks in which something may happen (an instruction that traps, an access to a device, code
- * on a page that is written to) are exact: they keep the slow gear's hook on each of their instructions for good. What
- * does not fit before the limit and blocks with a breakpoint are left to the tail phase, which counts every instruction
- * of that one block. A plain block's accesses to anything but RAM and its stores into pages that hold code are refused:
- * the instruction has not happened then, and the block is made exact, or the tail phase does it.
+ * whole when it is entered. Blocks in which something may happen (an instruction that traps, an access to a device, a
+ * breakpoint, code on a page that is written to) are exact: they keep the slow gear's hook on each of their instructions for good. What
+ * does not fit before the limit is left to the tail phase, which counts every instruction of that one block. A plain
+ * block's accesses to anything but RAM, to watched bytes and its stores into pages that hold code are refused: the
+ * instruction has not happened then, and the block is made exact, or the tail phase does it.
  */
 
 typedef struct { uint64_t paddr; int perms; } tlb_result;        /* uc_tlb_entry */
 typedef struct { uint64_t pc; uint16_t icount, size; } translated; /* uc_tb */
 
-enum { PHASE_SLOW, PHASE_FAST, PHASE_TAIL };
-enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4 };
-enum { BLOCK_EXACT = 1, BLOCK_HOOKED = 2 };
+/* why a block's instructions are looked at one by one: for good, and as long as nothing changes */
+enum { BLOCK_EXACT = 1, BLOCK_MIXED = 2, BLOCK_POINT = 4, BLOCK_WATCHED = 8, BLOCK_CLOSE = 15 };
+enum { BLOCK_HOOKED = 16, BLOCK_HELPER = 32 };
 enum { F_NONE, F_TAIL, F_EXACT };
-enum { REFUSED_DEVICE = 1, REFUSED_CODE };
 
 #define UC_HOOK_TLB_FILL (1 << 17)
 #define UC_MEM_FETCH 18
-#define UC_PROT_READ 1
 #define UC_PROT_RW 3
 #define UC_PROT_RX 5
 #define UC_PROT_RWX 7
-#define CTL(type, args, io) ((type) | (args) << 26 | (unsigned)(io) << 30)
-#define CTL_TB_REQUEST CTL(8, 2, 3)
-#define CTL_TB_REMOVE CTL(9, 2, 1)
-#define CTL_TB_FLUSH CTL(10, 0, 1)
-#define CTL_TLB_FLUSH CTL(11, 0, 1)
-#define CTL_TLB_TYPE CTL(12, 1, 1)
 #define UC_TLB_CPU 0
 #define UC_TLB_VIRTUAL 1
 #define MAX_TAILS 64
@@ -37,6 +29,7 @@ enum { REFUSED_DEVICE = 1, REFUSED_CODE };
 #define TAILS_WITHIN 20000
 #define SHORTEST_SPELL 50000
 #define LONGEST_SPELL 10000000
+#define MANY_HITS 8 /* of watched bytes by one block: from then on its instructions are looked at */
 
 static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)
 {
@@ -52,12 +45,16 @@ static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *us
             c->refused = REFUSED_DEVICE;
             return false;
         }
+        if (c->guard_base && va - c->guard_base < GUARD_SIZE)
+            result->paddr += GUARD_SIZE; /* nothing is there, for the guest */
         c->device_granted = 1;
         result->perms = UC_PROT_RWX;
         return true;
     }
     uint8_t *flags = &c->page_flags[(uint64_t)(host - c->ram) >> 12];
     if (type == UC_MEM_FETCH) {
+        if (*flags & PAGE_GUARDED)
+            c->unguard = c->tlb_stale = 1;
         *flags |= PAGE_CODE;
         *flags &= (uint8_t)~PAGE_WRITTEN;
     } else if (type == UC_MEM_WRITE) {
@@ -66,6 +63,7 @@ static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *us
                 c->refused = REFUSED_CODE;
                 return false;
             }
+            c->checked += !(*flags & PAGE_MIXED);
             *flags |= PAGE_MIXED;
         } else {
             *flags |= PAGE_WRITTEN;
@@ -77,6 +75,10 @@ static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *us
         result->perms = UC_PROT_RX;
     else
         result->perms = *flags & PAGE_WRITTEN ? UC_PROT_RW : UC_PROT_READ;
+    if ((*flags & (PAGE_GUARDED | PAGE_CODE)) == PAGE_GUARDED) {
+        uint64_t page = va & ~(uint64_t)PAGE_MASK;
+        result->paddr = c->guard_base + (uint64_t)guard_number(c->guards, c->guard_count, page) * PAGE + (va & PAGE_MASK);
+    }
     return true;
 }
 
@@ -162,21 +164,31 @@ static int grow_blocks(Core *c)
     return 1;
 }
 
-/* Whether a block may be counted as a whole: it holds n plain instructions. */
-static int plain_block(Core *c, uint64_t addr, uint32_t size, uint32_t n)
+/* Instructions that Unicorn stores by calls: a refused store does not end them at once. AArch64: STXP, DC ZVA. */
+static int stores_by_call(const Core *c, const uint8_t *b)
+{
+    uint32_t w;
+    memcpy(&w, b, 4);
+    return !c->compressed && !c->x86 && !c->arm && ((w & 0xbfe00000u) == 0x88200000u || (w & 0xffffffe0u) == 0xd50b7420u);
+}
+
+/* The flags of a block; without BLOCK_EXACT it may be counted as a whole: it holds n plain instructions. */
+static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n)
 {
     uint8_t bytes[MAX_BLOCK];
     if (size > MAX_BLOCK || copy_code(c, addr, bytes, size) != size)
-        return 0;
-    uint32_t at = 0, count = 0;
+        return BLOCK_EXACT;
+    uint32_t at = 0, count = 0, flags = 0;
     while (at < size) {
         uint32_t length = plain_length(c, bytes + at, size - at);
         if (!length)
-            return 0;
+            return BLOCK_EXACT;
+        if (length == 4 && stores_by_call(c, bytes + at))
+            flags |= BLOCK_HELPER;
         at += length;
         count++;
     }
-    return count == n;
+    return count == n ? flags : BLOCK_EXACT;
 }
 
 static int breakpoint_inside(const Core *c, uint64_t addr, uint32_t size)
@@ -196,31 +208,35 @@ static void leave_fast(Core *c, int why, uint64_t addr)
     c->emu_stop(c->uc);
 }
 
-/* The block that was just left is to keep its instruction hook for good; zero if it has to do without. */
-static int make_exact(Core *c, uint64_t addr, uint32_t size)
+/* From now on the instructions of a block are looked at one by one, for a reason out of BLOCK_CLOSE; zero: it cannot be. */
+static int look_close(Core *c, uint64_t addr, uint32_t size, uint32_t reason)
 {
-    block_entry *e = block_slot(c, block_key(c, addr), size);
+    uint64_t key = block_key(c, addr);
+    block_entry *e = block_slot(c, key, size);
     if (!e->size)
         return 0;
+    e->flags |= reason;
+    if (e->flags & BLOCK_HOOKED)
+        return 1;
     int known = 0;
     for (int i = 0; i < c->exact_count; i++)
-        known |= c->exact_blocks[i].addr == addr && c->exact_blocks[i].size == size;
+        known |= c->exact_blocks[i].addr == key && c->exact_blocks[i].size == size;
     if (!known) {
         if (c->exact_count == MAX_EXACT)
             forget_exact(c);
         exact_entry *x = &c->exact_blocks[c->exact_count];
-        *x = (exact_entry){addr, size, 0};
+        *x = (exact_entry){key, size, 0};
         /* an instruction that cannot be decoded is not part of its block's size */
         if (c->hook_add(c->uc, &x->hook, UC_HOOK_CODE, (void *)on_exact_code, c, addr, addr + size - 1 + MAX_INSN))
             return 0;
         c->exact_count++;
         c->ctl(c->uc, CTL_TB_REMOVE, addr, addr + size);
     }
-    e->flags |= BLOCK_EXACT | BLOCK_HOOKED;
+    e->flags |= BLOCK_HOOKED;
     return 1;
 }
 
-static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t count, int plain)
+static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t count, uint32_t flags)
 {
     const uint8_t *first = code_page(c, addr), *last = code_page(c, addr + size - 1);
     if (!first || !last || !grow_blocks(c))
@@ -228,7 +244,7 @@ static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t co
     uint64_t key = block_key(c, addr);
     block_entry *e = block_slot(c, key, size);
     uint32_t pages[2] = {(uint32_t)((first - c->ram) >> 12), (uint32_t)((last - c->ram) >> 12)};
-    *e = (block_entry){key, size, count, plain ? 0 : BLOCK_EXACT, pages[0], pages[1], 0};
+    *e = (block_entry){key, size, count, flags, 0, c->checked - 1, 0, pages[0], pages[1]};
     c->block_count++;
     mark_code(c, first);
     mark_code(c, last);
@@ -244,11 +260,42 @@ static block_entry *new_block(Core *c, uint64_t addr, uint32_t size)
     if (c->arm)
         *c->no_exit = 0;
     if (!error && tb.size == size && tb.icount) {
-        e = add_block(c, addr, size, tb.icount, plain_block(c, addr, size, tb.icount));
+        e = add_block(c, addr, size, tb.icount, block_flags(c, addr, size, tb.icount));
     }
     if (!e)
         leave_fast(c, F_TAIL, addr);
     return e;
+}
+
+/* What stands in a block, or on its pages, is no longer what it was at the last look. */
+static void check_block(Core *c, block_entry *e)
+{
+    e->checked = c->checked;
+    e->hits = 0;
+    e->flags &= BLOCK_EXACT | BLOCK_HOOKED | BLOCK_HELPER;
+    if (e->flags & BLOCK_HELPER && c->guard_count)
+        e->flags |= BLOCK_WATCHED;
+    if (c->bp_count && breakpoint_inside(c, c->arm ? e->addr & ~(uint64_t)1 : e->addr, e->size))
+        e->flags |= BLOCK_POINT;
+    if ((c->page_flags[e->first] | c->page_flags[e->last]) & PAGE_MIXED)
+        e->flags |= BLOCK_MIXED;
+}
+
+/* Hooks that no block has a use for any more. */
+static void drop_hooks(Core *c)
+{
+    c->hooks_checked = c->checked;
+    for (int i = c->exact_count - 1; i >= 0; i--) {
+        exact_entry *x = &c->exact_blocks[i];
+        block_entry *e = block_slot(c, x->addr, x->size);
+        if (e->size)
+            check_block(c, e);
+        if (e->flags & BLOCK_CLOSE)
+            continue;
+        e->flags &= ~(uint32_t)BLOCK_HOOKED;
+        c->hook_del(c->uc, x->hook); /* Unicorn forgets what was translated with it */
+        *x = c->exact_blocks[--c->exact_count];
+    }
 }
 
 static void fast_block(Core *c, uint64_t addr, uint32_t size)
@@ -256,21 +303,27 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
     uint64_t key = block_key(c, addr);
     c->tail_size = size;
     block_entry *e = &c->blocks[mix(key + ((uint64_t)size << 48)) & c->block_mask];
+    if (c->exact && c->watch_count && watches_hit(c)) {
+        stop(c, R_WATCHPOINT, addr);
+        return;
+    }
     if (e->addr != key || e->size != size) {
         e = block_slot(c, key, size);
         if (!e->size && !(e = new_block(c, addr, size)))
             return;
     }
-    if (e->flags & BLOCK_HOOKED) {
-        c->exact = 1;
-        enter_block(c, addr, size);
+    if (e->checked != c->checked)
+        check_block(c, e);
+    if (e->flags & BLOCK_CLOSE) {
+        if (e->flags & BLOCK_HOOKED) {
+            c->exact = 1;
+            enter_block(c, addr, size);
+        } else {
+            leave_fast(c, F_EXACT, addr);
+        }
         return;
     }
-    if (e->flags & BLOCK_EXACT || (c->page_flags[e->first] | c->page_flags[e->last]) & PAGE_MIXED) {
-        leave_fast(c, F_EXACT, addr);
-        return;
-    }
-    if (c->icount + e->count > c->limit || c->interrupt || (c->bp_count && breakpoint_inside(c, addr, size))) {
+    if (c->icount + e->count > c->limit || c->interrupt) {
         leave_fast(c, F_TAIL, addr);
         return;
     }

@@ -90,7 +90,7 @@ static int run_fast(Core *c)
     c->tail_size = MAX_BLOCK;
     run_once(c);
     if (c->fast_exit == F_EXACT)
-        return make_exact(c, c->pc, c->tail_size) ? AGAIN : TAIL;
+        return look_close(c, c->pc, c->tail_size, 0) ? AGAIN : TAIL;
     if (c->fast_exit == F_TAIL)
         return TAIL;
     if (c->exact) {
@@ -98,6 +98,8 @@ static int run_fast(Core *c)
             c->reason = R_ERROR;
         return c->reason == R_SMC || c->reason == R_RESTART ? AGAIN : DONE;
     }
+    if (c->reason == R_UNGUARD)
+        return DONE;
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);
     c->pc = c->exception >= 0 ? pc - (uint64_t)c->stale_pc : pc;
@@ -113,7 +115,9 @@ static int run_fast(Core *c)
         return DONE;
     }
     if (c->refused == REFUSED_DEVICE)
-        make_exact(c, block, c->block_length);
+        look_close(c, block, c->block_length, BLOCK_EXACT);
+    else if (c->refused == REFUSED_WATCH && ++block_slot(c, block_key(c, block), c->block_length)->hits == MANY_HITS)
+        look_close(c, block, c->block_length, BLOCK_WATCHED);
     return TAIL;
 }
 
@@ -137,7 +141,9 @@ static int thick_tails(Core *c)
 static void run_phases(Core *c)
 {
     for (;;) {
-        int exact = !c->fast || c->mmu_seen || c->watch_count || c->range_on;
+        if (c->watch_count || c->guard_count || c->access_hooked || c->unguard)
+            place_guards(c);
+        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on;
         c->limit = c->user_limit;
         if (exact || c->icount < c->spell_end) {
             enter_phase(c, PHASE_SLOW, 0, 0);
@@ -148,11 +154,11 @@ static void run_phases(Core *c)
                 set_mmu(c, 1);
                 continue;
             }
-            if (c->reason == R_LIMIT && c->icount < c->user_limit)
+            if (c->reason == R_UNGUARD || (c->reason == R_LIMIT && c->icount < c->user_limit))
                 continue;
             return;
         }
-        if (c->limit < c->icount + MIN_FAST || c->icount == c->skip) {
+        if (c->limit < c->icount + MIN_FAST) {
             c->tail_size = MAX_BLOCK;
         } else {
             int next = run_fast(c);
@@ -160,6 +166,8 @@ static void run_phases(Core *c)
                 set_mmu(c, 1);
                 continue;
             }
+            if (next == DONE && c->reason == R_UNGUARD)
+                continue;
             if (next == DONE)
                 return;
             if (thick_tails(c) || next == AGAIN)
@@ -171,7 +179,7 @@ static void run_phases(Core *c)
         run_slow(c);
         if (c->reason == R_MMU)
             set_mmu(c, 1);
-        else if (c->reason != R_TAIL_END)
+        else if (c->reason != R_TAIL_END && c->reason != R_UNGUARD)
             return;
     }
 }

@@ -1,51 +1,4 @@
-/* Watches, and the hooks that Unicorn calls. Included by _hot.c. */
-
-/* ---- watches --------------------------------------------------------------------------------- */
-
-/* Look at all watched bytes; nonzero if the run must stop. */
-static int watches_hit(Core *c)
-{
-    int any = 0;
-    for (int i = 0; i < c->watch_count; i++) {
-        watch *w = &c->watches[i];
-        if (w->kind != 'r' && memcmp(w->host, w->old, w->length) != 0)
-            w->hit = 1;
-        any |= w->hit;
-    }
-    if (!any)
-        return 0;
-    for (int i = 0; i < c->watch_count; i++) {
-        watch *w = &c->watches[i];
-        if (w->hit) {
-            memcpy(w->before, w->old, w->length);
-            memcpy(w->after, w->host, w->length);
-            memcpy(w->old, w->host, w->length);
-        }
-        w->last = w->hit;
-        w->hit = 0;
-    }
-    c->watch_last = c->icount;
-    return !c->collect;
-}
-
-static void on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
-{
-    Core *c = user;
-    (void)uc;
-    (void)value;
-    for (int i = 0; i < c->watch_count; i++) {
-        watch *w = &c->watches[i];
-        if (w->kind == 'w' || (w->kind == 'r' && type == UC_MEM_WRITE))
-            continue;
-        if (address < w->physical + w->length && w->physical < address + (uint64_t)size) {
-            if (!w->hit)
-                memcpy(w->old, w->host, w->length); /* what stores of others have left there */
-            w->hit = 1;
-        }
-    }
-}
-
-/* ---- hooks ----------------------------------------------------------------------------------- */
+/* The hooks that Unicorn calls. Included by _hot.c. */
 
 /* The instruction counted last wrote into its own block and begins again, as a block of its own. Nonzero if the run was
  * left: its flags are lost unless it was the first of the run, and the fast phase knows nothing of such blocks. */
@@ -74,8 +27,13 @@ static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
 {
     Core *c = user;
     (void)uc;
-    if (c->tlb_stale)
+    if (c->tlb_stale) {
+        if (c->unguard) {
+            stop(c, R_UNGUARD, addr);
+            return;
+        }
         tlb_clear(c);
+    }
     if (c->x86 && addr == c->last_pc && begun_again(c, addr, size))
         return;
     if (c->arm) {
@@ -89,7 +47,7 @@ static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
         return;
     }
     if (c->phase == PHASE_TAIL && c->icount != c->tail_icount) {
-        stop(c, R_TAIL_END, addr);
+        stop(c, c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_TAIL_END, addr);
         return;
     }
     enter_block(c, addr, size);
@@ -261,8 +219,10 @@ static bool on_invalid_memory(void *uc, int type, uint64_t address, int size, in
 {
     Core *c = user;
     (void)uc;
-    (void)size;
-    (void)value;
+    if (address - c->guard_base < (uint64_t)c->guard_count * PAGE)
+        return guarded(c, type == UC_MEM_WRITE_PROT, address - c->guard_base, (uint32_t)size, (uint64_t)value);
+    if (c->guard_base && address - c->guard_base - GUARD_SIZE < GUARD_SIZE)
+        address -= GUARD_SIZE;
     if (!c->faulted) {
         c->faulted = 1;
         c->fault_address = address;

@@ -15,6 +15,7 @@
 #include "_arm.h"
 #include "_insn.h"
 #include "_decode.h"
+#include "_watch.h"
 #include "_fast.h"
 #include "_hooks.h"
 #include "_gears.h"
@@ -76,10 +77,11 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
                             "fast", "compressed", "pc", "stale_pc", "eflags", "bare", "arm", NULL};
-    unsigned long long uc, fn[10], ram, arm[5];
+    unsigned long long uc, fn[14], ram, arm[5];
     PyObject *filters[2], *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKK)pppii(OO)OKppiiip(KKKKK)", names, &uc, &fn[0], &fn[1],
-                                     &fn[2], &fn[3], &fn[4], &fn[5], &fn[6], &fn[7], &fn[8], &fn[9], &c->x86, &c->mode64,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKKKKKK)pppii(OO)OKppiiip(KKKKK)", names, &uc, &fn[0], &fn[1],
+                                     &fn[2], &fn[3], &fn[4], &fn[5], &fn[6], &fn[7], &fn[8], &fn[9], &fn[10], &fn[11],
+                                     &fn[12], &fn[13], &c->x86, &c->mode64,
                                      &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0], &filters[1], &pages, &ram,
                                      &c->fast, &c->compressed, &c->pc_id, &c->stale_pc, &c->eflags_id, &c->bare,
                                      &arm[0], &arm[1], &arm[2], &arm[3], &arm[4]))
@@ -96,6 +98,10 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->context_save = (context_fn)(uintptr_t)fn[8];
     c->context_restore = (context_fn)(uintptr_t)fn[9];
     c->flags_at = c->previous_at = -1;
+    c->mmio_map = (mmio_fn)(uintptr_t)fn[10];
+    c->mem_protect = (protect_fn)(uintptr_t)fn[11];
+    c->mem_map_ptr = (map_fn)(uintptr_t)fn[12];
+    c->mem_unmap = (unmap_fn)(uintptr_t)fn[13];
     c->ram = (uint8_t *)(uintptr_t)ram;
     c->skip = NO_ICOUNT;
     c->bp_last = c->watch_last = NO_ICOUNT;
@@ -202,6 +208,8 @@ static PyObject *Core_run(Core *c, PyObject *args)
         return NULL;
     c->user_limit = limit;
     c->pc = pc;
+    if (c->exact_count && c->hooks_checked != c->checked && limit - c->icount > BRIEF)
+        drop_hooks(c);
     if (c->icount < c->last_icount)
         c->spell = c->spell_end = c->tails = c->tails_at = 0; /* the guest was put back */
     Py_BEGIN_ALLOW_THREADS
@@ -326,6 +334,7 @@ static PyObject *Core_set_breakpoints(Core *c, PyObject *list)
     c->bp_count = (uint32_t)n;
     memcpy(c->bp_filter, filter, sizeof filter);
     memcpy(c->bp_pages, pages, sizeof pages);
+    c->checked++;
     update_points(c);
     Py_RETURN_NONE;
 }
@@ -338,7 +347,7 @@ static void rearm(Core *c)
     }
 }
 
-/* set_watches([(physical, length, kind), ...]); true if the memory hooks changed and translations must go */
+/* set_watches([(physical, length, kind), ...]) */
 static PyObject *Core_set_watches(Core *c, PyObject *list)
 {
     Py_ssize_t n = PySequence_Size(list);
@@ -379,13 +388,20 @@ static PyObject *Core_set_watches(Core *c, PyObject *list)
     }
     rearm(c);
     update_points(c);
-    int changed = access != c->access_hooked;
-    if (access && !c->access_hooked)
-        add_hook(c, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_access, &c->access_hook);
-    else if (!access && c->access_hooked)
-        c->hook_del(c->uc, c->access_hook);
-    c->access_hooked = access;
-    return PyBool_FromLong(changed);
+    c->watches_access = access;
+    c->code_watched = 0;
+    c->checked++;
+    Py_RETURN_NONE;
+}
+
+/* set_guard(base): where 2 * GUARD_SIZE bytes of physical addresses are free; without it watches need the slow gear */
+static PyObject *Core_set_guard(Core *c, PyObject *args)
+{
+    unsigned long long base;
+    if (!PyArg_ParseTuple(args, "K", &base))
+        return NULL;
+    c->guard_base = base;
+    Py_RETURN_NONE;
 }
 
 static PyObject *Core_rearm_watches(Core *c, PyObject *Py_UNUSED(ignored))
@@ -538,7 +554,8 @@ static PyMethodDef Core_methods[] = {
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, thumb, class)"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditional), ...])"},
-    {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(physical, length, kind), ...]) -> hooks changed"},
+    {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(physical, length, kind), ...])"},
+    {"set_guard", (PyCFunction)Core_set_guard, METH_VARARGS, "set_guard(base): free physical addresses for guards"},
     {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now"},
     {"set_collect", (PyCFunction)Core_set_collect, METH_VARARGS, "set_collect(on): note hits instead of stopping; forgets those noted"},
     {"take_watch_hits", (PyCFunction)Core_take_watch_hits, METH_NOARGS, "-> [(index, old, new), ...]"},

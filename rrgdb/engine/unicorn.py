@@ -48,6 +48,10 @@ _HOT_FUNCTIONS = (
     "uc_reg_write",
     "uc_context_save",
     "uc_context_restore",
+    "uc_mmio_map",
+    "uc_mem_protect",
+    "uc_mem_map_ptr",
+    "uc_mem_unmap",
 )
 _MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
 _MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
@@ -56,6 +60,11 @@ _PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_in
 
 _STATE = struct.Struct("<QQ")
 FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM", "UC_ARCH_ARM64", "UC_ARCH_X86")
+GUARDED_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64")
+"""those that keep the fast gear with watches: on x86, bringing pc up to date at an access loses flags that the
+instruction has set; on 32-bit Arm, stores are not left at once everywhere"""
+GUARD_BYTES = 1 << 20
+"""what guards of watched pages take of the physical addresses"""
 TRANSLATED_BYTES = 64 << 20
 """room for translated code; Unicorn's own choice is a GiB"""
 
@@ -151,6 +160,8 @@ class UnicornEngine:
         self._has_translated = False
         self._footprint_begin = 0
         self._watches: list[tuple[Watch, int, int]] = []
+        self._mmio: list[tuple[int, int]] = []
+        self._guarded_from = 0
         layout = find_layout(arch.engine_arch, arch.engine_mode)
         self.unknown = layout.missing
         """what this build of Unicorn hides: such details of exceptions are guessed"""
@@ -322,6 +333,7 @@ class UnicornEngine:
         on_read = _MMIO_READ(lambda _uc, offset, n, _data: self._guarded(read, offset, n))
         on_write = _MMIO_WRITE(lambda _uc, offset, n, value, _data: self._guarded(write, offset, n, value))
         self._callbacks += [on_read, on_write]
+        self._mmio.append((base, size))
         _check(
             _lib.uc_mmio_map(self._handle, ctypes.c_uint64(base), ctypes.c_uint64(size), on_read, None, on_write, None),
             f"device at {base:#x}",
@@ -467,12 +479,21 @@ class UnicornEngine:
                 at += n
         try:
             native = [(self.translate(at), n, w.kind.encode()) for w, at, n in pieces]
-            changed = self._core.set_watches(native)
+            if native and not self._guarded_from and self.arch.engine_arch in GUARDED_FAMILIES:
+                self._place_guard()
+            self._core.set_watches(native)
         except (MemoryFault, ValueError) as e:
             raise EngineError(f"cannot watch: {e}") from None
         self._watches = pieces
-        if changed:
-            self._uc.ctl_flush_tb()
+
+    def _place_guard(self) -> None:
+        """Tell the native half of physical addresses below 4 GiB that nothing uses."""
+        used = [(r.base, r.size) for r in self.ram.regions] + self._mmio
+        for base in range((1 << 32) - GUARD_BYTES, 0, -GUARD_BYTES):
+            if all(base >= b + n or b >= base + GUARD_BYTES for b, n in used):
+                self._guarded_from = base
+                self._core.set_guard(base)
+                return
 
     def take_hits(self) -> tuple[WatchHit, ...]:
         """The last watch hit, stopped at or collected; forgotten afterwards."""

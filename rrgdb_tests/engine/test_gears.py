@@ -11,8 +11,8 @@ import pytest
 from rrgdb.board.boards import default_board
 from rrgdb.board.guest import Board
 from rrgdb.board.image import load_image, place_image
-from rrgdb.engine.base import ExitKind
-from rrgdb.engine.memory import Ram
+from rrgdb.engine.base import ExitKind, Watch
+from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn import UnicornEngine
 from rrgdb.timeline.digest import RamDigest
 from rrgdb_tests.board.fakes import FakeHost
@@ -101,6 +101,69 @@ def test_both_gears_stop_at_the_same_breakpoints(arch: str) -> None:
         if stops[0][0] is not ExitKind.BREAKPOINT:
             break
     assert fast.state() == slow.state()
+
+
+class _Places:
+    """Where a guest executes and what it touches, sampled on a run of its own."""
+
+    def __init__(self, path: Path, rng: random.Random) -> None:
+        running = Running(path, fast=False)
+        engine = running.engine
+        self.code: list[int] = []
+        self.data: list[int] = []
+        while running.board.end is None and engine.icount < 200_000:
+            running.board.run_until(engine.icount + rng.randrange(2_000) + 1)
+            self.code.append(engine.read(engine.arch.pc))
+            self.data.append(engine.read(engine.arch.sp) & -8)
+        last = max(engine.ram.regions, key=lambda r: r.size)
+        for n in engine.ram.dirty().tolist():
+            page = engine.ram.page(n)
+            used = [at for at in range(0, PAGE, 4) if page[at : at + 4] != bytes(4)] or [0]
+            first = next(r.base - r.offset for r in engine.ram.regions if r.offset <= n * PAGE < r.offset + r.size)
+            self.data += [first + n * PAGE + at for at in (0, PAGE - 4, *rng.choices(used, k=8))]
+        self.data = [a for a in self.data if last.base + 4 <= a < last.base + last.size - 64]
+
+
+def _compare_armed(path: Path, seed: int, limit: int) -> None:
+    """Points come and go while both gears run; they stop at the same places, with the same hits."""
+    rng = random.Random(seed)
+    places = _Places(path, rng)
+    both = Running(path, fast=True), Running(path, fast=False)
+    fast, slow = both
+    while fast.board.end is None and fast.engine.icount < limit:
+        breakpoints = {(rng.choice(places.code), rng.random() < 0.3) for _ in range(rng.choice((0, 0, 1, 5, 50)))}
+        watches = [
+            Watch(rng.choice(places.data) + rng.randrange(-4, 40), rng.choice((1, 2, 4, 8, 40)), rng.choice("wwra"))
+            for _ in range(rng.choice((0, 0, 1, 2)))
+        ]
+        collect = rng.random() < 0.5
+        for running in both:
+            engine = running.engine
+            engine.set_breakpoints(breakpoints)
+            engine.set_watches(watches)
+            engine.set_collect(collect)
+        for _ in range(rng.randrange(1, 6)):
+            target = fast.engine.icount + rng.randrange(rng.choice(SLICES)) + 1
+            exits = []
+            for running in both:
+                running.engine.ignore_stops_at(running.engine.icount)
+                exits.append((running.board.run_until(target), running.engine.icount))
+            assert exits[0] == exits[1], (breakpoints, watches, collect)
+        seen = [(running.engine.collected(), running.engine.take_hits()) for running in both] if collect else [0, 0]
+        assert seen[0] == seen[1], (breakpoints, watches)
+        assert fast.state() == slow.state(), (breakpoints, watches, collect)
+
+
+@pytest.mark.parametrize(("arch", "name"), GUESTS)
+def test_points_stop_both_gears_at_the_same_places(arch: str, name: str) -> None:
+    _compare_armed(build(arch, name), seed=1, limit=300_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 42))
+@pytest.mark.parametrize(("arch", "name"), GUESTS)
+def test_many_more_points_stop_both_gears_at_the_same_places(arch: str, name: str, seed: int) -> None:
+    _compare_armed(build(arch, name), seed, limit=2_000_000)
 
 
 @pytest.mark.parametrize("arch", ARCHES)

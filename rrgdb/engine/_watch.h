@@ -1,0 +1,206 @@
+/* Watches, and the guards that tell the fast gear of accesses to watched pages. Included by _hot.c.
+ *
+ * The virtual TLB maps a watched page to a page of the guard, so that Unicorn asks before each access, with the pc
+ * brought up to date: for kind w that is the same RAM, but read-only; for the others a device without permissions.
+ * What touches no watched byte is done on the RAM behind; what does is refused in the fast phase, so that the
+ * instruction is executed where every one is looked at.
+ */
+
+/* Look at all watched bytes; nonzero if the run must stop. */
+static int watches_hit(Core *c)
+{
+    int any = 0;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (w->kind != 'r' && memcmp(w->host, w->old, w->length) != 0)
+            w->hit = 1;
+        any |= w->hit;
+    }
+    if (!any)
+        return 0;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (w->hit) {
+            memcpy(w->before, w->old, w->length);
+            memcpy(w->after, w->host, w->length);
+            memcpy(w->old, w->host, w->length);
+        }
+        w->last = w->hit;
+        w->hit = 0;
+    }
+    c->watch_last = c->icount;
+    return !c->collect;
+}
+
+static int overlaps(const watch *w, uint64_t physical, uint32_t size)
+{
+    return physical < w->physical + w->length && w->physical < physical + size;
+}
+
+static void accessed(watch *w)
+{
+    if (!w->hit)
+        memcpy(w->old, w->host, w->length); /* what stores of others have left there */
+    w->hit = 1;
+}
+
+static void on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
+{
+    Core *c = user;
+    (void)uc;
+    (void)value;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (w->kind == 'w' || (w->kind == 'r' && type == UC_MEM_WRITE))
+            continue;
+        if (overlaps(w, address, (uint32_t)size))
+            accessed(w);
+    }
+}
+
+/* ---- guards ---------------------------------------------------------------------------------- */
+
+/* Whether a store leaves the watched bytes as they are. */
+static int same_value(const watch *w, uint64_t physical, uint32_t size, uint64_t value)
+{
+    if (size > sizeof value)
+        return 0;
+    for (uint32_t i = 0; i < size; i++) {
+        uint64_t at = physical + i - w->physical;
+        if (at < w->length && w->host[at] != (uint8_t)(value >> 8 * i))
+            return 0;
+    }
+    return 1;
+}
+
+/* An access to a guarded page is about to happen; false: it does not, and the run is left before its instruction. */
+static bool guarded(Core *c, int store, uint64_t offset, uint32_t size, uint64_t value)
+{
+    const guard *g = &c->guards[offset >> 12];
+    uint32_t at = (uint32_t)(offset & PAGE_MASK);
+    uint64_t physical = g->physical + at;
+    int whole = c->phase == PHASE_FAST && !c->exact;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (!overlaps(w, physical, size) || (w->kind == 'r' && store))
+            continue;
+        if (w->kind == 'w' && (!whole || !store || same_value(w, physical, size, value)))
+            continue; /* where every instruction is looked at, so are the bytes */
+        if (whole) {
+            c->refused = REFUSED_WATCH;
+            return false;
+        }
+        accessed(w);
+    }
+    if (store && !g->all) /* Unicorn drops stores to read-only RAM; what is behind the page comes as bytes of its own */
+        memcpy(g->host + at, &value, size < PAGE - at ? size : PAGE - at); /* of eight bytes at most */
+    return true;
+}
+
+/* Accesses that go on; aligned, of eight bytes at most. */
+static uint64_t guard_read(void *uc, uint64_t offset, unsigned size, void *user)
+{
+    const guard *g = user;
+    uint64_t value = 0;
+    (void)uc;
+    memcpy(&value, g->host + offset, size);
+    return value;
+}
+
+static void guard_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user)
+{
+    const guard *g = user;
+    (void)uc;
+    memcpy(g->host + offset, &value, size);
+}
+
+static uint8_t *flags_of(Core *c, const uint8_t *host)
+{
+    return &c->page_flags[(uint64_t)(host - c->ram) >> 12];
+}
+
+static int guard_number(const guard *list, int count, uint64_t physical)
+{
+    for (int i = 0; i < count; i++)
+        if (list[i].physical == physical)
+            return i;
+    return -1;
+}
+
+/* The pages that need a guard; -1 if guards will not do: a watched page holds code. */
+static int wanted_guards(Core *c, guard *list)
+{
+    int n = 0;
+    for (int i = 0; i < c->watch_count; i++) {
+        const watch *w = &c->watches[i];
+        uint64_t first = w->physical & ~(uint64_t)PAGE_MASK, page = first;
+        /* Of a load that begins on the page before, Unicorn asks there only. */
+        if (w->kind != 'w' && w->physical - first < MAX_ACCESS)
+            page -= PAGE;
+        for (; page != first + PAGE; page += PAGE) {
+            uint8_t *host = physical_to_host(c, page);
+            int known = guard_number(list, n, page);
+            if (!host)
+                continue;
+            if (*flags_of(c, host) & PAGE_CODE)
+                return -1;
+            if (known < 0)
+                list[known = n++] = (guard){page, host, 0};
+            list[known].all |= w->kind != 'w';
+        }
+    }
+    return n;
+}
+
+static void map_guards(Core *c, const guard *list, int n)
+{
+    for (int i = 0; i < c->guard_count; i++) {
+        *flags_of(c, c->guards[i].host) &= (uint8_t)~PAGE_GUARDED;
+        c->mem_unmap(c->uc, c->guard_base + (uint64_t)i * PAGE, PAGE);
+    }
+    memcpy(c->guards, list, (size_t)n * sizeof *list);
+    c->guard_count = n;
+    for (int i = 0; i < n; i++) {
+        uint64_t at = c->guard_base + (uint64_t)i * PAGE;
+        *flags_of(c, list[i].host) |= PAGE_GUARDED;
+        if (list[i].all) {
+            /* the offsets that the callbacks get begin at 0 */
+            c->mmio_map(c->uc, at, PAGE, (void *)guard_read, &c->guards[i], (void *)guard_write, &c->guards[i]);
+            c->mem_protect(c->uc, at, PAGE, 0);
+        } else {
+            c->mem_map_ptr(c->uc, at, PAGE, UC_PROT_READ, list[i].host);
+        }
+    }
+    c->checked++;
+    c->ctl(c->uc, CTL_TLB_FLUSH);
+}
+
+/* Before a part of a run: guards and the hook on all accesses are as the watches need them. What is too much stays for
+ * a short run: it costs time only. */
+static void place_guards(Core *c)
+{
+    int brief = c->user_limit - c->icount < BRIEF, change = 0, n = 0;
+    guard list[MAX_GUARDS];
+    if (c->fast && !c->mmu_seen && !c->unguard && !c->code_watched)
+        n = !c->guard_base ? -(c->watch_count > 0) : wanted_guards(c, list);
+    c->code_watched |= n < 0 || c->unguard;
+    c->unguard = 0;
+    if (n < 0)
+        n = 0;
+    for (int i = 0; i < n; i++) {
+        int known = guard_number(c->guards, c->guard_count, list[i].physical);
+        change |= known < 0 || c->guards[known].all < list[i].all;
+    }
+    if (change || (n != c->guard_count && (!brief || c->code_watched)))
+        map_guards(c, list, n);
+    int access = c->watches_access && (!c->fast || c->mmu_seen || c->code_watched);
+    if (access != c->access_hooked && (access || !brief)) {
+        if (access)
+            c->hook_add(c->uc, &c->access_hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_access, c, (uint64_t)1,
+                        (uint64_t)0);
+        else
+            c->hook_del(c->uc, c->access_hook);
+        c->access_hooked = access;
+        c->ctl(c->uc, CTL_TB_FLUSH);
+    }
+}
