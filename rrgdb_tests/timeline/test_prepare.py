@@ -101,7 +101,7 @@ def test_a_walk_back_pays_for_the_segment_before(opened: Opened, monkeypatch: py
     ticks = count()
     t = opened.timeline
     _stand(opened, 2 * SNAPSHOTS + 100)
-    back = Backward(t, lambda: next(ticks) * prepare.PAYS / 4)
+    back = Backward(t, clock=lambda: next(ticks) * prepare.PAYS / 4)
     made = []
     for n in range(1, 130):
         back.step(NONE)
