@@ -19,7 +19,7 @@ from rrgdb_tests.board.fakes import FakeHost
 from rrgdb_tests.guests import AWKWARD, build
 
 MEMORY = 16 << 20
-ARCHES = ("riscv64", "riscv32", "aarch64", "arm", "thumb", "i386", "x86_64")
+ARCHES = ("riscv64", "riscv32", "aarch64", "i386", "x86_64")
 """the families that have a fast gear"""
 GUESTS = [(arch, name) for arch in ARCHES for name in (*AWKWARD[arch], "hunt", "ticker")]
 SLICES = (1, 3, 50, 1_000, 20_000, 200_000)
