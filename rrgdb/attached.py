@@ -208,6 +208,8 @@ class Session:
             raise EngineError(f"mem_write: {address:#x} belongs to a device of mmio_map: rrgdb does not record that")
         self._plain.mem_write(address, data)
         self._engine.wrote_memory(address, len(data))
+        if self._guest.early and self._engine.watches(address, len(data)):
+            self._engine.rearm()
         for at in range(0, len(data), MAX_DATA):
             self._guest.did(Op(Kind.WRITE, (address + at,), data[at : at + MAX_DATA]))
 

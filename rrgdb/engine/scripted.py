@@ -216,6 +216,10 @@ class ScriptEngine(UnicornEngine):
         if any(self._code_pages[p] for p in pages):
             self._changed()
 
+    def watches(self, address: int, length: int) -> bool:
+        """Whether any of these bytes is watched."""
+        return any(at < address + length and address < at + n for _, at, n in self._watches)
+
     def write_physical(self, address: int, data: bytes) -> None:
         self.ram.write(address, data)
         self.wrote_memory(address, len(data))

@@ -59,6 +59,9 @@ class ScriptGuest:
         self._frame: list[bytes] | None = None
         self._call = (-1, 0)
         self._resumed = -1
+        self._failure: Exception | None = None
+        self.early = False
+        """in a hook that is called before its instruction begins"""
         engine.dispatch = self._called
         journal.attach_input(SOURCE, self._deliver)
 
@@ -121,12 +124,24 @@ class ScriptGuest:
     # -- hooks -----------------------------------------------------------------------------------
 
     def _called(self, hook: int, early: bool, args: tuple[Any, ...]) -> int:
+        """What Unicorn calls: an exception must not unwind through it, so it ends the run and is raised behind it."""
+        try:
+            return self._answer(hook, early, args)
+        except Exception as e:
+            self._failure = self._failure or e
+            self.engine.stop()
+            return 0
+
+    def _answer(self, hook: int, early: bool, args: tuple[Any, ...]) -> int:
         icount = self.engine.icount
         if early:
             # What it does enters before the next instruction, as inputs do. After a stop there Unicorn tells again.
             if not self._journal.recording or (self._resumed >= 0 and self.engine.at_entry):
                 return 0
-            return self._guarded(hook, args)
+            self.early = True
+            value = self._guarded(hook, args)
+            self.early = False
+            return value
         at = max(icount - 1, 0)
         call = self._call[1] + 1 if self._call[0] == at else 0
         self._call = (at, call)
@@ -192,6 +207,11 @@ class ScriptGuest:
         while True:
             exit_ = engine.run_until(icount)
             self._resumed = engine.icount
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                if isinstance(failure, ValueError):
+                    raise EngineError(f"an answer of the script before icount {engine.icount}: {failure}") from failure
+                raise failure
             if exit_.kind is not ExitKind.TRAP or exit_.trap is None:
                 return exit_
             engine.count_one()

@@ -36,3 +36,37 @@ def test_going_back_calls_no_hook(tmp_path: Path) -> None:
         history.seek(10)
         uc.reg_write(programs.register("x86_64", "rax"), 1)
         assert session.icount == end
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "i386"])
+def test_searches_back_find_what_the_straight_run_passed(arch: str, tmp_path: Path) -> None:
+    """The word is written by the program, by a hook within an instruction."""
+    word = DATA + 0x800 + 5 if arch == "x86_64" else DATA + 8
+    uc, trace = new_uc(arch), Trace()
+    with rrgdb.attach(uc, tmp_path / "r") as session:
+        programs.run(uc, arch, trace)
+        live = searches(session.history, word, trace.pcs)
+    with rrgdb.open(tmp_path / "r") as recording:
+        assert searches(recording, word, trace.pcs) == live
+
+
+def searches(recording: rrgdb.Recording, word: int, pcs: list[int]) -> list[int]:
+    """Positions of all changes of a word, and of all passages of one address, found backward; checked."""
+    end, values = recording.end, []
+    for icount in range(end + 1):
+        recording.seek(icount)
+        values.append(recording.memory(word, 8) if icount else b"")
+    behind = int(recording.arch.nonsteppable_watchpoint)
+    changes = [i + behind for i in range(1, end) if values[i] != values[i + 1]]
+    back: list[int] = []
+    while len(back) <= end and recording.reverse_continue(watch=[(word, 8)]).kind is rrgdb.StopKind.WATCHPOINT:
+        back.append(recording.icount)
+    assert len(changes) > 2
+    assert back[::-1] == changes
+    address = pcs[-3]
+    recording.seek(end)
+    passages: list[int] = []
+    while len(passages) <= end and recording.reverse_continue([address]).kind is rrgdb.StopKind.BREAKPOINT:
+        passages.append(recording.icount)
+    assert passages[::-1] == [i for i, pc in enumerate(pcs) if pc == address]
+    return back
