@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 import rrgdb
-from rrgdb_tests import guests
 from rrgdb_tests.script import programs
 from rrgdb_tests.script.rig import DATA, Trace, check, new_uc, plain_and_recorded
 
 
-@pytest.mark.parametrize("arch", guests.ARCHES)
+@pytest.mark.parametrize("arch", tuple(programs.LOOP))
 def test_device_and_system_calls(arch: str, tmp_path: Path) -> None:
     def script(uc: Any) -> Any:
         return programs.run(uc, arch, Trace())
