@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import Region
 from rrgdb.engine.scripted import ScriptEngine, UcError
@@ -114,7 +115,7 @@ class Machine:
                 engine.restore_context(op.data)
             else:
                 self._stop()
-        except UcError as e:
+        except (UcError, MemoryFault) as e:
             raise EngineError(f"{op.kind.name} at icount {engine.icount} cannot be done again: {e}") from e
 
     def map(self, base: int, size: int, perms: int, offset: int, *, zero: bool = True) -> None:
