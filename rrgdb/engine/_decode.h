@@ -1,7 +1,8 @@
 /* Lengths of plain instructions: those that may be part of a plain block (see _fast.h). Included by _hot.c.
  *
  * Plain is what cannot trap by design, talks to no port, and can be refused an access and begin again as if nothing had
- * happened. All else, and what is not known here, has length 0.
+ * happened. On x86 bit tests are not: the flags that they leave undefined depend on how Unicorn kept them before. All else,
+ * and what is not known here, has length 0.
  */
 
 /* x86: how an opcode goes on. Intel's manual, volume 2, appendix A.
@@ -16,7 +17,7 @@ static const char x86_map1[] =
 static const char x86_map2[] =
     "!!!!!!!!!!!!!m!!" "mmmmmmmmmm!!mmmm" "!!!!!!!!mmmmmmmm" "!!!!!!!!3!4!!!!!"
     "mmmmmmmmmmmmmmmm" "mmmmmmmmmmmmmmmm" "mmmmmmmmmmmmmmmm" "iiiimmm.!!!!mmmm"
-    "jjjjjjjjjjjjjjjj" "tttttttttttttttt" "!!!mim!!!!!mimem" "mm!m!!mmm!immmmm"
+    "jjjjjjjjjjjjjjjj" "tttttttttttttttt" "!!!!im!!!!!!imem" "mm!!!!mmm!!!mmmm"
     "mmimiii!........" "mmmmmmmmmmmmmmmm" "mmmmmmmmmmmmmmmm" "mmmmmmm!mmmmmmm!";
 
 /* Bytes of ModRM, SIB and displacement, with 32-bit or 64-bit addresses. */

@@ -183,7 +183,10 @@ static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n)
         uint32_t length = plain_length(c, bytes + at, size - at);
         if (!length)
             return BLOCK_EXACT;
-        if (length == 4 && stores_by_call(c, bytes + at))
+        /* an exact block may overlap with this one, so there may be hooks in it */
+        if (c->x86 && at && x86_keeps_flags(c, bytes + at, (int)length))
+            return BLOCK_EXACT;
+        if (!c->x86 && length == 4 && stores_by_call(c, bytes + at))
             flags |= BLOCK_HELPER;
         at += length;
         count++;

@@ -154,7 +154,7 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
         }
     }
     if (b) {
-        if (c->x86 && !plain && x86_begins_run(c, addr, b, (int)size)) {
+        if (c->x86 && !plain && !c->faulted && x86_begins_run(c, addr, b, (int)size)) {
             stop(c, R_RESTART, addr);
             return;
         }

@@ -88,6 +88,13 @@ static void x86_remember(Core *c, const uint8_t *b, int n)
         c->rsp = x86_reg(c, c->rsp_id);
 }
 
+/* PUSHF and REP: they write cc_op before they access memory. */
+static int x86_keeps_flags(const Core *c, const uint8_t *b, int n)
+{
+    int i = x86_opcode(c, b, n);
+    return i < n && (b[i] == 0x9c || x86_kind(c, b, n) == X_REP);
+}
+
 /* Whether the instruction must be the first of its run: in the middle of one Unicorn loses track of how the flags are kept
  * (cc_op) when a hook came before it. The helper of CMPXCHG8B and CMPXCHG16B reads a cc_op that nobody has written back;
  * PUSHF and REP write theirs, and then a fill of the virtual TLB sets it to what it was before the hook, unless they are
@@ -99,7 +106,7 @@ static int x86_begins_run(const Core *c, uint64_t addr, const uint8_t *b, int n)
         return 0;
     if (b[i] == 0x0f)
         return i + 2 < n && b[i + 1] == 0xc7 && (b[i + 2] >> 3 & 7) == 1;
-    return c->fast && !c->mmu_seen && addr != c->block && (b[i] == 0x9c || x86_kind(c, b, n) == X_REP);
+    return c->fast && !c->mmu_seen && addr != c->block && x86_keeps_flags(c, b, n);
 }
 
 /* After a run: give the flags back to the instruction that was counted last and has not retired. Unicorn has restored its

@@ -144,6 +144,8 @@ class FaultReader:
         if last == _NO_PC:
             return False
         if pc == last:
+            if self._x86 and number == _DEBUG:
+                return False  # a single step ends behind an instruction, which may have jumped to itself
             return self._core.error not in (const.UC_ERR_FETCH_UNMAPPED, const.UC_ERR_FETCH_PROT)
         if number < 0 or pc != (last + self._core.last_size) & self._mask:
             return False
