@@ -116,6 +116,7 @@ typedef struct {
     int bare; /* hooks that count and look, none that handles exceptions: those are the script's */
     uint64_t rcx, rsp;
     int rcx_id, rsp_id, eflags_id;
+    uint64_t hooked_pc;  /* of a plain block: its last instruction that had a hook */
     uint64_t run_icount; /* where this emu_start began */
     int stale_flags;
     context_fn context_save, context_restore;

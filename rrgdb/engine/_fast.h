@@ -337,6 +337,7 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
         note_code(c, addr, size);
     }
     c->it = c->last_it = 0;
+    c->hooked_pc = NO_PC;
     c->block = addr;
     c->block_length = size;
     c->block_icount = c->icount;

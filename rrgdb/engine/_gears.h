@@ -109,6 +109,8 @@ static int run_fast(Core *c)
         x86_forget_exception(c);
     if (c->block_length == 0)
         return TAIL;
+    if (c->x86 && c->pc == c->hooked_pc)
+        x86_restore_flags(c);
     uint64_t block = c->block;
     if (settle(c, c->pc)) {
         c->reason = R_LOST;

@@ -193,6 +193,7 @@ static void on_exact_code(void *uc, uint64_t addr, uint32_t size, void *user)
 {
     Core *c = user;
     (void)uc;
+    c->hooked_pc = addr;
     if (c->phase != PHASE_FAST || !c->exact || addr == c->exact_pc)
         return;
     c->exact_pc = addr;
