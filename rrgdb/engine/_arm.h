@@ -34,6 +34,14 @@ static uint32_t thumb_length_at(Core *c, uint64_t addr, uint8_t *b)
     return n == 2 || copy_code(c, addr, b, n) == n ? n : 0;
 }
 
+/* An access goes on for which Unicorn has brought the state up to date. Within a block it keeps ITSTATE at zero, and
+ * writes it at the block's end only if that lies inside an IT block: what it has put there now would stay. */
+static inline void it_hide(Core *c)
+{
+    if (c->arm)
+        *c->condexec = 0;
+}
+
 /* A block begins: it may do so inside an IT block. */
 static inline void it_begin(Core *c, uint64_t addr)
 {

@@ -31,11 +31,9 @@ enum { F_NONE, F_TAIL, F_EXACT };
 #define LONGEST_SPELL 10000000
 #define MANY_HITS 8 /* of watched bytes by one block: from then on its instructions are looked at */
 
-static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)
+static bool fill_tlb(Core *c, uint64_t va, int type, tlb_result *result)
 {
-    Core *c = user;
     int whole = c->phase == PHASE_FAST && !c->exact;
-    (void)uc;
     if (c->x86 && !c->mode64)
         va = (uint32_t)va; /* what runs over the top goes on at 0 */
     uint8_t *host = physical_to_host(c, va);
@@ -79,6 +77,17 @@ static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *us
         uint64_t page = va & ~(uint64_t)PAGE_MASK;
         result->paddr = c->guard_base + (uint64_t)guard_number(c->guards, c->guard_count, page) * PAGE + (va & PAGE_MASK);
     }
+    return true;
+}
+
+static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)
+{
+    Core *c = user;
+    (void)uc;
+    if (!fill_tlb(c, va, type, result))
+        return false;
+    if (type != UC_MEM_FETCH)
+        it_hide(c);
     return true;
 }
 
@@ -208,6 +217,7 @@ static void leave_fast(Core *c, int why, uint64_t addr)
 {
     c->fast_exit = why;
     c->pc = addr;
+    c->stopped = 1;
     c->emu_stop(c->uc);
 }
 

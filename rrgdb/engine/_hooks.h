@@ -23,10 +23,8 @@ static int begun_again(Core *c, uint64_t addr, uint32_t size)
     return 1;
 }
 
-static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
+static void before_block(Core *c, uint64_t addr, uint32_t size)
 {
-    Core *c = user;
-    (void)uc;
     if (c->tlb_stale) {
         if (c->unguard) {
             stop(c, R_UNGUARD, addr);
@@ -51,6 +49,16 @@ static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
         return;
     }
     enter_block(c, addr, size);
+}
+
+static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
+{
+    Core *c = user;
+    int inside = c->arm && *c->condexec; /* where a stop would come behind the IT block only */
+    (void)uc;
+    before_block(c, addr, size);
+    if (inside && c->stopped)
+        siglongjmp(*c->jump, 1);
 }
 
 /* What keeps the CPU from going on at this position; R_NONE: nothing. */

@@ -56,6 +56,7 @@ static void on_access(void *uc, int type, uint64_t address, int size, int64_t va
         if (overlaps(w, address, (uint32_t)size))
             accessed(w);
     }
+    it_hide(c);
 }
 
 /* ---- guards ---------------------------------------------------------------------------------- */
@@ -92,6 +93,7 @@ static bool guarded(Core *c, int store, uint64_t offset, uint32_t size, uint64_t
         }
         accessed(w);
     }
+    it_hide(c);
     if (store && !g->all) /* Unicorn drops stores to read-only RAM; what is behind the page comes as bytes of its own */
         memcpy(g->host + at, &value, size < PAGE - at ? size : PAGE - at); /* of eight bytes at most */
     return true;

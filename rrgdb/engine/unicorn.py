@@ -59,7 +59,7 @@ _PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, c
 _PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 
 _STATE = struct.Struct("<QQ")
-FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64", "UC_ARCH_X86")
+FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM", "UC_ARCH_ARM64", "UC_ARCH_X86")
 GUARDED_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64")
 """those that keep the fast gear with watches: on x86, bringing pc up to date at an access loses flags that the
 instruction has set; on 32-bit Arm, stores are not left at once everywhere"""

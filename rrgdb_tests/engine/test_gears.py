@@ -19,7 +19,7 @@ from rrgdb_tests.board.fakes import FakeHost
 from rrgdb_tests.guests import AWKWARD, build
 
 MEMORY = 16 << 20
-ARCHES = ("riscv64", "riscv32", "aarch64", "i386", "x86_64")
+ARCHES = ("riscv64", "riscv32", "arm", "thumb", "aarch64", "i386", "x86_64")
 """the families that have a fast gear"""
 GUESTS = [(arch, name) for arch in ARCHES for name in (*AWKWARD[arch], "hunt", "ticker")]
 SLICES = (1, 3, 50, 1_000, 20_000, 200_000)
@@ -164,6 +164,49 @@ def test_points_stop_both_gears_at_the_same_places(arch: str, name: str) -> None
 @pytest.mark.parametrize(("arch", "name"), GUESTS)
 def test_many_more_points_stop_both_gears_at_the_same_places(arch: str, name: str, seed: int) -> None:
     _compare_armed(build(arch, name), seed, limit=2_000_000)
+
+
+def _compare_travels(path: Path, seed: int, moves: int) -> None:
+    """Saved states are loaded again and again while translations, hooks and TLB stay as earlier runs have left them."""
+    rng = random.Random(seed)
+    both = Running(path, fast=True), Running(path, fast=False)
+    marks: list[list[tuple[bytes, bytes, dict[int, bytes]]]] = [[], []]
+    for running, saved in zip(both, marks, strict=True):
+        for _ in range(6):
+            ram = running.engine.ram
+            pages = {int(n): ram.page(int(n)) for n in ram.populated()}
+            saved.append((running.engine.save(), running.board.save_devices(), pages))
+            running.board.run_until(running.engine.icount + 1_500)
+    for _ in range(moves):
+        which, ahead, afresh = rng.randrange(6), [rng.randrange(2_000) + 1 for _ in range(2)], rng.random() < 0.5
+        states = []
+        for running, saved in zip(both, marks, strict=True):
+            cpu, devices, pages = saved[which]
+            ram = running.engine.ram
+            now = [int(n) for n in ram.populated()]
+            changed = [n for n in now if ram.page(n) != pages.get(n, bytes(PAGE))]
+            ram.set_clean(np.array(now), [pages.get(n, bytes(PAGE)) for n in now], ram.dirty())
+            running.engine.pages_changed(changed)
+            running.engine.load(cpu)
+            running.board.load_devices(devices)
+            if afresh:
+                running.engine.drop_translations()
+            for n in ahead:
+                running.board.run_until(running.engine.icount + n)
+            states.append((running.engine.icount, running.engine.registers_digest(), running.board.save_devices()))
+        assert states[0] == states[1], (which, ahead, afresh)
+
+
+@pytest.mark.parametrize(("arch", "name"), GUESTS)
+def test_going_back_leaves_nothing_behind(arch: str, name: str) -> None:
+    _compare_travels(build(arch, name), seed=1, moves=15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 12))
+@pytest.mark.parametrize(("arch", "name"), GUESTS)
+def test_going_back_often_leaves_nothing_behind(arch: str, name: str, seed: int) -> None:
+    _compare_travels(build(arch, name), seed, moves=200)
 
 
 @pytest.mark.parametrize("arch", ARCHES)
