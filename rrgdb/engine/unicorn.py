@@ -60,6 +60,8 @@ _PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_in
 
 _STATE = struct.Struct("<QQ")
 FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM", "UC_ARCH_ARM64", "UC_ARCH_X86")
+TRANSLATION_LOOK = 100_000
+"""instructions after which a guest that touched its address translation is asked whether it uses it"""
 GUARDED_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64")
 """those that keep the fast gear with watches: on x86, bringing pc up to date at an access loses flags that the
 instruction has set; on 32-bit Arm, stores are not left at once everywhere"""
@@ -158,6 +160,7 @@ class UnicornEngine:
         self._callbacks: list[Any] = []
         self._callback_error: BaseException | None = None
         self._has_translated = False
+        self._limited = False
         self._footprint_begin = 0
         self._watches: list[tuple[Watch, int, int]] = []
         self._mmio: list[tuple[int, int]] = []
@@ -194,9 +197,11 @@ class UnicornEngine:
     def run_until(self, icount: int) -> Exit:
         core = self._core
         self._note_translation()
+        self._limited = False
         edge: range | None = None
         while True:
-            reason = core.run(self._pc, icount)
+            part = min(icount, core.icount + TRANSLATION_LOOK) if core.mmu_seen else icount
+            reason = core.run(self._pc, part)
             exits = edge
             if edge is not None:
                 self._set_exits(None)
@@ -227,6 +232,9 @@ class UnicornEngine:
                 if reason == _hot.NONE:
                     continue
             self._pc = core.pc
+            if reason == _hot.LIMIT and part < icount and not self._limited:
+                self._note_translation()
+                continue
             if reason == _hot.CLASSIFY:
                 self._classify(core.trapped_code(), bool(core.code_thumb))
                 continue
@@ -293,6 +301,7 @@ class UnicornEngine:
         self._core.icount -= 1
 
     def limit(self, icount: int) -> None:
+        self._limited = True
         self._core.lower_limit(icount)
 
     def interrupt(self) -> None:

@@ -210,6 +210,14 @@ def test_going_back_often_leaves_nothing_behind(arch: str, name: str, seed: int)
 
 
 @pytest.mark.parametrize("arch", ARCHES)
+def test_a_start_that_touches_address_translation_does_not_keep_the_slow_gear(arch: str) -> None:
+    running = Running(build(arch, "ticker"), fast=True)
+    running.board.run_until(300_000)
+    assert not running.engine._core.mmu_seen
+    assert running.engine.icount == 300_000
+
+
+@pytest.mark.parametrize("arch", ARCHES)
 def test_a_state_saved_in_one_gear_loads_in_the_other(arch: str) -> None:
     path = build(arch, "hunt")
     fast, slow = Running(path, fast=True), Running(path, fast=False)
