@@ -13,7 +13,7 @@ from rrgdb.board.image import load_image
 from rrgdb_tests.guests import ARCHES, build
 
 TICKS = 1000
-TICKER_LOOP = {"riscv32": 11, "riscv64": 12, "aarch64": 9, "i386": 10, "x86_64": 11}
+TICKER_LOOP = {"riscv32": 11, "riscv64": 12, "arm": 9, "aarch64": 9, "i386": 10, "x86_64": 11}
 """instructions of one round of the loop in work()"""
 KIT_RV = (
     "riscv64-unknown-elf-gcc -march=rv64imac_zicsr -mabi=lp64 -mcmodel=medany -msmall-data-limit=0 -DNCHUNKS={chunks}u"

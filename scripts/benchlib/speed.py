@@ -27,7 +27,7 @@ from rrgdb.timeline.verify import verify
 from rrgdb_tests.board.fakes import FakeHost
 
 GROUP = "speed"
-ARGUMENT = {"riscv32": "a0", "riscv64": "a0", "aarch64": "x0", "x86_64": "rdi"}
+ARGUMENT = {"riscv32": "a0", "riscv64": "a0", "arm": "r0", "aarch64": "x0", "x86_64": "rdi"}
 """where a function's first argument goes; i386: on the stack"""
 ROUNDS = (1 << 31) - 1
 RAM = 32 << 20
