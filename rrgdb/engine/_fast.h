@@ -2,8 +2,8 @@
  *
  * While RAM is flat, Unicorn runs on a virtual TLB that this file fills. In the fast phase a plain block is counted as a
  * whole when it is entered. Blocks in which something may happen (an instruction that traps, an access to a device, a
- * breakpoint, code on a page that is written to) are exact: they keep the slow gear's hook on each of their instructions for good. What
- * does not fit before the limit is left to the tail phase, which counts every instruction of that one block. A plain
+ * breakpoint, code on a page that is written to) are exact: they keep the slow gear's hook on each of their instructions.
+ * What does not fit before the limit is left to the tail phase, which counts every instruction of that one block. A plain
  * block's accesses to anything but RAM, to watched bytes and its stores into pages that hold code are refused: the
  * instruction has not happened then, and the block is made exact, or the tail phase does it.
  */
