@@ -13,6 +13,7 @@ import ctypes
 import errno
 import mmap
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -41,6 +42,11 @@ class Region:
     offset: int
 
 
+def _close_all(*descriptors: int) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
 class Ram:
     """Guest-physical RAM of ``size`` bytes (a multiple of 4096) in page-numbered order.
 
@@ -60,14 +66,16 @@ class Ram:
         self._anchor = ctypes.c_char.from_buffer(self._map)
         self.address = ctypes.addressof(self._anchor)
         self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._close_files = weakref.finalize(self, _close_all, self._fd, self._pagemap)
         self._scan_works = True
         self._written: list[PageNumbers] = []
         self._check_tracking()
 
     def close(self) -> None:
-        """Give the memory back; the object is unusable afterwards."""
-        os.close(self._pagemap)
-        os.close(self._fd)
+        """Give the memory back; idempotent. The object is unusable afterwards."""
+        if not self._close_files.alive:
+            return
+        self._close_files()
         del self._anchor
         with contextlib.suppress(BufferError):  # an engine still maps it: the last one to go frees it
             self._map.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +199,22 @@ def test_what_a_debugger_writes_into_code_runs() -> None:
         b.engine.write_memory(CODE + 4 * PAGE - 1, b"ab")
     with pytest.raises(MemoryFault):
         b.engine.read_memory(1 << 64, 4)
+
+
+def test_ram_that_nobody_closed_leaves_no_open_files_behind() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        Ram(8 * PAGE)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_engines_that_nobody_keeps_leave_no_open_files_behind() -> None:
+    for _ in range(3):
+        Bench.with_code("riscv64", "nop")
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        Bench.with_code("riscv64", "nop")
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
