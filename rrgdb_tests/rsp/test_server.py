@@ -212,7 +212,7 @@ async def test_console_output_comes_while_the_guest_runs() -> None:
     async with serving(fake) as running:
         client = await running.connect()
         assert (await client.ask(b"c") or b"").startswith(b"O")
-        assert fake.running.is_set()
+        await until(fake.running.is_set)
         await client.send(b"\x03")
         assert (await client.reply() or b"").startswith(b"T02")
 
