@@ -223,6 +223,9 @@ class ScriptGuest:
 
     def _run_live(self, icount: int) -> Exit:
         engine = self.engine
+        if self._stop_asked and self.ending is None:
+            # Between two slices of the run: the interrupt may have been cleared since.
+            self.ending = 0
         if self.ending is not None:
             self._finish()
         if not self.running:

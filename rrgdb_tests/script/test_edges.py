@@ -259,6 +259,25 @@ def test_count_and_timeout(tmp_path: Path) -> None:
         assert (recording.icount, recording.registers["rax"]) == (end, (end + 1) // 2)
 
 
+def test_a_stop_that_comes_between_two_slices_of_the_run_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = new_uc("x86_64")
+    with rrgdb.attach(uc, tmp_path / "r") as session:
+        uc.mem_map(CODE, PAGE)
+        uc.mem_write(CODE, assemble("x86_64", "1: inc %eax; jmp 1b"))
+        clear = session._timeline.clear_interrupt
+
+        def stop_and_clear() -> None:
+            if session._guest.running:
+                session._guest.ask_stop()
+            clear()
+
+        monkeypatch.setattr(session._timeline, "clear_interrupt", stop_and_clear)
+        uc.emu_start(CODE, 0, count=100_000)
+        assert session.icount == 0
+
+
 def test_another_thread_stops_the_run(tmp_path: Path) -> None:
     uc = new_uc("x86_64")
     with rrgdb.attach(uc, tmp_path / "r"):
