@@ -109,8 +109,8 @@ def check_chain(image_path: str, chain: tuple[tuple[int, int], ...], identity: t
 
 def open_data_file(image_path: str, name: str | None, image: tuple[int, int]) -> HostFile:
     """The external data file of an image, for reading. Raises Qcow2Error without a name."""
-    if name is None:
-        raise Qcow2Error(f"{image_path}: offset 72: expected the name of the external data file")
+    if not name or "\0" in name:
+        raise Qcow2Error(f"{image_path}: offset 72: expected the name of the external data file, without NUL")
     file = HostFile(backing_path(image_path, name), os.O_RDONLY)
     if file.identity == image:
         file.close()

@@ -16,7 +16,7 @@ from .refcounts import Refcounts, count_dtype, read_counts, read_refcount_table
 from .repair import repair_refcounts
 from .state import State, load_state
 from .tables import Entries
-from .writer import Writer, require_distinct_tables
+from .writer import Writer, tree_references
 
 
 def open_writable(file: HostFile, *, barriers: bool) -> tuple[State, Writer]:
@@ -69,14 +69,15 @@ def _verified_writer(state: State, *, barriers: bool) -> Writer:
     refs = Refcounts(path, geometry, table, read_counts(state.file, table, geometry))
     refs.table_offset, refs.table_clusters = header.refcount_table_offset, header.refcount_table_clusters
     total = len(refs.counts)
-    require_distinct_tables(state.l1, path)
-    active = state.mapper.references(state.l1, total)
+    active = tree_references(state, state.l1, total)
     needed = active.copy()
     for offset, length in metadata_extents(state, table):
         first, count = offset >> geometry.cluster_bits, geometry.clusters(length)
         if first + count > total:
             raise Qcow2Error(f"{path}: offset {offset}: expected a table in clusters with a refcount")
         needed[first : first + count] += 1
+        if active[first : first + count].any():
+            raise Qcow2Error(f"{path}: offset {offset}: expected a table that no guest cluster lies on")
     low = np.flatnonzero(refs.counts < needed)
     if len(low):
         at = int(low[0]) << geometry.cluster_bits
@@ -85,6 +86,10 @@ def _verified_writer(state: State, *, barriers: bool) -> Writer:
         )
     refs.active[:] = active.astype(refs.active.dtype)
     # Entries without a disk size come from version 2; version 3 must have it when the table is written.
+    unsized = [snapshot for snapshot in state.snapshots if snapshot.disk_size is None]
+    if any(snapshot.l1_size < geometry.l1_entries(header.size) for snapshot in unsized):
+        at = header.snapshots_offset
+        raise Qcow2Error(f"{path}: offset {at}: expected snapshots whose L1 tables cover the disk size")
     sized = [s if s.disk_size is not None else replace(s, disk_size=header.size) for s in state.snapshots]
     state.put_snapshots(sized)
     return Writer(state, refs, barriers=barriers)

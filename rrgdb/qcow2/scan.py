@@ -42,6 +42,7 @@ class Scan:
                 f"{state.file.path}: offset 0: more than {MAX_CLUSTERS} clusters of file are not supported"
             )
         self.references: References = np.zeros(self._total, np.int64)
+        self._tables = np.zeros(self._total, bool)  # what guest clusters must not lie on
         self._batch = max(1, _BATCH_BYTES >> self._bits)
 
     def table(self, offset: int, length: int) -> None:
@@ -56,24 +57,25 @@ class Scan:
 
         One walk for all: most L2 tables are shared, and a table counts once for each L1 entry that names it.
         """
-        metadata = self.references > 0
-        good = [self._l1(offset, l1, metadata) for offset, l1 in l1_tables]
+        self._tables = self.references > 0
+        good = [self._l1(offset, l1) for offset, l1 in l1_tables]
         for (offset, old), new in zip(l1_tables, good, strict=True):
             if self._fix and (old != new).any():
                 self._file.write(offset, [new.astype(">u8").tobytes()])
         every = np.concatenate([hosts(l1) for l1 in good]) if good else np.zeros(0, np.int64)
         tables, times = np.unique(every[every != 0], return_counts=True)
         self.references[tables >> self._bits] += times
+        self._tables[tables >> self._bits] = True
         for start in range(0, len(tables), self._batch):
             part = slice(start, start + self._batch)
             self._l2(tables[part], times[part])
         return good
 
-    def _l1(self, offset: int, l1: Entries, metadata: npt.NDArray[np.bool_]) -> Entries:
+    def _l1(self, offset: int, l1: Entries) -> Entries:
         host = hosts(l1)
         outside = (host & (self._geometry.cluster_size - 1) != 0) | (host >> self._bits >= self._total)
         inside = ~outside & (host != 0)
-        outside[inside] |= metadata[host[inside] >> self._bits]
+        outside[inside] |= self._tables[host[inside] >> self._bits]
         # Two entries with one L2 table: a write through the one would show through the other. The first one stays.
         _, first = np.unique(host, return_index=True)
         again = host != 0
@@ -124,8 +126,11 @@ class Scan:
             bad |= packed
         else:
             bad |= ~packed & ((host >> U64(self._bits)) >= U64(self._total))
-        _, last = packed_extents(entries[packed], self._bits)
-        bad[packed] |= last >= self._total
+            inside = ~packed & ~bad & (host != 0)
+            bad[inside] |= self._tables[hosts(entries[inside]) >> self._bits]
+        first, last = packed_extents(entries[packed], self._bits)
+        # The length is an upper bound: bytes of a table may lie behind the compressed ones, but not at their start.
+        bad[packed] |= (last >= self._total) | self._tables[np.minimum(first, self._total - 1)]
         entries[packed] &= ~COPIED
         entries[~packed] &= ~U64(geometry.entry_invalid) | U64(OFFSET_MASK)
         if geometry.extended:

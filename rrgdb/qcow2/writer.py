@@ -48,7 +48,7 @@ class Writer:
         self._cache = state.mapper.cache
         self._changed = self._l1_changed = self._table_changed = False
         self._table = b"".join(map(encode_entry, state.snapshots))
-        self._copied_stale = False  # a snapshot failed after COPIED was cleared for it
+        self._copied_stale = False  # COPIED has to be set where nobody has looked
 
     # -- mapping
 
@@ -75,8 +75,14 @@ class Writer:
         gone = old[stale & exists] >> self._bits
         refs.active[gone] -= 1
         refs.drop(gone)
+        self._note_shared(gone)
         self._l1_changed = self._changed = True
         return slots
+
+    def _note_shared(self, gone: Clusters) -> None:
+        """``gone`` lost an entry of the active tree. Another one that has it (few images do that) may own it now."""
+        if self.refs.active[gone].any():
+            self._copied_stale = True
 
     def _grow_l1(self, entries: int) -> None:
         have = len(self.state.l1)
@@ -102,6 +108,7 @@ class Writer:
         gone = np.flatnonzero(found)
         refs.subtract(gone, found[gone])
         refs.active[gone] -= found[gone].astype(refs.active.dtype)
+        self._note_shared(gone)
         state.l1[first:last] = 0
         self._l1_changed = self._changed = True
 
@@ -127,6 +134,7 @@ class Writer:
                 np.subtract.at(refs.active, gone, 1)
                 np.add.at(refs.active, come, 1)
                 refs.drop(gone)
+                self._note_shared(hosts(old[((old & COMPRESSED) == 0) & (old & U64(OFFSET_MASK) != 0)]) >> self._bits)
                 done |= mine
         except BaseException:
             refs.drop(data_references(new[~done], geometry))
@@ -419,8 +427,7 @@ class Writer:
         """Make ``snapshot`` the active content and commit. After an error the state has to be loaded anew."""
         state, refs = self.state, self.refs
         l1 = state.mapper.read_l1(snapshot.l1_offset, snapshot.l1_size)
-        require_distinct_tables(l1, self._file.path)
-        found = state.mapper.references(l1, len(refs.counts))
+        found = tree_references(state, l1, len(refs.counts))
         used = np.flatnonzero(found)
         refs.add(used, found[used])
         old = np.flatnonzero(refs.active)
@@ -461,8 +468,18 @@ class Writer:
                 self._changed = True
 
 
-def require_distinct_tables(l1: Entries, path: str) -> None:
-    """Raises Qcow2Error if two L1 entries share an L2 table: no writer makes that, and copies on write would differ."""
-    tables = l1[l1 != 0] & U64(OFFSET_MASK)
+def tree_references(state: State, l1: Entries, total: int) -> npt.NDArray[np.int64]:
+    """``Mapper.references`` of a tree that is to be written.
+
+    Raises Qcow2Error if two L1 entries share an L2 table, or a guest cluster lies on one: no writer makes that, and
+    what is written through the one would show through the other.
+    """
+    tables = hosts(l1[l1 != 0]) >> state.geometry.cluster_bits
     if len(np.unique(tables)) != len(tables):
-        raise Qcow2Error(f"{path}: offset 40: expected an L1 table whose entries name different L2 tables")
+        raise Qcow2Error(f"{state.file.path}: offset 40: expected an L1 table whose entries name different L2 tables")
+    found = state.mapper.references(l1, total)
+    shared = tables[found[tables] != 1]
+    if len(shared):
+        at = int(shared[0]) << state.geometry.cluster_bits
+        raise Qcow2Error(f"{state.file.path}: offset {at}: expected an L2 table that no guest cluster lies on")
+    return found

@@ -248,7 +248,7 @@ def test_data_that_points_at_metadata_is_not_written(sample: bytes, tmp_path: Pa
     l1, table = (int.from_bytes(sample[at : at + 8], "big") for at in (40, 48))
     l2 = int.from_bytes(sample[l1 : l1 + 8], "big") & ~(1 << 63)
     path = patched(sample, tmp_path / "a", (l2, ">Q", table | 1 << 63))
-    with pytest.raises(Qcow2Error, match="refcount"):
+    with pytest.raises(Qcow2Error, match="no guest cluster lies on"):
         Image.open(path, writable=True)
     with Image.open(path) as image:
         assert not image.check().clean
@@ -378,3 +378,94 @@ def test_two_snapshots_with_one_id(tmp_path: Path) -> None:
         for action in (image.view, image.delete_snapshot, image.apply_snapshot):
             with pytest.raises(Qcow2Error, match="different ids"):
                 action(two)
+
+
+def entry_at(raw: bytes, index: int = 0) -> tuple[int, int]:
+    """(offset of the first L2 table, offset of its entry ``index``) of an image."""
+    l1 = int.from_bytes(raw[40:48], "big")
+    l2 = int.from_bytes(raw[l1 : l1 + 8], "big") & ~(1 << 63)
+    return l2, l2 + 8 * index
+
+
+def test_data_that_points_at_its_own_l2_table(tmp_path: Path, qemu: Qemu) -> None:
+    """The refcount says 2, so it fits; but a write to the guest cluster must not change what maps it."""
+    path = tmp_path / "a"
+    with Image.create(path, 1 << 20, cluster_size=4096) as image:
+        image.write(0, b"data" * 2048)
+    sound = path.read_bytes()
+    l2, entry = entry_at(sound, 1)
+    table = int.from_bytes(sound[48:56], "big")
+    block = int.from_bytes(sound[table : table + 8], "big")
+    l1 = int.from_bytes(sound[40:48], "big")
+    patched(sound, path, (entry, ">Q", l2), (l1, ">Q", l2), (block + 2 * (l2 // 4096), ">H", 2))
+    assert check_image(path).corruption_count
+    with pytest.raises(Qcow2Error, match="no guest cluster lies on"):
+        Image.open(path, writable=True)
+    assert repair_image(path).left.clean
+    qemu.check(path)
+    with Image.open(path, writable=True) as image:
+        assert image.read(0, 8192) == b"data" * 1024 + bytes(4096)
+
+
+def test_a_snapshot_whose_data_is_its_own_l2_table_is_not_applied(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with Image.create(path, 1 << 20, cluster_size=4096) as image:
+        image.write(0, b"data" * 2048)
+        taken = image.create_snapshot("s")
+        image.write(0, b"next" * 2048)
+    sound = path.read_bytes()
+    l2 = int.from_bytes(sound[taken.l1_offset : taken.l1_offset + 8], "big")
+    with Image.open(patched(sound, path, (l2, ">Q", l2)), writable=True) as image:
+        with pytest.raises(Qcow2Error, match="no guest cluster lies on"):
+            image.apply_snapshot(taken)
+        assert image.read(0, 8) == b"nextnext"
+
+
+def test_two_guest_clusters_on_one_host_cluster(tmp_path: Path, qemu: Qemu) -> None:
+    """The format allows it. When the one leaves, the other owns the cluster, and its flag has to say so."""
+    path = tmp_path / "a"
+    for leave in ("write", "discard", "resize"):
+        path.unlink(missing_ok=True)
+        with Image.create(path, 1 << 20, cluster_size=4096) as image:
+            image.write(0, b"data" * 2048)
+        sound = path.read_bytes()
+        _, entry = entry_at(sound)
+        patched(sound, path, (entry + 8, ">Q", int.from_bytes(sound[entry : entry + 8], "big")))
+        assert repair_image(path).left.clean
+        with Image.open(path, writable=True) as image:
+            match leave:
+                case "write":
+                    image.write(4096, b"mine")
+                case "discard":
+                    image.discard(4096, 4096)
+                case "resize":
+                    image.resize(4096)
+            assert image.read(0, 4096) == b"data" * 1024
+            assert image.check().clean
+        qemu.check(path)
+
+
+@pytest.mark.parametrize("name", [b"", b"a\0b"])
+def test_names_of_data_files_that_are_none(tmp_path: Path, qemu: Qemu, name: bytes) -> None:
+    path = tmp_path / "a"
+    qemu.img("create", "-f", "qcow2", "-o", f"data_file={tmp_path}/ext", path, "1M")
+    raw = path.read_bytes()
+    at = raw.index(b"DATA" + len(f"{tmp_path}/ext").to_bytes(4, "big"))
+    path.write_bytes(raw[: at + 4] + len(name).to_bytes(4, "big") + name.ljust(8, b"\0") + bytes(8) + raw[at + 24 :])
+    with pytest.raises(Qcow2Error, match="name of the external data file"):
+        Image.open(path)
+
+
+def test_version_2_snapshots_that_do_not_cover_the_disk(tmp_path: Path) -> None:
+    """They say no disk size; the one that a writer would note for them must fit their L1 tables."""
+    path = tmp_path / "a"
+    with Image.create(path, 1 << 20, cluster_size=512, version=2) as image:
+        taken = image.create_snapshot("s")
+    sound = path.read_bytes()
+    at = int.from_bytes(sound[64:72], "big")
+    bare = struct.pack(">QIHHIIQII", taken.l1_offset, 1, 1, 1, 0, 0, 0, 0, 0) + b"1s"
+    path.write_bytes(sound[:at] + bare.ljust(512, b"\0") + sound[at + 512 :])
+    with Image.open(path) as image:
+        assert image.view("1").read(0, 512) == bytes(512)
+    with pytest.raises(Qcow2Error, match="cover the disk size"):
+        Image.open(path, writable=True)
