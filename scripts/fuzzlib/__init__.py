@@ -1,0 +1,1 @@
+"""Fuzzing: what `scripts/fuzz` runs."""
