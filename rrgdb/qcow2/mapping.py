@@ -45,6 +45,15 @@ def kinds(entries: Entries, *, data_file: bool = False) -> npt.NDArray[np.uint8]
     return kind
 
 
+def _meaning(entries: Entries) -> npt.NDArray[np.int64]:
+    """Equal for entries that lead to the same data: 0 if that is zeros."""
+    values = hosts(entries)
+    values[(entries & _ZERO) != 0] = 0
+    packed = (entries & COMPRESSED) != 0
+    values[packed] = -(entries[packed] & ~COPIED).astype(np.int64)
+    return values
+
+
 def packed_extent(entry: int, geometry: Geometry) -> tuple[int, int]:
     """(host offset, most bytes) of the compressed cluster that ``entry`` describes."""
     x = 62 - (geometry.cluster_bits - 8)
@@ -166,22 +175,26 @@ class Mapper:
             inner = np.where(kind[:, None] == DATA, host[:, None] + (np.arange(SUBCLUSTERS, dtype=np.int64) << bits), 0)
         return entries, Units(bits, units.reshape(-1), inner.reshape(-1))
 
-    def rows(self, tables: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The L2 tables at these host offsets (0: an empty one) as host offsets, for comparison.
+    def differing(
+        self, left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Where pairs of L2 tables at these host offsets (0: an empty one) lead to different data: indices of the
+        pairs, and of the entries. Calls ``cache.load`` twice."""
+        slots = [self.cache.load(np.unique(side[side != 0])) for side in (left, right)]
+        one, two = (self._entries_of(side, s) for side, s in zip((left, right), slots, strict=True))
+        row, column = np.nonzero((one ^ two) & ~COPIED)
+        unequal = _meaning(one[row, column]) != _meaning(two[row, column])
+        return row[unequal], column[unequal]
 
-        Clusters that read as zeros by their entries are 0, compressed ones the negated entry. Calls ``cache.load``.
-        """
-        found = np.zeros((len(tables), self.geometry.l2_entries), np.int64)
+    def _entries_of(self, tables: npt.NDArray[np.int64], slots: npt.NDArray[np.int64]) -> Entries:
+        """Entries of these tables, a row each; ``slots``: what ``cache.load`` gave for the distinct ones but 0."""
         exists = tables != 0
-        distinct, inverse = np.unique(tables[exists], return_inverse=True)
-        slots = self.cache.load(distinct)  # may move ``rows``
-        entries = self.cache.rows[slots[inverse]][:, :: 1 + self.geometry.extended]
-        values = hosts(entries)
-        values[(entries & _ZERO) != 0] = 0
-        packed = (entries & COMPRESSED) != 0
-        if packed.any():
-            values[packed] = -(entries[packed] & ~COPIED).astype(np.int64)
-        found[exists] = values
+        rows = slots[np.searchsorted(np.unique(tables[exists]), tables[exists])]
+        entries: Entries = self.cache.rows[rows][:, :: 1 + self.geometry.extended]
+        if exists.all():
+            return entries
+        found = np.zeros((len(tables), self.geometry.l2_entries), np.uint64)
+        found[exists] = entries
         return found
 
     def references(self, l1: Entries, total: int) -> npt.NDArray[np.int64]:

@@ -102,8 +102,7 @@ def differing(
     for i in range(0, len(unequal), step):
         part = unequal[i : i + step]
         mapper.cache.begin()
-        one, two = mapper.rows(left[part]), mapper.rows(right[part])
-        row, column = np.nonzero(one != two)
+        row, column = mapper.differing(left[part], right[part])
         clusters = ((part[row] + low) << geometry.l2_bits) + column
         found += (clusters << geometry.cluster_bits).tolist()
     start = offset & -geometry.cluster_size
