@@ -1,4 +1,4 @@
-"""The engine thread, which owns the debuggee, and the door to it from trio."""
+"""The engine thread: the one thread that touches the debuggee, and the door to it from trio."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ log = logging.getLogger("rrgdb.rsp")
 _T = TypeVar("_T")
 INSIST_SECONDS = 0.02
 """how often an interrupt is repeated until the running call has returned"""
+IN_PLACE_SECONDS = 0.001
+"""how long trio waits for a call and does nothing else: most are over in less, and to be told of the end by trio's own
+means takes longer than they do"""
 
 
 class Again(BaseException):
@@ -32,6 +35,11 @@ class _Call(Generic[_T]):
         self.done = trio.Event()
         self.error: BaseException | None = None
         self.result: list[_T] = []
+        self._running = threading.Lock()
+        self._running.acquire()
+        self._lock = threading.Lock()
+        self._over = False
+        self._told = False
 
     def run(self) -> None:
         """``Again`` from the function leaves the call as it is."""
@@ -41,15 +49,26 @@ class _Call(Generic[_T]):
             raise
         except BaseException as error:  # carried over to the caller, whatever it is
             self.error = error
-        try:
-            self.token.run_sync_soon(self.done.set)
-        except trio.RunFinishedError:
-            return  # nobody waits any more
+        with self._lock:
+            self._over = True
+            told = self._told
+        self._running.release()
+        if told:
+            with suppress(trio.RunFinishedError):  # nobody waits any more
+                self.token.run_sync_soon(self.done.set)
+
+    def wait_in_place(self) -> None:
+        """On trio's thread: ``done`` is set if the call is over in a moment, or it will be."""
+        self._running.acquire(timeout=IN_PLACE_SECONDS)
+        with self._lock:
+            self._told = not self._over
+        if not self._told:
+            self.done.set()
 
 
 class CallQueue:
-    """Calls for the thread that owns the debuggee, one at a time, in order. ``interrupt`` makes the running one return
-    early; thread-safe. While that thread waits for a call, trio's may make a brief one itself.
+    """Calls for the one thread that touches the debuggee, one at a time, in order. ``interrupt`` makes the running one
+    return early; thread-safe.
 
     ``idle`` is what the thread does while no call waits: a live guest without a debugger runs there. It returns after
     how many seconds without a call it wants to be called again (0: at once), and is called with True then; None: not
@@ -62,11 +81,7 @@ class CallQueue:
         self._interrupt = interrupt
         self._idle = idle
         self._idling = False
-        self._resting = False
-        """the serving thread waits for a call; it goes on under ``_lock``"""
         self._lock = threading.Lock()
-        self._made = 0
-        """calls on their way; trio's side alone"""
         self._calls: queue.SimpleQueue[_Call[object] | None] = queue.SimpleQueue()
         self._unfinished: _Call[object] | None = None
 
@@ -104,18 +119,9 @@ class CallQueue:
                 break
             if pause:
                 with suppress(queue.Empty):
-                    return self._wait(pause)
+                    return self._calls.get(timeout=pause)
             quiet = True
-        return self._wait()
-
-    def _wait(self, seconds: float | None = None) -> _Call[object] | None:
-        """Raises queue.Empty if no call comes for so long."""
-        self._resting = True
-        try:
-            return self._calls.get(timeout=seconds)
-        finally:
-            with self._lock:
-                self._resting = False
+        return self._calls.get()
 
     def _rouse(self) -> bool:
         """Interrupt ``idle`` if it runs, and never a call: that is what the lock is for."""
@@ -130,31 +136,22 @@ class CallQueue:
         A cancelled call is interrupted, and still waited for: it never runs on behind the caller's back.
         """
         call: _Call[_T] = _Call(lambda: function(*args), trio.lowlevel.current_trio_token())
-        self._made += 1
         self._calls.put(call)  # type: ignore[arg-type]  # the queue does not care what a call returns
         try:
+            self._rouse()
+            call.wait_in_place()
             while not call.done.is_set() and self._rouse():
                 with trio.move_on_after(INSIST_SECONDS):
                     await call.done.wait()
-            await call.done.wait()
+            if not call.done.is_set():
+                await call.done.wait()
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
                 await self.insist(call.done)
             raise
-        finally:
-            self._made -= 1
         if call.error is not None:
             raise call.error
         return call.result[0]
-
-    async def call_briefly(self, function: Callable[..., _T], *args: object) -> _T:
-        """The same for a function that takes microseconds and moves nothing: made here and now if the serving thread
-        rests. To hand a call over and back takes ten times as long as most such calls."""
-        if not self._made:
-            with self._lock:
-                if self._resting and self._calls.empty():
-                    return function(*args)
-        return await self.call(function, *args)
 
     async def insist(self, done: trio.Event) -> None:
         """Interrupt, again and again, until ``done``.
