@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
+from contextlib import suppress
 
 import trio
 
@@ -52,6 +54,8 @@ class Connection:
         """when a 0x03 came while nothing was served"""
         self._ended = trio.Event()
         """the peer has closed its side"""
+        self._said: deque[str] = deque()
+        """console output on its way from the engine thread"""
         self._outbox: list[bytes] = []
         self._outbox_size = 0
         self._dropping = False
@@ -151,6 +155,7 @@ class Connection:
             await self._send(packets.NACK if event is Signal.BAD_CHECKSUM else self._last)
             reply = None
         served.set()
+        self._post()
         if reply is not None:
             self._last = packets.encode(reply)
             await self._send(self._last)
@@ -187,12 +192,15 @@ class Connection:
 
     def _console(self, text: str) -> None:
         """On the engine thread. Ordered before the reply of the packet that is being served."""
-        try:
-            self._token.run_sync_soon(self._post, text)
-        except trio.RunFinishedError:
-            return
+        self._said.append(text)
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._post)
 
-    def _post(self, text: str) -> None:
+    def _post(self) -> None:
+        while self._said:
+            self._post_text(self._said.popleft())
+
+    def _post_text(self, text: str) -> None:
         for start in range(0, len(text), _CONSOLE_CHUNK):
             if self._outbox_size > CONSOLE_LIMIT:
                 if not self._dropping:
