@@ -1,14 +1,17 @@
-/* Lists of RAM pages, handled in one call each: which were written, their contents, cleaning them, putting others back. */
+/* Lists of RAM pages, handled in one call each: which were written, their contents, cleaning them, putting others back.
+ * Two ways to know what was written (rrgdb/engine/tracking.py): private copies of a file's pages, write protection. */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
 #include <Python.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -24,59 +27,95 @@ typedef struct {
     uint64_t inverted, mask, anyof, returned;
 } scan_arg;
 #define PAGEMAP_SCAN_CALL 0xC0606610ul
+#define WP_MATCHING (1u << 0)
+#define CHECK_WPASYNC (1u << 1)
+#define IS_WRITTEN (1u << 1)
 #define IS_FILE (1u << 2)
 #define IS_PRESENT (1u << 3)
 #define IS_SWAPPED (1u << 4)
+#define IS_PFNZERO (1u << 5)
+
+/* linux/userfaultfd.h, Linux 6.7 */
+typedef struct { uint64_t api, features, ioctls; } uffd_api;
+typedef struct { uint64_t start, len, mode, ioctls; } uffd_register;
+#define UFFDIO_API_CALL 0xC018AA3Ful
+#define UFFDIO_REGISTER_CALL 0xC020AA00ul
+#define UFFD_API_VERSION 0xAAu
+#define UFFD_USER_MODE_ONLY 1
+#define FEATURE_WP_ASYNC (1u << 15)
+#define REGISTER_MODE_WP (1u << 1)
 
 static PyObject *zero; /* 4096 bytes of 0: every page of zeros is this object */
 
-static PyObject *pages_dirty(PyObject *Py_UNUSED(self), PyObject *args)
+/* What a page must be, must not be, and of what it must be one thing at least: categories of PAGEMAP_SCAN. */
+typedef struct { uint64_t all, none, any; } category;
+/* Written, and there: what was never touched counts as written, and as protected it would take room in page tables. A
+ * page that was only read is the one page of zeros that the kernel has. */
+static const category written = {.all = IS_WRITTEN, .none = IS_PFNZERO, .any = IS_PRESENT | IS_SWAPPED};
+static const category private = {.none = IS_FILE, .any = IS_PRESENT | IS_SWAPPED};
+static const category filled = {.none = IS_PFNZERO, .any = IS_PRESENT | IS_SWAPPED};
+
+typedef struct { int64_t *found; size_t count, room; } numbers_list;
+
+static int append(numbers_list *list, size_t first, size_t more)
+{
+    if (list->count + more > list->room) {
+        size_t room = 2 * (list->count + more);
+        int64_t *larger = realloc(list->found, room * sizeof *larger);
+        if (!larger)
+            return ENOMEM;
+        list->found = larger;
+        list->room = room;
+    }
+    for (size_t k = 0; k < more; k++)
+        list->found[list->count++] = (int64_t)(first + k);
+    return 0;
+}
+
+/* Pages of a category; into list, if there is one, or with WP_MATCHING they are protected. */
+static int scan(int fd, uint64_t address, uint64_t size, const category *which, uint64_t flags, numbers_list *list)
+{
+    region ranges[RANGES];
+    for (uint64_t at = address, end = address + size; at < end;) {
+        scan_arg arg = {.size = sizeof arg, .flags = flags, .start = at, .end = end, .vec = (uintptr_t)ranges,
+                        .vec_len = RANGES, .inverted = which->none, .mask = which->all | which->none,
+                        .anyof = which->any};
+        long n = ioctl(fd, PAGEMAP_SCAN_CALL, &arg);
+        if (n < 0)
+            return errno;
+        for (long i = 0; list && i < n; i++)
+            if (append(list, (ranges[i].start - address) / PAGE, (ranges[i].end - ranges[i].start) / PAGE))
+                return ENOMEM;
+        at = n == RANGES ? arg.walk_end : end;
+    }
+    return 0;
+}
+
+static PyObject *scanned(PyObject *args, const category *which)
 {
     int fd;
     unsigned long long address, size;
     if (!PyArg_ParseTuple(args, "iKK", &fd, &address, &size))
         return NULL;
-    int64_t *found = NULL;
-    size_t count = 0, room = 0;
-    int error = 0;
+    numbers_list list = {0};
+    int error;
     Py_BEGIN_ALLOW_THREADS
-    uint64_t at = address, end = address + size;
-    region ranges[RANGES];
-    while (at < end && !error) {
-        scan_arg arg = {.size = sizeof arg, .start = at, .end = end, .vec = (uintptr_t)ranges, .vec_len = RANGES,
-                        .inverted = IS_FILE, .mask = IS_FILE, .anyof = IS_PRESENT | IS_SWAPPED, .returned = IS_FILE};
-        long n = ioctl(fd, PAGEMAP_SCAN_CALL, &arg);
-        if (n < 0) {
-            error = errno;
-            break;
-        }
-        for (long i = 0; i < n && !error; i++) {
-            size_t first = (ranges[i].start - address) / PAGE, more = (ranges[i].end - ranges[i].start) / PAGE;
-            if (count + more > room) {
-                room = 2 * (count + more);
-                int64_t *larger = realloc(found, room * sizeof *found);
-                if (!larger) {
-                    error = ENOMEM;
-                    break;
-                }
-                found = larger;
-            }
-            for (size_t k = 0; k < more; k++)
-                found[count++] = (int64_t)(first + k);
-        }
-        at = n == RANGES ? arg.walk_end : end;
-    }
+    error = scan(fd, address, size, which, 0, &list);
     Py_END_ALLOW_THREADS
     PyObject *result = NULL;
     if (error) {
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
     } else {
-        result = PyBytes_FromStringAndSize((char *)found, (Py_ssize_t)(count * sizeof *found));
+        result = PyBytes_FromStringAndSize((char *)list.found, (Py_ssize_t)(list.count * sizeof *list.found));
     }
-    free(found);
+    free(list.found);
     return result;
 }
+
+static PyObject *pages_written(PyObject *Py_UNUSED(self), PyObject *args) { return scanned(args, &written); }
+static PyObject *pages_private(PyObject *Py_UNUSED(self), PyObject *args) { return scanned(args, &private); }
+static PyObject *pages_filled(PyObject *Py_UNUSED(self), PyObject *args) { return scanned(args, &filled); }
 
 /* Page numbers out of a buffer of int64, all of them inside of RAM. */
 static const int64_t *numbers_of(Py_buffer *buffer, unsigned long long size, Py_ssize_t *count)
@@ -197,6 +236,28 @@ static PyObject *pages_clean(PyObject *Py_UNUSED(self), PyObject *args)
     return numbers ? done(error) : NULL;
 }
 
+/* The contents of so many pages, to be freed with PyMem_Free; NULL and an exception if they are none. */
+static struct iovec *parts_of(PyObject *contents, Py_ssize_t count)
+{
+    if (PyList_GET_SIZE(contents) != count) {
+        PyErr_SetString(PyExc_ValueError, "expected one content for each page");
+        return NULL;
+    }
+    struct iovec *parts = PyMem_New(struct iovec, count ? count : 1);
+    if (!parts)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; parts && i < count; i++) {
+        PyObject *content = PyList_GET_ITEM(contents, i);
+        if (!PyBytes_Check(content) || PyBytes_GET_SIZE(content) != PAGE) {
+            PyErr_SetString(PyExc_ValueError, "expected contents of 4096 bytes");
+            PyMem_Free(parts);
+            return NULL;
+        }
+        parts[i] = (struct iovec){PyBytes_AS_STRING(content), PAGE};
+    }
+    return parts;
+}
+
 static PyObject *pages_put(PyObject *Py_UNUSED(self), PyObject *args)
 {
     int fd;
@@ -209,25 +270,8 @@ static PyObject *pages_put(PyObject *Py_UNUSED(self), PyObject *args)
     const int64_t *numbers = numbers_of(&buffer, size, &count), *dirty = NULL;
     if (numbers)
         dirty = numbers_of(&held, size, &dirty_count);
-    struct iovec *parts = NULL;
-    bool fit = dirty != NULL;
-    if (fit && PyList_GET_SIZE(contents) != count) {
-        PyErr_SetString(PyExc_ValueError, "expected one content for each page");
-        fit = false;
-    }
-    if (fit && !(parts = PyMem_New(struct iovec, count ? count : 1))) {
-        PyErr_NoMemory();
-        fit = false;
-    }
-    for (Py_ssize_t i = 0; fit && i < count; i++) {
-        PyObject *content = PyList_GET_ITEM(contents, i);
-        if (!PyBytes_Check(content) || PyBytes_GET_SIZE(content) != PAGE) {
-            PyErr_SetString(PyExc_ValueError, "expected contents of 4096 bytes");
-            fit = false;
-            break;
-        }
-        parts[i] = (struct iovec){PyBytes_AS_STRING(content), PAGE};
-    }
+    struct iovec *parts = dirty ? parts_of(contents, count) : NULL;
+    bool fit = parts != NULL;
     int error = 0;
     if (fit) {
         Py_BEGIN_ALLOW_THREADS
@@ -245,15 +289,86 @@ static PyObject *pages_put(PyObject *Py_UNUSED(self), PyObject *args)
     return fit ? done(error) : NULL;
 }
 
+static PyObject *pages_guard(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    unsigned long long address, size;
+    if (!PyArg_ParseTuple(args, "KK", &address, &size))
+        return NULL;
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    uffd_api api = {.api = UFFD_API_VERSION, .features = FEATURE_WP_ASYNC};
+    uffd_register range = {.start = address, .len = size, .mode = REGISTER_MODE_WP};
+    if (fd < 0 || ioctl(fd, UFFDIO_API_CALL, &api) != 0 || ioctl(fd, UFFDIO_REGISTER_CALL, &range) != 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        if (fd >= 0)
+            close(fd);
+        return NULL;
+    }
+    return PyLong_FromLong(fd);
+}
+
+static int protect(int fd, uint64_t address, uint64_t size)
+{
+    return scan(fd, address, size, &written, WP_MATCHING | CHECK_WPASYNC, NULL);
+}
+
+static PyObject *pages_protect(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    int fd, error;
+    unsigned long long address, size;
+    if (!PyArg_ParseTuple(args, "iKK", &fd, &address, &size))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    error = protect(fd, address, size);
+    Py_END_ALLOW_THREADS
+    return done(error);
+}
+
+static PyObject *pages_fill(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    int fd;
+    unsigned long long address, size;
+    Py_buffer buffer;
+    PyObject *contents;
+    if (!PyArg_ParseTuple(args, "iKKy*O!", &fd, &address, &size, &buffer, &PyList_Type, &contents))
+        return NULL;
+    Py_ssize_t count;
+    const int64_t *numbers = numbers_of(&buffer, size, &count);
+    struct iovec *parts = numbers ? parts_of(contents, count) : NULL;
+    bool fit = parts != NULL;
+    int error = 0;
+    if (fit) {
+        char *ram = (char *)(uintptr_t)address;
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++) {
+            char *page = ram + numbers[i] * PAGE;
+            /* A write to a protected page is a fault, so one that changes nothing costs more than to look. */
+            if (memcmp(page, parts[i].iov_base, PAGE) != 0)
+                memcpy(page, parts[i].iov_base, PAGE);
+        }
+        error = protect(fd, address, size);
+        Py_END_ALLOW_THREADS
+    }
+    PyMem_Free(parts);
+    PyBuffer_Release(&buffer);
+    return fit ? done(error) : NULL;
+}
+
 static PyMethodDef methods[] = {
-    {"dirty", pages_dirty, METH_VARARGS, "dirty(pagemap, address, size) -> int64 numbers of the private pages, as bytes"},
+    {"written", pages_written, METH_VARARGS, "written(pagemap, address, size) -> int64 numbers, as bytes"},
+    {"private", pages_private, METH_VARARGS, "private(pagemap, address, size): pages with private copies"},
+    {"filled", pages_filled, METH_VARARGS, "filled(pagemap, address, size): pages that are there"},
     {"contents", pages_contents, METH_VARARGS, "contents(address, size, numbers) -> [bytes, ...]"},
     {"clean", pages_clean, METH_VARARGS, "clean(fd, address, size, numbers): fold all private pages into the file"},
-    {"put", pages_put, METH_VARARGS, "put(fd, address, size, numbers, contents, private): all private ones, which are among them, become clean"},
+    {"put", pages_put, METH_VARARGS, "put(fd, address, size, numbers, contents, private): no private ones then"},
+    {"guard", pages_guard, METH_VARARGS, "guard(address, size) -> userfaultfd: the kernel notes what is written"},
+    {"protect", pages_protect, METH_VARARGS, "protect(pagemap, address, size): what was written is clean"},
+    {"fill", pages_fill, METH_VARARGS, "fill(pagemap, address, size, numbers, contents), and all of RAM is clean"},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_pages", .m_doc = "Lists of RAM pages", .m_size = -1, .m_methods = methods};
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, .m_name = "_pages", .m_doc = "Lists of RAM pages", .m_size = -1, .m_methods = methods,
+};
 
 PyMODINIT_FUNC PyInit__pages(void)
 {

@@ -244,7 +244,7 @@ class ScriptEngine(UnicornEngine):
         self.uc.mem_map_ptr(base, size, perms, self.ram.address + offset)
         if zero:
             first, last = offset // PAGE, (offset + size) // PAGE
-            self.ram.zero(n for n in self.ram.populated() if first <= n < last)
+            self.ram.zero(n for n in self.ram.populated().tolist() if first <= n < last)
         self.set_regions([*self.ram.regions, Region(base, size, offset)])
 
     def set_regions(self, regions: Iterable[Region]) -> None:

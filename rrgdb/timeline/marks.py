@@ -134,7 +134,7 @@ class Marks:
         """The freshly built guest: position 0, all of RAM as the images left it."""
         ram = self._ram
         ram.clean(ram.dirty())
-        numbers = page_numbers(ram.populated())
+        numbers = ram.populated()
         contents = ram.contents(numbers)
         self.digest.update(numbers, contents)
         filled = [(n, c) for n, c in zip(numbers.tolist(), contents, strict=True) if c is not ZERO_PAGE]
@@ -477,7 +477,7 @@ class Marks:
             return base.delta.differing(mark.delta)
         need = {*base.delta.pages(), *mark.delta.pages()}
         if mark.stored is None:
-            need.update(self._ram.populated())
+            need.update(self._ram.populated().tolist())
         elif base.stored is None or self._store is None:
             raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
         else:

@@ -104,7 +104,7 @@ class Bench:
 def state_of(engine: UnicornEngine) -> str:
     """Digest of registers and of all RAM."""
     h = hashlib.sha256(engine.registers_digest())
-    for number in engine.ram.populated():
+    for number in engine.ram.populated().tolist():
         content = engine.ram.page(number)
         if content.strip(b"\0"):
             h.update(number.to_bytes(8, "little") + content)
@@ -138,12 +138,12 @@ class Saved:
     @classmethod
     def of(cls, guest: Board) -> Saved:
         ram = guest.engine.ram
-        return cls(guest.engine.save(), guest.save_devices(), {n: ram.page(n) for n in ram.populated()})
+        return cls(guest.engine.save(), guest.save_devices(), {n: ram.page(n) for n in ram.populated().tolist()})
 
     def load(self, guest: Board) -> None:
         ram = guest.engine.ram
         dirty = ram.dirty()
-        now = set(ram.populated())
+        now = set(ram.populated().tolist())
         pages = [(n, self.pages.get(n, bytes(PAGE))) for n in sorted(now | set(self.pages))]
         changed = [(n, content) for n, content in pages if n in dirty or ram.page(n) != content]
         ram.set_clean(np.array([n for n, _ in changed], dtype=np.int64), [c for _, c in changed], dirty)

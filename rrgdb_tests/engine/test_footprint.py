@@ -36,7 +36,7 @@ def test_holds_every_pc_and_every_written_page(family: str, program: str) -> Non
     guest.engine.forget_footprint()
     ram = guest.engine.ram
     while guest.end is None and guest.engine.icount < LIMIT:
-        before = {n: ram.page(n) for n in ram.populated()}
+        before = {n: ram.page(n) for n in ram.populated().tolist()}
         begin = guest.engine.icount
         end = begin + rng.choice((1, 2, 60, 4_000, 15_000))
         pcs = set()
@@ -50,7 +50,7 @@ def test_holds_every_pc_and_every_written_page(family: str, program: str) -> Non
         assert found is not None
         assert (found.begin, found.end) == (begin, guest.engine.icount)
         assert [hex(pc) for pc in sorted(pcs) if not _holds(found.code, pc)] == []
-        changed = {n for n in ram.populated() if ram.page(n) != before.get(n, bytes(PAGE))}
+        changed = {n for n in ram.populated().tolist() if ram.page(n) != before.get(n, bytes(PAGE))}
         assert changed <= _numbers(found.pages)
         if rng.random() < 0.5:
             ram.clean(ram.dirty())

@@ -36,7 +36,7 @@ class Running:
         self.host = FakeHost()
         self.board = Board(spec, self.engine, MEMORY, self.host, place_image(image, spec, MEMORY))
         self._digest = RamDigest(ram.pages)
-        populated = np.array(list(ram.populated()), dtype=np.int64)
+        populated = ram.populated()
         self._digest.update(populated, ram.contents(populated))
         ram.clean(ram.dirty())
 
@@ -174,7 +174,7 @@ def _compare_travels(path: Path, seed: int, moves: int) -> None:
     for running, saved in zip(both, marks, strict=True):
         for _ in range(6):
             ram = running.engine.ram
-            pages = {int(n): ram.page(int(n)) for n in ram.populated()}
+            pages = {n: ram.page(n) for n in ram.populated().tolist()}
             saved.append((running.engine.save(), running.board.save_devices(), pages))
             running.board.run_until(running.engine.icount + 1_500)
     for _ in range(moves):
@@ -183,7 +183,7 @@ def _compare_travels(path: Path, seed: int, moves: int) -> None:
         for running, saved in zip(both, marks, strict=True):
             cpu, devices, pages = saved[which]
             ram = running.engine.ram
-            now = [int(n) for n in ram.populated()]
+            now = ram.populated().tolist()
             changed = [n for n in now if ram.page(n) != pages.get(n, bytes(PAGE))]
             ram.set_clean(np.array(now), [pages.get(n, bytes(PAGE)) for n in now], ram.dirty())
             running.engine.pages_changed(changed)
