@@ -22,6 +22,7 @@
 #define MAX_GUARDS (2 * MAX_WATCHES)
 #define GUARD_SIZE (MAX_GUARDS * PAGE)
 #define MAX_ACCESS 64 /* bytes of one access */
+#define MAX_REGISTERS 256
 #define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 
 /* unicorn.h, 2.1 */
@@ -78,7 +79,14 @@ typedef struct {
     uint32_t mask[MAX_FILTERS], value[MAX_FILTERS];
     uint16_t low[256], high[256]; /* those that a first or fourth byte leaves possible */
 } filters;
-typedef struct { uint64_t address; uint8_t used, conditional; } bp_entry;
+typedef struct { uint64_t operand; uint16_t needs; uint8_t op; } agent_step; /* operand: of a jump the step to go to */
+typedef struct agent_code {
+    struct agent_code *next; /* of the same breakpoint */
+    uint32_t count;
+    agent_step steps[];
+} agent_code;
+typedef struct { int32_t id; uint32_t bits; } agent_register; /* id: Unicorn's, or one of those in _agent.h */
+typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes; } bp_entry; /* no codes: ask Python */
 typedef struct { uint64_t addr; uint32_t size, count, flags, epoch, checked, hits, first, last; } block_entry;
 typedef struct { uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
@@ -139,6 +147,8 @@ typedef struct {
     uint64_t bp_mask;
     uint32_t bp_count;
     uint8_t bp_filter[BP_FILTER], bp_pages[256];
+    agent_register registers[MAX_REGISTERS]; /* by GDB's numbers */
+    uint32_t register_count;
 
     int collect;
     uint64_t bp_last;

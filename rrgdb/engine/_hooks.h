@@ -79,9 +79,11 @@ static int obstacle(Core *c, uint64_t addr)
         while (c->bps[i].used && c->bps[i].address != addr)
             i = (i + 1) & c->bp_mask;
         if (c->bps[i].used) {
-            if (!c->collect || c->bps[i].conditional)
+            int holds = point_holds(c, &c->bps[i], addr);
+            if (holds == AGENT_ASK || (holds == AGENT_TRUE && !c->collect))
                 return R_BREAKPOINT;
-            c->bp_last = c->icount;
+            if (holds == AGENT_TRUE)
+                c->bp_last = c->icount;
         }
     }
     return R_NONE;

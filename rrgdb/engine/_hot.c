@@ -11,6 +11,7 @@
 #include <structmember.h>
 
 #include "_core.h"
+#include "_agent.h"
 #include "_footprint.h"
 #include "_arm.h"
 #include "_insn.h"
@@ -161,14 +162,21 @@ static void free_watches(Core *c)
     c->watch_count = 0;
 }
 
+static void free_breakpoints(bp_entry *table, uint64_t size)
+{
+    for (uint64_t i = 0; table && i < size; i++)
+        agent_free(table[i].codes);
+    free(table);
+}
+
 static void Core_dealloc(Core *c)
 {
     free_watches(c);
+    free_breakpoints(c->bps, c->bp_mask + 1);
     free(c->page_flags);
     free(c->blocks);
     free(c->noted);
     free(c->classes);
-    free(c->bps);
     Py_XDECREF(c->code_pages_owner);
     Py_TYPE(c)->tp_free((PyObject *)c);
 }
@@ -296,7 +304,61 @@ static PyObject *Core_set_class(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* set_breakpoints([(address, conditional), ...]) */
+/* set_registers([(id, bits), ...]): by GDB's numbers, for conditions */
+static PyObject *Core_set_registers(Core *c, PyObject *list)
+{
+    Py_ssize_t n = PySequence_Size(list);
+    if (n < 0)
+        return NULL;
+    if (n > MAX_REGISTERS) {
+        PyErr_Format(PyExc_ValueError, "at most %d registers", MAX_REGISTERS);
+        return NULL;
+    }
+    c->register_count = 0;
+    for (Py_ssize_t k = 0; k < n; k++) {
+        PyObject *item = PySequence_GetItem(list, k);
+        int id;
+        unsigned int bits;
+        if (!item || !PyArg_ParseTuple(item, "iI", &id, &bits)) {
+            Py_XDECREF(item);
+            return NULL;
+        }
+        Py_DECREF(item);
+        c->registers[c->register_count++] = (agent_register){id, bits};
+    }
+    Py_RETURN_NONE;
+}
+
+/* The conditions of one breakpoint, a tuple of bytes: decoded in ``*codes``, which stays NULL if Python must be asked. */
+static int take_conditions(const Core *c, PyObject *conditions, agent_code **codes)
+{
+    if (!PyTuple_Check(conditions)) {
+        PyErr_SetString(PyExc_TypeError, "conditions of a breakpoint: expected a tuple of bytes, or None");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(conditions); i++) {
+        char *bytes;
+        Py_ssize_t length;
+        int failed = 0;
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(conditions, i), &bytes, &length) < 0)
+            return -1;
+        agent_code *code = agent_decode(c, (uint8_t *)bytes, (size_t)length, &failed);
+        if (failed) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        if (!code) {
+            agent_free(*codes);
+            *codes = NULL;
+            return 0;
+        }
+        code->next = *codes;
+        *codes = code;
+    }
+    return 0;
+}
+
+/* set_breakpoints([(address, conditions or None), ...]) */
 static PyObject *Core_set_breakpoints(Core *c, PyObject *list)
 {
     Py_ssize_t n = PySequence_Size(list);
@@ -310,25 +372,32 @@ static PyObject *Core_set_breakpoints(Core *c, PyObject *list)
         return PyErr_NoMemory();
     uint8_t filter[BP_FILTER] = {0}, pages[256] = {0};
     for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PySequence_GetItem(list, k);
+        PyObject *item = PySequence_GetItem(list, k), *conditions;
         unsigned long long address;
-        int conditional;
-        if (!item || !PyArg_ParseTuple(item, "Kp", &address, &conditional)) {
+        agent_code *codes = NULL;
+        if (!item || !PyArg_ParseTuple(item, "KO", &address, &conditions) ||
+            (conditions != Py_None && take_conditions(c, conditions, &codes) < 0)) {
             Py_XDECREF(item);
-            free(table);
+            agent_free(codes);
+            free_breakpoints(table, size);
             return NULL;
         }
+        uint8_t conditional = conditions != Py_None;
         Py_DECREF(item);
         uint64_t i = mix(address) & (size - 1);
         while (table[i].used && table[i].address != address)
             i = (i + 1) & (size - 1);
-        table[i].conditional = table[i].used ? table[i].conditional && conditional : (uint8_t)conditional;
-        table[i].used = 1;
-        table[i].address = address;
+        if (table[i].used) { /* twice: either stops; of two conditions Python is to tell */
+            conditional = table[i].conditional && conditional;
+            agent_free(codes);
+            agent_free(table[i].codes);
+            codes = NULL;
+        }
+        table[i] = (bp_entry){address, 1, conditional, codes};
         filter[(address >> 1) & (BP_FILTER - 1)] = 1;
         pages[address >> 12 & 255] = 1;
     }
-    free(c->bps);
+    free_breakpoints(c->bps, c->bp_mask + 1);
     c->bps = table;
     c->bp_mask = size - 1;
     c->bp_count = (uint32_t)n;
@@ -553,7 +622,8 @@ static PyMethodDef Core_methods[] = {
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, thumb, class)"},
-    {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditional), ...])"},
+    {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits), ...]): for conditions"},
+    {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
     {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(physical, length, kind), ...])"},
     {"set_guard", (PyCFunction)Core_set_guard, METH_VARARGS, "set_guard(base): free physical addresses for guards"},
     {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now"},
@@ -611,7 +681,8 @@ PyMODINIT_FUNC PyInit__hot(void)
         {"LIMIT", R_LIMIT}, {"BREAKPOINT", R_BREAKPOINT}, {"WATCHPOINT", R_WATCHPOINT}, {"RANGE", R_RANGE},
         {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL}, {"EXCEPTION", R_EXCEPTION},
         {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE}, {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
-        {"CLASS_SYSCALL", CLASS_SYSCALL},
+        {"CLASS_SYSCALL", CLASS_SYSCALL}, {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
+        {"REGISTER_ASK", REGISTER_ASK},
     };
     if (PyType_Ready(&CoreType) < 0)
         return NULL;

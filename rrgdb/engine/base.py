@@ -70,6 +70,10 @@ class Watch:
     kind: str
 
 
+Conditions = tuple[bytes, ...]
+"""conditions of one breakpoint as GDB's agent expressions, of which one that is not zero is enough; empty: there is a
+condition that only the caller knows"""
+
 Ranges = npt.NDArray[np.uint64]
 """shape (n, 2): first and last of each range; ascending, with a gap of at least one number between two"""
 
@@ -142,8 +146,9 @@ class Engine(Protocol):
     def map_ram(self, base: int, size: int) -> None: ...
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None: ...
     def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None: ...
-    def set_breakpoints(self, addresses: Iterable[tuple[int, bool]]) -> None:
-        """(address, conditional): a conditional one stops even while collecting."""
+    def set_breakpoints(self, points: Iterable[tuple[int, Conditions | None]]) -> None:
+        """(address, its conditions; None: it stops always). Where the engine can tell that all conditions are zero, the
+        run goes on; where it cannot tell, it stops, even while collecting, and the caller judges."""
 
     def set_watches(self, watches: Iterable[Watch]) -> None:
         """EngineError for a range that is not in RAM."""
@@ -155,7 +160,8 @@ class Engine(Protocol):
         """Breakpoints and range do not stop at this position (where a resume starts)."""
 
     def set_collect(self, on: bool) -> None:
-        """Note hits of unconditional breakpoints and of watches instead of stopping; forgets those noted so far."""
+        """Note hits of breakpoints and of watches instead of stopping; forgets those noted so far. Breakpoints whose
+        conditions the engine cannot tell stop all the same."""
 
     def collected(self) -> tuple[int | None, int | None]:
         """Positions of the last breakpoint and the last watch hit since collecting began."""

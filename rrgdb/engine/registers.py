@@ -16,6 +16,7 @@ import unicorn.riscv_const
 import unicorn.x86_const
 
 from rrgdb.arch.base import Arch, Register
+from rrgdb.engine import _hot
 from rrgdb.engine.base import EngineError
 
 _CONSTANTS = (unicorn.arm64_const, unicorn.arm_const, unicorn.riscv_const, unicorn.x86_const)
@@ -24,6 +25,8 @@ _ENGINE_ID = re.compile(r"(?P<name>\w+)(?:\((?P<args>[\d,xA-Fa-f]+)\)|\.(?P<fiel
 _CP_REG, _CP_REG_VALUE = struct.Struct("<5I4x"), (24, 8)
 _ARM_CP_REG, _ARM_CP_REG_VALUE = struct.Struct("<7I4x"), (32, 8)
 _MSR, _MSR_VALUE = struct.Struct("<I4x"), (8, 8)
+# What Unicorn brings up to date only at a stop: condition flags, ITSTATE.
+_LATE = ("X86_REG_EFLAGS", "ARM_REG_CPSR")
 _MMR_FIELDS = {"selector": (0, 2), "base": (8, 8), "limit": (16, 4), "flags": (20, 4)}
 
 
@@ -102,6 +105,22 @@ class RegisterFile:
         self._buffer = (ctypes.c_uint8 * 64)()
         self._all = self._plan(arch.registers)
         self._digest = self._plan([self._registers[n] for n in arch.digest_registers if n not in arch.register_index])
+
+    def in_hooks(self) -> list[tuple[int, int]]:
+        """(Unicorn's number or one of ``_hot.REGISTER_``…, bits) of each of ``Arch.registers``: how a hook reads it;
+        REGISTER_ASK where it cannot."""
+        return [self._in_hook(r) for r in self._all[0]]
+
+    def _in_hook(self, r: Register) -> tuple[int, int]:
+        bits = r.engine_bits or r.bits
+        if r.name == self._pc:
+            return _hot.REGISTER_PC, bits
+        if r.engine is None and r.constant == 0:
+            return _hot.REGISTER_ZERO, bits
+        slot = self._slots[r.name]
+        if r.group or r.engine in _LATE or r.enabled_by or r.privilege or not slot.plain or slot.number < 0:
+            return _hot.REGISTER_ASK, bits
+        return slot.number, bits
 
     def _plan(self, registers: Sequence[Register]) -> tuple[list[Register], bytes]:
         """The native reader's plan; compound ids are read one by one afterwards."""

@@ -20,6 +20,7 @@ from unicorn.unicorn_py3 import unicorn as binding
 from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Trap
 from rrgdb.engine import _hot
 from rrgdb.engine.base import (
+    Conditions,
     EngineError,
     Exit,
     ExitKind,
@@ -176,6 +177,7 @@ class UnicornEngine:
         self._registers = RegisterFile(
             _lib, self._handle, arch, self._core.read_registers, self._context.save, self._context.restore
         )
+        self._core.set_registers(self._registers.in_hooks())
         self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
         self._pc = self._registers.raw_read(arch.pc)
 
@@ -473,9 +475,9 @@ class UnicornEngine:
 
     # -- points ----------------------------------------------------------------------------------
 
-    def set_breakpoints(self, addresses: Iterable[tuple[int, bool]]) -> None:
-        """(address, conditional): a conditional one stops even while collecting."""
-        self._core.set_breakpoints(list(addresses))
+    def set_breakpoints(self, points: Iterable[tuple[int, Conditions | None]]) -> None:
+        """See ``Engine``. Conditions that a hook cannot judge stop as if they held."""
+        self._core.set_breakpoints(list(points))
 
     def set_watches(self, watches: Iterable[Watch]) -> None:
         """Physical ranges are taken as the bytes are mapped now. Raises EngineError outside RAM."""
@@ -523,7 +525,7 @@ class UnicornEngine:
         self._core.skip = (1 << 64) - 1 if icount is None else icount
 
     def set_collect(self, on: bool) -> None:
-        """Note hits of unconditional breakpoints and of watches instead of stopping."""
+        """Note hits of breakpoints and of watches instead of stopping."""
         self._core.set_collect(on)
 
     def collected(self) -> tuple[int | None, int | None]:

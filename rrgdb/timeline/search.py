@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from rrgdb.arch.base import MemoryFault
-from rrgdb.engine.base import EngineError, ExitKind, Watch, WatchHit
+from rrgdb.engine.base import Conditions, EngineError, ExitKind, Watch, WatchHit
 from rrgdb.engine.memory import PAGE
 from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.marks import Mark
@@ -47,13 +47,13 @@ class _Found:
 class PortablePoints:
     """Points for another process: breakpoint addresses, each with its conditions' code or None, and watches."""
 
-    breakpoints: tuple[tuple[int, tuple[bytes, ...] | None], ...]
+    breakpoints: tuple[tuple[int, Conditions | None], ...]
     watches: tuple[Watch, ...]
 
     @classmethod
     def of(cls, points: Points) -> PortablePoints | None:
         """None if there is a condition without code."""
-        codes = {a: None if c is None else getattr(c, "code", ()) for a, c in points.breakpoints.items()}
+        codes = points.conditions()
         return None if () in codes.values() else cls(tuple(codes.items()), points.watches)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from rrgdb.engine.base import Watch
+from rrgdb.engine.base import Conditions, Watch
 
 
 class StopKind(Enum):
@@ -40,12 +40,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Whether a breakpoint at the present position is to stop; called with the guest standing there.
-
-    ``code``: the same as GDB's agent expressions, of which one that is not zero is enough; empty if it has none."""
+    """Whether a breakpoint at the present position is to stop; called with the guest standing there. ``code``: the
+    same, for the engine and for other processes."""
 
     holds: Callable[[], bool]
-    code: tuple[bytes, ...] = ()
+    code: Conditions = ()
 
     def __call__(self) -> bool:
         return self.holds()
@@ -59,6 +58,10 @@ class Points:
     breakpoints: dict[int, Condition | None]
     watches: tuple[Watch, ...] = ()
     icount: int | None = None
+
+    def conditions(self) -> dict[int, Conditions | None]:
+        """Each breakpoint's conditions as code; None: it has none."""
+        return {address: None if c is None else c.code for address, c in self.breakpoints.items()}
 
     def __bool__(self) -> bool:
         return bool(self.breakpoints or self.watches or self.icount is not None)

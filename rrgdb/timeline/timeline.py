@@ -123,7 +123,7 @@ class Timeline:
     def armed(self, points: Points, *, collect: bool = False) -> Iterator[None]:
         """Points stop (or are noted) inside; nothing is left armed behind."""
         engine = self.engine
-        engine.set_breakpoints((a, c is not None) for a, c in points.breakpoints.items())
+        engine.set_breakpoints(points.conditions().items())
         engine.set_watches(points.watches)
         engine.set_collect(collect)
         engine.ignore_stops_at(None if collect else engine.icount)
@@ -422,7 +422,7 @@ class Timeline:
                 return stop
 
     def _run_armed(self, points: Points, limit: int) -> tuple[Exit, bool]:
-        """Advance over conditional breakpoints that do not hold."""
+        """Advance over breakpoints whose conditions the engine cannot judge, and that do not hold."""
         while True:
             exit_ = self.advance(limit)
             if exit_.kind is not ExitKind.BREAKPOINT:

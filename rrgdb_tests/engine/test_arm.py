@@ -53,7 +53,7 @@ def test_a_state_saved_inside_an_it_block_goes_on() -> None:
 
 def test_breakpoints_stop_at_instructions_that_are_passed_over() -> None:
     b = bench()
-    b.engine.set_breakpoints((at, False) for at in ADDRESSES)
+    b.engine.set_breakpoints((at, None) for at in ADDRESSES)
     seen = []
     while True:
         b.engine.ignore_stops_at(b.engine.icount)
@@ -62,7 +62,7 @@ def test_breakpoints_stop_at_instructions_that_are_passed_over() -> None:
         seen.append(b.pc)
     assert seen == ADDRESSES[1:]
     b = bench()
-    b.engine.set_breakpoints([(ADDRESSES[2], False)])
+    b.engine.set_breakpoints([(ADDRESSES[2], None)])
     b.engine.set_collect(True)
     b.run(8)
     assert b.engine.collected() == (2, None)

@@ -128,7 +128,7 @@ def test_a_jump_into_nothing_retires(family: str) -> None:
         exception = b.to_exception()
         assert (exception.kind, exception.pc, exception.address) == (ExceptionKind.FETCH_FAULT, HOLE, HOLE)
         assert b.engine.icount == 2
-    b.engine.set_breakpoints([(HOLE, False)])
+    b.engine.set_breakpoints([(HOLE, None)])
     assert b.run(10).kind is ExitKind.BREAKPOINT
     b.engine.ignore_stops_at(2)
     assert b.run(10).kind is ExitKind.EXCEPTION

@@ -142,7 +142,7 @@ def test_breakpoints_in_rep_and_with_conditions(family: str) -> None:
     source = f"mov ecx, 3\nmov edi, {DATA}\nrep stosb\nnop\nnop\nnop"
     b = Bench.with_code(family, source)
     rep = CODE + 10
-    b.engine.set_breakpoints([(rep, False), (rep + 3, True)])
+    b.engine.set_breakpoints([(rep, None), (rep + 3, ())])
     seen = []
     while (exit_ := b.run(8)).kind is ExitKind.BREAKPOINT:
         seen.append((b.engine.icount, b.pc))
@@ -150,9 +150,9 @@ def test_breakpoints_in_rep_and_with_conditions(family: str) -> None:
     assert exit_.kind is ExitKind.LIMIT
     assert seen == [(2, rep), (3, rep), (4, rep), (5, rep), (7, rep + 3)]
     b = Bench.with_code(family, source)
-    b.engine.set_breakpoints([(rep, False), (rep + 3, True)])
+    b.engine.set_breakpoints([(rep, None), (rep + 3, ())])
     b.engine.set_collect(True)
-    assert b.run(8).kind is ExitKind.BREAKPOINT  # conditions are judged outside
+    assert b.run(8).kind is ExitKind.BREAKPOINT  # such conditions are judged outside
     assert b.engine.collected() == (5, None)
     assert b.engine.icount == 7
 
@@ -166,7 +166,7 @@ def test_collecting_agrees_with_stopping(family: str, program: str) -> None:
     probe.run_until(1 << 40)
     end, stack = probe.engine.icount, probe.engine.read(probe.arch.sp)
     first = end * 2 // 3
-    points = [(base + 2 * i, False) for i in range(0, 6000, 7)]
+    points = [(base + 2 * i, None) for i in range(0, 6000, 7)]
     watches = [Watch(stack - 64, 128, "a"), Watch(stack - 256, 64, "w"), Watch(base + 0x1000, 64, "r")]
 
     guest = board(family, program, LOOPS=3)

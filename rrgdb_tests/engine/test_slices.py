@@ -59,7 +59,9 @@ def sliced(family: str, program: str, loops: int, one_by_one: int) -> None:
             step = 1 if singly else rng.choice((1, 2, 3, 7, 50, 400))
             if rng.random() < 0.01:
                 armed = not armed
-                guest.engine.set_breakpoints([(base + 2 * i, bool(i % 2)) for i in range(500)] if armed else [])
+                guest.engine.set_breakpoints(
+                    [(base + 2 * i, () if i % 2 else None) for i in range(500)] if armed else []
+                )
                 guest.engine.set_watches([Watch(base + 0x2000, 64, "a"), Watch(base + 0x1FF0, 8, "w")] if armed else [])
             if rng.random() < 0.003:
                 saved = Saved.of(guest)

@@ -13,7 +13,7 @@ import pytest
 from rrgdb.engine.base import Watch
 from rrgdb.timeline.opening import Opened, record, replay
 from rrgdb.timeline.search import Backward
-from rrgdb.timeline.stop import Points, StopKind
+from rrgdb.timeline.stop import Condition, Points, StopKind
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS, assert_disarmed, digests_straight, symbol
 
@@ -48,9 +48,9 @@ def _moves(opened: Opened, image: Path) -> list[Callable[[], object]]:
     return [
         lambda: t.run(NONE),
         lambda: t.run(Points({never: None})),
-        lambda: t.run(Points({hot: lambda: False}, watch)),
+        lambda: t.run(Points({hot: Condition(lambda: False)}, watch)),
         lambda: back.run(Points({never: None})),
-        lambda: back.run(Points({hot: lambda: False})),
+        lambda: back.run(Points({hot: Condition(lambda: False)})),
         lambda: back.run(Points({}, watch)),
         lambda: back.step(NONE, 1_000_000),
         lambda: t.seek(t.end),
@@ -117,11 +117,11 @@ def test_an_interrupted_search_ends_where_it_knows(tmp_path: Path) -> None:
                 t.interrupt()
             return True
 
-        stop = Backward(t).run(Points({hot: condition}))
+        stop = Backward(t).run(Points({hot: Condition(condition)}))
         assert stop.kind is StopKind.INTERRUPT
         assert stop.icount > first.icount
         assert t.icount == stop.icount
-        assert Backward(t).run(Points({hot: lambda: True})).icount == first.icount
+        assert Backward(t).run(Points({hot: Condition(lambda: True)})).icount == first.icount
 
 
 def test_an_interrupt_before_a_move_is_heeded_and_then_forgotten(tmp_path: Path) -> None:

@@ -130,7 +130,6 @@ def test_what_workers_replay_is_indexed(scratch: Path) -> None:
 
 def test_a_condition_without_code_stays_at_home() -> None:
     assert PortablePoints.of(Points({1: Condition(lambda: True)})) is None
-    assert PortablePoints.of(Points({1: lambda: True})) is None  # type: ignore[dict-item]
     portable = PortablePoints.of(Points({1: None, 2: Condition(lambda: True, (b"x",))}))
     assert portable is not None
     assert portable.breakpoints == ((1, None), (2, (b"x",)))

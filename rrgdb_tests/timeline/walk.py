@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 from rrgdb.engine.base import Exit, Watch
+from rrgdb.target import agent_condition
 from rrgdb.timeline.opening import Opened, record, replay
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.search import Backward
-from rrgdb.timeline.stop import Points, Stop, StopKind
+from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
 from rrgdb_tests.timeline.oracle import OPTIONS, Oracle, assert_disarmed, digests_straight
 
 NONE = Points({})
@@ -176,12 +178,20 @@ class Walk:
     def _condition(self) -> tuple[Points, Callable[[int], bool]]:
         pc = self.random.choice(self._pcs)
         if not self.known.watched:
-            return Points({pc: lambda: False}), lambda _i: False
+            return Points({pc: Condition(lambda: False)}), lambda _i: False
         address, size = self.known.watched
         value = self.random.choice(self.known.values)
         engine = self.opened.timeline.engine
+        if self.random.random() < 0.5:
+            ref = {4: 0x19, 8: 0x1A}[size]
+            number = int.from_bytes(value, "little")
+            condition = agent_condition(
+                engine, (struct.pack(">BQBBQBB", 0x25, address, ref, 0x25, number, 0x13, 0x27),)
+            )
+        else:
+            condition = Condition(lambda: engine.read_memory(address, size) == value)
         return (
-            Points({pc: lambda: engine.read_memory(address, size) == value}),
+            Points({pc: condition}),
             lambda i: self.known.pcs[i] == pc and self.known.values[i] == value,
         )
 
