@@ -215,6 +215,7 @@ static int breakpoint_inside(const Core *c, uint64_t addr, uint32_t size)
 
 static void leave_fast(Core *c, int why, uint64_t addr)
 {
+    x86_sync_state(c);
     c->fast_exit = why;
     c->pc = addr;
     c->stopped = 1;
@@ -352,6 +353,7 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
     c->block_length = size;
     c->block_icount = c->icount;
     c->icount += e->count;
+    x86_keep_state(c);
 }
 
 /* The fast phase ended at pc without leaving at a block's entry: count what has retired of the current block.

@@ -77,15 +77,15 @@ static int take_filters(filters *f, PyObject *pairs)
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
-                            "fast", "compressed", "pc", "stale_pc", "eflags", "bare", "arm", NULL};
-    unsigned long long uc, fn[14], ram, arm[5];
+                            "fast", "compressed", "pc", "stale_pc", "eflags", "bare", "arm", "no_sync", NULL};
+    unsigned long long uc, fn[14], ram, arm[5], no_sync;
     PyObject *filters[2], *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKKKKKK)pppii(OO)OKppiiip(KKKKK)", names, &uc, &fn[0], &fn[1],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKKKKKK)pppii(OO)OKppiiip(KKKKK)K", names, &uc, &fn[0], &fn[1],
                                      &fn[2], &fn[3], &fn[4], &fn[5], &fn[6], &fn[7], &fn[8], &fn[9], &fn[10], &fn[11],
                                      &fn[12], &fn[13], &c->x86, &c->mode64,
                                      &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0], &filters[1], &pages, &ram,
                                      &c->fast, &c->compressed, &c->pc_id, &c->stale_pc, &c->eflags_id, &c->bare,
-                                     &arm[0], &arm[1], &arm[2], &arm[3], &arm[4]))
+                                     &arm[0], &arm[1], &arm[2], &arm[3], &arm[4], &no_sync))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     c->emu_start = (emu_start_fn)(uintptr_t)fn[0];
@@ -112,6 +112,7 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->condexec = (uint8_t *)(uintptr_t)arm[2];
     c->no_exit = (uint8_t *)(uintptr_t)arm[3];
     c->jump = (sigjmp_buf *)(uintptr_t)arm[4];
+    c->no_sync = (uint8_t *)(uintptr_t)no_sync;
     if (take_filters(&c->filters[0], filters[0]) || take_filters(&c->filters[1], filters[1]))
         return -1;
     if (!PyByteArray_Check(pages)) {
@@ -251,6 +252,12 @@ static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
     c->icount--;
     if (c->arm)
         *c->condexec = c->last_it; /* a system call has moved on */
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_leave(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    x86_sync_state(c);
     Py_RETURN_NONE;
 }
 
@@ -619,6 +626,7 @@ static PyMethodDef Core_methods[] = {
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
     {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous): x86"},
     {"restore_flags", (PyCFunction)Core_restore_flags, METH_NOARGS, "x86: of the instruction counted last, which did not retire"},
+    {"leave", (PyCFunction)Core_leave, METH_NOARGS, "from within a hook: the instruction that is executing will be left"},
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, thumb, class)"},

@@ -25,6 +25,8 @@ MAX_REGIONS = 256
 _HALTED = Exit(ExitKind.HALT)
 _FETCHES = (const.UC_MEM_FETCH, const.UC_MEM_FETCH_UNMAPPED, const.UC_MEM_FETCH_PROT)
 _INVALID = const.UC_HOOK_MEM_INVALID
+_WITHIN = _INVALID | const.UC_HOOK_MEM_VALID | const.UC_HOOK_MEM_READ_AFTER | const.UC_HOOK_INSN
+"""hooks that are called while an instruction executes"""
 REFUSED_HOOKS = const.UC_HOOK_EDGE_GENERATED | const.UC_HOOK_TCG_OPCODE | const.UC_HOOK_TLB_FILL
 _EMULATED = (Trap.COUNTER, Trap.ENTROPY)
 
@@ -76,6 +78,8 @@ class ScriptEngine(UnicornEngine):
         """Unicorn's error (0: none) if emulation ended by itself in the last ``run_until``"""
         self.dispatch: Dispatch = lambda _hook, _early, _args: 0
         self._stale = False
+        self._executing = False
+        self._cut_short = False
         self._until: int | None = None
         self._handles: dict[int, int] = {}
         self._kept: list[Any] = []
@@ -99,6 +103,7 @@ class ScriptEngine(UnicornEngine):
         self._settle()
         self._note_translation()
         self.ended = None
+        self._cut_short = False
         while True:
             self.running = True
             try:
@@ -112,7 +117,7 @@ class ScriptEngine(UnicornEngine):
             if reason in (_hot.NONE, _hot.ERROR, _hot.EXCEPTION):
                 self.ended = int(core.error) if reason == _hot.ERROR else 0
                 self._pc = self._registers.raw_read(self.arch.pc)
-                if self.ended and self._x86 and self._pc == core.last_pc:
+                if (self.ended or self._cut_short) and self._x86 and self._pc == core.last_pc:
                     core.restore_flags()
                 reason = core.arrive(self._pc)
                 if reason not in (_hot.LIMIT, _hot.WATCHPOINT, _hot.INTERRUPT):
@@ -150,6 +155,8 @@ class ScriptEngine(UnicornEngine):
     def stop(self) -> None:
         """From within a hook: as Unicorn's ``emu_stop``."""
         if self.running:
+            self._cut_short |= self._executing
+            self._core.leave()
             _lib.uc_emu_stop(self._handle)
 
     def _changed(self) -> None:
@@ -260,13 +267,22 @@ class ScriptEngine(UnicornEngine):
         """A hook that calls ``dispatch``. UcError if Unicorn refuses."""
         early = bool(kind & const.UC_HOOK_BLOCK)
         invalid = bool(kind & (_INVALID | const.UC_HOOK_MEM_FETCH))
+        within = bool(kind & _WITHIN)
 
         def called(_uc: Any, *args: Any) -> Any:
             told = args[:-1]
-            return self.dispatch(number, early or (invalid and told[0] in _FETCHES), told)
+            fetch = invalid and told[0] in _FETCHES
+            return self._call(number, early or fetch, within and not fetch, told)
 
         self._handles[number] = self.uc.hook_add(kind, called, None, begin, end, aux1, aux2)
         self._changed()
+
+    def _call(self, number: int, early: bool, executing: bool, told: tuple[Any, ...]) -> Any:
+        self._executing = executing
+        try:
+            return self.dispatch(number, early, told)
+        finally:
+            self._executing = False
 
     def delete_hook(self, number: int) -> None:
         handle = self._handles.pop(number)
@@ -280,9 +296,9 @@ class ScriptEngine(UnicornEngine):
         self.uc.mmio_map(
             base,
             size,
-            (lambda _uc, *args: self.dispatch(read, False, args[:-1])) if read else None,
+            (lambda _uc, *args: self._call(read, False, True, args[:-1])) if read else None,
             None,
-            (lambda _uc, *args: self.dispatch(write, False, args[:-1])) if write else None,
+            (lambda _uc, *args: self._call(write, False, True, args[:-1])) if write else None,
             None,
         )
         self._changed()
@@ -296,5 +312,6 @@ class ScriptEngine(UnicornEngine):
         self._changed()
 
     def protect(self, base: int, size: int, perms: int) -> None:
+        self._core.leave()  # Unicorn leaves code that may no longer be executed
         self.uc.mem_protect(base, size, perms)
         self._changed()

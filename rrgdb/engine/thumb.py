@@ -18,11 +18,9 @@ from unicorn import arm_const
 from unicorn import unicorn_const as const
 
 from rrgdb.engine import _hot
-from rrgdb.engine.base import EngineError
 from rrgdb.engine.layout import Context
+from rrgdb.engine.structure import memory, one, readable, structure
 
-_ENGINE_BYTES = 24 << 10
-"""as much of Unicorn's engine structure as is searched"""
 _CPU_BYTES = 128 << 10
 _MAX_NESTED = 64
 """jump buffers of nested runs stand in a row"""
@@ -62,34 +60,6 @@ def _scratch() -> Any:
     return uc
 
 
-def _structure(uc: Any) -> bytes:
-    return ctypes.string_at(uc._uch.value, _readable(uc._uch.value, _ENGINE_BYTES))
-
-
-def _memory() -> list[tuple[int, int]]:
-    """(start, end) of what can be read and written in this process, ascending."""
-    with open("/proc/self/maps", encoding="ascii") as maps:
-        lines = [line.split()[:2] for line in maps]
-    return [(int(a, 16), int(b, 16)) for a, b in (span.split("-") for span, mode in lines if mode.startswith("rw"))]
-
-
-def _readable(address: int, most: int, memory: list[tuple[int, int]] | None = None) -> int:
-    """How many bytes, at most ``most``, can be read from ``address`` on; 0 if it is no address of this process."""
-    end = address
-    for low, high in _memory() if memory is None else memory:
-        if low <= end < high:
-            end = high
-    return min(end - address, most)
-
-
-def _one(found: list[int], what: str) -> int:
-    if len(found) != 1:
-        raise EngineError(
-            f"ARM: Unicorn {unicorn.__version__} hides {what}; rrgdb needs the version that it is tied to"
-        )
-    return found[0]
-
-
 def _find_no_exit(jump: int) -> int:
     """It stands shortly before the jump buffers; elsewhere an address may look like it by chance."""
     uc = _scratch()
@@ -100,10 +70,10 @@ def _find_no_exit(jump: int) -> int:
     for start in (_CODE + len(inside), _CODE, _CODE + len(inside)):
         uc.ctl_flush_tb()
         uc.ctl_request_cache(start)
-        seen.append(_structure(uc))
+        seen.append(structure(uc))
     before, within, after = seen
     places = [at for at in range(jump - 16, jump) if (before[at], within[at], after[at]) == (0, 1, 0)]
-    return _one(places, "whether a block may exit")
+    return one(places, "ARM: whether a block may exit")
 
 
 def _find_jump() -> int:
@@ -111,9 +81,9 @@ def _find_jump() -> int:
     uc = _scratch()
     uc.mem_write(_CODE, bytes.fromhex("00bf00bf"))
     uc.reg_write(arm_const.UC_ARM_REG_PC, _CODE | 1)
-    outside = _structure(uc)
+    outside = structure(uc)
     seen: list[bytes] = []
-    uc.hook_add(const.UC_HOOK_CODE, lambda *_: seen.append(_structure(uc)))
+    uc.hook_add(const.UC_HOOK_CODE, lambda *_: seen.append(structure(uc)))
     uc.emu_start(_CODE | 1, _CODE + 4)
     inside = seen[0]
     room = _hot.JUMP_BYTES * _MAX_NESTED
@@ -126,7 +96,7 @@ def _find_jump() -> int:
             continue
         if outside[first:at] == bytes(room) and inside[first + _hot.JUMP_BYTES : at] == bytes(room - _hot.JUMP_BYTES):
             places.append(first)
-    return _one(places, "its jump buffer")
+    return one(places, "ARM: its jump buffer")
 
 
 def _write_marks(uc: Any, marks: tuple[int, ...]) -> None:
@@ -138,11 +108,11 @@ def _env_candidates(uc: Any) -> set[tuple[int, int]]:
     """(place of a pointer in the engine structure, distance from where it points to the registers)"""
     _write_marks(uc, _MARKS)
     marks = struct.pack("<13I", *_MARKS)
-    structure, memory = _structure(uc), _memory()
+    engine, mapped = structure(uc), memory()
     found = set()
-    for at in range(0, len(structure) - 7, 8):
-        pointer = int.from_bytes(structure[at : at + 8], "little")
-        size = _readable(pointer, _CPU_BYTES, memory) if pointer >> 16 else 0
+    for at in range(0, len(engine) - 7, 8):
+        pointer = int.from_bytes(engine[at : at + 8], "little")
+        size = readable(pointer, _CPU_BYTES, mapped) if pointer >> 16 else 0
         place = ctypes.string_at(pointer, size).find(marks) if size else -1
         if place >= 0:
             found.add((at, place))
@@ -154,7 +124,7 @@ def _find_env() -> tuple[tuple[int, int], ...]:
     engines = [_scratch() for _ in range(4)]
     common = set.intersection(*(_env_candidates(uc) for uc in engines))
     if not common:
-        _one([], "its CPU")
+        one([], "ARM: its CPU")
     return tuple(sorted(common))
 
 
@@ -169,7 +139,7 @@ def _find_flags() -> tuple[int, int]:
     arm, thumb, it, other = (state(0x1D3 | bits) for bits in (0, 0x20, 0x0600FC00, 0x0200A400))
     flag = [at for at in range(len(arm)) if (arm[at], thumb[at], it[at]) == (0, 1, 0)]
     bits = [at for at in range(len(arm)) if (arm[at], it[at], other[at]) == (0, 0xFF, 0xA5)]
-    return _one(flag, "the Thumb state"), _one(bits, "ITSTATE")
+    return one(flag, "ARM: the Thumb state"), one(bits, "ARM: ITSTATE")
 
 
 @cache
@@ -186,12 +156,12 @@ def find_addresses(uc: Any) -> Addresses:
     engine = uc._uch.value
     kept = tuple(uc.reg_read(arm_const.UC_ARM_REG_R0 + n) for n in range(13))  # the first access makes the CPU
     _write_marks(uc, _MARKS)
-    memory = _memory()
+    mapped = memory()
     places = (ctypes.c_uint64.from_address(engine + cpu).value + env for cpu, env in offsets.registers)
     marks = struct.pack("<13I", *_MARKS)
-    found = [at for at in places if _readable(at, 64, memory) == 64 and ctypes.string_at(at, 52) == marks]
+    found = [at for at in places if readable(at, 64, mapped) == 64 and ctypes.string_at(at, 52) == marks]
     if not found:
-        _one([], "its CPU")
+        one([], "ARM: its CPU")
     env = found[0]
     _write_marks(uc, kept)
     return Addresses(

@@ -35,6 +35,7 @@ from rrgdb.engine.faults import FaultReader
 from rrgdb.engine.layout import Context, find_layout
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.registers import RegisterFile, constant
+from rrgdb.engine.structure import no_sync
 from rrgdb.engine.thumb import find_addresses
 
 _lib = binding.uclib
@@ -156,6 +157,7 @@ class UnicornEngine:
             eflags=constant("X86_REG_EFLAGS") if x86 else 0,
             bare=uc is not None,
             arm=(arm.pc, arm.thumb, arm.condexec, arm.no_exit, arm.jump) if arm else (0,) * 5,
+            no_sync=self._handle.value + no_sync() if x86 else 0,
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
         self._callbacks: list[Any] = []

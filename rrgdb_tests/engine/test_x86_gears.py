@@ -147,26 +147,31 @@ def _program(family: str, rng: random.Random, kinds: tuple[str, ...]) -> str:
     )
 
 
-def _bench(family: str, code: bytes, *, fast: bool) -> Bench:
-    bench = Bench(family, UnicornEngine(ARCHES[family], Ram(2 * DATA_SIZE), fast=fast))
-    engine = bench.engine
+def random_code(family: str, rng: random.Random) -> bytes:
+    kinds = PLAIN + rng.choice(((), (), RARE, PATCH, RARE + PATCH))
+    subset = tuple(rng.sample(kinds, rng.randrange(4, len(kinds))))
+    return assemble(family, _program(family, rng, subset))
+
+
+def bench(family: str, code: bytes, *, fast: bool) -> Bench:
+    """A bare engine before ``code``, and a device that logs its accesses."""
+    made = Bench(family, UnicornEngine(ARCHES[family], Ram(2 * DATA_SIZE), fast=fast))
+    engine = made.engine
     engine.map_ram(CODE, DATA_SIZE)
     engine.map_ram(DATA, DATA_SIZE)
-    engine.map_mmio(DEVICE, PAGE, bench._read, bench._write)
+    engine.map_mmio(DEVICE, PAGE, made._read, made._write)
     engine.write_memory(DATA, random.Random(1).randbytes(DATA_SIZE))
     engine.write_memory(CODE, code)
     ARCHES[family].reset(engine, CODE, DATA + DATA_SIZE - 64)
     engine.write("mxcsr", 0x1F80)
     engine.write_memory(DATA + DATA_SIZE - 64 - 128, (0x1F80).to_bytes(4, "little"))
-    return bench
+    return made
 
 
 def _compare(family: str, seed: int, limit: int) -> None:
     rng = random.Random(seed)
-    kinds = PLAIN + rng.choice(((), (), RARE, PATCH, RARE + PATCH))
-    subset = tuple(rng.sample(kinds, rng.randrange(4, len(kinds))))
-    code = assemble(family, _program(family, rng, subset))
-    fast, slow = (_bench(family, code, fast=gear) for gear in (True, False))
+    code = random_code(family, rng)
+    fast, slow = (bench(family, code, fast=gear) for gear in (True, False))
     while fast.engine.icount < limit:
         target = fast.engine.icount + rng.randrange(rng.choice(SLICES)) + 1
         exits = fast.run(target), slow.run(target)

@@ -134,6 +134,39 @@ def test_memory_hooks_make_a_device_in_ram(tmp_path: Path) -> None:
     agree(tmp_path, Script(text, hooks, again=True))
 
 
+def test_memory_hooks_leave_the_flags_alone(tmp_path: Path) -> None:
+
+    def script(uc: Any) -> Any:
+        code = assemble(
+            "x86_64",
+            "mov $5,%eax; cmp $0xf0000000,%eax; setc (%rdi); pushf; pop %rdx; adc $0,%ebx; mov $3,%ecx;"
+            "cmp $0xf0000000,%eax; rep movsb; setc %bh; adc $0,%ebx; pushf; pop %rcx; nop",
+        )
+        given: list[tuple[Any, ...]] = []
+        uc.mem_map(CODE, PAGE)
+        uc.mem_map(DATA, 2 * PAGE)
+        uc.mem_write(CODE, code)
+        for name, value in (("RSP", DATA + PAGE), ("RSI", DATA), ("RDI", DATA + 0x100)):
+            uc.reg_write(getattr(x86_const, f"UC_X86_REG_{name}"), value)
+
+        def accessed(uc: Any, access: int, address: int, size: int, value: int, _data: Any) -> None:
+            given.append((access, address, size, value))
+            if len(given) in (1, 3, 6):
+                uc.emu_stop()
+
+        uc.hook_add(const.UC_HOOK_MEM_READ | const.UC_HOOK_MEM_WRITE, accessed)
+        flags, pc = [], CODE
+        while pc < CODE + len(code):
+            uc.emu_start(pc, CODE + len(code))
+            pc = uc.reg_read(RIP)
+            flags.append((pc, uc.reg_read(x86_const.UC_X86_REG_EFLAGS)))
+        return given, flags, [uc.reg_read(r) for r in (RAX, RBX, RCX, x86_const.UC_X86_REG_RDX)]
+
+    expected, got, path = plain_and_recorded(tmp_path, script, "x86_64")
+    assert got == expected
+    check(path)
+
+
 def test_a_hook_raises(tmp_path: Path) -> None:
     def hooks(uc: Any) -> None:
         def code(uc: Any, _address: int, _size: int, _data: Any) -> None:

@@ -1,0 +1,74 @@
+"""Unicorn's own structures in this process, for what its interface does not offer.
+
+Nothing is taken from a table of offsets: places are found by experiments on scratch engines, once a process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import unicorn
+from unicorn import unicorn_const as const
+from unicorn import x86_const
+
+from rrgdb.engine.base import EngineError
+
+_ENGINE_BYTES = 24 << 10
+"""as much of Unicorn's engine structure as is searched"""
+_CODE = 0x10000
+
+
+def structure(uc: Any) -> bytes:
+    """The engine structure as it is now."""
+    return ctypes.string_at(uc._uch.value, readable(uc._uch.value, _ENGINE_BYTES))
+
+
+def memory() -> list[tuple[int, int]]:
+    """(start, end) of what can be read and written in this process, ascending."""
+    with open("/proc/self/maps", encoding="ascii") as maps:
+        lines = [line.split()[:2] for line in maps]
+    return [(int(a, 16), int(b, 16)) for a, b in (span.split("-") for span, mode in lines if mode.startswith("rw"))]
+
+
+def readable(address: int, most: int, mapped: list[tuple[int, int]] | None = None) -> int:
+    """How many bytes, at most ``most``, can be read from ``address`` on; 0 if it is no address of this process."""
+    end = address
+    for low, high in memory() if mapped is None else mapped:
+        if low <= end < high:
+            end = high
+    return min(end - address, most)
+
+
+def one(found: list[int], what: str) -> int:
+    """The only place found. EngineError, saying ``what`` ("family: thing") is hidden, if there is none or more."""
+    if len(found) != 1:
+        family, thing = what.split(": ", 1)
+        raise EngineError(
+            f"{family}: Unicorn {unicorn.__version__} hides {thing}; rrgdb needs the version that it is tied to"
+        )
+    return found[0]
+
+
+@cache
+def no_sync() -> int:
+    """Offset in the engine structure of the flag (1 byte) by which Unicorn leaves the CPU's state as it is where it
+    would bring it up to date for a hook or an exit. Each run begins with it clear; writing the program counter alone
+    sets it, writing it in a batch does not. EngineError where this build of Unicorn has no such flag."""
+    uc: Any = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_32)
+    uc.mem_map(_CODE, 0x1000)
+    uc.mem_write(_CODE, b"\x90\x90")
+    pc = x86_const.UC_X86_REG_EIP
+    seen: list[bytes] = []
+
+    def run() -> None:
+        uc.emu_start(_CODE, _CODE + 2)
+
+    acts = (lambda: uc.reg_write_batch([(pc, _CODE)]), lambda: uc.reg_write(pc, _CODE), run)
+    run()
+    for act in acts * 2:
+        act()
+        seen.append(structure(uc))
+    places = [at for at, values in enumerate(zip(*seen, strict=True)) if values == (0, 1, 0) * 2]
+    return one(places, "x86: how to leave the flags alone")
