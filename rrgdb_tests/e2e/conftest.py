@@ -23,8 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
 
 
-# Without Thumb: there gdb 13 ends a reverse-next over a call inside the callee, which is not understood yet.
-@pytest.fixture(params=[family for family in guests.ARCHES if family != "thumb"])
+@pytest.fixture(params=guests.ARCHES)
 def arch(request: pytest.FixtureRequest) -> str:
     """Each family in turn."""
     return str(request.param)

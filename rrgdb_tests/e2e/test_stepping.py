@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,15 @@ import pytest
 from rrgdb_tests.e2e.harness import Gdb, debugging
 from rrgdb_tests.guests import build, line_of
 
+Recordings = Callable[[Path], Path]
+
 
 def _place(stop: dict) -> tuple[str, str]:
     return stop["frame"]["func"], stop["frame"]["line"]
+
+
+def _depth(gdb: Gdb) -> int:
+    return int(gdb.command("-stack-info-depth")["depth"])
 
 
 def _to_second_tick(gdb: Gdb) -> None:
@@ -84,12 +91,12 @@ def test_reverse_finish_goes_back_to_the_call(replay: Gdb) -> None:
     number = replay.break_at("leaf")
     replay.cont()
     replay.delete(number)
-    depth = int(replay.command("-stack-info-depth")["depth"])
+    depth = _depth(replay)
     replay.stepi()
     replay.stepi()
     stop = replay.finish(reverse=True)
     assert stop["frame"]["func"] == "inner"
-    assert int(replay.command("-stack-info-depth")["depth"]) == depth - 1
+    assert _depth(replay) == depth - 1
     replay.stepi()
     assert replay.command("-stack-info-frame")["frame"]["func"] == "leaf"
 
@@ -121,6 +128,44 @@ def test_recursion_is_stepped_over_both_ways(replay: Gdb) -> None:
         if stop["frame"]["func"] == "tick":
             break
         assert replay.value("n") == before
+
+
+def test_a_recursive_call_is_finished_and_stepped_over_backwards(replay: Gdb) -> None:
+    number = replay.break_at("factorial", "n == 3")
+    replay.cont()
+    replay.delete(number)
+    entry, depth = replay.icount, _depth(replay)
+    stop = replay.finish()
+    assert (stop["frame"]["func"], int(stop["return-value"]), _depth(replay)) == ("factorial", 6, depth - 1)
+    stop = replay.next(reverse=True)
+    assert (stop["frame"]["func"], _depth(replay)) == ("factorial", depth - 1)
+    assert replay.icount < entry
+    assert replay.value("n") == 4
+
+
+def test_reverse_finish_within_a_recursion(replay: Gdb) -> None:
+    number = replay.break_at("factorial", "n == 3")
+    replay.cont()
+    replay.delete(number)
+    entry, depth = replay.icount, _depth(replay)
+    replay.stepi()
+    replay.stepi()
+    stop = replay.finish(reverse=True)
+    assert (stop["frame"]["func"], _depth(replay)) == ("factorial", depth - 1)
+    assert replay.icount == entry - 1
+
+
+@pytest.mark.xfail(strict=True, reason="GCC's .debug_frame leaves out that the stack was freed: no caller is found")
+def test_reverse_next_over_a_thumb_function_that_frees_stack_before_it_pops(recordings: Recordings) -> None:
+    image = build("thumb", "ticker", {"TICKS": 10, "WORK": 200}, flags=["-mtune=cortex-a15"])
+    with debugging(image, "replay", recordings(image)) as gdb:
+        gdb.break_at("tick")
+        gdb.cont()
+        depth = _depth(gdb)
+        for _ in range(3):
+            gdb.next()
+        gdb.next(reverse=True)
+        assert _depth(gdb) == depth
 
 
 @pytest.mark.parametrize("kind", ["--thread-group i1", ""])
