@@ -6,8 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import re
-import signal
 import sys
 import threading
 import traceback
@@ -16,14 +14,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 import rrgdb
+from rrgdb import terminal
 from rrgdb.arch.base import MemoryFault
 from rrgdb.board.boards import BOARDS
 from rrgdb.board.image import ImageError
 from rrgdb.board.spec import machine_rows
+from rrgdb.click_types import Number, Parsed, Size
 from rrgdb.engine.base import EngineError
 from rrgdb.recording.directory import RecordingBusyError, RecordingError
 from rrgdb.recording.doors import Divergence
@@ -35,9 +33,12 @@ from rrgdb.rsp import gdbinit as gdb_file
 from rrgdb.rsp import server
 from rrgdb.rsp.address import Address, AddressError, StdioAddress, parse_address
 from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb.snapshot_cli import snapshot
 from rrgdb.snapshots.store import StoreError
 from rrgdb.target import Target
+from rrgdb.terminal import say
 from rrgdb.timeline import opening
+from rrgdb.timeline.export import ExportError
 from rrgdb.timeline.opening import GuestOptions, Opened, OptionError
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.timeline import TimelineError
@@ -48,6 +49,7 @@ FAILURES = (
     AddressError,
     Divergence,
     EngineError,
+    ExportError,
     ImageError,
     LogError,
     ManifestError,
@@ -60,57 +62,8 @@ FAILURES = (
     ValueError,
 )
 USAGE_ERRORS = (OptionError,)
-SIZES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 CONSOLES = ("serial0", "semihosting")
 log = logging.getLogger("rrgdb")
-
-
-class Size(click.ParamType[int]):
-    """Bytes with QEMU's suffixes K M G T; without one, mebibytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d{1,15})([KMGT]?)(i?B)?", str(value), re.IGNORECASE)
-        if match is None:
-            self.fail(f"{value!r}: expected a size such as 128M or 1G", param, ctx)
-        return int(match[1]) * SIZES[match[2].upper()]
-
-
-class Number(click.ParamType[int]):
-    """A decimal or 0x… number."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            number = int(str(value), 0)
-        except ValueError:
-            self.fail(f"{value!r}: expected a number such as 1000 or 0x80000000", param, ctx)
-        if number < 0:
-            self.fail(f"{value!r}: expected a number that is not negative", param, ctx)
-        return number
-
-
-class Parsed(click.ParamType[Any]):
-    """Text that ``parse`` turns into a value; its one-line errors are usage errors."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any], error: type[Exception]) -> None:
-        self.name = name
-        self._parse = parse
-        self._error = error
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except self._error as e:
-            self.fail(str(e), param, ctx)
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -196,10 +149,6 @@ def cli(debug: bool) -> None:
     logging.basicConfig(format="rrgdb: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
 
 
-def _say(text: str) -> None:
-    click.echo(f"rrgdb: {text.rstrip()}", err=True)
-
-
 @contextlib.contextmanager
 def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
     """Connect the guest's consoles to a backend: output always, input while live."""
@@ -214,7 +163,7 @@ def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
         backend.start(feed if live else lambda _data: None)
         described = backend.describe()
         if described not in ("stdio", "null"):
-            _say(f"serial port is {described}")
+            say(f"serial port is {described}")
         for source in CONSOLES:
             door.set_output(source, backend.write)
         yield
@@ -226,7 +175,7 @@ def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
 def _beside_stub(backend: Backend, address: Address) -> Backend:
     """The serial backend beside a stub that may itself need standard input and output."""
     if isinstance(address, StdioAddress) and backend.describe() == "stdio":
-        _say("--gdb stdio takes standard input and output: the serial port goes to null")
+        say("--gdb stdio takes standard input and output: the serial port goes to null")
         return parse_serial("null")
     return backend
 
@@ -267,7 +216,7 @@ def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened
         interval=chosen["snapshot_interval"],
         budget=chosen["snapshot_budget"],
         checkpoint_memory=chosen.get("checkpoint_memory", opening.MEMORY_BUDGET),
-        say=_say,
+        say=say,
     )
 
 
@@ -299,7 +248,7 @@ def run(
     """Record IMAGE from its first instruction, with a stub for a debugger."""
     backend = _beside_stub(backend, address)
     with _begin(image, args, chosen) as opened, _serial(opened, backend, live=True):
-        _say(f"recording to {opened.recording.path}")
+        say(f"recording to {opened.recording.path}")
         try:
             _serve(opened, address, once, report_exit, running, jobs)
         except AddressError:
@@ -307,7 +256,7 @@ def run(
             raise
         status = _exit_status(opened)
         if opened.discard():
-            _say("nothing was executed: no recording is left")
+            say("nothing was executed: no recording is left")
     sys.exit(status)
 
 
@@ -324,11 +273,11 @@ def record(
     """Record IMAGE without a stub, until it ends, Ctrl-C, or a limit."""
     with _begin(image, args, chosen) as opened, _serial(opened, backend, live=True):
         timeline = opened.timeline
-        _say(f"recording to {opened.recording.path}")
+        say(f"recording to {opened.recording.path}")
         stop = _run_to_end(opened, max_icount, timeout)
         status = _exit_status(opened)
         count = len(timeline.marks.stored)
-        _say(
+        say(
             f"{_how_it_ended(opened, stop, timeout)} after {timeline.icount} instructions; "
             f"{count} snapshot{'s' if count != 1 else ''}"
         )
@@ -338,45 +287,26 @@ def record(
 def _run_to_end(opened: Opened, steps: int | None, timeout: float | None) -> Stop:
     timeline = opened.timeline
     timer = threading.Timer(timeout, timeline.interrupt) if timeout is not None else None
-    previous = signal.signal(signal.SIGINT, lambda *_: timeline.interrupt())
-    terminate = signal.signal(signal.SIGTERM, lambda *_: timeline.interrupt())
     if timer is not None:
         timer.daemon = True
         timer.start()
     try:
-        with _status(opened):
+        with terminal.interrupting(timeline.interrupt), _status(opened):
             return timeline.run(Points({}), steps=steps)
     finally:
         if timer is not None:
             timer.cancel()
-        signal.signal(signal.SIGINT, previous)
-        signal.signal(signal.SIGTERM, terminate)
 
 
 @contextlib.contextmanager
 def _status(opened: Opened) -> Iterator[None]:
     """A line on a terminal that shows how far the recording is."""
-    console = Console(stderr=True)
-    if not console.is_terminal or sys.stdout.isatty():
+    if sys.stdout.isatty():
         # The guest's own output is on this terminal: a status line would tear it.
         yield
         return
-    columns = (TextColumn("recording: {task.completed:,} instructions"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("recording", total=None)
-        done = threading.Event()
-
-        def refresh() -> None:
-            while not done.wait(0.2):
-                progress.update(task, completed=opened.timeline.icount)
-
-        thread = threading.Thread(target=refresh, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    with terminal.counting("recording", lambda: opened.timeline.icount):
+        yield
 
 
 def _how_it_ended(opened: Opened, stop: Stop, timeout: float | None) -> str:
@@ -417,9 +347,9 @@ def _open(path: Path, checkpoint_memory: int) -> Opened:
         opened = opening.replay(path, checkpoint_memory=checkpoint_memory)
     except RecordingBusyError as e:
         opened = opening.replay(path, writable=False, checkpoint_memory=checkpoint_memory)
-        _say(f"{e}; opened for reading: no new snapshots")
+        say(f"{e}; opened for reading: no new snapshots")
     for message in opened.messages:
-        _say(message)
+        say(message)
     return opened
 
 
@@ -475,6 +405,9 @@ def _facts(opened: Opened) -> dict[str, Any]:
     }
 
 
+cli.add_command(snapshot)
+
+
 @cli.command()
 @jobs_option
 @recording_argument
@@ -483,7 +416,7 @@ def verify(recording: Path, jobs: int) -> None:
     with opening.replay(recording, writable=False) as opened:
         opened.use_workers(jobs)
         for message in opened.messages:
-            _say(message)
+            say(message)
         checked = verify_recording(opened.timeline, _progress, opened.workers)
         click.echo(f"{recording}: {opened.timeline.end} instructions replayed, {checked} state digests agree")
         damaged = opened.recording.damage is not None
@@ -533,7 +466,7 @@ def _fail(error: BaseException, status: int) -> NoReturn:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     else:
         text = str(error) or type(error).__name__
-    _say(text)
+    say(text)
     sys.exit(status)
 
 

@@ -14,7 +14,9 @@ from rrgdb.recording.log import LogError
 from rrgdb.rsp import debuggee as rsp
 from rrgdb.rsp.agent import condition_holds
 from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume
-from rrgdb.snapshots.store import AUTOMATIC, START, Stored, StoreError
+from rrgdb.snapshots import naming
+from rrgdb.snapshots.naming import START
+from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
@@ -327,8 +329,9 @@ class Target:
         return next((s for s in self.timeline.marks.stored if s.name == name), None)
 
     def save_snapshot(self, name: str) -> None:
-        if name in (START, "end") or name.startswith(AUTOMATIC):
-            raise DebuggeeError(f"{name}: this name is taken by rrgdb", EEXIST)
+        problem = naming.problem(name)
+        if problem is not None:
+            raise DebuggeeError(problem, EEXIST)
         t = self.timeline
         if t.diverted_from is not None:
             raise DebuggeeError("a diversion is thrown away: it takes no snapshots", EBUSY)
@@ -346,8 +349,6 @@ class Target:
 
     def delete_snapshot(self, name: str) -> None:
         stored = self._known(name)
-        if stored.name == START:
-            raise DebuggeeError("the starting snapshot stays: every replay needs it")
         with _told():
             self.timeline.marks.delete_snapshot(stored)
             self.timeline.marks.flush()

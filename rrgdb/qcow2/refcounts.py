@@ -122,7 +122,9 @@ class Refcounts:
         if start is None and moving:
             # Room to grow, so that the next commits find one run as well.
             slack = length // 2
-            start = self._extend(length + slack)
+            start = self._free.take(length + slack) if self.fill_holes else None
+            if start is None:
+                start = self._extend(length + slack)
             self._spare.add(np.arange(start + length, start + length + slack, dtype=np.int64))
         elif start is None:
             start = self._extend(length)

@@ -28,7 +28,6 @@ from rrgdb.snapshots.writer import (
     StoreWriter,
 )
 
-START = "start"
 MAX_NAME = 255
 _LENGTH = struct.Struct("<I")
 _ZERO = bytes(PAGE)
@@ -64,7 +63,12 @@ class SnapshotStore:
     @classmethod
     def open(cls, path: Path, ram_pages: int, *, writable: bool) -> SnapshotStore:
         try:
-            writer = StoreWriter(Image.open(path, writable=True, barriers=True), ram_pages) if writable else None
+            writer = None
+            if writable:
+                image = Image.open(path, writable=True, barriers=True)
+                # Room of what was deleted before comes first.
+                image.fill_holes()
+                writer = StoreWriter(image, ram_pages)
             return cls(Image.open(path), writer, ram_pages)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot open the snapshot store: {e}") from e
@@ -259,4 +263,4 @@ class SnapshotStore:
             self._image.close()
 
 
-__all__ = ["AUTOMATIC", "RAM_OFFSET", "START", "SnapshotStore", "StoreError", "Stored"]
+__all__ = ["AUTOMATIC", "RAM_OFFSET", "SnapshotStore", "StoreError", "Stored"]

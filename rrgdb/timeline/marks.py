@@ -213,6 +213,11 @@ class Marks:
         return [m.stored for m in self._disk if m.stored is not None]
 
     @property
+    def starting(self) -> Stored | None:
+        """The snapshot at position 0 that all others build on; None if replay begins with the images."""
+        return self._origin.stored
+
+    @property
     def memory_bytes(self) -> int:
         """What checkpoints take."""
         return self._memory.bytes

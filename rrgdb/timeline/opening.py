@@ -23,7 +23,8 @@ from rrgdb.recording.directory import NewImage, Recording, RecordingError, defau
 from rrgdb.recording.doors import Door
 from rrgdb.recording.manifest import Option
 from rrgdb.script.guest import ScriptGuest
-from rrgdb.snapshots.store import START, SnapshotStore, StoreError
+from rrgdb.snapshots.naming import START
+from rrgdb.snapshots.store import SnapshotStore, StoreError
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.marks import MEMORY_BUDGET, Marks, WrongMachineError
 from rrgdb.timeline.recorder import Recorder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -40,7 +41,7 @@ SESSIONS = {
     typed[0]: (typed, printed)
     for _, text in BLOCKS
     for typed, printed in [_session(text)]
-    if typed and printed and "pump" in text + "".join(typed) and "^C" not in text
+    if typed and printed and "pump" in text + "".join(typed) and "^C" not in text and "pump.core" not in text
 }
 
 
@@ -72,6 +73,27 @@ def test_a_session_of_the_guide(name: str, pump: Path) -> None:
     lines = iter(line.rstrip() for line in said.splitlines())
     for expected in printed:
         assert expected.rstrip() in lines, f"{expected!r} is not in what gdb said next:\n{said}"
+
+
+def test_the_snapshot_commands(pump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = next(text for _, text in BLOCKS if text.startswith("$ rrgdb snapshot"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(pump, "pump.elf")
+    rrgdb("record", "-o", "pump.rrgdb", "pump.elf", status=1)
+    said = ""
+    for line in shown.splitlines():
+        if line.startswith("$ rrgdb "):
+            said += f"{line}\n{rrgdb(*shlex.split(line)[2:]).stdout}"
+    assert said == shown
+    core = next(text for _, text in BLOCKS if text.startswith("$ gdb-multiarch -q pump.elf pump.core"))
+    command, *printed = core.splitlines()
+    done = subprocess.run(
+        [gdb_path(), "--nx", "--batch", *shlex.split(command)[3:], "-ex", "print n"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [line for line in printed if not line.startswith(PROMPT)]
 
 
 def test_the_guides_python(pump: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
