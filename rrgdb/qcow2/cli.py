@@ -338,4 +338,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         print(f"qcow2: {name}{error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("qcow2: interrupted", file=sys.stderr)
     return failed

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from .backing import RawFile, backing_format
-from .extents import Extent
+from .extents import Extent, stored
 from .hostfile import HostFile
 from .image import Image
 
@@ -50,7 +50,7 @@ def create_raw(path: str, size: int) -> RawFile:
 def copy_to_raw(source: Source, target: RawFile) -> None:
     """Copy what is not zero; ``target`` is all zeros and as large."""
     buffer = memoryview(bytearray(_PIECE))
-    for at, length in _stored(source, 1):
+    for at, length in stored(source, 1):
         part = buffer[:length]
         source.read_into(at, part)
         target.write(at, part)
@@ -60,7 +60,7 @@ def copy_to_qcow2(source: Source, target: Image, *, compressed: bool) -> None:
     """Copy the clusters that are not all zeros; ``target`` is empty and as large, without a backing file."""
     size = target.cluster_size
     buffer = memoryview(bytearray(max(_PIECE, size)))
-    for at, length in _stored(source, size):
+    for at, length in stored(source, size):
         part = buffer[:length]
         source.read_into(at, part)
         for low, high in _filled(part, size):
@@ -68,19 +68,6 @@ def copy_to_qcow2(source: Source, target: Image, *, compressed: bool) -> None:
                 target.write_compressed(at + low, part[low:high])
             else:
                 target.write(at + low, part[low:high])
-
-
-def _stored(source: Source, align: int) -> Iterator[tuple[int, int]]:
-    """(offset, length) of ascending pieces, on multiples of ``align``, that hold all that is not zero."""
-    piece, done = max(_PIECE // align, 1) * align, 0
-    for extent in source.extents(0, source.size, 0):
-        if extent.zero:
-            continue
-        start = max(extent.start // align * align, done)
-        end = min(-(-extent.end // align) * align, source.size)
-        for at in range(start, end, piece):
-            yield at, min(piece, end - at)
-        done = max(done, end)
 
 
 def _filled(view: memoryview, size: int) -> Iterator[tuple[int, int]]:
@@ -102,7 +89,7 @@ def _filled(view: memoryview, size: int) -> Iterator[tuple[int, int]]:
 def first_difference(a: Source, b: Source) -> int | None:
     """The first offset at which two disks differ, or None; behind the end of the shorter one are zeros."""
     done = 0
-    for start, count in heapq.merge(_stored(a, 1), _stored(b, 1)):
+    for start, count in heapq.merge(stored(a, 1), stored(b, 1)):
         at, length = max(start, done), start + count - max(start, done)
         if length <= 0:
             continue

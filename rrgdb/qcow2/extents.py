@@ -12,6 +12,7 @@ from .runs import split_runs
 from .state import State
 
 _PIECE = 1 << 16
+_STORED = 4 << 20  # bytes
 
 
 class Extent(NamedTuple):
@@ -42,14 +43,16 @@ class Extent(NamedTuple):
         return found
 
 
-class _Below(Protocol):
+class Mapped(Protocol):
+    """What has extents: an image, a raw file."""
+
     @property
     def size(self) -> int: ...
 
     def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]: ...
 
 
-def map_image(state: State, below: _Below | None, offset: int, length: int, depth: int) -> Iterator[Extent]:
+def map_image(state: State, below: Mapped | None, offset: int, length: int, depth: int) -> Iterator[Extent]:
     """The extents of a range of the active disk. Raises Qcow2Error."""
     mapper, bits = state.mapper, state.geometry.cluster_bits
     end = min(offset + length, state.header.size)
@@ -90,7 +93,7 @@ def _pieces(state: State, first: int, last: int) -> Iterator[tuple[int, int, boo
         yield first, last, True
 
 
-def _unallocated(below: _Below | None, low: int, high: int, depth: int) -> Iterator[Extent]:
+def _unallocated(below: Mapped | None, low: int, high: int, depth: int) -> Iterator[Extent]:
     covered = min(high, max(low, below.size)) if below is not None else low
     if below is not None and low < covered:
         yield from below.extents(low, covered - low, depth + 1)
@@ -115,3 +118,16 @@ def merged(extents: Iterable[Extent]) -> Iterator[Extent]:
 def _continues(a: Extent, b: Extent) -> bool:
     at = None if a.offset is None else a.offset + a.length
     return a[2:6] == b[2:6] and at == b.offset and a.end == b.start
+
+
+def stored(source: Mapped, align: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of ascending pieces, on multiples of ``align``, that hold all that is not zero."""
+    piece, done = max(_STORED // align, 1) * align, 0
+    for extent in source.extents(0, source.size, 0):
+        if extent.zero:
+            continue
+        start = max(extent.start // align * align, done)
+        end = min(-(-extent.end // align) * align, source.size)
+        for at in range(start, end, piece):
+            yield at, min(piece, end - at)
+        done = max(done, end)

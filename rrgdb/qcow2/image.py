@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,10 +11,10 @@ from types import TracebackType
 import numpy as np
 
 from . import backing as under
-from . import chain, options, resizing, vmstate
+from . import chain, keeping, options, resizing, vmstate
 from .backing import Backing
 from .check import check_state
-from .extents import Extent, map_image, merged
+from .extents import Extent, map_image, merged, stored
 from .hostfile import Buffer, HostFile
 from .info import Info, read_info
 from .layout import MAX_SNAPSHOTS
@@ -277,14 +278,17 @@ class Image:
     def commit(self) -> None:
         """Write what the disk holds over its backing file into that, and empty the disk of this image.
 
-        The backing file grows if it is smaller; its changes are on disk before this image gives them up. Raises
-        ValueError without a backing file, and with snapshots: they read through to the backing file.
+        The backing file grows if it is smaller; its changes are on disk before this image gives them up. Snapshots of
+        this image keep their content: they get what they would lose of the backing file, and other readers have to
+        ``reload``. Raises ValueError without a backing file.
         """
         writer = self._require_writer()
         if self.backing_file is None:
             raise ValueError("the image has no backing file")
         if self.snapshots:
-            raise ValueError("an image with snapshots cannot be committed: they read through to its backing file")
+            self._require_backing()
+            written = ((e.start, e.length) for e in self.extents(0, self.size, 0) if e.present and not e.depth)
+            self._keep_for_snapshots(written, keeping.changes_all)
         target = under.backing_path(self.path, self.backing_file)
         kind = under.backing_format(self.path, target, self.backing_format)
         below: chain.Target = (
@@ -301,16 +305,18 @@ class Image:
         """Put the image on another backing file (None: on none).
 
         What the disk holds stays the same: clusters in which old and new backing file differ are copied first.
-        ``unsafe``: only store the name. Raises ValueError for a safe rebase of an image with snapshots.
+        Snapshots keep their content as well, as with ``commit``. ``unsafe``: only store the name.
         """
         writer = self._require_writer()
         options.require_backing(backing_file, backing_format)
-        if not unsafe and self.snapshots:
-            raise ValueError("an image with snapshots can only be rebased unsafely: they would change")
         if not unsafe:
-            new = _open_backing(self.path, backing_file, backing_format, (self._file.identity,))
+            self._require_backing()
+            old, new = self._backing, _open_backing(self.path, backing_file, backing_format, (self._file.identity,))
             try:
-                chain.copy_up(self, self._backing, new)
+                if self.snapshots:
+                    sides = (stored(side, 1) for side in (old, new) if side is not None)
+                    self._keep_for_snapshots(heapq.merge(*sides), keeping.differing_from(new))
+                chain.copy_up(self, old, new)
             finally:
                 if new is not None:
                     new.close()
@@ -320,6 +326,16 @@ class Image:
         )
         if not unsafe:
             self._reopen_backing()
+
+    def _keep_for_snapshots(self, extents: Iterable[tuple[int, int]], changes: keeping.Changes) -> None:
+        """Before the bytes of ascending (offset, length) change in the backing file. Snapshots get new L1 tables."""
+        writer, ranges = self._require_writer(), keeping.whole_clusters(extents, self._state.geometry.cluster_bits)
+        self._whole_change(lambda: keeping.keep_for_snapshots(writer, ranges, self._backing, changes))
+        self._l1_tables.clear()
+
+    def _require_backing(self) -> None:
+        if self.backing_file is not None and self._backing is None:
+            raise ValueError("the image is open without its backing file")
 
     def _reopen_backing(self) -> None:
         if self._backing is not None:

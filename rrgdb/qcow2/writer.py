@@ -417,11 +417,15 @@ class Writer:
         gone = np.flatnonzero(total)
         refs.subtract(gone, total[gone])
         gone_ids = set(map(id, doomed))
-        state.put_snapshots([s for s in state.snapshots if id(s) not in gone_ids])
-        self._table = b"".join(map(encode_entry, state.snapshots))
-        self._table_changed = self._changed = True
+        self.replace_snapshots([s for s in state.snapshots if id(s) not in gone_ids])
         self.refresh_copied()
         self.commit()
+
+    def replace_snapshots(self, snapshots: list[Snapshot]) -> None:
+        """Set the list; the caller has counted what came and went."""
+        self.state.put_snapshots(snapshots)
+        self._table = b"".join(map(encode_entry, snapshots))
+        self._table_changed = self._changed = True
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:
         """Make ``snapshot`` the active content and commit. After an error the state has to be loaded anew."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rrgdb.qcow2 import Image, Qcow2UnsupportedError
+from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError
 from rrgdb_tests.qcow2.conftest import Qemu
 from rrgdb_tests.qcow2.test_qemu import raw_of, scribble
 
@@ -108,14 +108,15 @@ def test_version_2_with_snapshots_is_not_resized(tmp_path: Path, qemu: Qemu) -> 
     qemu.img("resize", "-f", "qcow2", tmp_path / "a", "2M", codes=(1,))
 
 
-def overlay(tmp_path: Path, qemu: Qemu, backing: str, seed: int) -> tuple[Path, bytes]:
+def overlay(tmp_path: Path, qemu: Qemu, backing: str, seed: int, **options: Any) -> tuple[Path, bytes]:
     base, top = tmp_path / "base", tmp_path / "top"
     below = random.Random(seed).randbytes(300_032)
     (tmp_path / "raw").write_bytes(below)
     how = ("-o", f"cluster_size={CLUSTER}") if backing == "qcow2" else ()
     qemu.img("convert", "-f", "raw", "-O", backing, *how, tmp_path / "raw", base)
     shadow = bytearray(below).ljust(500_224, b"\0")
-    with Image.create(top, len(shadow), cluster_size=2 * CLUSTER, backing_file="base", backing_format=backing) as image:
+    options |= {"cluster_size": 2 * CLUSTER, "backing_file": "base", "backing_format": backing}
+    with Image.create(top, len(shadow), **options) as image:
         scribble(image, shadow, seed)
         image.write_compressed(16 * CLUSTER, b"zip!" * 4 * CLUSTER)
         shadow[16 * CLUSTER : 32 * CLUSTER] = b"zip!" * 4 * CLUSTER
@@ -142,16 +143,113 @@ def test_commit(tmp_path: Path, qemu: Qemu, backing: str) -> None:
     assert raw_of(qemu, top) == shadow[:5] + b"again" + shadow[10:]
 
 
-def test_commit_needs_a_backing_file_and_no_snapshots(tmp_path: Path, qemu: Qemu) -> None:
+def test_commit_and_rebase_need_the_backing_file(tmp_path: Path, qemu: Qemu) -> None:
     with Image.create(tmp_path / "a", 512) as image, pytest.raises(ValueError, match="no backing file"):
         image.commit()
-    top, _ = overlay(tmp_path, qemu, "raw", 2)
-    with Image.open(top, writable=True) as image:
+    top, shadow = overlay(tmp_path, qemu, "raw", 2)
+    with Image.open(top, writable=True, backing=False) as image:
         image.create_snapshot("s")
-        with pytest.raises(ValueError, match="snapshots"):
+        with pytest.raises(ValueError, match="without its backing file"):
             image.commit()
-        with pytest.raises(ValueError, match="snapshots"):
+        with pytest.raises(ValueError, match="without its backing file"):
             image.rebase(None, None)
+    assert raw_of(qemu, top) == shadow
+
+
+def with_snapshots(top: Path, shadow: bytes, version: int) -> dict[str, bytes]:
+    """Add snapshots to an overlay: alike, of other contents, larger and smaller, with a VM state; name -> disk."""
+    kept: dict[str, bytes] = {}
+    now = bytearray(shadow)
+    with Image.open(top, writable=True) as image:
+        assert image.read(0, image.size) == now
+        image.create_snapshot("first")
+        kept["first"] = bytes(now)
+        image.create_snapshot("again", commit=False)
+        kept["again"] = bytes(now)
+        scribble(image, now, 11, 4)
+        image.write_vmstate([(image.cluster_size, b"vm" * image.cluster_size)])
+        image.create_snapshot("vm", vm_state_size=3 * image.cluster_size)
+        image.clear_vmstate(0, 3 * image.cluster_size)  # as QEMU does; it leaks what is left there when it shrinks
+        kept["vm"] = bytes(now)
+        for name, size in (("small", 150_016), ("large", 700_416)) if version == 3 else ():
+            image.resize(size)
+            del now[size:]
+            now += bytes(size - len(now))
+            image.create_snapshot(name)
+            kept[name] = bytes(now)
+        scribble(image, now, 12, 6)
+        image.delete_snapshot("1")
+        del kept["first"]
+        kept[""] = bytes(now)
+    return kept
+
+
+def verify_snapshots(path: Path, kept: dict[str, bytes], qemu: Qemu, version: int) -> None:
+    with Image.open(path) as image:
+        assert image.check().clean
+        assert {s.name for s in image.snapshots} | {""} == set(kept)
+        for snapshot in image.snapshots:
+            view = image.view(snapshot)
+            assert view.read(0, view.size) == kept[snapshot.name], snapshot
+            if snapshot.name == "vm":
+                size = image.cluster_size
+                assert view.read_vmstate(0, 4 * size) == bytes(size) + b"vm" * size + bytes(size)
+        assert image.read(0, image.size) == kept[""]
+    qemu.check(path)
+    for name, content in kept.items():
+        if name:
+            trial = path.with_name("trial")
+            shutil.copy(path, trial)
+            qemu.img("snapshot", "-a", name, trial)
+            qemu.check(trial)
+            assert raw_of(qemu, trial) == content
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("backing", ["raw", "qcow2"])
+@pytest.mark.parametrize("how", ["commit", "rebase", "on none"])
+def test_snapshots_stay_what_they_are(tmp_path: Path, qemu: Qemu, backing: str, version: int, how: str) -> None:
+    """When their overlay is committed or rebased: what they read of the backing file is theirs then."""
+    top, shadow = overlay(tmp_path, qemu, backing, 5, version=version)
+    kept = with_snapshots(top, shadow, version)
+    changed = bytearray((tmp_path / "raw").read_bytes()[:200_704])
+    changed[50_000:120_000] = bytes(30_000) + b"o" * 40_000
+    (tmp_path / "other").write_bytes(changed)
+    before = top.stat().st_size
+    with Image.open(top, writable=True) as image:
+        if how == "commit":
+            view = image.view(image.snapshots[0])
+            image.commit()
+            assert all(extent.depth or not extent.present for extent in image.map())
+            with pytest.raises(ValueError, match="deleted"):
+                view.read(0, 512)
+        else:
+            image.rebase(*(("other", "raw") if how == "rebase" else (None, None)))
+        assert image.check().clean
+        assert image.view(image.snapshots[0]).read(0, len(shadow)) == shadow
+    # Stored once for all snapshots, and only what changes.
+    assert top.stat().st_size < before + (400_000 if how == "on none" else 250_000)
+    verify_snapshots(top, kept, qemu, version)
+
+
+def test_snapshots_that_the_refcounts_cannot_count(tmp_path: Path) -> None:
+    """Each shares what is kept for all; if that does not fit, nothing happens."""
+    (tmp_path / "base").write_bytes(b"b" * 8192)
+    how: dict[str, Any] = {"backing_file": "base", "backing_format": "raw", "cluster_size": 512, "refcount_bits": 2}
+    with Image.create(tmp_path / "a", 8192, **how) as image:
+        for number in range(4):
+            image.create_snapshot(str(number))
+        image.write(0, b"new" * 500)
+        with pytest.raises(Qcow2Error, match="do not fit"):
+            image.commit()
+        assert image.read(0, 8192) == (b"new" * 500).ljust(8192, b"b")
+        assert image.view("1").read(0, 8192) == b"b" * 8192
+        assert image.check().clean
+        image.delete_snapshot("2")
+        image.commit()
+        assert image.view("4").read(0, 8192) == b"b" * 8192
+        assert image.check().clean
+    assert (tmp_path / "base").read_bytes() == (b"new" * 500).ljust(8192, b"b")
 
 
 @pytest.mark.parametrize("backing", ["raw", "qcow2"])

@@ -172,3 +172,11 @@ def test_as_a_module(tmp_path: Path) -> None:
         [sys.executable, "-m", "rrgdb.qcow2", "check", tmp_path / "a"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image, "open", interrupted)
+    assert run(capsys, "commit", tmp_path / "a", status=1) == "qcow2: interrupted\n"

@@ -197,7 +197,7 @@ def play(directory: Path, qemu: Qemu, seed: int, steps: int) -> None:
             both("delete", top.snapshots.pop(rng.randrange(len(top.snapshots))))
         elif kind == "layer" and len(chain) < 4:
             add_layer()
-        elif kind == "commit" and len(chain) > 1 and not top.snapshots and options.get("version") != 2:
+        elif kind == "commit" and len(chain) > 1 and options.get("version") != 2:
             chain.pop()
             both("commit", top, chain[-1])
             size = ours.top().size

@@ -41,7 +41,7 @@ class Qcow2:
         """All that a user may do with the image ``TOP``; raises what is not a clear error."""
         path = directory / qcow2_corpus.TOP
         before = {file.name: file.read_bytes() for file in directory.iterdir()}
-        sound = _attempt(lambda: check_image(path).corruption_count == 0) or False
+        sound = _sound(directory)
         for backing in (True, False):
             _reading(path, backing, rng)
         if rng.random() < 0.3:
@@ -64,6 +64,12 @@ def _attempt(action: Callable[[], _T]) -> _T | None:
         if "\n" in said or "offset" not in said:
             raise AssertionError(f"not one line with an offset: {said!r}") from error
     return None
+
+
+def _sound(directory: Path) -> bool:
+    """Whether no image there has a corruption."""
+    images = [path for path in directory.iterdir() if path.read_bytes()[:4] == b"QFI\xfb"]
+    return all(_attempt(lambda p=image: check_image(p).corruption_count == 0) for image in images)
 
 
 def _open(path: Path, *, writable: bool, backing: bool) -> Image | None:
@@ -130,34 +136,35 @@ def _repairing(path: Path, rng: random.Random) -> None:
         return
     if not repair_image(path).found.clean:
         raise AssertionError("the repaired image is not clean")
-    _writing(path, True, rng)
+    _writing(path, _sound(path.parent), rng)
 
 
 def _writing(path: Path, sound: bool, rng: random.Random) -> None:
     """Change the image; one that was without corruption must stay so."""
-    image = _open(path, writable=True, backing=rng.random() < 0.5)
+    backing = rng.random() < 0.5
+    image = _open(path, writable=True, backing=backing)
     if image is None:
         return
     try:
-        _changes(image, rng)
+        _changes(image, sound, backing, rng)
     finally:
         _attempt(image.close)
     if sound and (left := check_image(path)).corruption_count:
         raise AssertionError(f"writing has damaged the image: {left.corruptions[:3]}")
 
 
-def _changes(image: Image, rng: random.Random) -> None:
+def _changes(image: Image, sound: bool, backing: bool, rng: random.Random) -> None:
     def data(length: int) -> bytes:
         return rng.choice([b"x", b"words and ", rng.randbytes(64)]) * length
 
-    cluster = image.cluster_size
+    path, cluster = Path(image.path), image.cluster_size
     for _ in range(rng.randrange(1, 8)):
         size = image.size
         offset = rng.randrange(size) if size else 0
         length = min(rng.randrange(1, 50_000), size - offset)
         whole = offset // cluster * cluster
         ids = image.snapshots[:20]
-        match rng.randrange(11):
+        match rng.randrange(13):
             case 0:
                 _attempt(lambda at=offset, count=length: image.write(at, data(count)[:count]))
             case 1:
@@ -179,5 +186,23 @@ def _changes(image: Image, rng: random.Random) -> None:
                 _attempt(lambda: image.resize(rng.randrange(1000) * 512))
             case 9:
                 _attempt(lambda: image.rebase(None, None, unsafe=True))
+            case 10 if backing:
+                name = rng.choice(("base", None) if path.with_name("base").exists() else (None,))
+                _attempt(lambda to=name: _moved(image, sound, lambda: image.rebase(to, to and "raw")))
+            case 11 if backing and image.backing_file in ("base", "middle"):
+                _attempt(lambda: _moved(image, sound, image.commit))
             case _:
                 _attempt(image.flush)
+
+
+def _moved(image: Image, sound: bool, move: Callable[[], None]) -> None:
+    """Commit or rebase; disk and snapshots of files without corruption read as before."""
+
+    def contents() -> list[bytes | None]:
+        disks = [image, *map(image.view, image.snapshots[:5])]
+        return [_attempt(lambda d=disk: d.read(0, min(d.size, _READ))) for disk in disks]
+
+    before = contents()
+    move()
+    if sound and any(old is not None and old != new for old, new in zip(before, contents(), strict=True)):
+        raise AssertionError("the content has changed")
