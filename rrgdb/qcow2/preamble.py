@@ -236,11 +236,13 @@ def first_cluster(
     body = bytearray(fixed) + additional
     for kind, data in extensions:
         body += struct.pack(">II", kind, len(data)) + data.ljust((len(data) + 7) // 8 * 8, b"\0")
-    body += struct.pack(">II", EXT_END, 0)
+    name = b"" if backing_file is None else backing_file.encode("utf-8", "surrogateescape")
+    # A file may fill its first cluster without an end marker: then there is no room for one.
+    if len(body) + 8 + len(name) <= size:
+        body += struct.pack(">II", EXT_END, 0)
     end = len(body)
     header.backing_file_offset = header.backing_file_size = 0
     if backing_file is not None:
-        name = backing_file.encode("utf-8", "surrogateescape")
         if not 0 < len(name) <= MAX_BACKING_NAME or b"\0" in name:
             raise ValueError("a backing file name has 1..1023 bytes and no NUL")
         at = end

@@ -260,3 +260,20 @@ def test_the_name_of_an_unknown_feature_is_told(tmp_path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(Qcow2UnsupportedError, match=r"bit 9 \(wishful thinking\)"):
         Image.open(path)
+
+
+def test_extensions_that_fill_the_first_cluster(tmp_path: Path, qemu: Qemu) -> None:
+    """They need no end marker then, and none is added when the header is written anew."""
+    path = tmp_path / "a"
+    with Image.create(path, 1 << 20, cluster_size=512) as image:
+        image.write(0, b"data")
+    raw = bytearray(path.read_bytes())
+    raw[112:512] = struct.pack(">II", 0x12345678, 392) + bytes(range(196)) * 2
+    path.write_bytes(raw)
+    with Image.open(path, writable=True) as image:
+        with pytest.raises(ValueError, match="does not fit"):
+            image.rebase("base", "raw", unsafe=True)
+        image.rebase(None, None)
+        assert image.read(0, 4) == b"data"
+    assert path.read_bytes()[112:512] == raw[112:512]
+    qemu.check(path)
