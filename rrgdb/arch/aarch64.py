@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from rrgdb.arch import arm_timer
 from rrgdb.arch.base import (
+    SIGNALS,
     Arch,
     Cpu,
     CpuException,
@@ -16,6 +17,7 @@ from rrgdb.arch.base import (
     IllegalInstruction,
     MemoryFault,
     Register,
+    Signal,
     Trap,
     TrapHost,
 )
@@ -305,22 +307,13 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
     return True
 
 
-_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGSEGV, _SIGSYS = 4, 5, 6, 10, 11, 12
-_SIGNALS = {
-    ExceptionKind.SYSCALL: _SIGSYS,
-    ExceptionKind.UNDEFINED: _SIGILL,
-    ExceptionKind.BREAKPOINT: _SIGTRAP,
-    ExceptionKind.FETCH_FAULT: _SIGSEGV,
-    ExceptionKind.READ_FAULT: _SIGSEGV,
-    ExceptionKind.WRITE_FAULT: _SIGSEGV,
-}
 _ALIGNMENT_CLASSES = (0x22, 0x26)  # PC alignment, SP alignment
 
 
 def _exception_signal(exception: CpuException) -> int:
-    if exception.kind in _SIGNALS:
-        return _SIGNALS[exception.kind]
-    return _SIGBUS if (exception.detail or 0) >> 26 in _ALIGNMENT_CLASSES else _SIGABRT
+    if exception.kind in SIGNALS:
+        return SIGNALS[exception.kind]
+    return Signal.SIGBUS if (exception.detail or 0) >> 26 in _ALIGNMENT_CLASSES else Signal.SIGABRT
 
 
 def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from rrgdb.arch import arm_timer
 from rrgdb.arch.base import (
+    SIGNALS,
     Arch,
     Cpu,
     CpuException,
@@ -19,6 +20,7 @@ from rrgdb.arch.base import (
     MemoryFault,
     Register,
     SecondSet,
+    Signal,
     Trap,
     TrapHost,
 )
@@ -374,22 +376,13 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
     return True
 
 
-_SIGILL, _SIGTRAP, _SIGABRT, _SIGBUS, _SIGSEGV, _SIGSYS = 4, 5, 6, 10, 11, 12
-_SIGNALS = {
-    ExceptionKind.SYSCALL: _SIGSYS,
-    ExceptionKind.UNDEFINED: _SIGILL,
-    ExceptionKind.BREAKPOINT: _SIGTRAP,
-    ExceptionKind.FETCH_FAULT: _SIGSEGV,
-    ExceptionKind.READ_FAULT: _SIGSEGV,
-    ExceptionKind.WRITE_FAULT: _SIGSEGV,
-}
 _ALIGNMENT = 0x001
 
 
 def _exception_signal(exception: CpuException) -> int:
     if exception.detail is not None and exception.detail & 0x40F == _ALIGNMENT:
-        return _SIGBUS
-    return _SIGNALS.get(exception.kind, _SIGABRT)
+        return Signal.SIGBUS
+    return SIGNALS.get(exception.kind, Signal.SIGABRT)
 
 
 def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:

@@ -6,9 +6,9 @@ engine ``"RISCV_REG_X1"`` is ``unicorn.riscv_const.UC_RISCV_REG_X1``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from functools import cached_property
 from typing import Protocol
 
@@ -101,6 +101,29 @@ class CpuException:
     """the data or fetch address of a fault"""
     detail: int | None = None
     """the hardware's own word for it where the engine can tell (AArch64: ESR; x86: error code); None: unknown"""
+
+
+class Signal(IntEnum):
+    """Numbers of GDB's remote protocol (gdb/signals.def): the same on every host."""
+
+    SIGILL = 4
+    SIGTRAP = 5
+    SIGABRT = 6
+    SIGFPE = 8
+    SIGBUS = 10
+    SIGSEGV = 11
+    SIGSYS = 12
+
+
+SIGNALS: Mapping[ExceptionKind, Signal] = {
+    ExceptionKind.SYSCALL: Signal.SIGSYS,
+    ExceptionKind.UNDEFINED: Signal.SIGILL,
+    ExceptionKind.BREAKPOINT: Signal.SIGTRAP,
+    ExceptionKind.FETCH_FAULT: Signal.SIGSEGV,
+    ExceptionKind.READ_FAULT: Signal.SIGSEGV,
+    ExceptionKind.WRITE_FAULT: Signal.SIGSEGV,
+}
+"""what an exception is to GDB, unless its family says otherwise"""
 
 
 class Cpu(Protocol):

@@ -6,6 +6,7 @@ Sources: "The RISC-V Instruction Set Manual", volumes I and II; GDB manual, "RIS
 from __future__ import annotations
 
 from rrgdb.arch.base import (
+    SIGNALS,
     Arch,
     Cpu,
     CpuException,
@@ -13,6 +14,7 @@ from rrgdb.arch.base import (
     Feature,
     IllegalInstruction,
     Register,
+    Signal,
     Trap,
     TrapHost,
     words,
@@ -235,19 +237,10 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
     return True
 
 
-_SIGILL, _SIGTRAP, _SIGBUS, _SIGSEGV, _SIGSYS = 4, 5, 10, 11, 12
-_SIGNALS = {
-    ExceptionKind.SYSCALL: _SIGSYS,
-    ExceptionKind.UNDEFINED: _SIGILL,
-    ExceptionKind.BREAKPOINT: _SIGTRAP,
-}
-
-
 def _exception_signal(exception: CpuException) -> int:
-    cause = _cause(exception, MACHINE)
-    if exception.kind in _SIGNALS:
-        return _SIGNALS[exception.kind]
-    return _SIGBUS if cause in _MISALIGNED else _SIGSEGV
+    if _cause(exception, MACHINE) in _MISALIGNED:
+        return Signal.SIGBUS
+    return SIGNALS.get(exception.kind, Signal.SIGSEGV)
 
 
 def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:

@@ -14,6 +14,7 @@ from rrgdb.arch.base import (
     ExceptionKind,
     IllegalInstruction,
     MemoryFault,
+    Signal,
     Trap,
     TrapHost,
     words,
@@ -293,11 +294,15 @@ def enter_exception64(cpu: Cpu, exception: CpuException) -> bool:
         return False
 
 
-_SIGILL, _SIGTRAP, _SIGFPE, _SIGBUS, _SIGSEGV, _SIGSYS = 4, 5, 8, 10, 11, 12
-_SIGNALS = {0: _SIGFPE, 1: _SIGTRAP, 3: _SIGTRAP, 6: _SIGILL, 7: _SIGFPE, 16: _SIGFPE, 17: _SIGBUS, 19: _SIGFPE}
+_SIGNALS = {
+    **dict.fromkeys((0, 7, 16, 19), Signal.SIGFPE),
+    **dict.fromkeys((1, 3), Signal.SIGTRAP),
+    6: Signal.SIGILL,
+    17: Signal.SIGBUS,
+}
 
 
 def exception_signal(exception: CpuException) -> int:
     if exception.kind is ExceptionKind.SYSCALL:
-        return _SIGSYS
-    return _SIGNALS.get(_vector(exception), _SIGSEGV)
+        return Signal.SIGSYS
+    return _SIGNALS.get(_vector(exception), Signal.SIGSEGV)

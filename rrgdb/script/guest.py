@@ -8,7 +8,7 @@ from collections.abc import Callable
 from operator import index
 from typing import Any, NamedTuple
 
-from rrgdb.arch.base import IllegalInstruction
+from rrgdb.arch.base import IllegalInstruction, Signal
 from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.engine.scripted import ScriptEngine
 from rrgdb.recording.host import Journal
@@ -20,7 +20,6 @@ _VERSION = 1
 _ILLEGAL = 10
 """Unicorn's error for an instruction that does not exist"""
 _NEVER = (1 << 63) - 1
-SIGILL, SIGSEGV = 4, 11
 
 
 class RunOver(BaseException):
@@ -199,7 +198,8 @@ class ScriptGuest:
                 raise EngineError(
                     f"replay diverges at icount {self.engine.icount}: the script's run ends, the recording goes on"
                 )
-            self.end = End("signal", SIGSEGV if self.engine.ended else SIGILL) if self.engine.ended else End("halt", 0)
+            signal = Signal.SIGILL if self.engine.ended == _ILLEGAL else Signal.SIGSEGV
+            self.end = End("signal", signal) if self.engine.ended else End("halt", 0)
         return Exit(ExitKind.LIMIT)
 
     def _run(self, icount: int) -> Exit:
