@@ -34,6 +34,7 @@ from rrgdb.rsp import server
 from rrgdb.rsp.address import Address, AddressError, StdioAddress, parse_address
 from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.snapshot_cli import snapshot
+from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import StoreError
 from rrgdb.target import Target
 from rrgdb.terminal import say
@@ -84,6 +85,13 @@ guest_options = _options(
     ),
     click.option("--load", type=Number(), metavar="ADDRESS", help="IMAGE is raw bytes for this physical address."),
     click.option("--entry", type=Number(), metavar="ADDRESS", help="Where a raw image starts; default: --load."),
+    click.option(
+        "--rrsnapshot",
+        default=START,
+        show_default=True,
+        metavar="NAME",
+        help="Name of the starting snapshot (QEMU's option of that name).",
+    ),
     click.option(
         "--snapshot-interval",
         type=click.FloatRange(0.001),
@@ -216,6 +224,7 @@ def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened
         interval=chosen["snapshot_interval"],
         budget=chosen["snapshot_budget"],
         checkpoint_memory=chosen.get("checkpoint_memory", opening.MEMORY_BUDGET),
+        starting=chosen["rrsnapshot"],
         say=say,
     )
 

@@ -15,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 
 from rrgdb.cli import main
 from rrgdb.timeline import export as exporting
-from rrgdb.timeline.opening import record, replay
+from rrgdb.timeline.opening import OptionError, record, replay
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.timeline import Timeline
 from rrgdb.timeline.verify import verify
@@ -96,6 +96,29 @@ def test_automatic_snapshots_are_told_from_others(tmp_path: Path, run: Run) -> N
     listed = json.loads(run("list", "--json", tmp_path / "r"))
     assert [row["kind"] for row in listed[:2]] == ["starting", "automatic"]
     assert f"auto-{listed[1]['icount']} (automatic)\n" in run("list", tmp_path / "r")
+
+
+def test_the_starting_snapshot_has_the_name_that_the_user_gives(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "r"
+    with record(path, _image(), OPTIONS, starting="init") as opened:
+        opened.timeline.run(Points({}), steps=1000)
+        assert opened.timeline.marks.starting == opened.timeline.marks.stored[0]
+    run("create", path, "mine", "--at", 0)
+    assert [(row["name"], row["icount"], row["kind"]) for row in json.loads(run("list", "--json", path))] == [
+        ("init", 0, "starting"),
+        ("mine", 0, "named"),
+    ]
+    assert "snapshot init stays: every replay needs it" in run("delete", path, "init", status=1)
+    assert run("delete", path, "mine") == "1 snapshot deleted\n"
+    with replay(path) as opened:
+        verify(opened.timeline)
+
+
+@pytest.mark.parametrize("name", ["auto-0", "end", "7", "a b", ""])
+def test_a_starting_snapshot_that_cannot_be_called_so(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OptionError, match=r"^--rrsnapshot: "):
+        record(tmp_path / "r", _image(), OPTIONS, starting=name)
+    assert not (tmp_path / "r").exists()
 
 
 def test_room_of_deleted_snapshots_is_used_again(ours: Path, run: Run) -> None:

@@ -23,7 +23,7 @@ from .packing import write_compressed
 from .preamble import with_backing
 from .problems import CheckResult
 from .snapshot_table import Snapshot, require_fitting
-from .state import State, load_state
+from .state import State, is_unchanged, load_state
 from .tables import Entries
 from .view import View, read_clusters, require_range
 from .writer import Writer
@@ -146,6 +146,15 @@ class Image:
                 state.mapper.data = self._state.mapper.data
             self._state = state
         self._l1_tables.clear()
+
+    def is_current(self) -> bool:
+        """Whether no writer has committed anything since this was opened or loaded anew; for readers.
+
+        Of a snapshot that a writer deletes, the clusters may soon hold something else: what a reader has read is right
+        if this is true afterwards, or if ``reload`` still finds the snapshot.
+        """
+        self._require_open()
+        return is_unchanged(self._state)
 
     # -- what it is
 

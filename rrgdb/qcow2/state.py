@@ -18,7 +18,8 @@ _ENTRY_BYTES = 128  # of a snapshot, tried first
 
 @dataclass
 class State:
-    """``header``, ``l1`` and ``snapshots`` are the present; a writer changes them before it commits."""
+    """``header``, ``l1`` and ``snapshots`` are the present; a writer changes them before it commits. ``raw``: header
+    and snapshot table as they were read."""
 
     file: HostFile
     preamble: Preamble
@@ -28,6 +29,7 @@ class State:
     l1: Entries
     snapshots: list[Snapshot]
     snapshot_table_bytes: int
+    raw: bytes = b""
     by_id: dict[str, Snapshot] = field(init=False)
     last_id: int = field(init=False)  # the greatest decimal one
 
@@ -106,8 +108,17 @@ def load_state(file: HostFile, *, lenient: bool = False) -> State:
                 ) from None
             entry_bytes *= 4
             continue
-        return State(file, preamble, geometry, header, mapper, l1, snapshots, length)
+        return State(file, preamble, geometry, header, mapper, l1, snapshots, length, raw + table[:length])
     raise Qcow2Error(f"{file.path}: offset 0: expected a header that rests; it changes all the time")
+
+
+def is_unchanged(state: State) -> bool:
+    """Whether the file has the header and the snapshot table that ``state`` was loaded with."""
+    head = _first_cluster(state.file)
+    if state.raw[: len(head)] != head:
+        return False
+    table = state.file.read(state.header.snapshots_offset, len(state.raw) - len(head))
+    return state.raw[len(head) :] == table
 
 
 def _first_cluster(file: HostFile) -> bytes:

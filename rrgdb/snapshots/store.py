@@ -4,6 +4,9 @@ The VM state area of the image holds the state blob in its first 8 MiB (u32 leng
 page, from there on. The active state of the image is always the snapshot that was written last, so a new snapshot
 writes only the pages in which the guest differs from that one.
 
+Any number of processes may read while one writes. A reader knows the snapshots that there were when it opened the
+store. If the writer deletes one and uses its room again, the reader notices behind each look into the file.
+
 A snapshot is usable as soon as it was taken; a thread writes it (see ``writer.py``). That thread owns one image; this
 side reads from an image of its own, which is loaded anew when it is asked for a snapshot that it has not seen.
 """
@@ -11,7 +14,8 @@ side reads from an image of its own, which is loaded anew when it is asked for a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
@@ -23,6 +27,7 @@ from rrgdb.snapshots.writer import (
     RAM_OFFSET,
     Deletion,
     Entry,
+    SnapshotGoneError,
     Stored,
     StoreError,
     StoreWriter,
@@ -90,14 +95,12 @@ class SnapshotStore:
         state = entry.state
         if state is not None:
             return state
-        try:
+        with self._reading(entry):
             view = self._image.view(self._on_disk(entry))
             (length,) = _LENGTH.unpack(view.read_vmstate(0, _LENGTH.size))
             if length > MAX_BYTES:
                 raise StateError(f"state of {length} bytes")
             return GuestState.decode(view.read_vmstate(_LENGTH.size, length))
-        except (Qcow2Error, StateError, OSError) as e:
-            raise StoreError(f"{self._image.path}: snapshot {stored.name}: {e}") from e
 
     def pages(self, stored: Stored, numbers: Sequence[int]) -> list[bytes]:
         """Contents of these RAM pages at the snapshot."""
@@ -107,11 +110,9 @@ class SnapshotStore:
             found.update((n, pages[n]) for n in numbers if n in pages)
         rest = [n for n in numbers if n not in found]
         if rest and root is not None:
-            try:
+            with self._reading(root):
                 offsets = [RAM_OFFSET + n * PAGE for n in rest]
                 contents = self._image.view(self._on_disk(root)).read_vmstate_clusters(offsets)
-            except (Qcow2Error, OSError) as e:
-                raise StoreError(f"{self._image.path}: snapshot {root.stored.name}: {e}") from e
             if not found:
                 return contents
             found.update(zip(rest, contents, strict=True))
@@ -133,11 +134,9 @@ class SnapshotStore:
         return sorted(found)
 
     def _differing_on_disk(self, one: Entry, two: Entry) -> list[int]:
-        try:
+        with self._reading(one, two):
             sides = self._on_disk(one), self._on_disk(two)
             offsets = self._image.diff_vmstate(*sides, RAM_OFFSET, self._ram_pages * PAGE)
-        except (Qcow2Error, OSError) as e:
-            raise StoreError(f"{self._image.path}: {e}") from e
         return [(offset - RAM_OFFSET) // PAGE for offset in offsets]
 
     def _chain(self, entry: Entry) -> tuple[list[tuple[Entry, Mapping[int, bytes]]], Entry | None]:
@@ -157,11 +156,37 @@ class SnapshotStore:
         snapshot = entry.snapshot
         assert snapshot is not None
         if self._seen.get(snapshot.id) != snapshot:
-            self._image.reload()
-            self._seen = {s.id: s for s in self._image.snapshots}
-            if self._seen.get(snapshot.id) != snapshot:
-                raise StoreError(f"{self._image.path}: snapshot {snapshot.name} is not there any more")
+            self._reload()
+            self._require_seen((entry,))
         return snapshot
+
+    def _reload(self) -> None:
+        self._image.reload()
+        self._seen = {s.id: s for s in self._image.snapshots}
+
+    def _require_seen(self, entries: Sequence[Entry]) -> None:
+        gone = [e.stored for e in entries if e.snapshot is not None and self._seen.get(e.snapshot.id) != e.snapshot]
+        if gone:
+            names = ", ".join(stored.name for stored in gone)
+            raise SnapshotGoneError(f"{self._image.path}: snapshot {names} was deleted by another process", gone)
+
+    @contextmanager
+    def _reading(self, *entries: Entry) -> Iterator[None]:
+        """What is read inside is what these snapshots hold; StoreError otherwise."""
+        failure: Exception | None = None
+        try:
+            try:
+                yield
+            except (Qcow2Error, StateError) as e:
+                failure = e
+            if self._writer is None and not self._image.is_current():
+                self._reload()
+                self._require_seen(entries)
+        except (Qcow2Error, OSError) as e:
+            failure = e
+        if failure is not None:
+            names = ", ".join(entry.stored.name for entry in entries)
+            raise StoreError(f"{self._image.path}: snapshot {names}: {failure}") from failure
 
     # -- writing
 
@@ -263,4 +288,4 @@ class SnapshotStore:
             self._image.close()
 
 
-__all__ = ["AUTOMATIC", "RAM_OFFSET", "SnapshotStore", "StoreError", "Stored"]
+__all__ = ["AUTOMATIC", "RAM_OFFSET", "SnapshotGoneError", "SnapshotStore", "StoreError", "Stored"]

@@ -29,6 +29,15 @@ class StoreError(Exception):
     """The store cannot be read or written: one line with the file."""
 
 
+class SnapshotGoneError(StoreError):
+    """Another process has deleted a snapshot: one line with the file. ``gone``: those of the ones asked for
+    that were found missing."""
+
+    def __init__(self, text: str, gone: Sequence[Stored]) -> None:
+        super().__init__(text)
+        self.gone = gone
+
+
 class Stored(NamedTuple):
     """One snapshot of the store. ``id`` is of this process alone."""
 

@@ -56,7 +56,7 @@ def export(
         with _replaced(path) as fd:
             os.truncate(fd, size)
             _write(fd, 0, head)
-            numbers = list(ram.populated())
+            numbers = ram.populated().tolist()
             for start in range(0, len(numbers), _PIECE):
                 if interrupted():
                     raise ExportError(f"{path}: interrupted: nothing was written")

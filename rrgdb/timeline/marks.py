@@ -17,7 +17,7 @@ from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers
 from rrgdb.recording.doors import Door
 from rrgdb.snapshots.state import GuestState
-from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
+from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored, StoreError
 from rrgdb.timeline.delta import Delta, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest
 from rrgdb.timeline.guest import Guest
@@ -129,6 +129,8 @@ class Marks:
         self._detached: weakref.WeakSet[Mark] = weakref.WeakSet()
         self._states: OrderedDict[str, GuestState] = OrderedDict()
         self._base = self._origin = self._images = self._first()
+        self._base_holds = True
+        """RAM is ``_base`` but for the pages written since; False after a mark that turned out damaged"""
 
     def _first(self) -> Mark:
         """The freshly built guest: position 0, all of RAM as the images left it."""
@@ -447,6 +449,7 @@ class Marks:
             contents = self._contents(mark, need.tolist())
         except StoreError as e:
             raise UnusableSnapshotError(str(e)) from e
+        self._base_holds = False
         self._ram.set_clean(need, contents, dirty)
         self.digest.update(need, contents)
         engine = self._guest.engine
@@ -455,6 +458,7 @@ class Marks:
         if state.ram_digest != self.digest.value():
             where = f"snapshot {mark.stored.name}" if mark.stored is not None else "memory"
             raise UnusableSnapshotError(f"{where}: RAM at icount {mark.icount} is not what was saved there")
+        self._base_holds = True
         try:
             engine.load(state.cpu)
             self._guest.load_devices(state.devices)
@@ -476,6 +480,8 @@ class Marks:
     def _differing(self, mark: Mark) -> set[int]:
         """Pages in which the base may differ from a mark."""
         base = self._base
+        if not self._base_holds:
+            return self._differing_from_any(mark)
         if base is mark:
             return set()
         if base.stored == mark.stored:
@@ -486,7 +492,21 @@ class Marks:
         elif base.stored is None or self._store is None:
             raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
         else:
-            need.update(self._store.differing(base.stored, mark.stored))
+            try:
+                need.update(self._store.differing(base.stored, mark.stored))
+            except SnapshotGoneError as e:
+                if mark.stored in e.gone:
+                    raise
+                return self._differing_from_any(mark)
+        return need
+
+    def _differing_from_any(self, mark: Mark) -> set[int]:
+        """Pages in which RAM may differ from a mark, whatever RAM holds now."""
+        need = {*self._ram.populated().tolist(), *mark.delta.pages()}
+        if mark.stored is not None:
+            if self._origin.stored is None or self._store is None:
+                raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
+            need.update(self._images.delta.pages(), self._store.differing(self._origin.stored, mark.stored))
         return need
 
     def apart(self, mark: Mark) -> int:

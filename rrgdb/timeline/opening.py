@@ -23,6 +23,7 @@ from rrgdb.recording.directory import NewImage, Recording, RecordingError, defau
 from rrgdb.recording.doors import Door
 from rrgdb.recording.manifest import Option
 from rrgdb.script.guest import ScriptGuest
+from rrgdb.snapshots import naming
 from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import SnapshotStore, StoreError
 from rrgdb.timeline.guest import Guest
@@ -146,12 +147,14 @@ def record(
     interval: float = INTERVAL,
     budget: int = BUDGET,
     checkpoint_memory: int = MEMORY_BUDGET,
+    starting: str = START,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Opened:
     """Begin a recording of ``image_path`` in directory ``path`` (default: ``NAME.rrgdb`` here), standing at icount 0.
 
     ``interval``: seconds of guest time between automatic snapshots; ``budget``: bytes that the store may take;
-    ``checkpoint_memory``: bytes that checkpoints may take, and half of that again snapshots that wait for the disk.
+    ``checkpoint_memory``: bytes that checkpoints may take, and half of that again snapshots that wait for the disk;
+    ``starting``: name of the starting snapshot.
 
     Raises OSError, ImageError, OptionError, ValueError, RecordingError, StoreError: one line each.
     """
@@ -166,6 +169,9 @@ def record(
     if cpu not in image.arch.engine_models:
         raise OptionError(f"--cpu {cpu}: {image.arch.name} has {', '.join(image.arch.engine_models)}")
     place_image(image, spec, memory, options.args)
+    problem = naming.problem(starting) if starting != START else None
+    if problem is not None:
+        raise OptionError(f"--rrsnapshot: {problem}")
     chosen: dict[str, Option] = {"args": options.args}
     if options.entry is not None:
         chosen["entry"] = options.entry
@@ -181,18 +187,18 @@ def record(
     try:
         opened = _build(image, spec, memory, cpu, options.args, recording)
         opened.timeline.marks.budget = checkpoint_memory
-        return _go_live(opened, interval, budget, say)
+        return _go_live(opened, interval, budget, say, starting)
     except BaseException:
         recording.close()
         raise
 
 
-def _go_live(opened: Opened, interval: float, budget: int, say: Callable[[str], None]) -> Opened:
+def _go_live(opened: Opened, interval: float, budget: int, say: Callable[[str], None], starting: str = START) -> Opened:
     t, log = opened.timeline, opened.recording.log
     opened.store = SnapshotStore.create(opened.recording.snapshots, opened.ram.pages)
     opened.store.order(log.sync)
     t.marks.use_store(opened.store)
-    t.marks.take_snapshot(START)
+    t.marks.take_snapshot(starting)
     t.marks.flush()
     recorder = Recorder(
         opened.guest,

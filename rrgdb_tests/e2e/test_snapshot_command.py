@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,25 @@ def test_a_named_snapshot_is_where_a_debugger_goes(ours: Path) -> None:
         assert gdb.icount == 15000
         gdb.stepi(reverse=True)
         assert gdb.icount == 14999
+
+
+def test_the_starting_snapshot_by_qemus_option(tmp_path: Path) -> None:
+    image, path = guests.build("riscv64", "ticker", {"TICKS": 10, "WORK": 200}), tmp_path / "r"
+    rrgdb("record", "--rrsnapshot", "init", "-o", path, image)
+    with debugging(image, "replay", path) as gdb:
+        assert "init" in gdb.cli("monitor info snapshots")
+        gdb.cont()
+        gdb.cli("monitor loadvm init")
+        assert gdb.icount == 0
+        gdb.cli("monitor seek end")
+        gdb.cli("monitor seek start")
+        assert gdb.icount == 0
+        assert "snapshot init stays" in gdb.cli("monitor delvm init")
+    if shutil.which("qemu-img"):
+        listed = subprocess.run(
+            ["qemu-img", "snapshot", "-l", path / "snapshots.qcow2"], capture_output=True, text=True, check=True
+        )
+        assert listed.stdout.splitlines()[2].split()[1] == "init"
 
 
 def test_a_recording_in_use(ours: Path, tmp_path: Path, start: Callable[..., Server]) -> None:
