@@ -319,6 +319,11 @@ class Door(Journal):
         self._stream(source).write = write
 
     @property
+    def all_told(self) -> bool:
+        """Whether all output up to the present position has been taken for showing."""
+        return all(stream.emitted <= stream.furthest for stream in self._streams.values())
+
+    @property
     def output_pending(self) -> bool:
         """Whether ``flush_output`` has something to show."""
         return any(stream.pending for stream in self._streams.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -137,17 +137,32 @@ class Index:
     def clear_since(self, end: int, floor: int, addresses: Iterable[int], pages: Iterable[int]) -> int:
         """The earliest position, not before ``floor``, from which to ``end`` no pc was one of ``addresses`` and nothing
         wrote to these ``pages``, as far as that is known."""
-        self._load()
-        wanted = [np.unique(np.array(list(numbers), dtype=np.uint64)) for numbers in (addresses, pages)]
-        while end > floor:
-            span = self._span_over(end)
-            unpacked = None if span is None else self._unpack(span)
-            if span is None or unpacked is None:
-                break
-            if any(_meets(held, asked) for held, asked in zip(unpacked, wanted, strict=True)):
-                break
+        wanted = _asked(addresses, pages)
+        while end > floor and (span := self._clear_span(end, wanted)) is not None:
             end = span.begin
         return max(end, floor)
+
+    def clear_until(self, begin: int, ceiling: int, addresses: Iterable[int], pages: Iterable[int]) -> int:
+        """The latest position, not behind ``ceiling``, up to which from ``begin`` the same holds."""
+        wanted = _asked(addresses, pages)
+        while begin < ceiling and (span := self._clear_span(begin + 1, wanted)) is not None:
+            begin = span.end
+        return min(begin, ceiling)
+
+    def span_end(self, icount: int) -> int | None:
+        """Where the span ends that holds the instruction at a position; None if it is not known."""
+        self._load()
+        span = self._span_over(icount + 1)
+        return None if span is None else span.end
+
+    def _clear_span(self, end: int, wanted: Sequence[Ranges]) -> Entry | None:
+        """The span that holds the instruction before position ``end``, if nothing of what is ``wanted`` was in it."""
+        self._load()
+        span = self._span_over(end)
+        unpacked = None if span is None else self._unpack(span)
+        if unpacked is None or any(_meets(held, asked) for held, asked in zip(unpacked, wanted, strict=True)):
+            return None
+        return span
 
     def _unpack(self, entry: Entry) -> tuple[Ranges, Ranges] | None:
         """Code and pages; an entry that turns out to be damaged is forgotten."""
@@ -171,6 +186,10 @@ class Index:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _asked(*numbers: Iterable[int]) -> list[Ranges]:
+    return [np.unique(np.array(list(some), dtype=np.uint64)) for some in numbers]
 
 
 def _union(a: Ranges, b: Ranges) -> Ranges:

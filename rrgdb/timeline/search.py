@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import Conditions, EngineError, ExitKind, Watch, WatchHit
-from rrgdb.engine.memory import PAGE
 from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.marks import Mark
 from rrgdb.timeline.prepare import Preparation
@@ -134,7 +132,7 @@ class Backward:
         if not t.at_present and floor < here - 1:
             t.marks.keep_here()
         t.index.note()
-        pages = self._watched_pages(points)
+        pages = t.watched_pages(points)
         began = spoken = self._clock()
         portable = PortablePoints.of(points)
         while end > floor:
@@ -230,23 +228,6 @@ class Backward:
             untouched = t.marks.untouched_since(end, pages)
             clear = end if untouched is None else max(untouched, floor)
         return clear
-
-    def _watched_pages(self, points: Points) -> set[int] | None:
-        """RAM pages without a write to which no watch hits; None if it may do so all the same."""
-        engine = self._timeline.engine
-        if not points.watches:
-            return set()
-        if engine.translates or any(w.kind != "w" for w in points.watches):
-            return None
-        pages: set[int] = set()
-        try:
-            for watch in points.watches:
-                first, _ = engine.ram.locate(watch.address)
-                last, _ = engine.ram.locate(watch.address + max(watch.length, 1) - 1)
-                pages.update(range(first // PAGE, last // PAGE + 1))
-        except MemoryFault:
-            return None
-        return pages
 
     def scan(self, points: Points, begin: int, end: int, on_the_way: list[Mark] | None = None) -> _Found:
         """Replay [begin, end) and note the last hits. ``on_the_way`` takes marks, so that going to one is short."""

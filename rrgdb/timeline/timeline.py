@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import EngineError, Exit, ExitKind
+from rrgdb.engine.memory import PAGE
 from rrgdb.recording.doors import DEBUGGER, Divergence, Door, HistoryEnd, Mode
 from rrgdb.recording.log import EventLog
 from rrgdb.timeline.guest import Guest
@@ -25,6 +26,8 @@ from rrgdb.timeline.stop import Points, Stop, StopKind
 NEAR = tuple(64 << 2 * k for k in range(10))
 """distances before a seek's target (instructions) at which checkpoints are left: the next step back is short"""
 FOREVER = (1 << 62) - 1
+LEAST_SKIP = 10_000_000
+"""instructions that take longer to replay than a mark behind them takes to restore"""
 _REGISTER, _MEMORY = struct.Struct("<BI"), struct.Struct("<BQ")
 
 
@@ -55,6 +58,8 @@ class Timeline:
         self._diversion_ran = False
         self._pc_written = False
         self._live_end = 0
+        self._told = 0
+        """up to this position of history all output was shown"""
         door.wake = self.engine.interrupt
         door.attach_input(DEBUGGER, self._debugger_wrote)
         door.mode = Mode.REPLAY
@@ -148,13 +153,19 @@ class Timeline:
             return self._run_slice(limit)
         here = self.icount
         try:
-            return self._replay(limit)
+            exit_ = self._replay(limit)
+            self._note_told()
+            return exit_
         except HistoryEnd as e:
             self._recover(here)
             raise Divergence(e.icount, "no further question", "asks one") from e
         except (Divergence, EngineError):
             self._recover(here)
             raise
+
+    def _note_told(self) -> None:
+        if self.door.all_told:
+            self._told = max(self._told, self.icount)
 
     def _run_slice(self, limit: int) -> Exit:
         while True:
@@ -384,7 +395,7 @@ class Timeline:
         if self.guest.end is None:
             self.recorder.close_chunk()
         self.index.note()
-        self._live_end = self.icount
+        self._live_end = self._told = self.icount
         self._present = self.marks.detached_here()
         self.door.mode = Mode.REPLAY
 
@@ -412,14 +423,49 @@ class Timeline:
             limit = FOREVER if steps is None else first + steps
             if points.icount is not None and points.icount > self.icount:
                 limit = min(limit, points.icount)
+            ahead = FOREVER
+            if self.in_history and steps is None and within is None and self.guest.end is None:
+                ahead = self._skip_ahead(points, limit)
             with self.armed(points):
                 if within is not None:
                     self.engine.set_range(*within)
                 self.engine.ignore_stops_at(ignored)
-                exit_, holds = self._run_armed(points, limit)
+                exit_, holds = self._run_armed(points, min(limit, ahead))
+            if exit_.kind is ExitKind.LIMIT and self.icount == ahead < limit and self.guest.end is None:
+                continue
             stop = self._forward_stop(exit_, holds, ended, limit, steps)
             if stop is not None:
                 return stop
+
+    def _skip_ahead(self, points: Points, limit: int) -> int:
+        """Pass over history in which nothing stops, and whose output was shown; returns a position behind which to ask
+        again."""
+        pages = self.watched_pages(points)
+        ceiling = min(self._told, limit, self.end) - 1
+        if pages is None or ceiling - self.icount < LEAST_SKIP:
+            return FOREVER
+        self.index.note()
+        clear = self.index.clear_until(self.icount, ceiling, points.breakpoints, pages)
+        if self.marks.best(clear).icount - self.icount >= LEAST_SKIP:
+            self._restore_best(clear)
+        return self.index.span_end(clear) or FOREVER
+
+    def watched_pages(self, points: Points) -> set[int] | None:
+        """RAM pages without a write to which no watch hits; None if it may do so all the same."""
+        engine = self.engine
+        if not points.watches:
+            return set()
+        if engine.translates or any(w.kind != "w" for w in points.watches):
+            return None
+        pages: set[int] = set()
+        try:
+            for watch in points.watches:
+                first, _ = engine.ram.locate(watch.address)
+                last, _ = engine.ram.locate(watch.address + max(watch.length, 1) - 1)
+                pages.update(range(first // PAGE, last // PAGE + 1))
+        except MemoryFault:
+            return None
+        return pages
 
     def _run_armed(self, points: Points, limit: int) -> tuple[Exit, bool]:
         """Advance over breakpoints whose conditions the engine cannot judge, and that do not hold."""

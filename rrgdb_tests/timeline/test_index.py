@@ -12,6 +12,7 @@ import pytest
 
 from rrgdb.engine.base import Watch
 from rrgdb.recording.directory import INDEX
+from rrgdb.timeline import timeline
 from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points, Stop
@@ -87,12 +88,21 @@ def _search(opened: Opened, points: Points, here: int) -> tuple[Stop, bytes]:
     return stop, t.marks.state_digest()
 
 
+def _continue(opened: Opened, points: Points, here: int) -> tuple[Stop, bytes]:
+    t = opened.timeline
+    t.seek(here)
+    stop = t.run(points)
+    return stop, t.marks.state_digest()
+
+
 def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int) -> None:
     path = _recorded(scratch, arch, guest)
     plain = _without_index(path, scratch / f"plain-{arch}-{guest}-{seed}")
     rng = Random(seed)
     with replay(path, writable=False) as indexed, replay(plain, writable=False) as bare:
         bare.timeline.index.clear_since = lambda end, *_args: end  # type: ignore[method-assign]
+        bare.timeline.index.clear_until = lambda begin, *_args: begin  # type: ignore[method-assign]
+        indexed.timeline.run(Points({}))  # shows all output
         bare.timeline.marks.untouched_since = lambda *_args: None  # type: ignore[method-assign]
         assert indexed.timeline.index.spans
         pcs = _pcs(bare, rng)
@@ -103,6 +113,13 @@ def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int) -> 
             )
             here = rng.randint(1, indexed.timeline.end)
             assert _search(indexed, points, here) == _search(bare, points, here), (points, here)
+            here = rng.randint(0, indexed.timeline.end - 1)
+            assert _continue(indexed, points, here) == _continue(bare, points, here), (points, here)
+
+
+@pytest.fixture(autouse=True)
+def short_skips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "LEAST_SKIP", 100)
 
 
 @pytest.mark.parametrize(("arch", "guest"), GUESTS)
@@ -125,6 +142,45 @@ def test_the_whole_of_history_is_indexed(scratch: Path) -> None:
         assert len(spans) > 10
         assert (spans[0][0], spans[-1][1]) == (t.start, t.end)
         assert [end for _, end in spans[:-1]] == [begin for begin, _ in spans[1:]]
+
+
+def test_going_on_passes_over_history_that_was_shown(scratch: Path) -> None:
+    path = _recorded(scratch, "riscv64", "ticker")
+    image = build("riscv64", "ticker")
+    with replay(path, writable=False) as opened:
+        t = opened.timeline
+        last = Points({symbol(image, "power_off"): None})
+        with _counting(t) as first:
+            stop = t.run(last)
+        assert sum(first) == stop.icount, "nobody has seen its output yet"
+        t.seek(t.start)
+        with _counting(t) as again:
+            assert t.run(last) == stop
+        assert sum(again) < stop.icount / 5
+        t.seek(t.start)
+        with _counting(t) as to_the_end:
+            t.run(Points({}))
+        assert t.icount == t.end
+        assert sum(to_the_end) > (t.end - stop.icount), "behind what was shown nothing is passed over"
+
+
+def test_output_is_shown_whole_and_once_wherever_a_run_begins(tmp_path: Path) -> None:
+    with record(tmp_path / "r", build("riscv64", "ticker", {"TICKS": 10, "WORK": 200}), OPTIONS, interval=1e-9) as made:
+        straight = bytearray()
+        made.timeline.door.set_output("serial0", straight.extend)
+        while made.timeline.guest.end is None:
+            made.timeline.run(Points({}), steps=701)
+    with replay(tmp_path / "r", writable=False) as opened:
+        t = opened.timeline
+        said = bytearray()
+        t.door.set_output("serial0", said.extend)
+        t.run(Points({}, icount=t.end // 2))
+        assert 0 < len(said) < len(straight)
+        for _ in range(2):
+            t.seek(t.start)
+            t.run(Points({}))
+            assert t.icount == t.end
+    assert said == straight
 
 
 def test_what_never_runs_is_found_without_a_replay(scratch: Path) -> None:

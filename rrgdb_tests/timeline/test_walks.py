@@ -19,6 +19,7 @@ LONG = {"ticker": (("TICKS", 20), ("WORK", 300)), "hunt": (("ROUNDS", 300),)}
 def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distances that fit short guests, so that all kinds of marks come into play."""
     monkeypatch.setattr(timeline, "NEAR", (16, 100, 700, 3000))
+    monkeypatch.setattr(timeline, "LEAST_SKIP", 50)
     monkeypatch.setattr(prepare, "NEAR", (16, 100, 700, 3000))
     monkeypatch.setattr(prepare, "PIECE", 300)
     monkeypatch.setattr(search, "LEAST_PIECE", 200)
