@@ -113,16 +113,19 @@ class Recording:
         return self._backward.step(Points({}), count)
 
     def cont(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
-        """Forward to the first breakpoint (addresses), change of a watched range ((address, bytes)), or the end."""
+        """Forward to the first breakpoint (addresses), behind the first change of a watched range ((address, bytes)), or
+        to the end."""
         return self._timeline.run(self._points(breakpoints, watch))
 
     def reverse_continue(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
-        """Back to the last stop before this position, or to the beginning."""
+        """Back to the last breakpoint before this position, to where the last change of a watched range is still to
+        come, or to the beginning."""
         return self._backward.run(self._points(breakpoints, watch))
 
     @staticmethod
     def _points(breakpoints: Iterable[int], watch: Iterable[tuple[int, int]]) -> Points:
-        return Points(dict.fromkeys(breakpoints), tuple(Watch(address, length, "w") for address, length in watch))
+        watches = tuple(Watch(address, length, "w") for address, length in watch)
+        return Points(dict.fromkeys(breakpoints), watches, for_gdb=False)
 
     def state_digest(self) -> bytes:
         """16 bytes that are equal for equal states."""

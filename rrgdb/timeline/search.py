@@ -153,7 +153,7 @@ class Backward:
             if t.interrupted:
                 t.seek_regardless(end)
                 return Stop(StopKind.INTERRUPT, t.icount)
-            position = self._choose(found, floor)
+            position = self._choose(points, found, floor)
             if position is not None:
                 t.marks.keep(on_the_way)
                 return self._stop(found, position)
@@ -206,7 +206,7 @@ class Backward:
                         return end, None
                     found, noted = result
                     t.index.learn(noted)
-                    position = self._choose(found, floor)
+                    position = self._choose(points, found, floor)
                     if position is not None:
                         return end, (found, position)
                     end = task.begin
@@ -261,9 +261,9 @@ class Backward:
         condition = points.breakpoints.get(t.engine.read(t.engine.arch.pc))
         return condition is None or condition()
 
-    def _choose(self, found: _Found, floor: int) -> int | None:
+    def _choose(self, points: Points, found: _Found, floor: int) -> int | None:
         """The last position at which something that was found stops."""
-        after = self._timeline.engine.arch.nonsteppable_watchpoint
+        after = points.for_gdb and self._timeline.engine.arch.nonsteppable_watchpoint
         found.watch = None if found.behind is None else found.behind if after else found.behind - 1
         candidates = [at for at in (found.watch, found.breakpoint) if at is not None and at >= floor]
         return max(candidates, default=None)

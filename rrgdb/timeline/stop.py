@@ -58,6 +58,9 @@ class Points:
     breakpoints: dict[int, Condition | None]
     watches: tuple[Watch, ...] = ()
     icount: int | None = None
+    for_gdb: bool = True
+    """a watch stops where GDB expects it: see ``Arch.nonsteppable_watchpoint``; False: behind the access, going back
+    before it, on every family"""
 
     def conditions(self) -> dict[int, Conditions | None]:
         """Each breakpoint's conditions as code; None: it has none."""

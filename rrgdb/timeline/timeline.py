@@ -433,7 +433,7 @@ class Timeline:
                 exit_, holds = self._run_armed(points, min(limit, ahead))
             if exit_.kind is ExitKind.LIMIT and self.icount == ahead < limit and self.guest.end is None:
                 continue
-            stop = self._forward_stop(exit_, holds, ended, limit, steps)
+            stop = self._forward_stop(points, exit_, holds, ended, limit)
             if stop is not None:
                 return stop
 
@@ -480,13 +480,13 @@ class Timeline:
                 return Exit(ExitKind.INTERRUPT), False
             self.engine.ignore_stops_at(self.icount)
 
-    def _forward_stop(self, exit_: Exit, holds: bool, ended: bool, limit: int, steps: int | None) -> Stop | None:
+    def _forward_stop(self, points: Points, exit_: Exit, holds: bool, ended: bool, limit: int) -> Stop | None:
         pc = self.engine.read(self.engine.arch.pc)
         if holds:
             return Stop(StopKind.BREAKPOINT, self.icount, pc)
         if exit_.kind is ExitKind.WATCHPOINT:
             hit = exit_.hits[0]
-            if self.engine.arch.nonsteppable_watchpoint:
+            if points.for_gdb and self.engine.arch.nonsteppable_watchpoint:
                 self._back_one()
             return Stop(StopKind.WATCHPOINT, self.icount, hit.address, hit.kind, hit.old, hit.new)
         if exit_.kind is ExitKind.INTERRUPT:

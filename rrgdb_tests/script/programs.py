@@ -16,11 +16,13 @@ LOOP = {
     "dec %ebx; jnz 1b; nop",
     "aarch64": "mov x1,#10; mov x2,#0x300000; mov x3,#0x200000; 1: ldr w0,[x2]; str w0,[x3,x1,lsl #2]; svc #0; "
     "str w0,[x2,#4]; subs x1,x1,#1; b.ne 1b; nop",
+    "arm": "mov r1,#10; mov r2,#0x300000; mov r3,#0x200000; 1: ldr r0,[r2]; str r0,[r3,r1,lsl #2]; svc #0; "
+    "str r0,[r2,#4]; subs r1,r1,#1; bne 1b; nop",
     "riscv64": "li s1,10; li s2,0x300000; li s3,0x200000; 1: lw a0,0(s2); sw a0,0(s3); addi s3,s3,4; ecall; "
     "sw a0,4(s2); addi s1,s1,-1; bnez s1,1b; nop",
 }
 LOOP["riscv32"] = LOOP["riscv64"]
-ACCUMULATOR = {"x86_64": "rax", "i386": "eax", "aarch64": "x0", "riscv64": "a0", "riscv32": "a0"}
+ACCUMULATOR = {"x86_64": "rax", "i386": "eax", "aarch64": "x0", "arm": "r0", "riscv64": "a0", "riscv32": "a0"}
 
 
 class Uart:

@@ -37,10 +37,10 @@ def test_going_back_calls_no_hook(tmp_path: Path) -> None:
         assert session.icount == end
 
 
-@pytest.mark.parametrize("arch", ["x86_64", "i386"])
-def test_searches_back_find_what_the_straight_run_passed(arch: str, tmp_path: Path) -> None:
-    """The word is written by the program, by a hook within an instruction."""
-    word = DATA + 0x800 + 5 if arch == "x86_64" else DATA + 8
+@pytest.mark.parametrize("word", [DATA + 8, DATA + 0x800 + 5])
+@pytest.mark.parametrize("arch", tuple(programs.LOOP))
+def test_searches_back_find_what_the_straight_run_passed(arch: str, word: int, tmp_path: Path) -> None:
+    """The word is written by the program; by a hook within an instruction."""
     uc, trace = new_uc(arch), Trace()
     with rrgdb.attach(uc, tmp_path / "r") as session:
         programs.run(uc, arch, trace)
@@ -55,13 +55,16 @@ def searches(recording: rrgdb.Recording, word: int, pcs: list[int]) -> list[int]
     for icount in range(end + 1):
         recording.seek(icount)
         values.append(recording.memory(word, 8) if icount else b"")
-    behind = int(recording.arch.nonsteppable_watchpoint)
-    changes = [i + behind for i in range(1, end) if values[i] != values[i + 1]]
+    changes = [i for i in range(1, end) if values[i] != values[i + 1]]
     back: list[int] = []
     while len(back) <= end and recording.reverse_continue(watch=[(word, 8)]).kind is rrgdb.StopKind.WATCHPOINT:
         back.append(recording.icount)
     assert len(changes) > 2
     assert back[::-1] == changes
+    forward: list[int] = []
+    while len(forward) <= end and recording.cont(watch=[(word, 8)]).kind is rrgdb.StopKind.WATCHPOINT:
+        forward.append(recording.icount)
+    assert forward == [i + 1 for i in changes]
     address = pcs[-3]
     recording.seek(end)
     passages: list[int] = []
