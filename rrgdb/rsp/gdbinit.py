@@ -1,6 +1,8 @@
-"""The GDB-Python file that ``rrgdb gdbinit`` prints: time travel as real gdb commands."""
+"""The GDB-Python file that ``rrgdb gdbinit`` prints: time travel as real gdb commands, callers of Thumb code."""
 
 from __future__ import annotations
+
+from rrgdb.rsp import thumb_return
 
 _TEXT = '''\
 # rrgdb: time travel as gdb commands. Load it with: source FILE (gdb 13 or newer, with Python).
@@ -84,4 +86,4 @@ _InfoRrgdb()
 
 def text() -> str:
     """The file's text; works in gdb 13.1 and newer with Python."""
-    return _TEXT
+    return _TEXT + thumb_return.TEXT

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb_tests.e2e.harness import Gdb, debugging
+from rrgdb_tests.e2e.harness import Gdb, debugging, rrgdb
 from rrgdb_tests.guests import build, line_of
 
 Recordings = Callable[[Path], Path]
@@ -155,17 +155,43 @@ def test_reverse_finish_within_a_recursion(replay: Gdb) -> None:
     assert replay.icount == entry - 1
 
 
-@pytest.mark.xfail(strict=True, reason="GCC's .debug_frame leaves out that the stack was freed: no caller is found")
-def test_reverse_next_over_a_thumb_function_that_frees_stack_before_it_pops(recordings: Recordings) -> None:
-    image = build("thumb", "ticker", {"TICKS": 10, "WORK": 200}, flags=["-mtune=cortex-a15"])
+UNTOLD = "GCC's .debug_frame leaves out that stack was freed before the pop: gdb finds no caller there"
+THUMB_RETURNS = {
+    "thumb-2": ("ticker", {"TICKS": 10, "WORK": 200}, ["-mtune=cortex-a15"], "inner"),
+    "thumb-1": ("hunt", {"FIXED": 1}, ["-mcpu=arm926ej-s", "-mfloat-abi=soft", "-Wa,-mcpu=cortex-a15"], "total"),
+}
+
+
+@pytest.mark.parametrize("code", THUMB_RETURNS)
+@pytest.mark.parametrize(
+    "helped",
+    [pytest.param(False, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=UNTOLD)), True],
+)
+def test_reverse_next_over_a_thumb_function_that_frees_stack_before_it_pops(
+    code: str, helped: bool, recordings: Recordings, tmp_path: Path
+) -> None:
+    program, defines, flags, function = THUMB_RETURNS[code]
+    image = build("thumb", program, defines, flags=flags)
+    (tmp_path / "rrgdb.py").write_text(rrgdb("gdbinit").stdout)
     with debugging(image, "replay", recordings(image)) as gdb:
-        gdb.break_at("tick")
+        if helped:
+            gdb.cli(f"source {tmp_path}/rrgdb.py")
+        gdb.break_at(function)
         gdb.cont()
-        depth = _depth(gdb)
-        for _ in range(3):
-            gdb.next()
-        gdb.next(reverse=True)
+        gdb.cont()
+        gdb.delete()
+        entry, depth = gdb.icount, _depth(gdb)
+        gdb.finish()
+        after = gdb.registers()
+        gdb.stepi(reverse=True)
         assert _depth(gdb) == depth
+        gdb.cli("up")
+        assert gdb.value("$pc") == int(after["pc"].split()[0], 0)
+        assert gdb.registers() | {"r0": ""} == after | {"r0": ""}
+        gdb.stepi()
+        gdb.next(reverse=True)
+        assert gdb.icount < entry
+        assert _depth(gdb) == depth - 1
 
 
 @pytest.mark.parametrize("kind", ["--thread-group i1", ""])
