@@ -113,8 +113,8 @@ class Recording:
         return self._backward.step(Points({}), count)
 
     def cont(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
-        """Forward to the first breakpoint (addresses), behind the first change of a watched range ((address, bytes)), or
-        to the end."""
+        """Forward to the first breakpoint (addresses), behind the first change of a watched range ((address, bytes)),
+        or to the end."""
         return self._timeline.run(self._points(breakpoints, watch))
 
     def reverse_continue(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
