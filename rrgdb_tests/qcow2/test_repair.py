@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rrgdb.qcow2 import Image, Qcow2Error, check_image, repair_image
-from rrgdb.qcow2.hostfile import Buffer, HostFile
 from rrgdb_tests.qcow2.conftest import Qemu
+from rrgdb_tests.qcow2.test_power import Tape, enumerated
 
 SIZE = 512
 DISK = 200_000
@@ -207,41 +207,18 @@ def test_a_crash_during_repair(
     for at in places(sample)["refcount"][::7]:
         raw[at : at + 2] = struct.pack(">H", rng.choice([9, 300] if leaks_only else [0, 1, 9]))
     path.write_bytes(raw)
-    events: list[tuple[int, bytes] | None] = []
     with monkeypatch.context() as patch:
-        write, sync = HostFile.write, HostFile.sync
-
-        def taped_write(file: HostFile, offset: int, buffers: list[Buffer]) -> None:
-            events.append((offset, b"".join(buffers)))
-            write(file, offset, buffers)
-
-        def taped_sync(file: HostFile) -> None:
-            events.append(None)
-            sync(file)
-
-        patch.setattr(HostFile, "write", taped_write)
-        patch.setattr(HostFile, "sync", taped_sync)
+        tape = Tape(patch)
         repair_image(path, leaks_only=leaks_only)
-    assert len(events) >= 2
-    durable = bytearray(raw)
-    since: list[tuple[int, bytes]] = []
-    for event in events:
-        if event is not None:
-            since += [(event[0] + i, event[1][i : i + SIZE]) for i in range(0, len(event[1]), SIZE)]
-        for _ in range(4):
-            content = bytearray(durable)
-            for offset, data in since:
-                if rng.random() < 0.5:
-                    content += bytes(max(0, offset + len(data) - len(content)))
-                    content[offset : offset + len(data)] = data
-            path.write_bytes(content)
+    assert len(tape.events) >= 2
+    seen = set()
+    for _, files in enumerated(tape.events, {"a": bytes(raw)}, rng):
+        if files["a"] not in seen:
+            seen.add(files["a"])
+            path.write_bytes(files["a"])
             assert repair_image(path).left.clean
             assert contents(path) == sound
-        if event is None:
-            for offset, data in since:
-                durable += bytes(max(0, offset + len(data) - len(durable)))
-                durable[offset : offset + len(data)] = data
-            since = []
+    assert len(seen) >= (2 if leaks_only else 5)
     qemu.check(path)
 
 
