@@ -225,6 +225,8 @@ class Mapper:
 
         ``backing`` is asked with the same offset.
         """
+        if self._read_run(l1, offset, view):
+            return
         bits = self.geometry.cluster_bits
         end = offset + len(view)
         first, last = offset >> bits, (end + self.geometry.cluster_size - 1) >> bits
@@ -249,6 +251,27 @@ class Mapper:
                     cluster = (low - base) >> bits
                     skip = low - base - (cluster << bits)
                     part[:] = self.unpack(int(entries[cluster]))[skip : skip + len(part)]
+
+    def _read_run(self, l1: Entries, offset: int, view: memoryview) -> bool:
+        """The short way of ``read_into``: one run of data clusters in one cached L2 table; False: it is not that."""
+        geometry, bits = self.geometry, self.geometry.cluster_bits
+        first, last = offset >> bits, (offset + len(view) - 1) >> bits
+        index = first >> geometry.l2_bits
+        if geometry.extended or geometry.data_file or index >= len(l1) or index != last >> geometry.l2_bits:
+            return False
+        slot = self.cache.slot(int(l1[index]) & OFFSET_MASK)
+        if slot is None:
+            return False
+        column = first & (geometry.l2_entries - 1)
+        start = int(self.cache.rows[slot, column]) & ~OFLAG_COPIED
+        if not start or start & (OFLAG_COMPRESSED | OFLAG_ZERO):
+            return False
+        if last > first:
+            row = self.cache.rows[slot, column : column + last - first + 1] & ~COPIED
+            if (row != (np.arange(len(row), dtype=np.uint64) << U64(bits)) + U64(start)).any():
+                return False
+        self.read_data(start + (offset & (geometry.cluster_size - 1)), view)
+        return True
 
     def extents(self, units: Units) -> list[tuple[int, int, int]]:
         """(index, count, kind) of runs that can be read at once."""
