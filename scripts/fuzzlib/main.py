@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -42,6 +43,7 @@ def main() -> int:
     chosen = _arguments()
     # Cases are written and synced all the time, and nothing of them is worth a disk.
     memory = Path("/dev/shm")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the way that cleans up
     work = Path(tempfile.mkdtemp(prefix="rrgdb-fuzz-", dir=memory if os.access(memory, os.W_OK) else None))
     try:
         limits = Limits(chosen.limit, chosen.memory << 20)

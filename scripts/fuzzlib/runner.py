@@ -110,6 +110,8 @@ class Runner:
             return pid, reading
         status = 99
         try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             os.close(reading)
             self._bound_memory()
             self._child(case, time.monotonic() + seconds, writing)
