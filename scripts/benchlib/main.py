@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rrgdb
-from benchlib import peer, report, snapshots, speed, stub, targets, travel
+from benchlib import peer, qcow2, report, snapshots, speed, stub, targets, travel
 from benchlib.bench import Bench
 from benchlib.figures import Figure, Figures
 from benchlib.guests import Guest, build_kit, is_own, kit_guest, ticker
@@ -27,6 +27,7 @@ GROUPS: dict[str, Callable[[Bench, Guest], None]] = {
     travel.GROUP: travel.measure,
     stub.GROUP: stub.measure,
     snapshots.GROUP: snapshots.measure,
+    qcow2.GROUP: qcow2.measure,
     "peer": peer.measure,
 }
 
@@ -76,6 +77,8 @@ def _measure(bench: Bench, names: list[str], instructions: int, only: list[str])
             if only and group not in only:
                 continue
             if group == "peer" and not guest.kit:
+                continue
+            if group == qcow2.GROUP and guest is not guests[0]:
                 continue
             # Without a guest's own code in it, the cost of a snapshot is the same for all.
             if group == snapshots.GROUP and guest is not guests[0] and group not in only:
