@@ -61,6 +61,19 @@ static inline void it_follow(Core *c, uint64_t addr, uint32_t size, const uint8_
     c->it_at = addr + size;
 }
 
+/* Whether an IT block begins in a block of Thumb code: not all of its instructions have hooks then. */
+static int it_inside(Core *c, uint64_t addr, uint32_t size)
+{
+    uint8_t b[4];
+    for (uint64_t at = addr; at - addr < size;) {
+        uint32_t n = thumb_length_at(c, at, b);
+        if (!n || (n == 2 && b[1] == 0xbf && b[0] & 15))
+            return 1;
+        at += n;
+    }
+    return 0;
+}
+
 /* Count what the IT block under way has passed over before addr. Nonzero if the run must stop at one of those. */
 static int it_catch_up(Core *c, uint64_t addr)
 {

@@ -19,6 +19,7 @@
 #define CLASS_SIZE 4096
 #define BP_FILTER 1024
 #define MAX_EXACT 128 /* every code hook costs each instruction that is translated */
+#define MAX_POINT_HOOKS 64
 #define MAX_GUARDS (2 * MAX_WATCHES)
 #define GUARD_SIZE (MAX_GUARDS * PAGE)
 #define MAX_ACCESS 64 /* bytes of one access */
@@ -92,6 +93,12 @@ typedef struct { uint64_t physical; uint8_t *host; int all; } guard; /* all: of 
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { uint64_t addr; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
+    struct Core *core;  /* NULL: not in use */
+    size_t handle;
+    uint64_t addr, block; /* block: key of the one that it was found in last */
+    int64_t before;       /* instructions of that block before it; -1: none begins there */
+} point_hook;
+typedef struct {
     uint64_t physical;
     uint8_t *host;
     uint32_t length;
@@ -103,7 +110,7 @@ typedef struct {
     uint8_t *after;
 } watch;
 
-typedef struct {
+typedef struct Core {
     PyObject_HEAD
     void *uc;
     emu_start_fn emu_start;
@@ -150,6 +157,8 @@ typedef struct {
     uint8_t bp_filter[BP_FILTER], bp_pages[256];
     agent_register registers[MAX_REGISTERS]; /* by GDB's numbers */
     uint32_t register_count;
+    point_hook point_hooks[MAX_POINT_HOOKS]; /* see _points.h */
+    int point_hook_count;
 
     int collect;
     uint64_t bp_last;

@@ -14,6 +14,7 @@ typedef struct { uint64_t pc; uint16_t icount, size; } translated; /* uc_tb */
 /* why a block's instructions are looked at one by one: for good, and as long as nothing changes */
 enum { BLOCK_EXACT = 1, BLOCK_MIXED = 2, BLOCK_POINT = 4, BLOCK_WATCHED = 8, BLOCK_CLOSE = 15 };
 enum { BLOCK_HOOKED = 16, BLOCK_HELPER = 32 };
+enum { BLOCK_QUIET = 64, BLOCK_UNHOOKED = 128 }; /* quiet breakpoints stand in it; they lack hooks */
 enum { F_NONE, F_TAIL, F_EXACT };
 
 #define UC_HOOK_TLB_FILL (1 << 17)
@@ -109,6 +110,8 @@ static void forget_blocks(Core *c)
 {
     memset(c->blocks, 0, (c->block_mask + 1) * sizeof *c->blocks);
     c->block_count = 0;
+    for (int i = 0; i < MAX_POINT_HOOKS; i++)
+        c->point_hooks[i].block = NO_PC;
 }
 
 /* No block keeps its instruction hook: those that need one will ask again. */
@@ -203,14 +206,22 @@ static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n)
     return count == n ? flags : BLOCK_EXACT;
 }
 
-static int breakpoint_inside(const Core *c, uint64_t addr, uint32_t size)
+/* The flags of a block that come of the breakpoints in it. */
+static uint32_t point_flags(Core *c, const block_entry *e)
 {
+    uint64_t addr = c->arm ? e->addr & ~(uint64_t)1 : e->addr;
+    uint32_t size = e->size, flags = 0;
     if (!c->bp_pages[addr >> 12 & 255] && !c->bp_pages[(addr + size - 1) >> 12 & 255])
         return 0;
-    for (uint64_t i = 0; i <= c->bp_mask; i++)
-        if (c->bps[i].used && c->bps[i].address - addr < size)
-            return 1;
-    return 0;
+    for (uint64_t i = 0; i <= c->bp_mask; i++) {
+        const bp_entry *point = &c->bps[i];
+        if (!point->used || point->address - addr >= size)
+            continue;
+        if (!is_quiet(c, point))
+            return BLOCK_POINT;
+        flags |= point_hook_at(c, point->address) ? BLOCK_QUIET : BLOCK_QUIET | BLOCK_UNHOOKED;
+    }
+    return flags && addr != e->addr && it_inside(c, addr, size) ? BLOCK_POINT : flags;
 }
 
 static void leave_fast(Core *c, int why, uint64_t addr)
@@ -222,7 +233,8 @@ static void leave_fast(Core *c, int why, uint64_t addr)
     c->emu_stop(c->uc);
 }
 
-/* From now on the instructions of a block are looked at one by one, for a reason out of BLOCK_CLOSE; zero: it cannot be. */
+/* From now on the instructions of a block are looked at one by one, for a reason out of BLOCK_CLOSE, or, if there is none,
+ * those with breakpoints; zero: it cannot be. */
 static int look_close(Core *c, uint64_t addr, uint32_t size, uint32_t reason)
 {
     uint64_t key = block_key(c, addr);
@@ -230,6 +242,12 @@ static int look_close(Core *c, uint64_t addr, uint32_t size, uint32_t reason)
     if (!e->size)
         return 0;
     e->flags |= reason;
+    if (!(e->flags & BLOCK_CLOSE)) {
+        e->flags &= ~(uint32_t)BLOCK_UNHOOKED;
+        if (place_point_hooks(c, addr, size))
+            return 1;
+        e->flags |= BLOCK_POINT;
+    }
     if (e->flags & BLOCK_HOOKED)
         return 1;
     int known = 0;
@@ -289,8 +307,8 @@ static void check_block(Core *c, block_entry *e)
     e->flags &= BLOCK_EXACT | BLOCK_HOOKED | BLOCK_HELPER;
     if (e->flags & BLOCK_HELPER && c->guard_count)
         e->flags |= BLOCK_WATCHED;
-    if (c->bp_count && breakpoint_inside(c, c->arm ? e->addr & ~(uint64_t)1 : e->addr, e->size))
-        e->flags |= BLOCK_POINT;
+    if (c->bp_count)
+        e->flags |= point_flags(c, e);
     if ((c->page_flags[e->first] | c->page_flags[e->last]) & PAGE_MIXED)
         e->flags |= BLOCK_MIXED;
 }
@@ -299,6 +317,7 @@ static void check_block(Core *c, block_entry *e)
 static void drop_hooks(Core *c)
 {
     c->hooks_checked = c->checked;
+    drop_point_hooks(c);
     for (int i = c->exact_count - 1; i >= 0; i--) {
         exact_entry *x = &c->exact_blocks[i];
         block_entry *e = block_slot(c, x->addr, x->size);
@@ -328,8 +347,10 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
     }
     if (e->checked != c->checked)
         check_block(c, e);
-    if (e->flags & BLOCK_CLOSE) {
-        if (e->flags & BLOCK_HOOKED) {
+    if (c->it && e->flags & BLOCK_QUIET)
+        e->flags |= BLOCK_POINT;
+    if (e->flags & (BLOCK_CLOSE | BLOCK_UNHOOKED)) {
+        if (e->flags & BLOCK_CLOSE && e->flags & BLOCK_HOOKED) {
             c->exact = 1;
             enter_block(c, addr, size);
         } else {
@@ -360,18 +381,12 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
  * Nonzero if no instruction of it begins there. */
 static int settle(Core *c, uint64_t pc)
 {
-    uint64_t at = c->block, count = 0;
     if (pc - c->block >= c->block_length)
         return 0; /* the block is done; what comes behind it could not be fetched */
     c->tail_size = (uint32_t)(c->block + c->block_length - pc);
-    while (at < pc) {
-        uint8_t b[MAX_INSN];
-        uint32_t length = plain_length(c, b, copy_code(c, at, b, MAX_INSN));
-        if (!length)
-            return 1;
-        at += length;
-        count++;
-    }
-    c->icount = c->block_icount + count;
-    return at != pc;
+    int64_t count = plain_between(c, c->block, pc);
+    if (count < 0)
+        return 1;
+    c->icount = c->block_icount + (uint64_t)count;
+    return 0;
 }

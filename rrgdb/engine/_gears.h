@@ -98,7 +98,7 @@ static int run_fast(Core *c)
             c->reason = R_ERROR;
         return c->reason == R_SMC || c->reason == R_RESTART ? AGAIN : DONE;
     }
-    if (c->reason == R_UNGUARD)
+    if (c->reason == R_UNGUARD || c->reason == R_BREAKPOINT || c->reason == R_LOST)
         return DONE;
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);

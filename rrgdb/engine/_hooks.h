@@ -74,18 +74,12 @@ static int obstacle(Core *c, uint64_t addr)
         return R_NONE;
     if (c->range_on && (addr < c->range_start || addr >= c->range_end))
         return R_RANGE;
-    if (c->bp_count && c->bp_filter[(addr >> 1) & (BP_FILTER - 1)]) {
-        uint64_t i = mix(addr) & c->bp_mask;
-        while (c->bps[i].used && c->bps[i].address != addr)
-            i = (i + 1) & c->bp_mask;
-        if (c->bps[i].used) {
-            int holds = point_holds(c, &c->bps[i], addr);
-            if (holds == AGENT_ASK || (holds == AGENT_TRUE && !c->collect))
-                return R_BREAKPOINT;
-            if (holds == AGENT_TRUE)
-                c->bp_last = c->icount;
-        }
-    }
+    const bp_entry *point = breakpoint_at(c, addr);
+    int holds = point ? point_holds(c, point, addr) : AGENT_FALSE;
+    if (holds == AGENT_ASK || (holds == AGENT_TRUE && !c->collect))
+        return R_BREAKPOINT;
+    if (holds == AGENT_TRUE)
+        c->bp_last = c->icount;
     return R_NONE;
 }
 

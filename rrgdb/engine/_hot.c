@@ -17,6 +17,7 @@
 #include "_insn.h"
 #include "_decode.h"
 #include "_watch.h"
+#include "_points.h"
 #include "_fast.h"
 #include "_hooks.h"
 #include "_gears.h"
@@ -217,7 +218,7 @@ static PyObject *Core_run(Core *c, PyObject *args)
         return NULL;
     c->user_limit = limit;
     c->pc = pc;
-    if (c->exact_count && c->hooks_checked != c->checked && limit - c->icount > BRIEF)
+    if ((c->exact_count || c->point_hook_count) && c->hooks_checked != c->checked && limit - c->icount > BRIEF)
         drop_hooks(c);
     if (c->icount < c->last_icount)
         c->spell = c->spell_end = c->tails = c->tails_at = 0; /* the guest was put back */
@@ -494,6 +495,7 @@ static PyObject *Core_set_collect(Core *c, PyObject *args)
     for (int i = 0; i < c->watch_count; i++)
         c->watches[i].last = 0;
     c->bp_last = c->watch_last = NO_ICOUNT;
+    c->checked++;
     Py_RETURN_NONE;
 }
 
