@@ -26,6 +26,8 @@ PIECES, LEAST_PIECE = 8, 200_000
 """a segment is replayed in so many pieces, of so many instructions or more, with a mark between two"""
 PATIENCE = 0.2
 """seconds after which a search is shared with workers"""
+APPROACH = 1_000_000
+"""instructions of a segment from which on the last watched access in it is looked for near its end first"""
 LEAST_TASK = 1_000_000
 """instructions that a worker replays at least, if there are so many"""
 
@@ -133,6 +135,7 @@ class Backward:
             t.marks.keep_here()
         t.index.note()
         pages = t.watched_pages(points)
+        approached = here + 1
         began = spoken = self._clock()
         portable = PortablePoints.of(points)
         while end > floor:
@@ -149,10 +152,20 @@ class Backward:
                 continue
             begin = max(t.marks.best(end - 1).icount, floor)
             on_the_way: list[Mark] = []
-            found = self.scan(points, begin, end, on_the_way)
+            found = _Found()
+            approach = bool(points.watches) and end != approached and end - begin > APPROACH
+            if approach:
+                # A replay that looks at accesses may be slow; one that does not leaves marks near its target.
+                approached = end
+                t.seek(begin)
+                t.seek(end - 1)
+            else:
+                found = self.scan(points, begin, end, on_the_way)
             if t.interrupted:
                 t.seek_regardless(end)
                 return Stop(StopKind.INTERRUPT, t.icount)
+            if approach:
+                continue
             position = self._choose(points, found, floor)
             if position is not None:
                 t.marks.keep(on_the_way)

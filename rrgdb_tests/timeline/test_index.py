@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from rrgdb.engine.base import Watch
 from rrgdb.recording.directory import INDEX
-from rrgdb.timeline import timeline
+from rrgdb.timeline import search, timeline
 from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points, Stop
@@ -162,6 +163,37 @@ def test_going_on_passes_over_history_that_was_shown(scratch: Path) -> None:
             t.run(Points({}))
         assert t.icount == t.end
         assert sum(to_the_end) > (t.end - stop.icount), "behind what was shown nothing is passed over"
+
+
+@pytest.mark.parametrize("kind", "wra")
+def test_an_access_near_the_end_of_a_long_segment_is_found_without_looking_at_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    image = build("riscv64", "ticker", {"TICKS": 20, "WORK": 300})
+    with record(tmp_path / "r", image, OPTIONS) as made:
+        made.timeline.run(Points({}))
+    looked: list[int] = []
+    scan = Backward.scan
+
+    def counted(self: Backward, points: Points, begin: int, end: int, *rest: Any) -> Any:
+        looked.append(end - begin)
+        return scan(self, points, begin, end, *rest)
+
+    monkeypatch.setattr(Backward, "scan", counted)
+    points = Points({}, (Watch(symbol(image, "tick_count"), 4, kind),))
+    stops = []
+    for approach in (1 << 40, 1000):
+        monkeypatch.setattr(search, "APPROACH", approach)
+        with replay(tmp_path / "r", writable=False) as opened:
+            t = opened.timeline
+            t.index.clear_since = lambda end, *_args: end  # type: ignore[method-assign]
+            t.marks.untouched_since = lambda *_args: None  # type: ignore[method-assign]
+            t.run(Points({}, icount=t.end))
+            stops.append((Backward(t).run(points), t.marks.state_digest()))
+            assert stops[0] == stops[-1]
+            whole = t.end
+    assert looked[0] == whole
+    assert sum(looked[1:]) < whole / 4
 
 
 def test_output_is_shown_whole_and_once_wherever_a_run_begins(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "NEAR", (16, 100, 700, 3000))
     monkeypatch.setattr(prepare, "PIECE", 300)
     monkeypatch.setattr(search, "LEAST_PIECE", 200)
+    monkeypatch.setattr(search, "APPROACH", 900)
 
 
 def _walk(arch: str, guest: str, defines: tuple[tuple[str, int], ...], moves: int, seed: int, scratch: Path) -> None:
