@@ -160,7 +160,7 @@ static void run_phases(Core *c)
                 continue;
             return;
         }
-        if (c->limit < c->icount + MIN_FAST) {
+        if (c->limit < c->icount + MIN_FAST || watches_changed(c)) {
             c->tail_size = MAX_BLOCK;
         } else {
             int next = run_fast(c);

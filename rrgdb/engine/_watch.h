@@ -6,6 +6,17 @@
  * instruction is executed where every one is looked at.
  */
 
+/* Whether watched bytes changed since the last look: between runs the board may have written them. */
+static int watches_changed(const Core *c)
+{
+    for (int i = 0; i < c->watch_count; i++) {
+        const watch *w = &c->watches[i];
+        if (w->hit || (w->kind != 'r' && memcmp(w->host, w->old, w->length) != 0))
+            return 1;
+    }
+    return 0;
+}
+
 /* Look at all watched bytes; nonzero if the run must stop. */
 static int watches_hit(Core *c)
 {

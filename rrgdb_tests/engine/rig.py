@@ -63,9 +63,9 @@ class Bench:
     on_access: Callable[[], None] = lambda: None
 
     @classmethod
-    def with_code(cls, family: str, source: str | bytes, at: int = CODE) -> Bench:
+    def with_code(cls, family: str, source: str | bytes, at: int = CODE, *, fast: bool = True) -> Bench:
         ram = Ram(2 * DATA_SIZE)
-        bench = cls(family, UnicornEngine(ARCHES[arch_name(family)], ram))
+        bench = cls(family, UnicornEngine(ARCHES[arch_name(family)], ram, fast=fast))
         engine = bench.engine
         engine.map_ram(CODE, DATA_SIZE)
         engine.map_ram(DATA, DATA_SIZE)

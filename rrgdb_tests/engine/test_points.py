@@ -75,6 +75,83 @@ def test_every_kind_of_write_is_seen_where_it_happens(what: str) -> None:
     assert b.engine.take_hits() == changes[-1][1]
 
 
+# loops: part of an instruction's accesses is watched (from DATA on), and it begins again where that is seen
+PIECEWISE = {
+    "ldrd over its base": ("arm", "ldrd r4, r5, [r4]\nadd r6, r6, r5", Watch(DATA + 4, 4, "r")),
+    "ldrd over its index": ("arm", "mov r7, #8\nldrd r6, r7, [r4, r7]\nadd r8, r8, r7", Watch(DATA + 12, 4, "a")),
+    "ldrd over its base in Thumb": ("thumb", "ldrd r4, r5, [r4]\nadd r6, r6, r5", Watch(DATA + 4, 4, "r")),
+    "ldm over its base": ("arm", "ldm r4, {r3, r4, r5}\nadd r6, r6, r5", Watch(DATA + 8, 4, "r")),
+    "stm": ("arm", "add r3, r3, #1\nadd r5, r5, #3\nstm r4, {r3, r5}", Watch(DATA + 4, 4, "w")),
+    "push and pop in Thumb": (
+        "thumb",
+        "adds r4, #16\nmov sp, r4\nadds r0, #1\npush {r0, r1}\npop {r2, r3}",
+        Watch(DATA + 12, 2, "a"),
+    ),
+    "stores in an IT block": (
+        "thumb",
+        "adds r0, #1\nlsls r1, r0, #31\nittee ne\n"
+        "strne r0, [r4]\naddne r2, r2, r0\nstreq r0, [r4, #4]\naddeq r3, r3, r0",
+        Watch(DATA, 8, "w"),
+    ),
+    "loads in an IT block": (
+        "thumb",
+        "adds r0, #1\nlsls r1, r0, #31\nittee ne\n"
+        "ldrne r5, [r4]\naddne r2, r2, r5\nldreq r5, [r4, #4]\naddeq r3, r3, r5",
+        Watch(DATA + 4, 2, "r"),
+    ),
+    "ldp over its base": ("aarch64", "ldp x4, x5, [x4]\nadd x6, x6, x5", Watch(DATA + 8, 4, "r")),
+    "stxp": (
+        "aarch64",
+        "ldxp x5, x6, [x4]\nadd x5, x5, #1\nadd x6, x6, #2\nstxp w7, x5, x6, [x4]",
+        Watch(DATA + 8, 1, "w"),
+    ),
+    "pop to memory": ("x86_64", "push rax\ninc rax\npop qword ptr [r12]", Watch(DATA, 8, "w")),
+    "movups": ("x86_64", "movups xmm0, [r12]\npaddd xmm1, xmm0\nmovups [r12 + 16], xmm1", Watch(DATA + 8, 20, "a")),
+}
+LOOPS = {
+    "arm": (f"again: mov r4, #{DATA}", "b again"),
+    "thumb": (f"again: mov r4, #{DATA}", "b again"),
+    "aarch64": (f"again: mov x4, #{DATA}", "b again"),
+    "x86_64": (f"again: mov r12d, {DATA}", "jmp again"),
+}
+
+
+@pytest.mark.parametrize("after_code", [False, True])
+@pytest.mark.parametrize("what", PIECEWISE)
+def test_an_instruction_of_several_accesses_begins_again_as_if_nothing_had_happened(
+    what: str, after_code: bool
+) -> None:
+    """``after_code``: a page of code was watched before, which needs hooks that are still there."""
+    family, body, watch = PIECEWISE[what]
+    first, last = LOOPS[family]
+    fast, slow = (Bench.with_code(family, f"{first}\n{body}\n{last}", fast=gear) for gear in (True, False))
+    told: list[list[object]] = [[], []]
+    for bench, seen in zip((fast, slow), told, strict=True):
+        bench.engine.write_memory(DATA, bytes(range(1, 33)))
+        bench.engine.set_watches([Watch(CODE, 4, "r")] if after_code else [])
+        bench.run(3)
+        bench.engine.set_watches([watch])
+        bench.engine.set_collect(True)
+        for icount in (1_000, 5_000, 12_345, 40_000):
+            seen += [bench.run(icount), bench.engine.collected(), bench.engine.take_hits(), bench.state()]
+        bench.engine.set_collect(False)
+        for _ in range(20):
+            seen += [bench.run(80_000), bench.engine.icount, bench.state()]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_board_wrote_between_runs_is_told_before_the_next_instruction(family: str, fast: bool) -> None:
+    b = Bench.with_code(family, "nop\n" * 2_000, fast=fast)
+    b.engine.set_watches([Watch(DATA, 4, "w")])
+    b.run(10)
+    b.engine.write_memory(DATA, b"abcd")
+    exit_ = b.run(1_000)
+    assert exit_.kind is ExitKind.WATCHPOINT
+    assert (b.engine.icount, exit_.hits[0].new) == (10, b"abcd")
+
+
 # address register in, loads of 1, 2, 4 (8, 16) bytes
 LOADS = {
     "riscv64": [("lbu a1, 0(a0)", 1), ("lhu a1, 0(a0)", 2), ("lwu a1, 0(a0)", 4), ("ld a1, 0(a0)", 8)],
