@@ -128,6 +128,15 @@ static inline void it_fault(Core *c, int type)
     }
 }
 
+/* A store is refused, and the state is up to date: inside an IT block Unicorn would go on to its end. */
+static inline void it_refuse(Core *c, int store)
+{
+    if (c->arm && store) {
+        c->emu_stop(c->uc);
+        siglongjmp(*c->jump, 1);
+    }
+}
+
 /* A run has ended: with a stop, where the hooks said; else count what was passed over on the way there. */
 static void it_settle(Core *c)
 {

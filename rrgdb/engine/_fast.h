@@ -13,7 +13,7 @@ typedef struct { uint64_t pc; uint16_t icount, size; } translated; /* uc_tb */
 
 /* why a block's instructions are looked at one by one: for good, and as long as nothing changes */
 enum { BLOCK_EXACT = 1, BLOCK_MIXED = 2, BLOCK_POINT = 4, BLOCK_WATCHED = 8, BLOCK_CLOSE = 15 };
-enum { BLOCK_HOOKED = 16, BLOCK_HELPER = 32 };
+enum { BLOCK_HOOKED = 16, BLOCK_INDIVISIBLE = 32 };
 enum { BLOCK_QUIET = 64, BLOCK_UNHOOKED = 128 }; /* quiet breakpoints stand in it; they lack hooks */
 enum { F_NONE, F_TAIL, F_EXACT };
 
@@ -176,12 +176,20 @@ static int grow_blocks(Core *c)
     return 1;
 }
 
-/* Instructions that Unicorn stores by calls: a refused store does not end them at once. AArch64: STXP, DC ZVA. */
-static int stores_by_call(const Core *c, const uint8_t *b)
+/* Instructions that cannot begin again after any of their accesses. AArch64: Unicorn stores by calls, which a refused
+ * store does not end at once (STXP, DC ZVA). ARM: it loads one half over the address of the other (LDRD). */
+static int indivisible(const Core *c, const uint8_t *b)
 {
     uint32_t w;
     memcpy(&w, b, 4);
-    return !c->compressed && !c->x86 && !c->arm && ((w & 0xbfe00000u) == 0x88200000u || (w & 0xffffffe0u) == 0xd50b7420u);
+    if (c->compressed || c->x86)
+        return 0;
+    if (!c->arm)
+        return (w & 0xbfe00000u) == 0x88200000u || (w & 0xffffffe0u) == 0xd50b7420u;
+    if (in_thumb(c))
+        return (w & 0xfe50u) == 0xe850u && w & 0x120u && (w >> 28) == (w & 15);
+    uint32_t first = w >> 12 & 15;
+    return (w & 0x0e1000f0u) == 0x000000d0u && (first == (w >> 16 & 15) || (!(w & 0x00400000u) && first == (w & 15)));
 }
 
 /* The flags of a block; without BLOCK_EXACT it may be counted as a whole: it holds n plain instructions. */
@@ -198,8 +206,8 @@ static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n)
         /* an exact block may overlap with this one, so there may be hooks in it */
         if (c->x86 && at && x86_keeps_flags(c, bytes + at, (int)length))
             return BLOCK_EXACT;
-        if (!c->x86 && length == 4 && stores_by_call(c, bytes + at))
-            flags |= BLOCK_HELPER;
+        if (!c->x86 && length == 4 && indivisible(c, bytes + at))
+            flags |= BLOCK_INDIVISIBLE;
         at += length;
         count++;
     }
@@ -304,8 +312,8 @@ static void check_block(Core *c, block_entry *e)
 {
     e->checked = c->checked;
     e->hits = 0;
-    e->flags &= BLOCK_EXACT | BLOCK_HOOKED | BLOCK_HELPER;
-    if (e->flags & BLOCK_HELPER && c->guard_count)
+    e->flags &= BLOCK_EXACT | BLOCK_HOOKED | BLOCK_INDIVISIBLE;
+    if (e->flags & BLOCK_INDIVISIBLE && c->guard_count)
         e->flags |= BLOCK_WATCHED;
     if (c->bp_count)
         e->flags |= point_flags(c, e);

@@ -60,6 +60,9 @@ static void on_access(void *uc, int type, uint64_t address, int size, int64_t va
     Core *c = user;
     (void)uc;
     (void)value;
+    uint64_t at = address - c->guard_base;
+    if (at < (uint64_t)c->guard_count * PAGE && (type == UC_MEM_WRITE || c->guards[at >> 12].all))
+        return; /* guarded() comes next, and needs the state up to date */
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
         if (w->kind == 'w' || (w->kind == 'r' && type == UC_MEM_WRITE))
@@ -101,6 +104,7 @@ static bool guarded(Core *c, int store, uint64_t offset, uint32_t size, uint64_t
         if (whole) {
             c->refused = REFUSED_WATCH;
             x86_sync_state(c);
+            it_refuse(c, store);
             return false;
         }
         accessed(w);

@@ -64,9 +64,6 @@ _STATE = struct.Struct("<QQ")
 FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM", "UC_ARCH_ARM64", "UC_ARCH_X86")
 TRANSLATION_LOOK = 100_000
 """instructions after which a guest that touched its address translation is asked whether it uses it"""
-GUARDED_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM64")
-"""those that keep the fast gear with watches: on x86, bringing pc up to date at an access loses flags that the
-instruction has set; on 32-bit Arm, stores are not left at once everywhere"""
 GUARD_BYTES = 1 << 20
 """what guards of watched pages take of the physical addresses"""
 TRANSLATED_BYTES = 64 << 20
@@ -134,6 +131,7 @@ class UnicornEngine:
                 self._uc.ctl_set_page_size(PAGE)
             self._uc.ctl_set_tcg_buffer_size(TRANSLATED_BYTES)
             self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
+        self._fast = fast
         self._handle = self._uc._uch
         x86 = arch.engine_arch == "UC_ARCH_X86"
         wide = arch.bits == 64
@@ -492,7 +490,7 @@ class UnicornEngine:
                 at += n
         try:
             native = [(self.translate(at), n, w.kind.encode()) for w, at, n in pieces]
-            if native and not self._guarded_from and self.arch.engine_arch in GUARDED_FAMILIES:
+            if native and not self._guarded_from and self._fast:
                 self._place_guard()
             self._core.set_watches(native)
         except (MemoryFault, ValueError) as e:

@@ -130,22 +130,37 @@ def test_ports_leave_the_flags_alone(family: str, instruction: str, fast: bool) 
     assert whole.state() == plain.state()
 
 
+def _watches(rng: random.Random) -> list[Watch]:
+    places = [DATA + 0x1000 + rng.randrange(128), DATA + 0x2000 + rng.randrange(80), STACK - rng.randrange(32)]
+    return [Watch(at, rng.choice((1, 4, 8, 40)), rng.choice("rwa")) for at in rng.sample(places, rng.randrange(3))]
+
+
 def _compare(family: str, seed: int, limit: int) -> None:
+    """One gear with watches and the slow one without reach the same states, whether it stops or collects; the gears
+    tell of the same accesses."""
     rng = random.Random(seed)
-    code, fast = random_code(family, rng), rng.random() < 0.5
-    watched, plain = (bench(family, code, fast=gear) for gear in (fast, False))
+    code = random_code(family, rng)
+    fast, slow, plain = (bench(family, code, fast=gear) for gear in (True, False, False))
     while plain.engine.icount < limit:
         if rng.random() < 0.3:
-            places = [DATA + 0x1000 + rng.randrange(128), DATA + 0x2000 + rng.randrange(80), STACK - rng.randrange(32)]
-            n = rng.randrange(3)
-            watched.engine.set_watches(
-                [Watch(at, rng.choice((1, 4, 8, 40)), rng.choice("rwa")) for at in rng.sample(places, n)]
-            )
-            watched.engine.set_collect(rng.random() < 0.8)
-        slices = rng.choice((3, 50, 1_000, 5_000))
-        if _agree(watched, plain, plain.engine.icount + rng.randrange(slices) + 1).kind is not ExitKind.LIMIT:
+            watches, collect = _watches(rng), rng.random() < 0.7
+            for each in (fast, slow):
+                each.engine.set_watches(watches)
+                each.engine.set_collect(collect)
+        target = plain.engine.icount + rng.randrange(rng.choice((3, 50, 1_000, 5_000))) + 1
+        told: list[list[object]] = [[], []]
+        for each, seen in zip((fast, slow), told, strict=True):
+            while (exit_ := each.run(target)).kind is ExitKind.WATCHPOINT:
+                seen.append((each.engine.icount, exit_))
+            seen += [exit_, each.engine.icount, each.engine.collected(), each.engine.take_hits()]
+        assert told[0] == told[1], target
+        exit_ = plain.run(target)
+        assert told[0][-4] == exit_, target
+        registers = [each.engine.read_registers() for each in (fast, slow, plain)]
+        assert registers[0] == registers[1] == registers[2], target
+        if exit_.kind is not ExitKind.LIMIT:
             break
-    assert watched.state() == plain.state()
+    assert fast.state() == slow.state() == plain.state()
 
 
 FOUND = (11, 31, 59)
