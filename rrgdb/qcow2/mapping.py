@@ -199,21 +199,33 @@ class Mapper:
 
     def references(self, l1: Entries, total: int) -> npt.NDArray[np.int64]:
         """References from the tree to each of the first ``total`` host clusters, L2 tables included."""
+        return np.bincount(self._referred(l1, total), minlength=total)
+
+    def references_apart(self, l1: Entries, other: Entries, total: int) -> tuple[Clusters, Clusters]:
+        """Host clusters that the tree ``l1`` refers to beyond ``other``, and the other way round, one element for each
+        reference; some may be in both. Costs the L2 tables in which the trees differ."""
+        size = max(len(l1), len(other))
+        one, two = (np.pad(hosts(tree), (0, size - len(tree))) for tree in (l1, other))
+        apart = one != two
+        return self._referred(one[apart].astype(U64), total), self._referred(two[apart].astype(U64), total)
+
+    def _referred(self, l1: Entries, total: int) -> Clusters:
         bits = self.geometry.cluster_bits
-        found = np.zeros(total, np.int64)
         tables, times = np.unique(hosts(l1), return_counts=True)
         times = times[tables != 0]
         tables = tables[tables != 0]
         self._require_inside(tables >> bits, total)
-        found[tables >> bits] += times
+        found = [np.repeat(tables >> bits, times)]
         for start in range(0, len(tables), self.cache.batch):
+            part, weights = tables[start : start + self.cache.batch], times[start : start + self.cache.batch]
             self.cache.begin()
-            slots = self.cache.load(tables[start : start + self.cache.batch])
-            for slot, weight in zip(slots.tolist(), times[start : start + self.cache.batch].tolist(), strict=True):
-                clusters = data_references(self.cache.rows[slot, :: 1 + self.geometry.extended], self.geometry)
+            slots = self.cache.load(part)
+            for weight in np.unique(weights).tolist():
+                entries = self.cache.rows[slots[weights == weight], :: 1 + self.geometry.extended]
+                clusters = data_references(entries[entries != 0], self.geometry)
                 self._require_inside(clusters, total)
-                np.add.at(found, clusters, weight)
-        return found
+                found.append(np.repeat(clusters, weight))
+        return np.concatenate(found)
 
     def _require_inside(self, clusters: Clusters, total: int) -> None:
         if len(clusters) and int(clusters.max()) >= total:

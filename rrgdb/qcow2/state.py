@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .errors import Qcow2Error
 from .hostfile import HostFile
@@ -40,13 +41,13 @@ class State:
         """Set the list and what is looked up by it. Of snapshots with the same id, the first is found."""
         self.snapshots = snapshots
         self.by_id = {s.id: s for s in reversed(snapshots)}
-        self.last_id = max(map(_number, snapshots), default=0)
+        self.last_id = max((_number(s.id) for s in snapshots), default=0)
 
     def append_snapshot(self, snapshot: Snapshot) -> None:
         """As ``put_snapshots`` with one more; its id must be new."""
         self.snapshots.append(snapshot)
         self.by_id[snapshot.id] = snapshot
-        self.last_id = max(self.last_id, _number(snapshot))
+        self.last_id = max(self.last_id, _number(snapshot.id))
 
     def find(self, snapshot: Snapshot | str) -> Snapshot:
         """The snapshot that is given by itself or by its id. Raises ValueError if it is not there."""
@@ -67,9 +68,9 @@ class State:
         return geometry.l1_entries(size) << (geometry.cluster_bits + geometry.l2_bits)
 
 
-def _number(snapshot: Snapshot) -> int:
+@lru_cache(maxsize=1 << 17)
+def _number(text: str) -> int:
     # Ids are decimal numbers, as QEMU gives them; anything else a file may hold counts for nothing.
-    text = snapshot.id
     return int(text) if len(text) < 19 and text.isascii() and text.isdecimal() else 0
 
 

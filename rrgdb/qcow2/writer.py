@@ -47,7 +47,8 @@ class Writer:
         self._bits = state.geometry.cluster_bits
         self._cache = state.mapper.cache
         self._changed = self._l1_changed = self._table_changed = False
-        self._table = b"".join(map(encode_entry, state.snapshots))
+        self._rows = list(map(encode_entry, state.snapshots))
+        self._table = b"".join(self._rows)
         self._copied_stale = False  # COPIED has to be set where nobody has looked
 
     # -- mapping
@@ -375,12 +376,15 @@ class Writer:
                 self._file.write(start << self._bits, [raw.ljust(need << self._bits, b"\0")])
                 fields = {**snapshot.__dict__, "l1_offset": start << self._bits, "l1_size": len(state.l1)}
                 snapshot = Snapshot(**fields)
+                row = encode_entry(snapshot)
                 state.append_snapshot(snapshot)
-                self._table += encode_entry(snapshot)
+                self._rows.append(row)
+                self._table += row
                 if commit:
                     self.commit()
             except BaseException:
                 state.put_snapshots(state.snapshots[:count])
+                del self._rows[count:]
                 self._table = table
                 if start is not None:
                     refs.drop_run(start, need)
@@ -404,27 +408,45 @@ class Writer:
     def delete_snapshots(self, doomed: Sequence[Snapshot]) -> None:
         """Remove distinct ``state.snapshots`` and commit. After an error the state has to be loaded anew."""
         state, refs = self.state, self.refs
-        total = np.zeros(len(refs.counts), np.int64)
-        for snapshot in doomed:
-            l1 = state.mapper.read_l1(snapshot.l1_offset, snapshot.l1_size)
-            total += state.mapper.references(l1, len(total))
+        # Of both arrays only the clusters in ``touched`` are ever looked at.
+        tree, total = np.zeros(refs.end, np.int64), np.zeros(refs.end, np.int64)
+        touched = refs.active[: refs.end] != 0
+        tree[touched] = refs.active[: refs.end][touched]
+        # A tree differs little from one taken near it; and the newest snapshots are nearest to the active tree.
+        l1 = state.l1
+        for snapshot in reversed(doomed):
+            other = state.mapper.read_l1(snapshot.l1_offset, snapshot.l1_size)
+            more, less = state.mapper.references_apart(other, l1, len(total))
+            np.add.at(tree, more, 1)
+            np.subtract.at(tree, less, 1)
+            l1 = other
             first = snapshot.l1_offset >> self._bits
-            total[first : first + self._geometry.clusters(snapshot.l1_size * 8)] += 1
-        if (refs.counts.astype(np.int64) - total < refs.active).any():
+            last = first + self._geometry.clusters(snapshot.l1_size * 8)
+            touched[more] = True
+            touched[first:last] = True
+            some = np.flatnonzero(touched)
+            total[some] += tree[some]
+            total[first:last] += 1
+        some = np.flatnonzero(touched)
+        if (refs.counts[some].astype(np.int64) - total[some] < refs.active[some]).any():
             raise Qcow2Error(
                 f"{self._file.path}: offset {refs.table_offset}: expected refcounts as high as the references"
             )
-        gone = np.flatnonzero(total)
+        gone = some[total[some] > 0]
         refs.subtract(gone, total[gone])
+        alone = bool(((refs.counts[gone] == 1) & (refs.active[gone] == 1)).any())
         gone_ids = set(map(id, doomed))
         self.replace_snapshots([s for s in state.snapshots if id(s) not in gone_ids])
-        self.refresh_copied()
+        if alone:
+            self.refresh_copied()
         self.commit()
 
     def replace_snapshots(self, snapshots: list[Snapshot]) -> None:
         """Set the list; the caller has counted what came and went."""
+        known = {id(s): row for s, row in zip(self.state.snapshots, self._rows, strict=True)}
         self.state.put_snapshots(snapshots)
-        self._table = b"".join(map(encode_entry, snapshots))
+        self._rows = [known.get(id(s)) or encode_entry(s) for s in snapshots]
+        self._table = b"".join(self._rows)
         self._table_changed = self._changed = True
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:

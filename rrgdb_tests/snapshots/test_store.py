@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+from rrgdb.qcow2.tables import Offsets, Slots, TableCache
 from rrgdb.snapshots.state import MAX_BYTES, GuestState
 from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
 
@@ -136,6 +137,32 @@ def test_a_snapshot_costs_what_changed(tmp_path: Path) -> None:
     store.flush()
     assert store.file_size - before < 60_000
     assert store.differing(first, second) == [7, 9]
+    store.close()
+
+
+def test_deleting_costs_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of RAM that the snapshot shares with its neighbour are not looked at."""
+    store = SnapshotStore.create(tmp_path / "s.qcow2", 400 * 512)
+    taken = [store.take("start", 0, _state(0), None, {512 * n: bytes([n % 255 + 1]) * 4096 for n in range(400)})]
+    for n in range(1, 6):
+        taken.append(store.take(f"s{n}", n, _state(n), taken[-1], {7 * n: b"x" * 4096, 512 * n: b"y" * 4096}))
+    store.flush()
+    looked_at = 0
+    load = TableCache.load
+
+    def counted(self: TableCache, offsets: Offsets) -> Slots:
+        nonlocal looked_at
+        looked_at += len(offsets)
+        return load(self, offsets)
+
+    monkeypatch.setattr(TableCache, "load", counted)
+    store.delete([taken[2], taken[4]])
+    store.flush()
+    assert 0 < looked_at < 50
+    monkeypatch.undo()
+    for stored in (taken[0], taken[1], taken[3], taken[5]):
+        ys = {512 * n for n in range(1, stored.icount + 1)}
+        assert store.pages(stored, sorted(ys)) == [b"y" * 4096] * len(ys)
     store.close()
 
 
