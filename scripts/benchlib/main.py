@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rrgdb
-from benchlib import peer, qcow2, report, snapshots, speed, stub, targets, travel
+from benchlib import peer, qcow2, report, snapshots, speed, store, stub, targets, travel
 from benchlib.bench import Bench
 from benchlib.figures import Figure, Figures
 from benchlib.guests import Guest, build_kit, is_own, kit_guest, ticker
@@ -28,6 +28,7 @@ GROUPS: dict[str, Callable[[Bench, Guest], None]] = {
     stub.GROUP: stub.measure,
     snapshots.GROUP: snapshots.measure,
     qcow2.GROUP: qcow2.measure,
+    store.GROUP: store.measure,
     "peer": peer.measure,
 }
 
@@ -81,7 +82,7 @@ def _measure(bench: Bench, names: list[str], instructions: int, only: list[str])
             if group == qcow2.GROUP and guest is not guests[0]:
                 continue
             # Without a guest's own code in it, the cost of a snapshot is the same for all.
-            if group == snapshots.GROUP and guest is not guests[0] and group not in only:
+            if group in (snapshots.GROUP, store.GROUP) and guest is not guests[0] and group not in only:
                 continue
             try:
                 measure(bench, guest)

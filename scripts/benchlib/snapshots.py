@@ -20,7 +20,7 @@ SPARED = 1 << 20
 """bytes at the beginning of the largest region: the guest's program, which stays as it is"""
 
 
-def _dirtier(opened: Opened, pages: int) -> Callable[[], None]:
+def dirtier(opened: Opened, pages: int) -> Callable[[], None]:
     """A function that gives so many pages, spread over RAM, new random contents."""
     ram = opened.ram
     region = max(ram.regions, key=lambda r: r.size)
@@ -41,7 +41,7 @@ def _one(bench: Bench, guest: Guest, memory: int, pages: int) -> None:
     with bench.new_recording(guest, memory) as opened:
         assert opened.store is not None
         marks, store = opened.timeline.marks, opened.store
-        dirty = _dirtier(opened, pages)
+        dirty = dirtier(opened, pages)
         checkpoints = seconds(marks.detached_here, repeat=bench.repeat, before=dirty)
         snapshots: list[float] = []
         complete: list[float] = []
