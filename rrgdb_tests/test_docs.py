@@ -16,7 +16,13 @@ import pytest
 from rrgdb.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md")) + [p for p in (ROOT / "README.md",) if p.exists()]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", *sorted((ROOT / "rrgdb/qcow2").glob("*.md"))]
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -70,7 +76,7 @@ def _command_lines(text: str) -> list[str]:
     return [line for line in lines if re.match(r"rrgdb [a-z]+\b", line)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_generated_tables_are_up_to_date(page: Path) -> None:
     text = page.read_text()
     assert _generator().generate(text) == text, "run scripts/gen-docs"
@@ -81,7 +87,7 @@ def test_every_table_is_on_some_page() -> None:
     assert used == set(_generator().TABLES)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_relative_links_resolve(page: Path) -> None:
     for link in LINK.findall(FENCE.sub("", page.read_text())):
         if re.match(r"[a-z]+:", link):
@@ -93,7 +99,7 @@ def test_relative_links_resolve(page: Path) -> None:
             assert anchor in _anchors(target.read_text()), f"{page.name}: {link}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_command_lines_name_verbs_and_options_that_exist(page: Path) -> None:
     for line in _command_lines(page.read_text()):
         words = shlex.split(line, comments=True)[1:]
@@ -109,7 +115,7 @@ def test_command_lines_name_verbs_and_options_that_exist(page: Path) -> None:
                 words.pop(0)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_options_named_alone_exist(page: Path) -> None:
     known = (
         set().union(*(_options(verb) for verb in _generator().verbs()))
