@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import signal
 import struct
+import subprocess
 import sys
 from contextlib import nullcontext, suppress
 from itertools import product
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError
+from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, check_image, repair_image
 from rrgdb.qcow2.layout import EXT_END, EXT_FEATURE_NAMES
 from rrgdb_tests.qcow2.conftest import Qemu
 from rrgdb_tests.qcow2.test_qemu import raw_of, scribble
@@ -277,3 +279,37 @@ def test_extensions_that_fill_the_first_cluster(tmp_path: Path, qemu: Qemu) -> N
         assert image.read(0, 4) == b"data"
     assert path.read_bytes()[112:512] == raw[112:512]
     qemu.check(path)
+
+
+def test_lazy_refcounts_of_a_qemu_that_died(tmp_path: Path, qemu: Qemu) -> None:
+    """Its refcounts are not on disk, and the dirty bit says so."""
+    path = tmp_path / "a"
+    qemu.img("create", "-f", "qcow2", "-o", "lazy_refcounts=on,cluster_size=4096", path, "1M")
+    qemu.img("snapshot", "-c", "s", path)
+    arguments = ["-f", "qcow2", "-c", "write -P 7 5000 100000", "-c", "flush", "-c", "abort", str(path)]
+    assert subprocess.run(["qemu-io", *arguments], capture_output=True, check=False).returncode == -signal.SIGABRT
+    with Image.open(path) as image:
+        assert image.info().dirty
+        assert image.check().corruption_count
+        assert image.read(5000, 100_000) == b"\7" * 100_000
+    with Image.open(path, writable=True) as image:
+        assert not image.info().dirty
+        assert image.check().clean
+        image.write(0, b"more")
+        assert image.view("1").read(0, 1 << 20) == bytes(1 << 20)
+    qemu.check(path)
+    assert raw_of(qemu, path)[:5001] == b"more" + bytes(4996) + b"\7"
+
+
+@pytest.mark.parametrize("name", ["AES", "LUKS"])
+def test_encrypted_images_are_refused(tmp_path: Path, qemu: Qemu, name: str) -> None:
+    path = tmp_path / "a"
+    how = "encrypt.format=aes,encrypt.key-secret=s"
+    qemu.img("create", "-f", "qcow2", "--object", "secret,id=s,data=word", "-o", how, path, "1M")
+    if name == "LUKS":  # making one takes QEMU seconds, and fails on a busy machine
+        raw = bytearray(path.read_bytes())
+        raw[32:36] = struct.pack(">I", 2)
+        path.write_bytes(raw)
+    for action in (Image.open, check_image, repair_image):
+        with pytest.raises(Qcow2UnsupportedError, match=f"offset 32: {name} encryption is not supported"):
+            action(path)

@@ -77,6 +77,10 @@ class Ours:
         (self.directory / layer.name).unlink()
         self.image = Image.open(self.directory / below.name, writable=True)
 
+    def rebase(self, below: Layer | None) -> None:
+        self.top().rebase(*((None, None) if below is None else (below.name, "qcow2")))
+        assert self.top().check().clean
+
     def reopen(self, layer: Layer) -> None:
         self.close()
         self.image = Image.open(self.directory / layer.name, writable=True)
@@ -142,6 +146,10 @@ class Theirs:
         self.path.unlink()
         self.path = self.directory / below.name
 
+    def rebase(self, below: Layer | None) -> None:
+        under = ["-b", ""] if below is None else ["-b", below.name, "-F", "qcow2"]
+        self.img("rebase", "-q", "-f", "qcow2", *under, self.path)
+
     def reopen(self, layer: Layer) -> None:
         self.settle()
 
@@ -177,7 +185,19 @@ def play(directory: Path, qemu: Qemu, seed: int, steps: int) -> None:
         whole = low, high * top.cluster_size - low
         kind = rng.choice(
             ["write"] * 4
-            + ["pack", "zero", "discard", "snapshot", "apply", "delete", "layer", "commit", "resize", "reopen"]
+            + [
+                "pack",
+                "zero",
+                "discard",
+                "snapshot",
+                "apply",
+                "delete",
+                "layer",
+                "commit",
+                "rebase",
+                "resize",
+                "reopen",
+            ]
         )
         if kind == "write":
             both("write", offset, length, rng.randrange(1, 256))
@@ -185,7 +205,7 @@ def play(directory: Path, qemu: Qemu, seed: int, steps: int) -> None:
             both("pack", *whole, rng.randrange(256))
         elif kind == "zero":
             both("zero", offset, length)
-        elif kind == "discard" and whole[1] > 0 and options.get("version") != 2:
+        elif kind == "discard" and whole[1] > 0 and (options.get("version") != 2 or not chain[1:]):
             both("discard", *whole)  # without the zero flag, QEMU lets the backing file appear
         elif kind == "snapshot" and len(top.snapshots) < 5:
             top.snapshots.append(f"s{len(said)}")
@@ -201,6 +221,9 @@ def play(directory: Path, qemu: Qemu, seed: int, steps: int) -> None:
             chain.pop()
             both("commit", top, chain[-1])
             size = ours.top().size
+        elif kind == "rebase" and len(chain) > 1 and not top.snapshots:  # QEMU lets the snapshots change
+            chain.pop(-2)
+            both("rebase", chain[-2] if chain[1:] else None)
         elif kind == "resize" and (options.get("version") != 2 or not (top.snapshots or chain[1:])):
             # QEMU leaves old bytes in the cluster that the new end cuts, and shows them when the disk grows again.
             wanted = rng.randrange(1, MOST // 65536) * 65536
