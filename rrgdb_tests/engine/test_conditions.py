@@ -271,6 +271,19 @@ def test_only_ram_at_the_address_as_it_is_is_read() -> None:
         bench.engine._core.mmu_seen = 0
 
 
+def test_code_that_is_changed_from_outside_before_a_breakpoint() -> None:
+    """Positions in a block that is counted as a whole are worked out anew."""
+    bench = Bench.with_code("x86_64", "1: nop\nnop\nnop\ninc ecx\njmp 1b")
+    engine = bench.engine
+    engine.set_breakpoints([(CODE + 3, (assemble("1 end"),))])
+    engine.set_collect(True)
+    assert bench.run(1_000).kind is ExitKind.LIMIT
+    assert engine.collected() == (998, None)
+    engine.write_memory(CODE, b"\x0f\x1f\x00")  # one nop
+    assert bench.run(2_200).kind is ExitKind.LIMIT
+    assert engine.collected() == (2_198, None)
+
+
 def _board(family: str, program: str, *, fast: bool) -> Board:
     path = build(family, program, {"LOOPS": 3} if program in AWKWARD[family] else None)
     image = load_image(path.read_bytes(), str(path))
