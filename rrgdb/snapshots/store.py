@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
+from rrgdb.snapshots.disks import Disks, Moment
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
 from rrgdb.snapshots.writer import (
     AUTOMATIC,
@@ -29,7 +31,6 @@ from rrgdb.snapshots.writer import (
     Entry,
     SnapshotGoneError,
     Stored,
-    StoreError,
     StoreWriter,
 )
 
@@ -44,37 +45,46 @@ _BESIDE = 16
 class SnapshotStore:
     """All snapshots of one recording, ordered by icount. One thread uses it."""
 
-    def __init__(self, image: Image, writer: StoreWriter | None, ram_pages: int) -> None:
+    def __init__(self, image: Image, writer: StoreWriter | None, ram_pages: int, disks: Disks | None) -> None:
         self._image = image
         self._writer = writer
         self._ram_pages = ram_pages
         self._lock = writer.lock if writer is not None else None
+        self._disks = disks
         self._entries = {
             s.id: Entry(Stored(s.name, s.icount, s.id), s) for s in image.snapshots if s.icount is not None
         }
         self._seen = {s.id: s for s in image.snapshots}
         self._taken = 0
+        if disks is not None:
+            if writer is not None:
+                disks.keep_only({entry.stored.moment for entry in self._entries.values()})
+            complete = disks.complete()
+            self._entries = {k: e for k, e in self._entries.items() if e.stored.moment in complete}
 
     @classmethod
-    def create(cls, path: Path, ram_pages: int) -> SnapshotStore:
-        """A new orphan image: it holds nothing but VM states."""
+    def create(cls, path: Path, ram_pages: int, disks: Disks | None = None) -> SnapshotStore:
+        """A new orphan image: it holds nothing but VM states. ``disks``: the guest's; each snapshot is of them as well,
+        and the store closes them."""
         try:
             image = Image.create(path, 0, cluster_size=PAGE, barriers=True)
             path.chmod(0o600)  # guest memory is nobody else's business, wherever the file is copied
-            return cls(Image.open(path), StoreWriter(image, ram_pages), ram_pages)
+            return cls(Image.open(path), StoreWriter(image, ram_pages, disks), ram_pages, disks)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot create the snapshot store: {e}") from e
 
     @classmethod
-    def open(cls, path: Path, ram_pages: int, *, writable: bool) -> SnapshotStore:
+    def open(cls, path: Path, ram_pages: int, *, writable: bool, disks: Disks | None = None) -> SnapshotStore:
+        """``disks``: the guest's, open for writing if this is; the store closes them. Snapshots that one of them lacks
+        are none."""
         try:
             writer = None
             if writable:
                 image = Image.open(path, writable=True, barriers=True)
                 # Room of what was deleted before comes first.
                 image.fill_holes()
-                writer = StoreWriter(image, ram_pages)
-            return cls(Image.open(path), writer, ram_pages)
+                writer = StoreWriter(image, ram_pages, disks)
+            return cls(Image.open(path), writer, ram_pages, disks)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot open the snapshot store: {e}") from e
 
@@ -220,6 +230,8 @@ class SnapshotStore:
         except (StateError, ValueError) as e:
             raise StoreError(f"{self._image.path}: cannot take snapshot {name}: {e}") from e
         padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + LENGTH_BYTES) // PAGE) * PAGE, b"\0")
+        if self._disks is not None:
+            self._disks.stage(Moment(name, icount))
         self._taken += 1
         stored = Stored(name, icount, f"taken {self._taken}")
         below = None if base is None else self._entries[base.id]
@@ -265,7 +277,8 @@ class SnapshotStore:
         """Remove snapshots that are on disk, as one change of the image, with the next ``flush``."""
         entries = [self._entries[stored.id] for stored in going]
         if entries:
-            self._require_writer().put(Deletion(entries))
+            moments = {stored.moment for stored in going}
+            self._require_writer().put(Deletion(entries, {} if self._disks is None else self._disks.find(moments)))
         for stored in going:
             del self._entries[stored.id]
 
@@ -286,6 +299,8 @@ class SnapshotStore:
             raise StoreError(f"{self._image.path}: cannot write to disk: {e}") from e
         finally:
             self._image.close()
+            if self._disks is not None:
+                self._disks.close()
 
 
 __all__ = ["AUTOMATIC", "RAM_OFFSET", "SnapshotGoneError", "SnapshotStore", "StoreError", "Stored"]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rrgdb.qcow2 import Image, Snapshot
+from rrgdb.snapshots.disks import Disks, DiskSnapshots, Moment
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState
 
 PAGE = 4096
@@ -23,10 +25,6 @@ AUTOMATIC = "auto-"
 LENGTH_BYTES = 4
 RAM_OFFSET = MAX_BYTES + LENGTH_BYTES
 _SWITCH_SECONDS = 0.0005
-
-
-class StoreError(Exception):
-    """The store cannot be read or written: one line with the file."""
 
 
 class SnapshotGoneError(StoreError):
@@ -49,6 +47,10 @@ class Stored(NamedTuple):
     def automatic(self) -> bool:
         return self.name.startswith(AUTOMATIC)
 
+    @property
+    def moment(self) -> Moment:
+        return Moment(self.name, self.icount)
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -69,9 +71,10 @@ class Entry:
 
 
 class Deletion(NamedTuple):
-    """Snapshots on disk that go, as one change."""
+    """Snapshots on disk that go, as one change; and those of the guest's disks."""
 
     entries: Sequence[Entry]
+    disks: DiskSnapshots
 
 
 class Failure(NamedTuple):
@@ -87,7 +90,7 @@ class StoreWriter:
     ``before_commit`` runs on the writer's thread; it raises OSError or StoreError.
     """
 
-    def __init__(self, image: Image, ram_pages: int) -> None:
+    def __init__(self, image: Image, ram_pages: int, disks: Disks | None) -> None:
         self.lock = threading.Condition()
         self.before_commit: Callable[[], None] = lambda: None
         self.queued_bytes = 0
@@ -95,6 +98,7 @@ class StoreWriter:
         self.deletions = 0
         self._image = image
         self._ram_pages = ram_pages
+        self._disks = disks
         self._active: Entry | None = None
         self._queue: deque[Entry | Deletion] = deque()
         self._writing: list[Entry] = []
@@ -166,7 +170,7 @@ class StoreWriter:
                 group = self._next()
             try:
                 if isinstance(group, Deletion):
-                    self._delete(group.entries)
+                    self._delete(group)
                 else:
                     self._writing = group
                     self._write(group)
@@ -192,6 +196,8 @@ class StoreWriter:
             self._staged[entry] = self._stage(entry)
             self._active = entry
         self.before_commit()
+        if self._disks is not None:
+            self._disks.commit()
         self._image.flush()
         used = self._image.used_bytes
         with self.lock:
@@ -223,11 +229,14 @@ class StoreWriter:
         numbers = [(offset - RAM_OFFSET) // PAGE for offset in offsets]
         return {**dict(zip(numbers, stored, strict=True)), **pages}
 
-    def _delete(self, going: Sequence[Entry]) -> None:
+    def _delete(self, deletion: Deletion) -> None:
+        going = deletion.entries
         if self._active in going:
             self._active = None
         self._image.delete_snapshots([e.snapshot for e in going if e.snapshot is not None])
         self._image.flush()
+        if self._disks is not None:
+            self._disks.delete(deletion.disks)
         # Room has become scarce.
         self._image.fill_holes()
         used = self._image.used_bytes

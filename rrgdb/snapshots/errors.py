@@ -1,0 +1,7 @@
+"""What goes wrong with snapshots."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The store cannot be read or written: one line with the file."""
