@@ -134,7 +134,7 @@ typedef struct Core {
     uint64_t hooked_pc;  /* of a plain block: its last instruction that had a hook */
     uint64_t run_icount; /* where this emu_start began */
     int stale_flags;
-    uint8_t *no_sync; /* Unicorn's own flag; see x86_keep_state */
+    uint8_t *no_sync; /* Unicorn's own flag; see keep_state */
     context_fn context_save, context_restore;
     reg_fn reg_write;
     uint8_t *context; /* a uc_context, for what only that shows; the offsets are -1 where layout.py found none */
@@ -227,17 +227,17 @@ static inline uint64_t mix(uint64_t x)
     return x ^ (x >> 29);
 }
 
-/* x86: an instruction goes on, or a block: the state is as it should be, and Unicorn need not bring it up to date for the
- * hooks of its accesses. It would set the way in which the condition flags are kept (cc_op) back to what it was before
- * the instruction, and PUSHF, REP and others have then written another already. */
-static inline void x86_keep_state(Core *c)
+/* An instruction goes on, or a block: Unicorn need not bring the state up to date for the hooks of its accesses. That takes
+ * longer than the access, and on x86 it sets the way in which the condition flags are kept (cc_op) back to what it was
+ * before the instruction, when PUSHF, REP and others have written another already. Not on ARM: see it_refuse. */
+static inline void keep_state(Core *c)
 {
     if (c->no_sync)
         *c->no_sync = 1;
 }
 
 /* The run will be left: now Unicorn has to bring the state up to date. */
-static inline void x86_sync_state(Core *c)
+static inline void sync_state(Core *c)
 {
     if (c->no_sync)
         *c->no_sync = 0;
@@ -245,7 +245,7 @@ static inline void x86_sync_state(Core *c)
 
 static void stop(Core *c, int reason, uint64_t pc)
 {
-    x86_sync_state(c);
+    sync_state(c);
     c->reason = reason;
     c->pc = pc;
     c->stopped = 1;

@@ -234,7 +234,7 @@ static uint32_t point_flags(Core *c, const block_entry *e)
 
 static void leave_fast(Core *c, int why, uint64_t addr)
 {
-    x86_sync_state(c);
+    sync_state(c);
     c->fast_exit = why;
     c->pc = addr;
     c->stopped = 1;
@@ -382,7 +382,7 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
     c->block_length = size;
     c->block_icount = c->icount;
     c->icount += e->count;
-    x86_keep_state(c);
+    keep_state(c);
 }
 
 /* The fast phase ended at pc without leaving at a block's entry: count what has retired of the current block.

@@ -176,7 +176,7 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
     c->last_pc = addr;
     c->last_size = size;
     c->icount++;
-    x86_keep_state(c);
+    keep_state(c);
     if (c->arm)
         it_follow(c, addr, size, b);
 }
@@ -229,7 +229,7 @@ static bool on_invalid_memory(void *uc, int type, uint64_t address, int size, in
         return guarded(c, type == UC_MEM_WRITE_PROT, address - c->guard_base, (uint32_t)size, (uint64_t)value);
     if (c->guard_base && address - c->guard_base - GUARD_SIZE < GUARD_SIZE)
         address -= GUARD_SIZE;
-    x86_sync_state(c);
+    sync_state(c);
     if (!c->faulted) {
         c->faulted = 1;
         c->fault_address = address;

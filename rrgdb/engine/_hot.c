@@ -258,7 +258,7 @@ static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
 
 static PyObject *Core_leave(Core *c, PyObject *Py_UNUSED(ignored))
 {
-    x86_sync_state(c);
+    sync_state(c);
     Py_RETURN_NONE;
 }
 

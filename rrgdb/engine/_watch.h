@@ -103,7 +103,7 @@ static bool guarded(Core *c, int store, uint64_t offset, uint32_t size, uint64_t
             continue; /* where every instruction is looked at, so are the bytes */
         if (whole) {
             c->refused = REFUSED_WATCH;
-            x86_sync_state(c);
+            sync_state(c);
             it_refuse(c, store);
             return false;
         }

@@ -71,4 +71,4 @@ def no_sync() -> int:
         act()
         seen.append(structure(uc))
     places = [at for at, values in enumerate(zip(*seen, strict=True)) if values == (0, 1, 0) * 2]
-    return one(places, "x86: how to leave the flags alone")
+    return one(places, "Hooks: how to leave the state alone")

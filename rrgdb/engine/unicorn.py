@@ -155,7 +155,7 @@ class UnicornEngine:
             eflags=constant("X86_REG_EFLAGS") if x86 else 0,
             bare=uc is not None,
             arm=(arm.pc, arm.thumb, arm.condexec, arm.no_exit, arm.jump) if arm else (0,) * 5,
-            no_sync=self._handle.value + no_sync() if x86 else 0,
+            no_sync=self._handle.value + no_sync() if x86 or (fast and not arm) else 0,
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
         self._callbacks: list[Any] = []
