@@ -105,13 +105,20 @@ class Disks:
             if moment is None:
                 return image.read(offset, length)
             found = next((s for s in image.snapshots if _moment(s) == moment), None)
-            data = b"" if found is None else image.view(found).read(offset, length)
+            data: bytes | Qcow2Error = b""
+            try:
+                if found is not None:
+                    data = image.view(found).read(offset, length)
+            except Qcow2Error as e:
+                data = e
             if not image.writable and not image.is_current():
                 # A writer may have deleted the snapshot, and used its room again.
                 image.reload()
                 found = found if found in image.snapshots else None
             if found is None:
                 raise StoreError(f"{image.path}: there is no snapshot {moment.name} at icount {moment.icount}")
+            if isinstance(data, Qcow2Error):
+                raise data
             return data
 
     def write(self, disk: str, offset: int, data: bytes) -> None:

@@ -13,7 +13,8 @@ from random import Random
 
 import pytest
 
-from rrgdb.qcow2 import Image, Snapshot
+from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
+from rrgdb.qcow2.view import View
 from rrgdb.snapshots.disks import Disks, Moment, NewDisk
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
@@ -180,6 +181,27 @@ def test_a_reader_beside_a_writer(tmp_path: Path, images: dict[str, NewDisk]) ->
                     with pytest.raises(StoreError, match="there is no snapshot"):
                         reader.read(name, 0, len(content), stored.moment)
     assert len({s.moment for s in taken} - there) > 1
+    reader.close()
+    model.store.close()
+
+
+def test_a_snapshot_that_goes_while_it_is_read(
+    tmp_path: Path, images: dict[str, NewDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in its place may not even be tables."""
+    model = Model(tmp_path / "r", images, 2)
+    going = model.take()
+    model.check()
+    reader = Disks.open(tmp_path / "r", writable=False)
+
+    def garbage(_view: View, _offset: int, _length: int) -> bytes:
+        model.store.delete([going])
+        model.store.flush()
+        raise Qcow2Error("expected an L2 entry")
+
+    monkeypatch.setattr(View, "read", garbage)
+    with pytest.raises(StoreError, match=r"disk-root\.qcow2: there is no snapshot s1 at icount 1"):
+        reader.read("root", 0, 512, going.moment)
     reader.close()
     model.store.close()
 
