@@ -7,6 +7,7 @@ from typing import Protocol
 
 from .backing import Backing
 from .extents import Extent
+from .progress import Progress
 from .writer import Writer
 
 _PIECE = 4 << 20
@@ -45,11 +46,12 @@ class Disk(Protocol):
     def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]: ...
 
 
-def copy_down(disk: Disk, below: Target) -> None:
+def copy_down(disk: Disk, below: Target, progress: Progress) -> None:
     """Write what ``disk`` itself holds to ``below``, and wait until it is on its disk."""
     if below.size < disk.size:
         below.resize(disk.size)
     for extent in disk.extents(0, disk.size, 0):
+        progress(extent.start, disk.size)
         if extent.depth or not extent.present:
             continue
         if extent.zero:
@@ -59,6 +61,8 @@ def copy_down(disk: Disk, below: Target) -> None:
             buffer = bytearray(min(_PIECE, extent.end - at))
             disk.read_into(at, memoryview(buffer))
             below.write(at, buffer)
+            progress(at, disk.size)
+    progress(disk.size, disk.size)
     below.flush()
 
 
@@ -69,7 +73,7 @@ def empty(writer: Writer) -> None:
     writer.trim()
 
 
-def copy_up(disk: Disk, old: Backing | None, new: Backing | None) -> None:
+def copy_up(disk: Disk, old: Backing | None, new: Backing | None, progress: Progress) -> None:
     """Write those clusters to ``disk`` that it has not, and in which ``old`` and ``new`` differ."""
     piece = max(_PIECE // disk.cluster_size, 1) * disk.cluster_size
     missing = [e for e in disk.extents(0, disk.size, 0) if e.depth or not e.present]
@@ -79,11 +83,13 @@ def copy_up(disk: Disk, old: Backing | None, new: Backing | None) -> None:
         start = max(extent.start // disk.cluster_size * disk.cluster_size, done)
         end = min(-(-extent.end // disk.cluster_size) * disk.cluster_size, disk.size)
         for low in range(start, end, piece):
+            progress(low, disk.size)
             high = min(low + piece, end)
             left, right = (_read(side, low, high) for side in (old, new))
             if left != right:
                 _write_differing(disk, low, left, right)
         done = max(done, end)
+    progress(disk.size, disk.size)
 
 
 def _write_differing(disk: Disk, offset: int, left: bytearray, right: bytearray) -> None:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from .backing import backing_format, backing_path
+from .backing import RawFile, backing_format, backing_path
 from .convert import copy_to_qcow2, copy_to_raw, create_raw, first_difference, open_disk
 from .errors import Qcow2Error
 from .image import Image
 from .problems import CheckResult
+from .progress import Meter, silent
 from .repair import check_image, repair_image
 from .snapshot_table import Snapshot
 
 _SUFFIXES = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 _CREATE_OPTIONS = "cluster_size, compat, refcount_bits, lazy_refcounts, compression_type, backing_file, backing_fmt"
+
+
+_Closing = TypeVar("_Closing", RawFile, Image)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -217,26 +222,37 @@ def _create_verb(args: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _new(path: str, file: _Closing) -> Iterator[_Closing]:
+    """Close ``file``; it is gone if it was not finished."""
+    try:
+        with closing(file):
+            yield file
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
 def _convert(args: argparse.Namespace) -> int:
     with closing(open_disk(args.source, args.format)) as source:
         if args.output_format == "raw":
             if args.compress or args.options:
                 raise ValueError("raw files have no options and are not compressed")
-            with closing(create_raw(args.target, source.size)) as raw:
-                copy_to_raw(source, raw)
+            with _new(args.target, create_raw(args.target, source.size)) as raw:
+                copy_to_raw(source, raw, args.progress)
                 raw.flush()
             return 0
         options = _options(args.options)
         if "backing_file" in options:
             raise ValueError("expected no backing file of what is converted to")
-        with _create(args.target, source.size, options) as image:
-            copy_to_qcow2(source, image, compressed=args.compress)
+        with _new(args.target, _create(args.target, source.size, options)) as image:
+            copy_to_qcow2(source, image, compressed=args.compress, progress=args.progress)
     return 0
 
 
 def _commit(args: argparse.Namespace) -> int:
     with Image.open(args.image, writable=True, barriers=True) as image:
-        image.commit()
+        image.commit(progress=args.progress)
     print("Image committed.")
     return 0
 
@@ -247,7 +263,7 @@ def _rebase(args: argparse.Namespace) -> int:
         kind = args.backing_format
         if name is not None and kind is None:
             kind = backing_format(image.path, backing_path(image.path, name), None)
-        image.rebase(name, kind, unsafe=args.unsafe)
+        image.rebase(name, kind, unsafe=args.unsafe, progress=args.progress)
     return 0
 
 
@@ -268,7 +284,7 @@ def _compare(args: argparse.Namespace) -> int:
         if a.size != b.size and args.strict:
             print("Strict mode: Image size mismatch!")
             return 1
-        at = first_difference(a, b)
+        at = first_difference(a, b, args.progress)
         if at is not None:
             print(f"Content mismatch at offset {at}!")
             return 1
@@ -284,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], text: str, *, output: bool = False) -> _Parser:
         made = verbs.add_parser(name, help=text, description=text)
-        made.set_defaults(run=run, failed=2 if name == "compare" else 1)
+        made.set_defaults(run=run, failed=2 if name == "compare" else 1, told=False)
         if output:
             made.add_argument("--output", choices=("human", "json"), default="human")
         return made
@@ -313,6 +329,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("-c", dest="compress", action="store_true")
     convert.add_argument("-f", dest="format", choices=("raw", "qcow2"))
     convert.add_argument("-O", dest="output_format", choices=("raw", "qcow2"), default="raw")
+    for one in (convert, commit, rebase, compare):
+        one.add_argument("-p", dest="told", action="store_true", help="show the progress")
     rebase.add_argument("-u", dest="unsafe", action="store_true")
     resize.add_argument("--shrink", action="store_true")
     compare.add_argument("-s", dest="strict", action="store_true")
@@ -332,7 +350,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         failed = args.failed
-        return int(args.run(args))
+        meter = Meter(sys.stderr) if args.told else None
+        args.progress = meter or silent
+        try:
+            return int(args.run(args))
+        finally:
+            if meter is not None:
+                meter.end()
     except (Qcow2Error, ValueError) as error:
         print(f"qcow2: {error}", file=sys.stderr)
     except OSError as error:

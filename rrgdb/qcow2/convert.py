@@ -13,6 +13,7 @@ from .backing import RawFile, backing_format
 from .extents import Extent, stored
 from .hostfile import HostFile
 from .image import Image
+from .progress import Progress, silent
 
 _PIECE = 4 << 20
 
@@ -47,16 +48,18 @@ def create_raw(path: str, size: int) -> RawFile:
     return RawFile(path, writable=True)
 
 
-def copy_to_raw(source: Source, target: RawFile) -> None:
+def copy_to_raw(source: Source, target: RawFile, progress: Progress = silent) -> None:
     """Copy what is not zero; ``target`` is all zeros and as large."""
     buffer = memoryview(bytearray(_PIECE))
     for at, length in stored(source, 1):
         part = buffer[:length]
         source.read_into(at, part)
         target.write(at, part)
+        progress(at, source.size)
+    progress(source.size, source.size)
 
 
-def copy_to_qcow2(source: Source, target: Image, *, compressed: bool) -> None:
+def copy_to_qcow2(source: Source, target: Image, *, compressed: bool, progress: Progress = silent) -> None:
     """Copy the clusters that are not all zeros; ``target`` is empty and as large, without a backing file."""
     size = target.cluster_size
     buffer = memoryview(bytearray(max(_PIECE, size)))
@@ -68,6 +71,8 @@ def copy_to_qcow2(source: Source, target: Image, *, compressed: bool) -> None:
                 target.write_compressed(at + low, part[low:high])
             else:
                 target.write(at + low, part[low:high])
+        progress(at, source.size)
+    progress(source.size, source.size)
 
 
 def _filled(view: memoryview, size: int) -> Iterator[tuple[int, int]]:
@@ -86,7 +91,7 @@ def _filled(view: memoryview, size: int) -> Iterator[tuple[int, int]]:
             start = None
 
 
-def first_difference(a: Source, b: Source) -> int | None:
+def first_difference(a: Source, b: Source, progress: Progress = silent) -> int | None:
     """The first offset at which two disks differ, or None; behind the end of the shorter one are zeros."""
     done = 0
     for start, count in heapq.merge(stored(a, 1), stored(b, 1)):
@@ -94,6 +99,7 @@ def first_difference(a: Source, b: Source) -> int | None:
         if length <= 0:
             continue
         done = at + length
+        progress(at, max(a.size, b.size))
         left, right = bytearray(length), bytearray(length)
         a.read_into(at, memoryview(left))
         b.read_into(at, memoryview(right))

@@ -22,6 +22,7 @@ from .opening import open_writable, write_new
 from .packing import write_compressed
 from .preamble import with_backing
 from .problems import CheckResult
+from .progress import Progress, silent
 from .snapshot_table import Snapshot, require_fitting
 from .state import State, is_unchanged, load_state
 from .tables import Entries
@@ -284,12 +285,12 @@ class Image:
 
     # -- the backing file
 
-    def commit(self) -> None:
+    def commit(self, *, progress: Progress = silent) -> None:
         """Write what the disk holds over its backing file into that, and empty the disk of this image.
 
         The backing file grows if it is smaller; its changes are on disk before this image gives them up. Snapshots of
         this image keep their content: they get what they would lose of the backing file, and other readers have to
-        ``reload``. Raises ValueError without a backing file.
+        ``reload``. ``progress`` is told (bytes done, all bytes). Raises ValueError without a backing file.
         """
         writer = self._require_writer()
         if self.backing_file is None:
@@ -304,17 +305,24 @@ class Image:
             under.RawFile(target, writable=True) if kind == "raw" else Image.open(target, writable=True, barriers=True)
         )
         try:
-            chain.copy_down(self, below)
+            chain.copy_down(self, below, progress)
         finally:
             below.close()
         self._whole_change(lambda: chain.empty(writer))
         self._reopen_backing()
 
-    def rebase(self, backing_file: str | None, backing_format: str | None, *, unsafe: bool = False) -> None:
+    def rebase(
+        self,
+        backing_file: str | None,
+        backing_format: str | None,
+        *,
+        unsafe: bool = False,
+        progress: Progress = silent,
+    ) -> None:
         """Put the image on another backing file (None: on none).
 
         What the disk holds stays the same: clusters in which old and new backing file differ are copied first.
-        Snapshots keep their content as well, as with ``commit``. ``unsafe``: only store the name.
+        Snapshots keep their content as well. ``unsafe``: only store the name. ``progress``: as for ``commit``.
         """
         writer = self._require_writer()
         options.require_backing(backing_file, backing_format)
@@ -325,7 +333,7 @@ class Image:
                 if self.snapshots:
                     sides = (stored(side, 1) for side in (old, new) if side is not None)
                     self._keep_for_snapshots(heapq.merge(*sides), keeping.differing_from(new))
-                chain.copy_up(self, old, new)
+                chain.copy_up(self, old, new, progress)
             finally:
                 if new is not None:
                     new.close()

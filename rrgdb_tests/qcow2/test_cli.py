@@ -180,3 +180,34 @@ def test_interrupt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
     monkeypatch.setattr(Image, "open", interrupted)
     assert run(capsys, "commit", tmp_path / "a", status=1) == "qcow2: interrupted\n"
+
+
+def test_progress(image: Path, tmp_path: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
+    over, raw, packed = tmp_path / "over", tmp_path / "raw", tmp_path / "packed"
+    assert main(["create", "-b", "a.qcow2", "-F", "qcow2", str(over)]) == 0
+    qemu.io(over, "write -P 3 0 70000")
+    for arguments in (
+        ["convert", "-p", over, raw],
+        ["convert", "-p", "-c", "-O", "qcow2", raw, packed],
+        ["compare", "-p", over, packed],
+        ["rebase", "-p", "-b", "base.raw", "-F", "raw", over],
+        ["commit", "-p", over],
+    ):
+        capsys.readouterr()
+        assert main([str(part) for part in arguments]) == 0
+        said = capsys.readouterr().err
+        assert "/100%)\r" in said
+        assert said.endswith("\n")
+        assert arguments[0] == "compare" or "(100.00/100%)" in said
+
+
+def test_what_is_not_finished_is_gone(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image, "read_into", interrupted)
+    for how in ([], ["-O", "qcow2"]):
+        assert "interrupted" in run(capsys, "convert", *how, image, tmp_path / "new", status=1)
+        assert not (tmp_path / "new").exists()
