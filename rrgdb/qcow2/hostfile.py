@@ -118,6 +118,18 @@ class HostFile:
             os.close(fd)
 
 
+def sync_directory(path: str) -> None:
+    """Wait until the name of a new file is on the disk; what is synced of the file itself is not lost then."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # such a file system does not do that
+            raise
+    finally:
+        os.close(fd)
+
+
 def _require_file(mode: int, path: str) -> None:
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise Qcow2Error(f"{path}: offset 0: expected a regular file or a block device")

@@ -15,7 +15,7 @@ from . import chain, keeping, options, resizing, vmstate
 from .backing import Backing
 from .check import check_state
 from .extents import Extent, map_image, merged, stored
-from .hostfile import Buffer, HostFile
+from .hostfile import Buffer, HostFile, sync_directory
 from .info import Info, read_info
 from .layout import MAX_SNAPSHOTS
 from .opening import open_writable, write_new
@@ -91,6 +91,7 @@ class Image:
         try:
             below = _open_backing(name, backing_file, backing_format, (file.identity,))
             state, writer = write_new(file, preamble, head, barriers=barriers)
+            sync_directory(name)
         except BaseException:
             file.close()
             if below is not None:

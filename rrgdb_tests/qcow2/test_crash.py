@@ -375,3 +375,17 @@ def test_opening_while_the_header_changes(tmp_path: Path, monkeypatch: pytest.Mo
             assert reader.snapshots == writer.snapshots
             assert len(reader.snapshots) == 12
             assert reader.read_vmstate(0, 3 * SIZE) == writer.read_vmstate(0, 3 * SIZE)
+
+
+def test_the_name_of_a_new_image_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noted(fd: int) -> None:
+        assert (tmp_path / "a").exists()
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    Image.create(tmp_path / "a", 512).close()
+    assert tmp_path.stat().st_ino in synced
