@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 def split_runs(values: npt.NDArray[np.int64], step: int = 1) -> list[tuple[int, int]]:
     """(index, count) of the runs in ``values`` in which each element is its predecessor plus ``step``."""
-    if not len(values):
-        return []
+    if len(values) < 2:
+        return [(0, 1)] * len(values)
     cuts = np.flatnonzero(np.diff(values) != step) + 1
     starts = [0, *cuts.tolist()]
     ends = [*starts[1:], len(values)]
