@@ -131,3 +131,12 @@ def test_options_named_alone_exist(page: Path) -> None:
 def test_no_page_names_a_place_on_some_machine() -> None:
     for page in PAGES:
         assert not re.search(r"(?<![\w.])/(?:home|work|root|Users)/", page.read_text()), page.name
+
+
+def test_tests_that_pages_name_exist() -> None:
+    tests = ROOT / "rrgdb_tests"
+    sources = {path.name: path.read_text() for path in (tests / "qcow2").glob("test_*.py")}
+    source = ""
+    for file, name in re.findall(r"`(test_\w+\.py)?(?:::)?(test_\w+)?`", (ROOT / "docs/qcow2.md").read_text()):
+        source = sources[file] if file else source
+        assert not name or f"def {name}(" in source, name

@@ -23,15 +23,10 @@ def _worst(figure: Figure) -> float:
     return max(figure.values)
 
 
-def _fastest(figure: Figure) -> float:
-    """Of a throughput: what the machine gave when nothing else was in the way."""
-    return max(figure.values)
-
-
 @dataclass(frozen=True, slots=True)
 class Target:
     """``what``: prefix of the figures' names in ``group``; of several the worst counts. ``over``: the result is their
-    ratio to this figure (group, name, whose), of which ``pick_over`` picks. ``most`` or ``least``: what it is to be."""
+    ratio to this figure (group, name, whose). ``most`` or ``least``: what it is to be."""
 
     name: str
     group: str
@@ -41,7 +36,6 @@ class Target:
     least: float | None = None
     pick: Pick = _median
     over: tuple[str, str, str] | None = None
-    pick_over: Pick = _median
     guests: str = ""
     """of guests whose name ends so"""
 
@@ -56,7 +50,7 @@ class Target:
         value = min(found) if self.least is not None else max(found)
         if self.over is None:
             return value
-        below = [self.pick_over(f) for f in own if (f.group, f.what, f.who) == self.over]
+        below = [_median(f) for f in own if (f.group, f.what, f.who) == self.over]
         return value / below[0] if below else None
 
     def met(self, value: float) -> bool:
@@ -107,16 +101,7 @@ TARGETS = (
     Target("first reverse-stepi in the server, worst", "travel", "first reverse-stepi", "ms", most=150, pick=_worst),
     Target("snapshot of 1,000 pages", "snapshots", "snapshot: 1,000 pages", "ms", most=10),
     *(
-        Target(
-            f"qcow2: {name}",
-            "qcow2",
-            what,
-            "",
-            least=0.5,
-            pick=_fastest,
-            over=("qcow2", over, QEMU),
-            pick_over=_fastest,
-        )
+        Target(f"qcow2: {name}", "qcow2", what, "", least=0.5, over=("qcow2", over, QEMU))
         for name, what, over in (
             ("write / qemu-img convert", "write: ", TO_QCOW2),
             ("write, on disk / qemu-img convert -t writeback", "write until it is on disk: ", TO_QCOW2 + DURABLE),
