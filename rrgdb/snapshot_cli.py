@@ -95,6 +95,8 @@ def create(recording: Path, name: str, icount: int | None) -> None:
         raise click.BadParameter(problem, param_hint="NAME")
     with _open(recording, writable=True) as opened:
         marks = opened.timeline.marks
+        if marks.starting is None:
+            raise StoreError(f"{recording}: its snapshots cannot be used here: none is taken")
         if any(s.name == name for s in marks.stored):
             raise StoreError(f"{recording}: there is a snapshot {name} already")
         _go(opened, opened.timeline.end if icount is None else icount)

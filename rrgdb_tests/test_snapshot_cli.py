@@ -44,16 +44,17 @@ def ours(original: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """``run(*arguments, status=0)`` is ``rrgdb snapshot ARGUMENTS``: what it prints, of a refusal on stderr."""
+    """``run(*arguments, status=0)`` is ``rrgdb snapshot ARGUMENTS``: what it prints, of a failure the ``lines`` on
+    stderr."""
 
-    def run(*arguments: object, status: int = 0) -> str:
+    def run(*arguments: object, status: int = 0, lines: int = 1) -> str:
         monkeypatch.setattr(sys, "argv", ["rrgdb", "snapshot", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
         said = capsys.readouterr()
         assert (ended.value.code or 0) == status, said
         assert status == 0 or said.out == ""
-        assert status != 1 or said.err.count("\n") == 1
+        assert status != 1 or said.err.count("\n") == lines
         return said.err if status else said.out
 
     return run
@@ -152,6 +153,17 @@ def test_what_cannot_be_done_is_told_in_a_line(ours: Path, run: Run, tmp_path: P
     for verb, *rest in (["list"], ["create", "a"], ["delete", "a"], ["export", "a", file]):
         assert "expected a recording" in run(verb, tmp_path, *rest, status=1)
     assert run("list", ours) == before
+
+
+def test_a_recording_without_its_store(ours: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is replayed for a snapshot that cannot be taken; a state can be exported all the same."""
+    (ours / "snapshots.qcow2").unlink()
+    assert run("list", ours).splitlines() == ["          icount        bytes  name"]
+    run("export", ours, tmp_path / "core", "--at", 15000)
+    monkeypatch.setattr(Timeline, "seek", None)
+    said = run("create", ours, "mine", status=1, lines=2)
+    assert "replay begins with the images" in said
+    assert said.endswith(f"rrgdb: {ours}: its snapshots cannot be used here: none is taken\n")
 
 
 def test_a_way_that_is_interrupted_takes_no_snapshot(ours: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

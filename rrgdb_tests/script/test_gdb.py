@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import rrgdb
-from rrgdb_tests.e2e.harness import PATIENCE, Gdb, Server
+from rrgdb_tests.e2e.harness import PATIENCE, Gdb, Server, batch
+from rrgdb_tests.e2e.harness import rrgdb as rrgdb_command
 
 pytestmark = pytest.mark.e2e
 EXAMPLE = Path(rrgdb.__file__).parent.parent / "docs" / "attach_example.py"
@@ -38,6 +39,19 @@ def test_the_example_runs_without_a_debugger(tmp_path: Path) -> None:
         stop = recording.reverse_continue(watch=[(0x200010, 8)])
         assert (stop.kind, recording.registers["rip"]) == (rrgdb.StopKind.WATCHPOINT, STORE)
         assert recording.registers["rax"] == LONG[-1]
+
+
+def test_a_core_of_a_script(tmp_path: Path) -> None:
+    """What the script has mapped by then, and the registers; without an ELF file."""
+    subprocess.run([*UNBUFFERED, EXAMPLE], cwd=tmp_path, capture_output=True, timeout=PATIENCE, check=True)
+    path, core = tmp_path / "attach_example.rrgdb", tmp_path / "core"
+    rrgdb_command("snapshot", "export", path, core, "--at", 100)
+    with rrgdb.open(path) as recording:
+        recording.seek(100)
+        pc, pointer = recording.registers["rip"], int.from_bytes(recording.memory(0x200010, 8), "little")
+    said = batch(None, None, [f"core-file {core}", "output/x $rip", f"output/x {POINTER}"])
+    assert said.endswith(f"{pc:#x}{pointer:#x}")
+    assert core.stat().st_size == 3 * 4096
 
 
 @pytest.fixture
