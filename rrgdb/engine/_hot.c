@@ -21,6 +21,7 @@
 #include "_fast.h"
 #include "_hooks.h"
 #include "_gears.h"
+#include "_arming.h"
 
 /* ---- the Python type ------------------------------------------------------------------------------ */
 
@@ -75,35 +76,57 @@ static int take_filters(filters *f, PyObject *pairs)
     return 0;
 }
 
+/* libunicorn's functions, and where a Core keeps their addresses. */
+static const struct { const char *name; size_t at; } functions_used[] = {
+    {"uc_emu_start", offsetof(Core, emu_start)},
+    {"uc_emu_stop", offsetof(Core, emu_stop)},
+    {"uc_reg_read", offsetof(Core, reg_read)},
+    {"uc_reg_write", offsetof(Core, reg_write)},
+    {"uc_hook_add", offsetof(Core, hook_add)},
+    {"uc_hook_del", offsetof(Core, hook_del)},
+    {"uc_vmem_translate", offsetof(Core, translate)},
+    {"uc_ctl", offsetof(Core, ctl)},
+    {"uc_context_save", offsetof(Core, context_save)},
+    {"uc_context_restore", offsetof(Core, context_restore)},
+    {"uc_mmio_map", offsetof(Core, mmio_map)},
+    {"uc_mem_protect", offsetof(Core, mem_protect)},
+    {"uc_mem_map_ptr", offsetof(Core, mem_map_ptr)},
+    {"uc_mem_unmap", offsetof(Core, mem_unmap)},
+};
+#define FUNCTIONS (sizeof functions_used / sizeof *functions_used)
+
+/* functions: name to address */
+static int take_functions(Core *c, PyObject *functions)
+{
+    for (size_t i = 0; i < FUNCTIONS; i++) {
+        PyObject *address = PyDict_GetItemString(functions, functions_used[i].name);
+        if (!address) {
+            PyErr_Format(PyExc_KeyError, "%s", functions_used[i].name);
+            return -1;
+        }
+        void *function = PyLong_AsVoidPtr(address);
+        if (!function && PyErr_Occurred())
+            return -1;
+        memcpy((char *)c + functions_used[i].at, &function, sizeof function);
+    }
+    return 0;
+}
+
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
                             "fast", "compressed", "pc", "stale_pc", "eflags", "bare", "arm", "no_sync", NULL};
-    unsigned long long uc, fn[14], ram, arm[5], no_sync;
-    PyObject *filters[2], *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "K(KKKKKKKKKKKKKK)pppii(OO)OKppiiip(KKKKK)K", names, &uc, &fn[0], &fn[1],
-                                     &fn[2], &fn[3], &fn[4], &fn[5], &fn[6], &fn[7], &fn[8], &fn[9], &fn[10], &fn[11],
-                                     &fn[12], &fn[13], &c->x86, &c->mode64,
-                                     &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0], &filters[1], &pages, &ram,
-                                     &c->fast, &c->compressed, &c->pc_id, &c->stale_pc, &c->eflags_id, &c->bare,
-                                     &arm[0], &arm[1], &arm[2], &arm[3], &arm[4], &no_sync))
+    unsigned long long uc, ram, arm[5], no_sync;
+    PyObject *functions, *filters[2], *pages;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!pppii(OO)OKppiiip(KKKKK)K", names, &uc, &PyDict_Type, &functions,
+                                     &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0],
+                                     &filters[1], &pages, &ram, &c->fast, &c->compressed, &c->pc_id, &c->stale_pc,
+                                     &c->eflags_id, &c->bare, &arm[0], &arm[1], &arm[2], &arm[3], &arm[4], &no_sync))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
-    c->emu_start = (emu_start_fn)(uintptr_t)fn[0];
-    c->emu_stop = (emu_stop_fn)(uintptr_t)fn[1];
-    c->reg_read = (reg_fn)(uintptr_t)fn[2];
-    c->hook_add = (hook_add_fn)(uintptr_t)fn[3];
-    c->hook_del = (hook_del_fn)(uintptr_t)fn[4];
-    c->translate = (translate_fn)(uintptr_t)fn[5];
-    c->ctl = (ctl_fn)(uintptr_t)fn[6];
-    c->reg_write = (reg_fn)(uintptr_t)fn[7];
-    c->context_save = (context_fn)(uintptr_t)fn[8];
-    c->context_restore = (context_fn)(uintptr_t)fn[9];
+    if (take_functions(c, functions))
+        return -1;
     c->flags_at = c->previous_at = -1;
-    c->mmio_map = (mmio_fn)(uintptr_t)fn[10];
-    c->mem_protect = (protect_fn)(uintptr_t)fn[11];
-    c->mem_map_ptr = (map_fn)(uintptr_t)fn[12];
-    c->mem_unmap = (unmap_fn)(uintptr_t)fn[13];
     c->ram = (uint8_t *)(uintptr_t)ram;
     c->skip = NO_ICOUNT;
     c->bp_last = c->watch_last = NO_ICOUNT;
@@ -152,23 +175,6 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
         return -1;
     }
     return 0;
-}
-
-static void free_watches(Core *c)
-{
-    for (int i = 0; i < c->watch_count; i++) {
-        free(c->watches[i].old);
-        free(c->watches[i].before);
-        free(c->watches[i].after);
-    }
-    c->watch_count = 0;
-}
-
-static void free_breakpoints(bp_entry *table, uint64_t size)
-{
-    for (uint64_t i = 0; table && i < size; i++)
-        agent_free(table[i].codes);
-    free(table);
 }
 
 static void Core_dealloc(Core *c)
@@ -274,11 +280,6 @@ static PyObject *Core_clear_interrupt(Core *c, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static void update_points(Core *c)
-{
-    c->points = c->watch_count || c->bp_count || c->range_on;
-}
-
 /* arrive(pc) -> reason: the checks that come before an instruction, for one that cannot even be fetched */
 static PyObject *Core_arrive(Core *c, PyObject *args)
 {
@@ -309,228 +310,6 @@ static PyObject *Core_set_class(Core *c, PyObject *args)
         e->cls = (uint8_t)cls;
     }
     PyBuffer_Release(&b);
-    Py_RETURN_NONE;
-}
-
-/* set_registers([(id, bits), ...]): by GDB's numbers, for conditions */
-static PyObject *Core_set_registers(Core *c, PyObject *list)
-{
-    Py_ssize_t n = PySequence_Size(list);
-    if (n < 0)
-        return NULL;
-    if (n > MAX_REGISTERS) {
-        PyErr_Format(PyExc_ValueError, "at most %d registers", MAX_REGISTERS);
-        return NULL;
-    }
-    c->register_count = 0;
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PySequence_GetItem(list, k);
-        int id;
-        unsigned int bits;
-        if (!item || !PyArg_ParseTuple(item, "iI", &id, &bits)) {
-            Py_XDECREF(item);
-            return NULL;
-        }
-        Py_DECREF(item);
-        c->registers[c->register_count++] = (agent_register){id, bits};
-    }
-    Py_RETURN_NONE;
-}
-
-/* The conditions of one breakpoint, a tuple of bytes: decoded in ``*codes``, which stays NULL if Python must be asked. */
-static int take_conditions(const Core *c, PyObject *conditions, agent_code **codes)
-{
-    if (!PyTuple_Check(conditions)) {
-        PyErr_SetString(PyExc_TypeError, "conditions of a breakpoint: expected a tuple of bytes, or None");
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(conditions); i++) {
-        char *bytes;
-        Py_ssize_t length;
-        int failed = 0;
-        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(conditions, i), &bytes, &length) < 0)
-            return -1;
-        agent_code *code = agent_decode(c, (uint8_t *)bytes, (size_t)length, &failed);
-        if (failed) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        if (!code) {
-            agent_free(*codes);
-            *codes = NULL;
-            return 0;
-        }
-        code->next = *codes;
-        *codes = code;
-    }
-    return 0;
-}
-
-/* set_breakpoints([(address, conditions or None), ...]) */
-static PyObject *Core_set_breakpoints(Core *c, PyObject *list)
-{
-    Py_ssize_t n = PySequence_Size(list);
-    if (n < 0)
-        return NULL;
-    uint64_t size = 16;
-    while (size < (uint64_t)n * 4)
-        size *= 2;
-    bp_entry *table = calloc(size, sizeof *table);
-    if (!table)
-        return PyErr_NoMemory();
-    uint8_t filter[BP_FILTER] = {0}, pages[256] = {0};
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PySequence_GetItem(list, k), *conditions;
-        unsigned long long address;
-        agent_code *codes = NULL;
-        if (!item || !PyArg_ParseTuple(item, "KO", &address, &conditions) ||
-            (conditions != Py_None && take_conditions(c, conditions, &codes) < 0)) {
-            Py_XDECREF(item);
-            agent_free(codes);
-            free_breakpoints(table, size);
-            return NULL;
-        }
-        uint8_t conditional = conditions != Py_None;
-        Py_DECREF(item);
-        uint64_t i = mix(address) & (size - 1);
-        while (table[i].used && table[i].address != address)
-            i = (i + 1) & (size - 1);
-        if (table[i].used) { /* twice: either stops; of two conditions Python is to tell */
-            conditional = table[i].conditional && conditional;
-            agent_free(codes);
-            agent_free(table[i].codes);
-            codes = NULL;
-        }
-        table[i] = (bp_entry){address, 1, conditional, codes};
-        filter[(address >> 1) & (BP_FILTER - 1)] = 1;
-        pages[address >> 12 & 255] = 1;
-    }
-    free_breakpoints(c->bps, c->bp_mask + 1);
-    c->bps = table;
-    c->bp_mask = size - 1;
-    c->bp_count = (uint32_t)n;
-    memcpy(c->bp_filter, filter, sizeof filter);
-    memcpy(c->bp_pages, pages, sizeof pages);
-    c->checked++;
-    update_points(c);
-    Py_RETURN_NONE;
-}
-
-static void rearm(Core *c)
-{
-    for (int i = 0; i < c->watch_count; i++) {
-        c->watches[i].hit = 0;
-        memcpy(c->watches[i].old, c->watches[i].host, c->watches[i].length);
-    }
-}
-
-/* set_watches([(physical, length, kind), ...]) */
-static PyObject *Core_set_watches(Core *c, PyObject *list)
-{
-    Py_ssize_t n = PySequence_Size(list);
-    int access = 0;
-    if (n < 0)
-        return NULL;
-    if (n > MAX_WATCHES) {
-        PyErr_Format(PyExc_ValueError, "at most %d watched ranges", MAX_WATCHES);
-        return NULL;
-    }
-    free_watches(c);
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PySequence_GetItem(list, k);
-        unsigned long long physical;
-        unsigned int length;
-        char kind;
-        if (!item || !PyArg_ParseTuple(item, "KIc", &physical, &length, &kind)) {
-            Py_XDECREF(item);
-            return NULL;
-        }
-        Py_DECREF(item);
-        uint8_t *host = physical_to_host(c, physical);
-        if (!host || !length || length > MAX_WATCH_BYTES || physical_to_host(c, physical + length - 1) != host + length - 1) {
-            PyErr_SetString(PyExc_ValueError, "a watched range lies outside RAM");
-            return NULL;
-        }
-        watch *w = &c->watches[c->watch_count];
-        *w = (watch){.physical = physical, .host = host, .length = length, .kind = kind};
-        w->old = malloc(length);
-        w->before = malloc(length);
-        w->after = malloc(length);
-        c->watch_count++;
-        if (!w->old || !w->before || !w->after) {
-            free_watches(c);
-            return PyErr_NoMemory();
-        }
-        access |= kind != 'w';
-    }
-    rearm(c);
-    update_points(c);
-    c->watches_access = access;
-    c->code_watched = 0;
-    c->checked++;
-    Py_RETURN_NONE;
-}
-
-/* set_guard(base): where 2 * GUARD_SIZE bytes of physical addresses are free; without it watches need the slow gear */
-static PyObject *Core_set_guard(Core *c, PyObject *args)
-{
-    unsigned long long base;
-    if (!PyArg_ParseTuple(args, "K", &base))
-        return NULL;
-    c->guard_base = base;
-    Py_RETURN_NONE;
-}
-
-static PyObject *Core_rearm_watches(Core *c, PyObject *Py_UNUSED(ignored))
-{
-    rearm(c);
-    Py_RETURN_NONE;
-}
-
-static PyObject *Core_set_collect(Core *c, PyObject *args)
-{
-    if (!PyArg_ParseTuple(args, "p", &c->collect))
-        return NULL;
-    rearm(c);
-    for (int i = 0; i < c->watch_count; i++)
-        c->watches[i].last = 0;
-    c->bp_last = c->watch_last = NO_ICOUNT;
-    c->checked++;
-    Py_RETURN_NONE;
-}
-
-/* [(index, old, new), ...] of the last watch stop, or of the last one collected; forgets them */
-static PyObject *Core_take_watch_hits(Core *c, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *result = PyList_New(0);
-    if (!result)
-        return NULL;
-    for (int i = 0; i < c->watch_count; i++) {
-        watch *w = &c->watches[i];
-        if (!w->last)
-            continue;
-        w->last = 0;
-        PyObject *item = Py_BuildValue("(iy#y#)", i, (char *)w->before,
-                                       (Py_ssize_t)w->length, (char *)w->after, (Py_ssize_t)w->length);
-        if (!item || PyList_Append(result, item) < 0) {
-            Py_XDECREF(item);
-            Py_DECREF(result);
-            return NULL;
-        }
-        Py_DECREF(item);
-    }
-    return result;
-}
-
-static PyObject *Core_set_range(Core *c, PyObject *args)
-{
-    unsigned long long start, end;
-    if (!PyArg_ParseTuple(args, "KK", &start, &end))
-        return NULL;
-    c->range_start = start;
-    c->range_end = end;
-    c->range_on = start != end;
-    update_points(c);
     Py_RETURN_NONE;
 }
 
@@ -683,14 +462,17 @@ static PyTypeObject CoreType = {
     .tp_members = Core_members,
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_hot", .m_doc = "Native hooks of the Unicorn engine", .m_size = -1};
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, .m_name = "_hot", .m_doc = "Native hooks of the Unicorn engine", .m_size = -1,
+};
 
 PyMODINIT_FUNC PyInit__hot(void)
 {
     static const struct { const char *name; int value; } constants[] = {
         {"LIMIT", R_LIMIT}, {"BREAKPOINT", R_BREAKPOINT}, {"WATCHPOINT", R_WATCHPOINT}, {"RANGE", R_RANGE},
-        {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL}, {"EXCEPTION", R_EXCEPTION},
-        {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE}, {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
+        {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL},
+        {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE},
+        {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
         {"CLASS_SYSCALL", CLASS_SYSCALL}, {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
         {"REGISTER_ASK", REGISTER_ASK},
     };
@@ -703,6 +485,11 @@ PyMODINIT_FUNC PyInit__hot(void)
     if (PyModule_AddIntConstant(m, "JUMP_BYTES", (long)sizeof(sigjmp_buf)) < 0)
         return NULL;
     if (PyModule_AddObject(m, "Core", (PyObject *)&CoreType) < 0)
+        return NULL;
+    PyObject *names = PyTuple_New((Py_ssize_t)FUNCTIONS);
+    for (size_t i = 0; names && i < FUNCTIONS; i++)
+        PyTuple_SET_ITEM(names, (Py_ssize_t)i, PyUnicode_FromString(functions_used[i].name));
+    if (!names || PyModule_AddObject(m, "FUNCTIONS", names) < 0)
         return NULL;
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
         if (PyModule_AddIntConstant(m, constants[i].name, constants[i].value) < 0)

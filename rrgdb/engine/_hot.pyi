@@ -17,6 +17,7 @@ CLASS_MMU: int
 CLASS_TRAP: int
 CLASS_SYSCALL: int
 JUMP_BYTES: int
+FUNCTIONS: tuple[str, ...]
 REGISTER_PC: int
 REGISTER_ZERO: int
 REGISTER_ASK: int
@@ -42,7 +43,7 @@ class Core:
         self,
         *,
         uc: int,
-        functions: tuple[int, ...],
+        functions: dict[str, int],
         x86: bool,
         mode64: bool,
         precise_smc: bool,

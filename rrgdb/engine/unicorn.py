@@ -39,22 +39,6 @@ from rrgdb.engine.structure import no_sync
 from rrgdb.engine.thumb import find_addresses
 
 _lib = binding.uclib
-_HOT_FUNCTIONS = (
-    "uc_emu_start",
-    "uc_emu_stop",
-    "uc_reg_read",
-    "uc_hook_add",
-    "uc_hook_del",
-    "uc_vmem_translate",
-    "uc_ctl",
-    "uc_reg_write",
-    "uc_context_save",
-    "uc_context_restore",
-    "uc_mmio_map",
-    "uc_mem_protect",
-    "uc_mem_map_ptr",
-    "uc_mem_unmap",
-)
 _MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
 _MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
 _PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
@@ -139,7 +123,7 @@ class UnicornEngine:
         self._code_pages = bytearray(ram.pages)
         self._core = _hot.Core(
             uc=self._handle.value,
-            functions=tuple(_address(f) for f in _HOT_FUNCTIONS),
+            functions={name: _address(name) for name in _hot.FUNCTIONS},
             x86=x86,
             mode64=wide,
             precise_smc=arch.precise_smc,
