@@ -337,23 +337,23 @@ def test_kills(tmp_path: Path, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_power_cut(tmp_path: Path, options: dict[str, Any]) -> None:
     seen = 0
-    for seed in range(10, 16):
+    for seed in range(10, 13):
         directory = tmp_path / str(seed)
         work, tape = taped(directory, options, seed, 60, barriers=True)
         seen += each(enumerated(tape.events, BEFORE, work.rng), 1, directory, work)
         seen += each(states(tape.events, BEFORE, work.rng, 2), 1, directory, work)
-    assert seen > 10_000
+    assert seen > 3_000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_kill(tmp_path: Path, options: dict[str, Any]) -> None:
     seen = 0
-    for seed in range(40, 46):
+    for seed in range(40, 43):
         directory = tmp_path / str(seed)
         work, tape = taped(directory, options, seed, 80, barriers=False)
         seen += each(killed(tape.events, BEFORE), 1, directory, work)
-    assert seen > 3_000
+    assert seen > 1_000
 
 
 DYING = """
@@ -416,7 +416,7 @@ def test_sigkill_in_a_write(tmp_path: Path, qemu: Qemu) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(OPTIONS)))
 def test_sigkill_in_every_write(tmp_path: Path, qemu: Qemu, number: int) -> None:
-    assert die_in_writes(tmp_path, number, 40, 1, qemu) > 150
+    assert die_in_writes(tmp_path, number, 40, 1, qemu) > 100
 
 
 @pytest.mark.parametrize("backing", ["raw", "qcow2"])
