@@ -100,6 +100,7 @@ TARGETS = (
     ),
     Target("first reverse-stepi in the server, worst", "travel", "first reverse-stepi", "ms", most=150, pick=_worst),
     Target("snapshot of 1,000 pages", "snapshots", "snapshot: 1,000 pages", "ms", most=10),
+    Target("restore of the neighbour, 1,000 pages", "snapshots", "restore of the neighbour: 1,000 pages", "ms", most=5),
     *(
         Target(f"qcow2: {name}", "qcow2", what, "", least=0.5, over=("qcow2", over, QEMU))
         for name, what, over in (
