@@ -135,7 +135,8 @@ class Backward:
             t.marks.keep_here()
         t.index.note()
         pages = t.watched_pages(points)
-        approached = here + 1
+        reads = any(w.kind != "w" for w in points.watches)
+        close, approached = bool(points.watches), here
         began = spoken = self._clock()
         portable = PortablePoints.of(points)
         while end > floor:
@@ -153,10 +154,12 @@ class Backward:
             begin = max(t.marks.best(end - 1).icount, floor)
             on_the_way: list[Mark] = []
             found = _Found()
-            approach = bool(points.watches) and end != approached and end - begin > APPROACH
+            approach = close and begin < approached and end - begin > APPROACH
             if approach:
-                # A replay that looks at accesses may be slow; one that does not leaves marks near its target.
-                approached = end
+                # A replay that looks at accesses is slow where there are many; one that does not leaves marks near its
+                # target. Far from where the search began, writes are most likely few.
+                approached = begin
+                close = reads
                 t.seek(begin)
                 t.seek(end - 1)
             else:

@@ -16,7 +16,7 @@ from rrgdb.recording.directory import INDEX
 from rrgdb.timeline import search, timeline
 from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
 from rrgdb.timeline.search import Backward
-from rrgdb.timeline.stop import Points, Stop
+from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.timeline import Timeline
 from rrgdb_tests.guests import ARCHES, AWKWARD, build
 from rrgdb_tests.timeline.oracle import symbol
@@ -194,6 +194,22 @@ def test_an_access_near_the_end_of_a_long_segment_is_found_without_looking_at_al
             whole = t.end
     assert looked[0] == whole
     assert sum(looked[1:]) < whole / 4
+
+
+def test_a_segment_without_an_access_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = build("riscv64", "ticker", {"TICKS": 20, "WORK": 300})
+    with record(tmp_path / "r", image, OPTIONS) as made:
+        made.timeline.run(Points({}))
+    monkeypatch.setattr(search, "APPROACH", 1000)
+    unwritten = Points({}, (Watch(symbol(image, "__heap_end") + 0x1000, 4, "w"),))
+    with replay(tmp_path / "r", writable=False) as opened:
+        t = opened.timeline
+        t.index.clear_since = lambda end, *_args: end  # type: ignore[method-assign]
+        t.marks.untouched_since = lambda *_args: None  # type: ignore[method-assign]
+        t.run(Points({}))
+        with _counting(t) as replayed:
+            assert Backward(t).run(unwritten).kind is StopKind.HISTORY_BEGIN
+        assert t.end <= sum(replayed) <= 2 * t.end
 
 
 def test_output_is_shown_whole_and_once_wherever_a_run_begins(tmp_path: Path) -> None:
