@@ -309,6 +309,14 @@ class Mapper:
                 raise Qcow2Error(f"{self.file.path}: offset {end}: expected a data cluster, the file ends before")
             view[done:] = bytes(len(view) - done)
 
+    def data_at(self, host: int, length: int) -> bytes:
+        """The data clusters at ``host``, as ``read_data`` fills them in."""
+        if self.data is not None and len(found := self.data.read(host, length)) == length:
+            return found
+        buffer = bytearray(length)
+        self.read_data(host, memoryview(buffer))
+        return bytes(buffer)
+
     @property
     def codec(self) -> Codec:
         """Of the compressed clusters. Raises Qcow2UnsupportedError if the package for it is not installed."""

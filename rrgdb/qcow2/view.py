@@ -90,10 +90,9 @@ def read_clusters(state: State, l1: Entries, base: int, offsets: Sequence[int]) 
     data = np.flatnonzero(kind == DATA)
     data = data[np.argsort(host[data], kind="stable")]
     for index, count in split_runs(host[data], size):
-        raw = memoryview(bytearray(count * size))
-        state.mapper.read_data(int(host[data[index]]), raw)
+        raw = state.mapper.data_at(int(host[data[index]]), count * size)
         for i, at in enumerate(data[index : index + count].tolist()):
-            found[at] = bytes(raw[i * size : (i + 1) * size])
+            found[at] = raw[i * size : (i + 1) * size]
     for at in np.flatnonzero(kind == PACKED).tolist():
         found[at] = state.mapper.unpack(int(entries[at]))
     return found
