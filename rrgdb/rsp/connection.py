@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import trio
 
-from rrgdb.rsp import packets
+from rrgdb.rsp import commands, packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
 from rrgdb.rsp.engine_thread import CallQueue
 from rrgdb.rsp.packets import Decoder, Event, Packet, Rejected, Signal
@@ -162,6 +162,8 @@ class Connection:
 
     async def _handle(self, payload: bytes) -> bytes | None:
         try:
+            if commands.is_brief(payload):
+                return await self._engine.call_briefly(self.session.handle, payload)
             return await self._engine.call(self.session.handle, payload)
         except Exception as error:  # a bug of ours: the session goes on, the log says where
             log.error("packet %r: %r", payload[:80], error)

@@ -1,6 +1,7 @@
 """The debuggee as the protocol sees it: the one interface between ``rsp`` and the rest of rrgdb.
 
-Every method but ``interrupt`` is called on the engine thread, one at a time, and may block while the guest runs.
+Every method but ``interrupt`` is called on the engine thread, one at a time, and may block while the guest runs. What
+serves a brief packet (``Command.brief``) may be called on trio's thread instead while the engine thread rests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The engine thread: the one thread that touches the debuggee, and the door to it from trio."""
+"""The engine thread, which owns the debuggee, and the door to it from trio."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class _Call(Generic[_T]):
 
 
 class CallQueue:
-    """Calls for the one thread that touches the debuggee, one at a time, in order. ``interrupt`` makes the running one
-    return early; thread-safe.
+    """Calls for the thread that owns the debuggee, one at a time, in order. ``interrupt`` makes the running one return
+    early; thread-safe. While that thread waits for a call, trio's may make a brief one itself.
 
     ``idle`` is what the thread does while no call waits: a live guest without a debugger runs there. It returns after
     how many seconds without a call it wants to be called again (0: at once), and is called with True then; None: not
@@ -81,7 +81,11 @@ class CallQueue:
         self._interrupt = interrupt
         self._idle = idle
         self._idling = False
+        self._resting = False
+        """the serving thread waits for a call; it goes on under ``_lock``"""
         self._lock = threading.Lock()
+        self._made = 0
+        """calls on their way; trio's side alone"""
         self._calls: queue.SimpleQueue[_Call[object] | None] = queue.SimpleQueue()
         self._unfinished: _Call[object] | None = None
 
@@ -119,9 +123,18 @@ class CallQueue:
                 break
             if pause:
                 with suppress(queue.Empty):
-                    return self._calls.get(timeout=pause)
+                    return self._wait(pause)
             quiet = True
-        return self._calls.get()
+        return self._wait()
+
+    def _wait(self, seconds: float | None = None) -> _Call[object] | None:
+        """Raises queue.Empty if no call comes for so long."""
+        self._resting = True
+        try:
+            return self._calls.get(timeout=seconds)
+        finally:
+            with self._lock:
+                self._resting = False
 
     def _rouse(self) -> bool:
         """Interrupt ``idle`` if it runs, and never a call: that is what the lock is for."""
@@ -136,6 +149,7 @@ class CallQueue:
         A cancelled call is interrupted, and still waited for: it never runs on behind the caller's back.
         """
         call: _Call[_T] = _Call(lambda: function(*args), trio.lowlevel.current_trio_token())
+        self._made += 1
         self._calls.put(call)  # type: ignore[arg-type]  # the queue does not care what a call returns
         try:
             self._rouse()
@@ -149,9 +163,20 @@ class CallQueue:
             with trio.CancelScope(shield=True):
                 await self.insist(call.done)
             raise
+        finally:
+            self._made -= 1
         if call.error is not None:
             raise call.error
         return call.result[0]
+
+    async def call_briefly(self, function: Callable[..., _T], *args: object) -> _T:
+        """The same for a function that takes microseconds and moves nothing: made here and now if the serving thread
+        rests. To wake that thread, and this one again, takes longer than most such calls."""
+        if not self._made:
+            with self._lock:
+                if self._resting and self._calls.empty():
+                    return function(*args)
+        return await self.call(function, *args)
 
     async def insist(self, done: trio.Event) -> None:
         """Interrupt, again and again, until ``done``.

@@ -1,4 +1,4 @@
-"""One debugger's session: a payload in, a payload out. Runs on the engine thread; knows no sockets."""
+"""One debugger's session: a payload in, a payload out. Knows no threads and no sockets."""
 
 from __future__ import annotations
 

@@ -96,7 +96,6 @@ class FakeDebuggee:
         return b"".join(self.read_register(number) for number in range(len(NAMES)))
 
     def read_register(self, number: int) -> bytes:
-        self.threads.add(threading.current_thread().name)
         return self.registers_written.get(number, self._value(number).to_bytes(8, "little"))
 
     def write_registers(self, data: bytes) -> None:
@@ -104,6 +103,7 @@ class FakeDebuggee:
             self.write_register(number, data[8 * number : 8 * number + 8])
 
     def write_register(self, number: int, data: bytes) -> None:
+        self.threads.add(threading.current_thread().name)
         assert len(data) == 8
         self.registers_written[number] = data
 
@@ -146,6 +146,7 @@ class FakeDebuggee:
         self.registers_written.clear()
 
     def resume(self, how: Resume, start: int = 0, end: int = 0) -> Stop:
+        self.threads.add(threading.current_thread().name)
         self.interrupted.clear()
         self.calls.append(how.value)
         if self.say and self.console:

@@ -163,3 +163,40 @@ async def test_trio_goes_on_while_a_call_takes_long() -> None:
             await trio.to_thread.run_sync(fake.running.wait)
             nursery.cancel_scope.cancel()
     assert fake.stop.kind is StopKind.INTERRUPT
+
+
+async def test_a_brief_call_needs_no_other_thread_while_that_one_rests() -> None:
+    with EngineThread() as engine, trio.fail_after(60):
+        while await engine.call_briefly(threading.current_thread) is not threading.current_thread():
+            await engine.call(lambda: None)
+        assert await engine.call(threading.current_thread) is not threading.current_thread()
+
+
+async def test_a_brief_call_waits_for_the_call_that_runs() -> None:
+    fake = FakeDebuggee(FOREVER)
+    with EngineThread(fake.interrupt) as engine, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.call, fake.resume, Resume.CONTINUE)
+            await trio.to_thread.run_sync(fake.running.wait)
+            nursery.start_soon(engine.insist, trio.Event())
+            assert not await engine.call_briefly(fake.running.is_set)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_brief_call_never_comes_between_idle_work() -> None:
+    busy = threading.Event()
+    worked = threading.Event()
+
+    def idle(quiet: bool) -> float | None:
+        if not quiet:
+            return 0.0001
+        busy.set()
+        worked.set()
+        busy.clear()
+        return None
+
+    with EngineThread(idle=idle) as engine, trio.fail_after(60):
+        for _ in range(200):
+            await engine.call(worked.clear)
+            while not worked.is_set():
+                assert not await engine.call_briefly(busy.is_set)

@@ -320,11 +320,11 @@ async def test_cancelled_server_stops_the_guest_and_says_goodbye() -> None:
     assert fake.calls == ["attached", "c", "detached resume=False"]
 
 
-async def test_everything_runs_on_the_engine_thread(fake: FakeDebuggee) -> None:
+async def test_what_moves_or_changes_the_guest_runs_on_the_engine_thread(fake: FakeDebuggee) -> None:
     async with serving(fake) as running:
         client = await running.connect()
-        await client.ask(b"g")
-        await client.ask(b"s")
+        for packet in (b"s", b"P0=0100000000000000", b"g", b"c", b"bc", b"g", b"bs"):
+            await client.ask(packet)
     assert fake.threads == {"engine"}
 
 

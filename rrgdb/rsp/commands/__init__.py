@@ -53,3 +53,12 @@ def find(packet: bytes) -> tuple[Command, bytes] | None:
     if rest and (not command.separator or rest[:1] not in command.separator):
         raise PacketError(f"bad arguments of {command.name.decode()}")
     return command, rest[1:]
+
+
+def is_brief(packet: bytes) -> bool:
+    """Whether the packet's command is ``Command.brief``; not if there is none."""
+    try:
+        found = find(packet)
+    except PacketError:
+        return False
+    return found is not None and found[0].brief

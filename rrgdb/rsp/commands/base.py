@@ -35,3 +35,5 @@ class Command:
     """refused while there is none: after exit, kill or detach in extended-remote"""
     console: bool = False
     """GDB shows console output that arrives before the reply"""
+    brief: bool = False
+    """served in microseconds, the guest does not move: no need for another thread"""

@@ -64,6 +64,6 @@ def _remove(session: Session, arguments: bytes) -> bytes:
 
 
 COMMANDS = (
-    Command(b"Z", _insert, advertises=always("ConditionalBreakpoints+"), needs_process=True),
-    Command(b"z", _remove, needs_process=True),
+    Command(b"Z", _insert, advertises=always("ConditionalBreakpoints+"), needs_process=True, brief=True),
+    Command(b"z", _remove, needs_process=True, brief=True),
 )

@@ -48,8 +48,8 @@ def _write_binary(session: Session, arguments: bytes) -> bytes:
 
 
 COMMANDS = (
-    Command(b"m", _read_hex, needs_process=True),
+    Command(b"m", _read_hex, needs_process=True, brief=True),
     Command(b"M", _write_hex, needs_process=True),
-    Command(b"x", _read_binary, advertises=always("binary-upload+"), needs_process=True),
+    Command(b"x", _read_binary, advertises=always("binary-upload+"), needs_process=True, brief=True),
     Command(b"X", _write_binary, needs_process=True),
 )

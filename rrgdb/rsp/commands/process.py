@@ -77,7 +77,7 @@ def _come_back(session: Session) -> None:
 
 
 COMMANDS = (
-    Command(b"?", _status),
+    Command(b"?", _status, brief=True),
     Command(b"qAttached", _attached, b":"),
     Command(b"D", _detach),
     Command(b"k", _kill),

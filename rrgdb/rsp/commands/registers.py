@@ -46,8 +46,8 @@ def _write(session: Session, arguments: bytes) -> bytes:
 
 
 COMMANDS = (
-    Command(b"g", _read_all, needs_process=True),
+    Command(b"g", _read_all, needs_process=True, brief=True),
     Command(b"G", _write_all, needs_process=True),
-    Command(b"p", _read, needs_process=True),
+    Command(b"p", _read, needs_process=True, brief=True),
     Command(b"P", _write, needs_process=True),
 )

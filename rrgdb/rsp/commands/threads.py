@@ -47,10 +47,10 @@ def _extra(session: Session, arguments: bytes) -> bytes:
 
 
 COMMANDS = (
-    Command(b"H", _select),
-    Command(b"T", _alive),
-    Command(b"qC", _current),
-    Command(b"qfThreadInfo", _first),
-    Command(b"qsThreadInfo", _next),
-    Command(b"qThreadExtraInfo", _extra, b","),
+    Command(b"H", _select, brief=True),
+    Command(b"T", _alive, brief=True),
+    Command(b"qC", _current, brief=True),
+    Command(b"qfThreadInfo", _first, brief=True),
+    Command(b"qsThreadInfo", _next, brief=True),
+    Command(b"qThreadExtraInfo", _extra, b",", brief=True),
 )
