@@ -40,6 +40,9 @@ typedef struct { uint64_t api, features, ioctls; } uffd_api;
 typedef struct { uint64_t start, len, mode, ioctls; } uffd_register;
 #define UFFDIO_API_CALL 0xC018AA3Ful
 #define UFFDIO_REGISTER_CALL 0xC020AA00ul
+typedef struct { uint64_t start, len, mode; } uffd_protect;
+#define UFFDIO_WRITEPROTECT_CALL 0xC018AA06ul
+#define SPARSE 256 /* pages to one that is filled, up to which it is quicker to lift the protection of all between */
 #define UFFD_API_VERSION 0xAAu
 #define UFFD_USER_MODE_ONLY 1
 #define FEATURE_WP_ASYNC (1u << 15)
@@ -325,11 +328,11 @@ static PyObject *pages_protect(PyObject *Py_UNUSED(self), PyObject *args)
 
 static PyObject *pages_fill(PyObject *Py_UNUSED(self), PyObject *args)
 {
-    int fd;
+    int fd, guard;
     unsigned long long address, size;
     Py_buffer buffer;
     PyObject *contents;
-    if (!PyArg_ParseTuple(args, "iKKy*O!", &fd, &address, &size, &buffer, &PyList_Type, &contents))
+    if (!PyArg_ParseTuple(args, "iiKKy*O!", &guard, &fd, &address, &size, &buffer, &PyList_Type, &contents))
         return NULL;
     Py_ssize_t count;
     const int64_t *numbers = numbers_of(&buffer, size, &count);
@@ -339,6 +342,12 @@ static PyObject *pages_fill(PyObject *Py_UNUSED(self), PyObject *args)
     if (fit) {
         char *ram = (char *)(uintptr_t)address;
         Py_BEGIN_ALLOW_THREADS
+        if (count > 1 && numbers[count - 1] - numbers[0] < SPARSE * count) {
+            /* If that fails, each write is a fault, no more. */
+            uffd_protect lifted = {.start = address + (uint64_t)numbers[0] * PAGE,
+                                   .len = (uint64_t)(numbers[count - 1] - numbers[0] + 1) * PAGE};
+            (void)ioctl(guard, UFFDIO_WRITEPROTECT_CALL, &lifted);
+        }
         for (Py_ssize_t i = 0; i < count; i++) {
             char *page = ram + numbers[i] * PAGE;
             /* A write to a protected page is a fault, so one that changes nothing costs more than to look. */
@@ -362,7 +371,7 @@ static PyMethodDef methods[] = {
     {"put", pages_put, METH_VARARGS, "put(fd, address, size, numbers, contents, private): no private ones then"},
     {"guard", pages_guard, METH_VARARGS, "guard(address, size) -> userfaultfd: the kernel notes what is written"},
     {"protect", pages_protect, METH_VARARGS, "protect(pagemap, address, size): what was written is clean"},
-    {"fill", pages_fill, METH_VARARGS, "fill(pagemap, address, size, numbers, contents), and all of RAM is clean"},
+    {"fill", pages_fill, METH_VARARGS, "fill(guard, pagemap, address, size, numbers, contents); then all is clean"},
     {NULL, NULL, 0, NULL},
 };
 

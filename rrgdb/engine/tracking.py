@@ -78,9 +78,9 @@ class WriteProtection:
         # In a huge page one write would make 512 pages dirty.
         self.map.madvise(mmap.MADV_NOHUGEPAGE)
         self.address = _address(self.map)
-        guard = _pages.guard(self.address, size)
+        self._guard = _pages.guard(self.address, size)
         self._pagemap = _open_pagemap()
-        self.close = weakref.finalize(self, _close_all, guard, self._pagemap)
+        self.close = weakref.finalize(self, _close_all, self._guard, self._pagemap)
 
     def dirty(self) -> PageNumbers:
         return np.frombuffer(_pages.written(self._pagemap, self.address, self._size), dtype=np.int64)
@@ -89,7 +89,7 @@ class WriteProtection:
         _pages.protect(self._pagemap, self.address, self._size)
 
     def put(self, numbers: PageNumbers, contents: list[bytes], dirty: PageNumbers) -> None:
-        _pages.fill(self._pagemap, self.address, self._size, numbers, contents)
+        _pages.fill(self._guard, self._pagemap, self.address, self._size, numbers, contents)
 
     def populated(self) -> PageNumbers:
         return np.frombuffer(_pages.filled(self._pagemap, self.address, self._size), dtype=np.int64)
