@@ -152,23 +152,18 @@ class Backward:
                 portable = None
                 continue
             begin = max(t.marks.best(end - 1).icount, floor)
-            on_the_way: list[Mark] = []
-            found = _Found()
-            approach = close and begin < approached and end - begin > APPROACH
-            if approach:
+            if close and begin < approached and end - begin > APPROACH:
                 # A replay that looks at accesses is slow where there are many; one that does not leaves marks near its
                 # target. Far from where the search began, writes are most likely few.
-                approached = begin
-                close = reads
+                approached, close = begin, reads
                 t.seek(begin)
                 t.seek(end - 1)
-            else:
-                found = self.scan(points, begin, end, on_the_way)
+                continue
+            on_the_way: list[Mark] = []
+            found = self.scan(points, begin, end, on_the_way)
             if t.interrupted:
                 t.seek_regardless(end)
                 return Stop(StopKind.INTERRUPT, t.icount)
-            if approach:
-                continue
             position = self._choose(points, found, floor)
             if position is not None:
                 t.marks.keep(on_the_way)

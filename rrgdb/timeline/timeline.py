@@ -440,9 +440,11 @@ class Timeline:
     def _skip_ahead(self, points: Points, limit: int) -> int:
         """Pass over history in which nothing stops, and whose output was shown; returns a position behind which to ask
         again."""
-        pages = self.watched_pages(points)
         ceiling = min(self._told, limit, self.end) - 1
-        if pages is None or ceiling - self.icount < LEAST_SKIP:
+        if ceiling - self.icount < LEAST_SKIP:
+            return FOREVER
+        pages = self.watched_pages(points)
+        if pages is None:
             return FOREVER
         self.index.note()
         clear = self.index.clear_until(self.icount, ceiling, points.breakpoints, pages)
