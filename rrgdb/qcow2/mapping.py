@@ -180,17 +180,21 @@ class Mapper:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Where pairs of L2 tables at these host offsets (0: an empty one) lead to different data: indices of the
         pairs, and of the entries. Calls ``cache.load`` twice."""
-        slots = [self.cache.load(np.unique(side[side != 0])) for side in (left, right)]
-        one, two = (self._entries_of(side, s) for side, s in zip((left, right), slots, strict=True))
+        rows = [self._load(side[side != 0]) for side in (left, right)]  # may move ``cache.rows``
+        one, two = (self._entries_of(side, r) for side, r in zip((left, right), rows, strict=True))
         row, column = np.nonzero((one ^ two) & ~COPIED)
         unequal = _meaning(one[row, column]) != _meaning(two[row, column])
         return row[unequal], column[unequal]
 
+    def _load(self, tables: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Slots of these tables in the cache, in their order; a table may come more than once."""
+        distinct, inverse = np.unique(tables, return_inverse=True)
+        return self.cache.load(distinct)[inverse]
+
     def _entries_of(self, tables: npt.NDArray[np.int64], slots: npt.NDArray[np.int64]) -> Entries:
-        """Entries of these tables, a row each; ``slots``: what ``cache.load`` gave for the distinct ones but 0."""
+        """Entries of these tables, a row each; ``slots``: of those that are not 0."""
         exists = tables != 0
-        rows = slots[np.searchsorted(np.unique(tables[exists]), tables[exists])]
-        entries: Entries = self.cache.rows[rows][:, :: 1 + self.geometry.extended]
+        entries: Entries = self.cache.rows[slots][:, :: 1 + self.geometry.extended]
         if exists.all():
             return entries
         found = np.zeros((len(tables), self.geometry.l2_entries), np.uint64)
