@@ -21,7 +21,7 @@ from rrgdb.arch.base import MemoryFault
 from rrgdb.board.boards import BOARDS
 from rrgdb.board.image import ImageError
 from rrgdb.board.spec import machine_rows
-from rrgdb.click_types import Number, Parsed, Size
+from rrgdb.click_types import Number, Parsed, Size, recording_argument
 from rrgdb.engine.base import EngineError
 from rrgdb.recording.directory import RecordingBusyError, RecordingError
 from rrgdb.recording.doors import Divergence
@@ -231,7 +231,6 @@ def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened
 
 image_argument = click.argument("image", type=click.Path(path_type=Path))
 args_argument = click.argument("args", nargs=-1, type=click.UNPROCESSED)
-recording_argument = click.argument("recording", metavar="DIR", type=click.Path(path_type=Path))
 PASS_ARGS = {"allow_interspersed_args": False}
 
 

@@ -1,13 +1,15 @@
-"""What options and arguments of the command line are made of: parameter types of click."""
+"""What options and arguments of the command line are made of: parameter types of click, and what commands share."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
+recording_argument = click.argument("recording", metavar="DIR", type=click.Path(path_type=Path))
 SIZES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 

@@ -10,15 +10,13 @@ from typing import Any
 import click
 
 from rrgdb import terminal
-from rrgdb.click_types import Number
+from rrgdb.click_types import Number, recording_argument
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.timeline import opening
 from rrgdb.timeline.export import FORMATS, export
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.timeline import TimelineError
-
-recording_argument = click.argument("recording", metavar="DIR", type=click.Path(path_type=Path))
 
 
 @click.group()
