@@ -17,7 +17,6 @@
 
 #define PAGE 4096
 #define RANGES 512
-#define PARTS 512
 #define NEAR 32
 
 /* linux/fs.h, Linux 6.7 */
@@ -42,7 +41,8 @@ typedef struct { uint64_t start, len, mode, ioctls; } uffd_register;
 #define UFFDIO_REGISTER_CALL 0xC020AA00ul
 typedef struct { uint64_t start, len, mode; } uffd_protect;
 #define UFFDIO_WRITEPROTECT_CALL 0xC018AA06ul
-#define SPARSE 256 /* pages to one that is filled, up to which it is quicker to lift the protection of all between */
+#define CLOSE 4 /* pages from one to the next that are lifted by one call */
+#define WORTH_A_CALL 4
 #define UFFD_API_VERSION 0xAAu
 #define UFFD_USER_MODE_ONLY 1
 #define FEATURE_WP_ASYNC (1u << 15)
@@ -161,10 +161,10 @@ static PyObject *pages_contents(PyObject *Py_UNUSED(self), PyObject *args)
     return list;
 }
 
-static Py_ssize_t run_length(const int64_t *numbers, Py_ssize_t i, Py_ssize_t count, Py_ssize_t most)
+static Py_ssize_t run_length(const int64_t *numbers, Py_ssize_t i, Py_ssize_t count)
 {
     Py_ssize_t n = 1;
-    while (n < most && i + n < count && numbers[i + n] == numbers[i] + n)
+    while (i + n < count && numbers[i + n] == numbers[i] + n)
         n++;
     return n;
 }
@@ -227,7 +227,7 @@ static PyObject *pages_clean(PyObject *Py_UNUSED(self), PyObject *args)
         char *ram = (char *)(uintptr_t)address;
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t i = 0, n; i < count && !error; i += n) {
-            n = run_length(numbers, i, count, count);
+            n = run_length(numbers, i, count);
             struct iovec part = {ram + numbers[i] * PAGE, (size_t)n * PAGE};
             error = write_all(fd, &part, 1, (off_t)numbers[i] * PAGE);
         }
@@ -239,57 +239,71 @@ static PyObject *pages_clean(PyObject *Py_UNUSED(self), PyObject *args)
     return numbers ? done(error) : NULL;
 }
 
-/* The contents of so many pages, to be freed with PyMem_Free; NULL and an exception if they are none. */
-static struct iovec *parts_of(PyObject *contents, Py_ssize_t count)
+static bool contents_fit(PyObject *contents, Py_ssize_t count)
 {
     if (PyList_GET_SIZE(contents) != count) {
         PyErr_SetString(PyExc_ValueError, "expected one content for each page");
-        return NULL;
+        return false;
     }
-    struct iovec *parts = PyMem_New(struct iovec, count ? count : 1);
-    if (!parts)
-        PyErr_NoMemory();
-    for (Py_ssize_t i = 0; parts && i < count; i++) {
+    for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *content = PyList_GET_ITEM(contents, i);
         if (!PyBytes_Check(content) || PyBytes_GET_SIZE(content) != PAGE) {
             PyErr_SetString(PyExc_ValueError, "expected contents of 4096 bytes");
-            PyMem_Free(parts);
-            return NULL;
+            return false;
         }
-        parts[i] = (struct iovec){PyBytes_AS_STRING(content), PAGE};
     }
-    return parts;
+    return true;
 }
 
-static PyObject *pages_put(PyObject *Py_UNUSED(self), PyObject *args)
+static PyObject *pages_copy(PyObject *Py_UNUSED(self), PyObject *args)
 {
-    int fd;
     unsigned long long address, size;
-    Py_buffer buffer, held;
+    Py_buffer buffer;
     PyObject *contents;
-    if (!PyArg_ParseTuple(args, "iKKy*O!y*", &fd, &address, &size, &buffer, &PyList_Type, &contents, &held))
+    if (!PyArg_ParseTuple(args, "KKy*O!", &address, &size, &buffer, &PyList_Type, &contents))
         return NULL;
-    Py_ssize_t count, dirty_count;
-    const int64_t *numbers = numbers_of(&buffer, size, &count), *dirty = NULL;
-    if (numbers)
-        dirty = numbers_of(&held, size, &dirty_count);
-    struct iovec *parts = dirty ? parts_of(contents, count) : NULL;
-    bool fit = parts != NULL;
-    int error = 0;
-    if (fit) {
-        Py_BEGIN_ALLOW_THREADS
-        for (Py_ssize_t i = 0, n; i < count && !error; i += n) {
-            n = run_length(numbers, i, count, PARTS);
-            error = write_all(fd, parts + i, (int)n, (off_t)numbers[i] * PAGE);
-        }
-        if (!error)
-            error = drop((char *)(uintptr_t)address, dirty, dirty_count);
-        Py_END_ALLOW_THREADS
+    Py_ssize_t count;
+    const int64_t *numbers = numbers_of(&buffer, size, &count);
+    bool fit = numbers && contents_fit(contents, count);
+    for (Py_ssize_t i = 0; fit && i < count; i++) {
+        char *page = (char *)(uintptr_t)address + numbers[i] * PAGE;
+        const char *content = PyBytes_AS_STRING(PyList_GET_ITEM(contents, i));
+        /* A write to a protected page is a fault, so one that changes nothing costs more than to look. */
+        if (memcmp(page, content, PAGE) != 0)
+            memcpy(page, content, PAGE);
     }
-    PyMem_Free(parts);
     PyBuffer_Release(&buffer);
-    PyBuffer_Release(&held);
-    return fit ? done(error) : NULL;
+    return fit ? done(0) : NULL;
+}
+
+static PyObject *pages_drop(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    unsigned long long address, size;
+    Py_buffer buffer;
+    if (!PyArg_ParseTuple(args, "KKy*", &address, &size, &buffer))
+        return NULL;
+    Py_ssize_t count;
+    const int64_t *numbers = numbers_of(&buffer, size, &count);
+    int error = numbers ? drop((char *)(uintptr_t)address, numbers, count) : 0;
+    PyBuffer_Release(&buffer);
+    return numbers ? done(error) : NULL;
+}
+
+static PyObject *pages_zeros(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    unsigned long long address, size;
+    Py_buffer buffer;
+    if (!PyArg_ParseTuple(args, "KKy*", &address, &size, &buffer))
+        return NULL;
+    Py_ssize_t count;
+    const int64_t *numbers = numbers_of(&buffer, size, &count);
+    PyObject *found = numbers ? PyBytes_FromStringAndSize(NULL, count) : NULL;
+    for (Py_ssize_t i = 0; found && i < count; i++) {
+        const char *page = (const char *)(uintptr_t)address + numbers[i] * PAGE;
+        PyBytes_AS_STRING(found)[i] = memcmp(page, PyBytes_AS_STRING(zero), PAGE) == 0;
+    }
+    PyBuffer_Release(&buffer);
+    return found;
 }
 
 static PyObject *pages_guard(PyObject *Py_UNUSED(self), PyObject *args)
@@ -326,40 +340,34 @@ static PyObject *pages_protect(PyObject *Py_UNUSED(self), PyObject *args)
     return done(error);
 }
 
-static PyObject *pages_fill(PyObject *Py_UNUSED(self), PyObject *args)
+/* A fault costs less than a call, so only pages that lie together are worth one. If it fails, each write is a fault, no
+ * more. */
+static void lift(int guard, uint64_t address, const int64_t *numbers, Py_ssize_t count)
 {
-    int fd, guard;
+    for (Py_ssize_t i = 0, n; i < count; i += n) {
+        for (n = 1; i + n < count && numbers[i + n] - numbers[i + n - 1] <= CLOSE; n++)
+            ;
+        if (n < WORTH_A_CALL)
+            continue;
+        uffd_protect range = {.start = address + (uint64_t)numbers[i] * PAGE,
+                              .len = (uint64_t)(numbers[i + n - 1] - numbers[i] + 1) * PAGE};
+        (void)ioctl(guard, UFFDIO_WRITEPROTECT_CALL, &range);
+    }
+}
+
+static PyObject *pages_lift(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    int guard;
     unsigned long long address, size;
     Py_buffer buffer;
-    PyObject *contents;
-    if (!PyArg_ParseTuple(args, "iiKKy*O!", &guard, &fd, &address, &size, &buffer, &PyList_Type, &contents))
+    if (!PyArg_ParseTuple(args, "iKKy*", &guard, &address, &size, &buffer))
         return NULL;
     Py_ssize_t count;
     const int64_t *numbers = numbers_of(&buffer, size, &count);
-    struct iovec *parts = numbers ? parts_of(contents, count) : NULL;
-    bool fit = parts != NULL;
-    int error = 0;
-    if (fit) {
-        char *ram = (char *)(uintptr_t)address;
-        Py_BEGIN_ALLOW_THREADS
-        if (count > 1 && numbers[count - 1] - numbers[0] < SPARSE * count) {
-            /* If that fails, each write is a fault, no more. */
-            uffd_protect lifted = {.start = address + (uint64_t)numbers[0] * PAGE,
-                                   .len = (uint64_t)(numbers[count - 1] - numbers[0] + 1) * PAGE};
-            (void)ioctl(guard, UFFDIO_WRITEPROTECT_CALL, &lifted);
-        }
-        for (Py_ssize_t i = 0; i < count; i++) {
-            char *page = ram + numbers[i] * PAGE;
-            /* A write to a protected page is a fault, so one that changes nothing costs more than to look. */
-            if (memcmp(page, parts[i].iov_base, PAGE) != 0)
-                memcpy(page, parts[i].iov_base, PAGE);
-        }
-        error = protect(fd, address, size);
-        Py_END_ALLOW_THREADS
-    }
-    PyMem_Free(parts);
+    if (numbers)
+        lift(guard, address, numbers, count);
     PyBuffer_Release(&buffer);
-    return fit ? done(error) : NULL;
+    return numbers ? done(0) : NULL;
 }
 
 static PyMethodDef methods[] = {
@@ -368,10 +376,12 @@ static PyMethodDef methods[] = {
     {"filled", pages_filled, METH_VARARGS, "filled(pagemap, address, size): pages that are there"},
     {"contents", pages_contents, METH_VARARGS, "contents(address, size, numbers) -> [bytes, ...]"},
     {"clean", pages_clean, METH_VARARGS, "clean(fd, address, size, numbers): fold all private pages into the file"},
-    {"put", pages_put, METH_VARARGS, "put(fd, address, size, numbers, contents, private): no private ones then"},
+    {"copy", pages_copy, METH_VARARGS, "copy(address, size, numbers, contents): one content for each page"},
+    {"zeros", pages_zeros, METH_VARARGS, "zeros(address, size, numbers) -> a byte each: 1 for a page of zeros"},
+    {"drop", pages_drop, METH_VARARGS, "drop(address, size, private): give all private copies back"},
     {"guard", pages_guard, METH_VARARGS, "guard(address, size) -> userfaultfd: the kernel notes what is written"},
     {"protect", pages_protect, METH_VARARGS, "protect(pagemap, address, size): what was written is clean"},
-    {"fill", pages_fill, METH_VARARGS, "fill(guard, pagemap, address, size, numbers, contents); then all is clean"},
+    {"lift", pages_lift, METH_VARARGS, "lift(guard, address, size, numbers): pages that are about to be written"},
     {NULL, NULL, 0, NULL},
 };
 

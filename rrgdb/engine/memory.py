@@ -7,16 +7,17 @@ missed and none costs a hook. Pages that nothing touches never exist: a 4 GiB gu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from rrgdb.arch.base import MemoryFault
 from rrgdb.engine import _pages
-from rrgdb.engine.tracking import PAGE, WAYS, PageNumbers, Way, track
+from rrgdb.engine.tracking import PAGE, WAYS, PageNumbers, Way, address_of, track
 
-__all__ = ["PAGE", "ZERO_PAGE", "PageNumbers", "Ram", "Region"]
+__all__ = ["PAGE", "ZERO_PAGE", "PageNumbers", "Ram", "Region", "Replacement"]
 
 ZERO_PAGE = _pages.ZERO
 _WRITTEN_LISTS = 64
@@ -29,6 +30,22 @@ class Region:
     base: int
     size: int
     offset: int
+
+
+class Replacement:
+    """All of RAM, page after page, to write contents into. ``view`` is usable while it lasts."""
+
+    def __init__(self, view: memoryview, address: int) -> None:
+        self.view = view
+        self._address = address
+
+    def put(self, numbers: PageNumbers, contents: list[bytes]) -> None:
+        """Give pages (ascending) contents, one each. Raises ValueError for others."""
+        _pages.copy(self._address, len(self.view), numbers, contents)
+
+    def zeros(self, numbers: PageNumbers) -> npt.NDArray[np.bool_]:
+        """Which of these pages (ascending) are all zeros."""
+        return np.frombuffer(_pages.zeros(self._address, len(self.view), numbers), dtype=np.bool_)
 
 
 class Ram:
@@ -75,10 +92,21 @@ class Ram:
             self._written = [np.unique(np.concatenate(self._written))]
         self._tracker.clean(dirty)
 
+    @contextlib.contextmanager
+    def replacing(self, numbers: PageNumbers, dirty: PageNumbers) -> Iterator[Replacement]:
+        """To give pages (ascending) contents; all of RAM is clean behind it. ``dirty``, as ``dirty()`` has just told
+        it, is a part of ``numbers``: pages of it that are given none may hold anything then."""
+        mapping = self._tracker.open(numbers)
+        try:
+            with memoryview(mapping) as view:
+                yield Replacement(view, address_of(mapping))
+        finally:
+            self._tracker.shut(dirty)
+
     def set_clean(self, numbers: PageNumbers, contents: list[bytes], dirty: PageNumbers) -> None:
-        """Give pages (ascending) contents, one each; all of RAM is clean then. ``dirty``, as ``dirty()`` has just told
-        it, is a part of ``numbers``."""
-        self._tracker.put(numbers, contents, dirty)
+        """Give pages (ascending) contents, one each; see ``replacing``."""
+        with self.replacing(numbers, dirty) as to:
+            to.put(numbers, contents)
 
     def contents(self, numbers: PageNumbers) -> list[bytes]:
         """Contents of these pages (ascending); all pages of zeros are the same object, ``ZERO_PAGE``."""

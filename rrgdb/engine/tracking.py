@@ -48,9 +48,12 @@ class Tracker(Protocol):
     def clean(self, dirty: PageNumbers) -> None:
         """``dirty``, as ``dirty()`` has just told it, is clean."""
 
-    def put(self, numbers: PageNumbers, contents: list[bytes], dirty: PageNumbers) -> None:
-        """Give pages (ascending) contents; all pages are clean then. ``dirty``, as ``dirty()`` has just told it, is a
-        part of ``numbers``."""
+    def open(self, numbers: PageNumbers) -> mmap.mmap:
+        """Memory over all pages through which these (ascending) may be given contents until ``shut``."""
+
+    def shut(self, dirty: PageNumbers) -> None:
+        """All pages are clean. ``dirty``, as ``dirty()`` told it before ``open``, is a part of what was opened and has
+        been given contents."""
 
     def populated(self) -> PageNumbers:
         """All pages that may hold something but zeros, ascending."""
@@ -61,7 +64,8 @@ def _close_all(*descriptors: int) -> None:
         os.close(fd)
 
 
-def _address(mapping: mmap.mmap) -> int:
+def address_of(mapping: mmap.mmap) -> int:
+    """Where a mapping begins."""
     return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
 
 
@@ -77,9 +81,13 @@ class WriteProtection:
         self.map = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE, _ACCESS)
         # In a huge page one write would make 512 pages dirty.
         self.map.madvise(mmap.MADV_NOHUGEPAGE)
-        self.address = _address(self.map)
-        self._guard = _pages.guard(self.address, size)
+        self.address = address_of(self.map)
         self._pagemap = _open_pagemap()
+        try:
+            self._guard = _pages.guard(self.address, size)
+        except OSError:
+            os.close(self._pagemap)
+            raise
         self.close = weakref.finalize(self, _close_all, self._guard, self._pagemap)
 
     def dirty(self) -> PageNumbers:
@@ -88,8 +96,12 @@ class WriteProtection:
     def clean(self, dirty: PageNumbers) -> None:
         _pages.protect(self._pagemap, self.address, self._size)
 
-    def put(self, numbers: PageNumbers, contents: list[bytes], dirty: PageNumbers) -> None:
-        _pages.fill(self._guard, self._pagemap, self.address, self._size, numbers, contents)
+    def open(self, numbers: PageNumbers) -> mmap.mmap:
+        _pages.lift(self._guard, self.address, self._size, numbers)
+        return self.map
+
+    def shut(self, dirty: PageNumbers) -> None:
+        self.clean(dirty)
 
     def populated(self) -> PageNumbers:
         return np.frombuffer(_pages.filled(self._pagemap, self.address, self._size), dtype=np.int64)
@@ -103,7 +115,8 @@ class PrivateCopies:
         self._fd = os.memfd_create("rrgdb-ram", os.MFD_CLOEXEC)
         os.ftruncate(self._fd, size)
         self.map = mmap.mmap(self._fd, size, mmap.MAP_PRIVATE | _NORESERVE, _ACCESS)
-        self.address = _address(self.map)
+        self._file = mmap.mmap(self._fd, size, mmap.MAP_SHARED | _NORESERVE, _ACCESS)
+        self.address = address_of(self.map)
         self._pagemap = _open_pagemap()
         self.close = weakref.finalize(self, _close_all, self._fd, self._pagemap)
         self._scan_works = True
@@ -133,8 +146,11 @@ class PrivateCopies:
     def clean(self, dirty: PageNumbers) -> None:
         _pages.clean(self._fd, self.address, self._size, dirty)
 
-    def put(self, numbers: PageNumbers, contents: list[bytes], dirty: PageNumbers) -> None:
-        _pages.put(self._fd, self.address, self._size, numbers, contents, dirty)
+    def open(self, numbers: PageNumbers) -> mmap.mmap:
+        return self._file
+
+    def shut(self, dirty: PageNumbers) -> None:
+        _pages.drop(self.address, self._size, dirty)
 
     def populated(self) -> PageNumbers:
         parts = [self.dirty()]

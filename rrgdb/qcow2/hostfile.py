@@ -96,6 +96,17 @@ class HostFile:
             done += count
         return done
 
+    def read_parts(self, offset: int, parts: Sequence[memoryview]) -> bool:
+        """Fill ``parts`` one after the other from ``offset`` on; False if some were not, at the end of the file or for
+        any other reason."""
+        for i in range(0, len(parts), IOV_MAX):
+            some = parts[i : i + IOV_MAX]
+            total = sum(map(len, some))
+            if os.preadv(self.fd, some, offset) != total:
+                return False
+            offset += total
+        return True
+
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Write the byte ``buffers`` one after the other from ``offset`` on."""
         for i in range(0, len(buffers), IOV_MAX):

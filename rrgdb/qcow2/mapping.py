@@ -5,6 +5,7 @@ A tree is given by its L1 table (uint64, host byte order). The active tree and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -312,6 +313,14 @@ class Mapper:
             if self.data is self.file and ((host + len(view) - 1) & ~mask != end & ~mask or not end & mask):
                 raise Qcow2Error(f"{self.file.path}: offset {end}: expected a data cluster, the file ends before")
             view[done:] = bytes(len(view) - done)
+
+    def read_parts(self, host: int, parts: Sequence[memoryview]) -> None:
+        """Fill ``parts``, whole clusters each, one after the other from the data clusters at ``host`` on."""
+        if self.data is not None and self.data.read_parts(host, parts):
+            return
+        for part in parts:
+            self.read_data(host, part)
+            host += len(part)
 
     def data_at(self, host: int, length: int) -> bytes:
         """The data clusters at ``host``, as ``read_data`` fills them in."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .mapping import DATA, PACKED, Under, hosts, kinds
+from .refcounts import Clusters
 from .runs import split_runs
 from .snapshot_table import Snapshot
 from .state import State
@@ -60,6 +61,18 @@ class View:
         self._require_alive()
         return read_clusters(self._state, self._l1, self._base, offsets)
 
+    def read_vmstate_clusters_into(
+        self, offsets: Sequence[int] | Clusters, buffer: bytearray | memoryview, places: Sequence[int] | Clusters
+    ) -> None:
+        """Put the clusters of the VM state at the cluster-aligned ``offsets`` into a writable ``buffer``, each at its
+        place in it. Raises ValueError for a place at which none fits."""
+        self._require_alive()
+        if not len(offsets) == len(places):
+            raise ValueError(f"expected a place for each of {len(offsets)} clusters, got {len(places)}")
+        if len(offsets):
+            view = memoryview(buffer).cast("B")
+            _read_clusters_into(self._state, self._l1, self._base, offsets, view, np.asarray(places, np.int64))
+
 
 def require_range(offset: int, length: int, size: int | None) -> None:
     """Raises ValueError for bytes outside of 0..size (None: no end)."""
@@ -69,7 +82,7 @@ def require_range(offset: int, length: int, size: int | None) -> None:
         raise ValueError("offsets must be below 2^62")
 
 
-def cluster_indices(offsets: Sequence[int], base: int, cluster_bits: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def cluster_indices(offsets: Sequence[int] | Clusters, base: int, cluster_bits: int) -> Clusters:
     """Guest cluster numbers of aligned VM state ``offsets`` (at least one). Raises ValueError for others."""
     inside = min(offsets) >= 0 and max(offsets) < 1 << 62
     at = np.array(offsets if inside else [-1], np.int64)
@@ -96,3 +109,24 @@ def read_clusters(state: State, l1: Entries, base: int, offsets: Sequence[int]) 
     for at in np.flatnonzero(kind == PACKED).tolist():
         found[at] = state.mapper.unpack(int(entries[at]))
     return found
+
+
+def _read_clusters_into(
+    state: State, l1: Entries, base: int, offsets: Sequence[int] | Clusters, view: memoryview, places: Clusters
+) -> None:
+    size = state.geometry.cluster_size
+    if places.min() < 0 or places.max() > len(view) - size:
+        raise ValueError(f"clusters of {size} bytes do not fit at all places of a buffer of {len(view)} bytes")
+    entries = state.mapper.entries(l1, cluster_indices(offsets, base, state.geometry.cluster_bits))
+    kind, host = kinds(entries), hosts(entries)
+    data = np.flatnonzero(kind == DATA)
+    data = data[np.argsort(host[data], kind="stable")]
+    host, to = host[data], places[data]
+    at = to.tolist()
+    for index, count in split_runs(host, size):
+        runs = split_runs(to[index : index + count], size)
+        parts = [view[at[index + i] : at[index + i] + n * size] for i, n in runs]
+        state.mapper.read_parts(int(host[index]), parts)
+    for i in np.flatnonzero(kind != DATA).tolist():
+        start = int(places[i])
+        view[start : start + size] = state.mapper.unpack(int(entries[i])) if kind[i] == PACKED else bytes(size)

@@ -14,11 +14,15 @@ side reads from an image of its own, which is loaded anew when it is asked for a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
+from rrgdb.snapshots.differences import Differences
 from rrgdb.snapshots.disks import Disks, Moment
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
@@ -34,12 +38,19 @@ from rrgdb.snapshots.writer import (
     StoreWriter,
 )
 
+PageNumbers = npt.NDArray[np.int64]
+
 MAX_NAME = 255
 _LENGTH = struct.Struct("<I")
 _ZERO = bytes(PAGE)
+_NONE: PageNumbers = np.array([], dtype=np.int64)
 _TABLE_PAGES = PAGE // 8
 _BESIDE = 16
 """clusters that a snapshot takes besides pages and their tables"""
+
+
+def _numbers(pages: Iterable[int]) -> PageNumbers:
+    return np.array(sorted(pages), dtype=np.int64)
 
 
 class SnapshotStore:
@@ -56,6 +67,7 @@ class SnapshotStore:
         }
         self._seen = {s.id: s for s in image.snapshots}
         self._taken = 0
+        self._differences = Differences()
         if disks is not None:
             if writer is not None:
                 disks.keep_only({entry.stored.moment for entry in self._entries.values()})
@@ -128,10 +140,34 @@ class SnapshotStore:
             found.update(zip(rest, contents, strict=True))
         return [found.get(n, _ZERO) for n in numbers]
 
-    def differing(self, a: Stored, b: Stored) -> list[int]:
-        """Numbers of the RAM pages that may differ between two snapshots."""
+    def read_into(self, stored: Stored, numbers: PageNumbers, ram: memoryview) -> None:
+        """Put these RAM pages at the snapshot where they belong in ``ram``, all of RAM. It may be some of them only
+        if StoreError is raised."""
+        waiting, root = self._chain(self._entries[stored.id])
+        for _, pages in waiting:
+            held = np.fromiter((n in pages for n in numbers.tolist()), np.bool_, len(numbers))
+            for n in numbers[held].tolist():
+                ram[n * PAGE : n * PAGE + PAGE] = pages[n]
+            numbers = numbers[~held]
+        if root is not None:
+            with self._reading(root):
+                view = self._image.view(self._on_disk(root))
+                view.read_vmstate_clusters_into(RAM_OFFSET + numbers * PAGE, ram, numbers * PAGE)
+        else:
+            for n in numbers.tolist():
+                ram[n * PAGE : n * PAGE + PAGE] = _ZERO
+
+    def differing(self, a: Stored, b: Stored) -> PageNumbers:
+        """Numbers of the RAM pages that may differ between two snapshots, ascending."""
         if a.id == b.id:
-            return []
+            return _NONE
+        known = self._differences.get(a.id, b.id)
+        if known is None:
+            known = self._differing(a, b)
+            self._differences.put(a.id, b.id, known)
+        return known
+
+    def _differing(self, a: Stored, b: Stored) -> PageNumbers:
         (left, one), (right, two) = self._chain(self._entries[a.id]), self._chain(self._entries[b.id])
         while left and right and left[-1][0] is right[-1][0]:
             left.pop()
@@ -139,15 +175,18 @@ class SnapshotStore:
         found = {n for _, pages in (*left, *right) for n in pages}
         if one is not two:
             if one is None or two is None:
-                return list(range(self._ram_pages))
-            found.update(self._differing_on_disk(one, two))
-        return sorted(found)
+                return np.arange(self._ram_pages, dtype=np.int64)
+            on_disk = self._differing_on_disk(one, two)
+            if not found:
+                return on_disk
+            found.update(on_disk.tolist())
+        return _numbers(found)
 
-    def _differing_on_disk(self, one: Entry, two: Entry) -> list[int]:
+    def _differing_on_disk(self, one: Entry, two: Entry) -> PageNumbers:
         with self._reading(one, two):
             sides = self._on_disk(one), self._on_disk(two)
             offsets = self._image.diff_vmstate(*sides, RAM_OFFSET, self._ram_pages * PAGE)
-        return [(offset - RAM_OFFSET) // PAGE for offset in offsets]
+        return (np.array(offsets, np.int64) - RAM_OFFSET) // PAGE
 
     def _chain(self, entry: Entry) -> tuple[list[tuple[Entry, Mapping[int, bytes]]], Entry | None]:
         """What waits for the disk, from a snapshot down, with its pages; and the one on disk that it builds on."""
@@ -237,6 +276,8 @@ class SnapshotStore:
         below = None if base is None else self._entries[base.id]
         entry = self._entries[stored.id] = Entry(stored, None, below, state, padded, changed)
         writer.put(entry)
+        if base is not None:
+            self._differences.put(base.id, stored.id, _numbers(changed))
         return stored
 
     def is_on_disk(self, stored: Stored) -> bool:

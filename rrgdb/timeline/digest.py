@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
-from rrgdb.engine.memory import ZERO_PAGE, PageNumbers
+from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement
 
 _MASK = (1 << 64) - 1
 
@@ -30,10 +31,20 @@ class RamDigest:
             0 if content == zero else digest(content, number + 1)
             for number, content in zip(numbers.tolist(), contents, strict=True)
         ]
-        new = np.array(found, dtype=np.uint64)
+        self._set(numbers, np.array(found, dtype=np.uint64))
+
+    def look_at(self, numbers: PageNumbers, ram: Replacement) -> None:
+        """These pages (ascending) now have the contents that ``ram`` has."""
+        digest, view = xxhash.xxh3_64_intdigest, ram.view
+        hashes = np.zeros(len(numbers), dtype=np.uint64)
+        filled = ~ram.zeros(numbers)
+        hashes[filled] = [digest(view[n * PAGE : n * PAGE + PAGE], n + 1) for n in numbers[filled].tolist()]
+        self._set(numbers, hashes)
+
+    def _set(self, numbers: PageNumbers, hashes: npt.NDArray[np.uint64]) -> None:
         old = self._hashes[numbers]
-        self._hashes[numbers] = new
-        self._sum = (self._sum + int(new.sum()) - int(old.sum())) & _MASK
+        self._hashes[numbers] = hashes
+        self._sum = (self._sum + int(hashes.sum()) - int(old.sum())) & _MASK
 
     def value(self) -> bytes:
         return self._sum.to_bytes(8, "little")

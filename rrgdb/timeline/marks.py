@@ -13,8 +13,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from rrgdb.engine.base import EngineError
-from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers
+from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement
 from rrgdb.recording.doors import Door
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored, StoreError
@@ -266,7 +268,7 @@ class Marks:
         assert low is not None
         assert high is not None
         try:
-            if pages.intersection(self._store.differing(low, high)):
+            if pages.intersection(self._store.differing(low, high).tolist()):
                 return None
             if ZERO_PAGE in self._store.pages(high, sorted(pages)):
                 return None
@@ -418,7 +420,7 @@ class Marks:
         assert mark.stored is not None
         at = next(i for i, m in enumerate(self._disk) if m.stored == mark.stored)
         before = next(s for m in reversed(self._disk[:at]) if (s := m.stored) is not None and s.id not in going)
-        numbers = [n for n in self._store.differing(before, mark.stored) if n not in mark.delta]
+        numbers = [n for n in self._store.differing(before, mark.stored).tolist() if n not in mark.delta]
         return before, mark.delta.with_pages(numbers, self._store.pages(mark.stored, numbers))
 
     def arrived_at(self, mark: Mark) -> None:
@@ -445,13 +447,17 @@ class Marks:
             state = self._load_state(mark.stored)
         dirty = self._ram.dirty()
         try:
-            need = page_numbers(self._differing(mark).union(dirty.tolist()))
-            contents = self._contents(mark, need.tolist())
+            need = np.union1d(self._differing(mark), dirty)
         except StoreError as e:
             raise UnusableSnapshotError(str(e)) from e
         self._base_holds = False
-        self._ram.set_clean(need, contents, dirty)
-        self.digest.update(need, contents)
+        with self._ram.replacing(need, dirty) as to:
+            try:
+                self._put(mark, need, to)
+            except StoreError as e:
+                raise UnusableSnapshotError(str(e)) from e
+            finally:
+                self.digest.look_at(need, to)
         engine = self._guest.engine
         engine.pages_changed(need.tolist())
         self._base = mark
@@ -466,48 +472,50 @@ class Marks:
         except (EngineError, ValueError) as e:
             raise UnusableSnapshotError(f"the state saved at icount {mark.icount} does not load: {e}") from e
 
-    def _contents(self, mark: Mark, numbers: list[int]) -> list[bytes]:
-        """What pages hold at a mark. Raises StoreError."""
-        found = [mark.delta.get(n) for n in numbers]
-        rest = [n for n, content in zip(numbers, found, strict=True) if content is None]
-        if not rest or mark.stored is None:
-            return [ZERO_PAGE if content is None else content for content in found]
-        if self._store is None:
-            raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
-        stored = iter(self._store.pages(mark.stored, rest))
-        return [next(stored) if content is None else content for content in found]
+    def _put(self, mark: Mark, numbers: PageNumbers, to: Replacement) -> None:
+        """Give pages what they hold at a mark. Raises StoreError; some may have it then."""
+        if mark.delta.chunks:
+            contents = [mark.delta.get(n) for n in numbers.tolist()]
+            held = np.fromiter((content is not None for content in contents), np.bool_, len(contents))
+            to.put(numbers[held], [content for content in contents if content is not None])
+            numbers = numbers[~held]
+        if mark.stored is None:
+            to.put(numbers, [ZERO_PAGE] * len(numbers))
+        elif len(numbers):
+            if self._store is None:
+                raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
+            self._store.read_into(mark.stored, numbers, to.view)
 
-    def _differing(self, mark: Mark) -> set[int]:
-        """Pages in which the base may differ from a mark."""
+    def _differing(self, mark: Mark) -> PageNumbers:
+        """Pages in which the base may differ from a mark, ascending."""
         base = self._base
         if not self._base_holds:
             return self._differing_from_any(mark)
         if base is mark:
-            return set()
+            return page_numbers(())
         if base.stored == mark.stored:
-            return base.delta.differing(mark.delta)
-        need = {*base.delta.pages(), *mark.delta.pages()}
+            return page_numbers(base.delta.differing(mark.delta))
+        deltas = page_numbers({*base.delta.pages(), *mark.delta.pages()})
         if mark.stored is None:
-            need.update(self._ram.populated().tolist())
-        elif base.stored is None or self._store is None:
+            return np.union1d(deltas, self._ram.populated())
+        if base.stored is None or self._store is None:
             raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
-        else:
-            try:
-                need.update(self._store.differing(base.stored, mark.stored))
-            except SnapshotGoneError as e:
-                if mark.stored in e.gone:
-                    raise
-                return self._differing_from_any(mark)
-        return need
+        try:
+            return np.union1d(deltas, self._store.differing(base.stored, mark.stored))
+        except SnapshotGoneError as e:
+            if mark.stored in e.gone:
+                raise
+            return self._differing_from_any(mark)
 
-    def _differing_from_any(self, mark: Mark) -> set[int]:
-        """Pages in which RAM may differ from a mark, whatever RAM holds now."""
-        need = {*self._ram.populated().tolist(), *mark.delta.pages()}
-        if mark.stored is not None:
-            if self._origin.stored is None or self._store is None:
-                raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
-            need.update(self._images.delta.pages(), self._store.differing(self._origin.stored, mark.stored))
-        return need
+    def _differing_from_any(self, mark: Mark) -> PageNumbers:
+        """Pages in which RAM may differ from a mark, whatever RAM holds now, ascending."""
+        need = np.union1d(self._ram.populated(), page_numbers(mark.delta.pages()))
+        if mark.stored is None:
+            return need
+        if self._origin.stored is None or self._store is None:
+            raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
+        need = np.union1d(need, page_numbers(self._images.delta.pages()))
+        return np.union1d(need, self._store.differing(self._origin.stored, mark.stored))
 
     def apart(self, mark: Mark) -> int:
         """How many pages have to be put back to go to a mark, at most."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, check_image, repair_image
+from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, View, check_image, repair_image
 from rrgdb.qcow2.cli import main
 from rrgdb_tests.qcow2.conftest import Qemu
 
@@ -43,6 +43,11 @@ def exercise(path: Path) -> None:
         assert "offset" in said
         assert "\n" not in said
 
+    def scattered(view: View, size: int) -> None:
+        offsets, buffer = range(0, 8 * size, size), bytearray(8 * size)
+        view.read_vmstate_clusters_into(offsets, buffer, offsets[::-1])
+        assert [buffer[at : at + size] for at in offsets[::-1]] == view.read_vmstate_clusters(offsets)
+
     def everything(image: Image, writable: bool) -> None:
         attempt(lambda: image.read(0, 200_000))
         attempt(lambda: image.read_vmstate(0, 60 * 512))
@@ -52,6 +57,7 @@ def exercise(path: Path) -> None:
         for snapshot in image.snapshots[:8]:
             attempt(lambda s=snapshot: image.view(s).read(0, 200_000))
             attempt(lambda s=snapshot: image.view(s).read_vmstate_clusters(range(0, 60 * 512, 512)))
+            attempt(lambda s=snapshot: scattered(image.view(s), image.cluster_size))
             attempt(lambda s=snapshot: image.diff_vmstate(None, s, 0, 1 << 40))
         if writable:
             attempt(lambda: image.write(500, b"x" * 5000))

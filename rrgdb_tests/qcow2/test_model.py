@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rrgdb.qcow2 import Image, Snapshot, tables
+from rrgdb.qcow2 import Image, Snapshot, View, tables
 from rrgdb_tests.qcow2.conftest import Qemu
 
 DISK = 150_000
@@ -143,6 +144,26 @@ class Run:
             assert view.read_vmstate(0, length) == content.vm_bytes(self.size)
             every = view.read_vmstate_clusters(range(0, length, self.size))
             assert b"".join(every) == content.vm_bytes(self.size)
+            self.verify_scattered(view, content)
+
+    def verify_scattered(self, view: View, content: Content) -> None:
+        """Clusters go where they are told to, runs of them in whatever order, and nowhere else."""
+        size, random = self.size, Random(len(self.kept))
+        numbers = list(range(VM_CLUSTERS))
+        cut = random.randrange(VM_CLUSTERS)
+        numbers = numbers[cut:] + numbers[:cut]
+        places = [n + 1 for n in range(VM_CLUSTERS)]
+        shuffled = places[: cut // 2]
+        random.shuffle(shuffled)
+        places[: cut // 2] = shuffled
+        buffer = bytearray(b"?" * (size * (VM_CLUSTERS + 2)))
+        view.read_vmstate_clusters_into([n * size for n in numbers], buffer, [p * size for p in places])
+        expected = bytearray(buffer)
+        whole = content.vm_bytes(size)
+        for n, place in zip(numbers, places, strict=True):
+            expected[place * size : (place + 1) * size] = whole[n * size : (n + 1) * size]
+        assert buffer == expected
+        assert buffer[:size] == buffer[-size:] == b"?" * size
 
 
 def play(cluster_size: int, operations: list[tuple[object, ...]], qemu: Qemu | None) -> None:

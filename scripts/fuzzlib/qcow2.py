@@ -115,7 +115,9 @@ def _read_snapshot(image: Image, snapshot: Snapshot, rng: random.Random) -> None
     for offset, length in _ranges(view.size, rng):
         _attempt(lambda at=offset, count=length: view.read(at, count))
     _attempt(lambda: view.read_vmstate(0, min(snapshot.vm_state_size, _READ)))
-    _attempt(lambda: view.read_vmstate_clusters(range(0, 64 * image.cluster_size, image.cluster_size)))
+    clusters = range(0, 64 * image.cluster_size, image.cluster_size)
+    _attempt(lambda: view.read_vmstate_clusters(clusters))
+    _attempt(lambda: view.read_vmstate_clusters_into(clusters, bytearray(64 * image.cluster_size), clusters[::-1]))
 
 
 def _command(arguments: list[str]) -> None:
