@@ -1,5 +1,6 @@
 /* Lists of RAM pages, handled in one call each: which were written, their contents, cleaning them, putting others back.
- * Two ways to know what was written (rrgdb/engine/tracking.py): private copies of a file's pages, write protection. */
+ * Two ways to know what was written (rrgdb/engine/tracking.py): private copies of a file's pages, write protection of
+ * the file's pages themselves. */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
 #include <Python.h>
@@ -18,6 +19,7 @@
 #define PAGE 4096
 #define RANGES 512
 #define NEAR 32
+#define BLOCK 512 /* pages that are armed at once: those of one page table */
 
 /* linux/fs.h, Linux 6.7 */
 typedef struct { uint64_t start, end, categories; } region;
@@ -32,7 +34,6 @@ typedef struct {
 #define IS_FILE (1u << 2)
 #define IS_PRESENT (1u << 3)
 #define IS_SWAPPED (1u << 4)
-#define IS_PFNZERO (1u << 5)
 
 /* linux/userfaultfd.h, Linux 6.7 */
 typedef struct { uint64_t api, features, ioctls; } uffd_api;
@@ -41,22 +42,20 @@ typedef struct { uint64_t start, len, mode, ioctls; } uffd_register;
 #define UFFDIO_REGISTER_CALL 0xC020AA00ul
 typedef struct { uint64_t start, len, mode; } uffd_protect;
 #define UFFDIO_WRITEPROTECT_CALL 0xC018AA06ul
-#define CLOSE 4 /* pages from one to the next that are lifted by one call */
-#define WORTH_A_CALL 4
 #define UFFD_API_VERSION 0xAAu
 #define UFFD_USER_MODE_ONLY 1
 #define FEATURE_WP_ASYNC (1u << 15)
 #define REGISTER_MODE_WP (1u << 1)
+#define MODE_WP 1u
 
 static PyObject *zero; /* 4096 bytes of 0: every page of zeros is this object */
 
 /* What a page must be, must not be, and of what it must be one thing at least: categories of PAGEMAP_SCAN. */
 typedef struct { uint64_t all, none, any; } category;
-/* Written, and there: what was never touched counts as written, and as protected it would take room in page tables. A
- * page that was only read is the one page of zeros that the kernel has. */
-static const category written = {.all = IS_WRITTEN, .none = IS_PFNZERO, .any = IS_PRESENT | IS_SWAPPED};
+/* For this very question the kernel answers with every page that is not protected, so with those that are not in the
+ * page table as well. */
+static const category written = {.all = IS_WRITTEN};
 static const category private = {.none = IS_FILE, .any = IS_PRESENT | IS_SWAPPED};
-static const category filled = {.none = IS_PFNZERO, .any = IS_PRESENT | IS_SWAPPED};
 
 typedef struct { int64_t *found; size_t count, room; } numbers_list;
 
@@ -75,50 +74,126 @@ static int append(numbers_list *list, size_t first, size_t more)
     return 0;
 }
 
-/* Pages of a category; into list, if there is one, or with WP_MATCHING they are protected. */
-static int scan(int fd, uint64_t address, uint64_t size, const category *which, uint64_t flags, numbers_list *list)
+/* Pages of a category, appended to the list; without one, all pages are protected. */
+static int scan(int fd, uint64_t address, uint64_t from, uint64_t to, const category *which, numbers_list *list)
 {
     region ranges[RANGES];
-    for (uint64_t at = address, end = address + size; at < end;) {
-        scan_arg arg = {.size = sizeof arg, .flags = flags, .start = at, .end = end, .vec = (uintptr_t)ranges,
-                        .vec_len = RANGES, .inverted = which->none, .mask = which->all | which->none,
-                        .anyof = which->any};
+    for (uint64_t at = address + from, end = address + to; at < end;) {
+        scan_arg arg = {.size = sizeof arg, .start = at, .end = end, .inverted = which->none,
+                        .mask = which->all | which->none, .anyof = which->any, .returned = which->all};
+        if (list) {
+            arg.vec = (uintptr_t)ranges;
+            arg.vec_len = RANGES;
+        } else {
+            arg.flags = WP_MATCHING | CHECK_WPASYNC;
+        }
         long n = ioctl(fd, PAGEMAP_SCAN_CALL, &arg);
         if (n < 0)
             return errno;
         for (long i = 0; list && i < n; i++)
             if (append(list, (ranges[i].start - address) / PAGE, (ranges[i].end - ranges[i].start) / PAGE))
                 return ENOMEM;
-        at = n == RANGES ? arg.walk_end : end;
+        at = list && n == RANGES ? arg.walk_end : end;
     }
     return 0;
 }
 
-static PyObject *scanned(PyObject *args, const category *which)
+/* Pages that a file has, from and to in bytes; not its holes. */
+static int data(int fd, uint64_t from, uint64_t to, numbers_list *list)
 {
-    int fd;
-    unsigned long long address, size;
-    if (!PyArg_ParseTuple(args, "iKK", &fd, &address, &size))
-        return NULL;
-    numbers_list list = {0};
-    int error;
-    Py_BEGIN_ALLOW_THREADS
-    error = scan(fd, address, size, which, 0, &list);
-    Py_END_ALLOW_THREADS
-    PyObject *result = NULL;
+    for (uint64_t end = from; end < to;) {
+        off_t start = lseek(fd, (off_t)end, SEEK_DATA);
+        if (start < 0)
+            return errno == ENXIO ? 0 : errno;
+        if ((uint64_t)start >= to)
+            return 0;
+        off_t stop = lseek(fd, start, SEEK_HOLE);
+        if (stop < 0)
+            return errno;
+        end = (uint64_t)stop < to ? (uint64_t)stop : to;
+        if (append(list, (uint64_t)start / PAGE, (end - (uint64_t)start + PAGE - 1) / PAGE))
+            return ENOMEM;
+    }
+    return 0;
+}
+
+static PyObject *result(int error, numbers_list *list)
+{
+    PyObject *numbers = NULL;
     if (error) {
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
     } else {
-        result = PyBytes_FromStringAndSize((char *)list.found, (Py_ssize_t)(list.count * sizeof *list.found));
+        numbers = PyBytes_FromStringAndSize((char *)list->found, (Py_ssize_t)(list->count * sizeof *list->found));
     }
-    free(list.found);
-    return result;
+    free(list->found);
+    return numbers;
 }
 
-static PyObject *pages_written(PyObject *Py_UNUSED(self), PyObject *args) { return scanned(args, &written); }
-static PyObject *pages_private(PyObject *Py_UNUSED(self), PyObject *args) { return scanned(args, &private); }
-static PyObject *pages_filled(PyObject *Py_UNUSED(self), PyObject *args) { return scanned(args, &filled); }
+static PyObject *pages_private(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    int fd, error;
+    unsigned long long address, size;
+    if (!PyArg_ParseTuple(args, "iKK", &fd, &address, &size))
+        return NULL;
+    numbers_list list = {0};
+    Py_BEGIN_ALLOW_THREADS
+    error = scan(fd, address, 0, size, &private, &list);
+    Py_END_ALLOW_THREADS
+    return result(error, &list);
+}
+
+static PyObject *pages_filled(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    int fd, error;
+    unsigned long long size;
+    if (!PyArg_ParseTuple(args, "iK", &fd, &size))
+        return NULL;
+    numbers_list list = {0};
+    Py_BEGIN_ALLOW_THREADS
+    error = data(fd, 0, size, &list);
+    Py_END_ALLOW_THREADS
+    return result(error, &list);
+}
+
+/* A byte for each block of RAM. */
+static bool armed_fits(const Py_buffer *armed, unsigned long long size)
+{
+    if ((uint64_t)armed->len == (size / PAGE + BLOCK - 1) / BLOCK)
+        return true;
+    PyErr_SetString(PyExc_ValueError, "expected a byte for each block of RAM");
+    return false;
+}
+
+static uint64_t block_end(uint64_t block, uint64_t size)
+{
+    uint64_t end = block * BLOCK * PAGE;
+    return end < size ? end : size;
+}
+
+static PyObject *pages_written(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    int pagemap, fd, error = 0;
+    unsigned long long address, size;
+    Py_buffer buffer;
+    if (!PyArg_ParseTuple(args, "iiKKy*", &pagemap, &fd, &address, &size, &buffer))
+        return NULL;
+    numbers_list list = {0};
+    const char *armed = buffer.buf;
+    bool fits = armed_fits(&buffer, size);
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS
+        for (uint64_t block = 0, next, blocks = (uint64_t)buffer.len; block < blocks && !error; block = next) {
+            for (next = block + 1; next < blocks && armed[next] == armed[block]; next++)
+                ;
+            uint64_t from = block_end(block, size), to = block_end(next, size);
+            error = armed[block] ? scan(pagemap, address, from, to, &written, &list) : data(fd, from, to, &list);
+        }
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&buffer);
+    return fits ? result(error, &list) : NULL;
+}
 
 /* Page numbers out of a buffer of int64, all of them inside of RAM. */
 static const int64_t *numbers_of(Py_buffer *buffer, unsigned long long size, Py_ssize_t *count)
@@ -268,9 +343,7 @@ static PyObject *pages_copy(PyObject *Py_UNUSED(self), PyObject *args)
     for (Py_ssize_t i = 0; fit && i < count; i++) {
         char *page = (char *)(uintptr_t)address + numbers[i] * PAGE;
         const char *content = PyBytes_AS_STRING(PyList_GET_ITEM(contents, i));
-        /* A write to a protected page is a fault, so one that changes nothing costs more than to look. */
-        if (memcmp(page, content, PAGE) != 0)
-            memcpy(page, content, PAGE);
+        memcpy(page, content, PAGE);
     }
     PyBuffer_Release(&buffer);
     return fit ? done(0) : NULL;
@@ -323,65 +396,80 @@ static PyObject *pages_guard(PyObject *Py_UNUSED(self), PyObject *args)
     return PyLong_FromLong(fd);
 }
 
-static int protect(int fd, uint64_t address, uint64_t size)
+/* Protect the pages of blocks that are not armed, whether they are there or not. */
+static int arm(int guard, uint64_t address, uint64_t size, const int64_t *numbers, Py_ssize_t count, char *armed)
 {
-    return scan(fd, address, size, &written, WP_MATCHING | CHECK_WPASYNC, NULL);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        uint64_t block = (uint64_t)numbers[i] / BLOCK, next = block;
+        for (; i < count && (uint64_t)numbers[i] / BLOCK <= next && !armed[numbers[i] / BLOCK]; i++)
+            next = (uint64_t)numbers[i] / BLOCK + 1;
+        if (next == block)
+            continue;
+        i--;
+        uint64_t from = block_end(block, size), to = block_end(next, size);
+        uffd_protect range = {.start = address + from, .len = to - from, .mode = MODE_WP};
+        if (ioctl(guard, UFFDIO_WRITEPROTECT_CALL, &range) != 0)
+            return errno;
+        memset(armed + block, 1, next - block);
+    }
+    return 0;
+}
+
+static PyObject *pages_arm(PyObject *Py_UNUSED(self), PyObject *args)
+{
+    int guard, error = 0;
+    unsigned long long address, size;
+    Py_buffer buffer, armed;
+    if (!PyArg_ParseTuple(args, "iKKy*w*", &guard, &address, &size, &buffer, &armed))
+        return NULL;
+    Py_ssize_t count;
+    const int64_t *numbers = armed_fits(&armed, size) ? numbers_of(&buffer, size, &count) : NULL;
+    if (numbers) {
+        Py_BEGIN_ALLOW_THREADS
+        error = arm(guard, address, size, numbers, count, armed.buf);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&buffer);
+    PyBuffer_Release(&armed);
+    return numbers ? done(error) : NULL;
 }
 
 static PyObject *pages_protect(PyObject *Py_UNUSED(self), PyObject *args)
 {
-    int fd, error;
-    unsigned long long address, size;
-    if (!PyArg_ParseTuple(args, "iKK", &fd, &address, &size))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    error = protect(fd, address, size);
-    Py_END_ALLOW_THREADS
-    return done(error);
-}
-
-/* A fault costs less than a call, so only pages that lie together are worth one. If it fails, each write is a fault, no
- * more. */
-static void lift(int guard, uint64_t address, const int64_t *numbers, Py_ssize_t count)
-{
-    for (Py_ssize_t i = 0, n; i < count; i += n) {
-        for (n = 1; i + n < count && numbers[i + n] - numbers[i + n - 1] <= CLOSE; n++)
-            ;
-        if (n < WORTH_A_CALL)
-            continue;
-        uffd_protect range = {.start = address + (uint64_t)numbers[i] * PAGE,
-                              .len = (uint64_t)(numbers[i + n - 1] - numbers[i] + 1) * PAGE};
-        (void)ioctl(guard, UFFDIO_WRITEPROTECT_CALL, &range);
-    }
-}
-
-static PyObject *pages_lift(PyObject *Py_UNUSED(self), PyObject *args)
-{
-    int guard;
+    int fd, error = 0;
     unsigned long long address, size;
     Py_buffer buffer;
-    if (!PyArg_ParseTuple(args, "iKKy*", &guard, &address, &size, &buffer))
+    if (!PyArg_ParseTuple(args, "iKKy*", &fd, &address, &size, &buffer))
         return NULL;
     Py_ssize_t count;
     const int64_t *numbers = numbers_of(&buffer, size, &count);
-    if (numbers)
-        lift(guard, address, numbers, count);
+    if (numbers) {
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count && !error;) {
+            uint64_t block = (uint64_t)numbers[i] / BLOCK, next = block;
+            for (; i < count && (uint64_t)numbers[i] / BLOCK <= next; i++)
+                next = (uint64_t)numbers[i] / BLOCK + 1;
+            error = scan(fd, address, block_end(block, size), block_end(next, size), &written, NULL);
+        }
+        Py_END_ALLOW_THREADS
+    }
     PyBuffer_Release(&buffer);
-    return numbers ? done(0) : NULL;
+    return numbers ? done(error) : NULL;
 }
 
 static PyMethodDef methods[] = {
-    {"written", pages_written, METH_VARARGS, "written(pagemap, address, size) -> int64 numbers, as bytes"},
+    {"written", pages_written, METH_VARARGS,
+     "written(pagemap, fd, address, size, armed) -> int64 numbers, as bytes"},
     {"private", pages_private, METH_VARARGS, "private(pagemap, address, size): pages with private copies"},
-    {"filled", pages_filled, METH_VARARGS, "filled(pagemap, address, size): pages that are there"},
+    {"filled", pages_filled, METH_VARARGS, "filled(fd, size): pages that are no holes"},
     {"contents", pages_contents, METH_VARARGS, "contents(address, size, numbers) -> [bytes, ...]"},
     {"clean", pages_clean, METH_VARARGS, "clean(fd, address, size, numbers): fold all private pages into the file"},
     {"copy", pages_copy, METH_VARARGS, "copy(address, size, numbers, contents): one content for each page"},
     {"zeros", pages_zeros, METH_VARARGS, "zeros(address, size, numbers) -> a byte each: 1 for a page of zeros"},
     {"drop", pages_drop, METH_VARARGS, "drop(address, size, private): give all private copies back"},
     {"guard", pages_guard, METH_VARARGS, "guard(address, size) -> userfaultfd: the kernel notes what is written"},
-    {"protect", pages_protect, METH_VARARGS, "protect(pagemap, address, size): what was written is clean"},
-    {"lift", pages_lift, METH_VARARGS, "lift(guard, address, size, numbers): pages that are about to be written"},
+    {"arm", pages_arm, METH_VARARGS, "arm(guard, address, size, numbers, armed): protect the pages' blocks"},
+    {"protect", pages_protect, METH_VARARGS, "protect(pagemap, address, size, numbers): all of their blocks is clean"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -399,7 +487,7 @@ PyMODINIT_FUNC PyInit__pages(void)
         return NULL;
     memset(PyBytes_AS_STRING(zero), 0, PAGE);
     Py_INCREF(zero);
-    if (PyModule_AddObject(m, "ZERO", zero) < 0)
+    if (PyModule_AddObject(m, "ZERO", zero) < 0 || PyModule_AddIntConstant(m, "BLOCK", BLOCK) < 0)
         return NULL;
     return m;
 }

@@ -1,9 +1,10 @@
 """Which pages of a mapping were written, by whoever it was, without a hook on stores.
 
-Two ways, of which ``track`` takes the first that works here. The kernel's write protection (userfaultfd in asynchronous
-mode, Linux 6.7) notes the first write to a page, and forgets it in one call for all pages. With older kernels the
-mapping is a private one of an anonymous file: a page that is written becomes a private copy, which the page map tells
-from the file's; to clean it means to write it back to the file and give the copy up.
+The pages are those of an anonymous file. ``track`` takes the first of two ways that works here. The kernel's write
+protection (userfaultfd in asynchronous mode, Linux 6.7) notes the first write to a page, and forgets it in one call for
+all pages. With older kernels the mapping is a private one: a page that is written becomes a private copy, which the
+page map tells from the file's; to clean it means to write it back to the file and give the copy up. Either way a second
+mapping of the file gives pages other contents without making them dirty.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ class Tracker(Protocol):
         """All pages that may hold something but zeros, ascending."""
 
 
-def _close_all(*descriptors: int) -> None:
-    for fd in descriptors:
-        os.close(fd)
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def address_of(mapping: mmap.mmap) -> int:
@@ -69,56 +70,76 @@ def address_of(mapping: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(mapping))
 
 
-def _open_pagemap() -> int:
-    return os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+class _File:
+    """An anonymous file of ``size`` bytes and two mappings of it: ``map`` is tracked, the other one is not."""
 
-
-class WriteProtection:
-    """Anonymous memory under the kernel's write protection. Raises OSError where the kernel has none."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self.map = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE, _ACCESS)
-        # In a huge page one write would make 512 pages dirty.
-        self.map.madvise(mmap.MADV_NOHUGEPAGE)
-        self.address = address_of(self.map)
-        self._pagemap = _open_pagemap()
-        try:
-            self._guard = _pages.guard(self.address, size)
-        except OSError:
-            os.close(self._pagemap)
-            raise
-        self.close = weakref.finalize(self, _close_all, self._guard, self._pagemap)
-
-    def dirty(self) -> PageNumbers:
-        return np.frombuffer(_pages.written(self._pagemap, self.address, self._size), dtype=np.int64)
-
-    def clean(self, dirty: PageNumbers) -> None:
-        _pages.protect(self._pagemap, self.address, self._size)
-
-    def open(self, numbers: PageNumbers) -> mmap.mmap:
-        _pages.lift(self._guard, self.address, self._size, numbers)
-        return self.map
-
-    def shut(self, dirty: PageNumbers) -> None:
-        self.clean(dirty)
-
-    def populated(self) -> PageNumbers:
-        return np.frombuffer(_pages.filled(self._pagemap, self.address, self._size), dtype=np.int64)
-
-
-class PrivateCopies:
-    """A private mapping of an anonymous file (memfd)."""
-
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, kind: int) -> None:
         self._size = size
         self._fd = os.memfd_create("rrgdb-ram", os.MFD_CLOEXEC)
+        self._open = [self._fd]
+        self.close = weakref.finalize(self, _close_all, self._open)
         os.ftruncate(self._fd, size)
-        self.map = mmap.mmap(self._fd, size, mmap.MAP_PRIVATE | _NORESERVE, _ACCESS)
-        self._file = mmap.mmap(self._fd, size, mmap.MAP_SHARED | _NORESERVE, _ACCESS)
+        self.map = mmap.mmap(self._fd, size, kind | _NORESERVE, _ACCESS)
+        self._beside = mmap.mmap(self._fd, size, mmap.MAP_SHARED | _NORESERVE, _ACCESS)
+        for mapping in (self.map, self._beside):
+            # In a huge page one write would make 512 pages dirty.
+            mapping.madvise(mmap.MADV_NOHUGEPAGE)
         self.address = address_of(self.map)
-        self._pagemap = _open_pagemap()
-        self.close = weakref.finalize(self, _close_all, self._fd, self._pagemap)
+        self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._open.append(self._pagemap)
+
+    def _filled(self) -> PageNumbers:
+        return np.frombuffer(_pages.filled(self._fd, self._size), dtype=np.int64)
+
+
+class WriteProtection(_File):
+    """Under the kernel's write protection. Raises OSError where the kernel has none.
+
+    Pages are armed by blocks of 512, once there is something in one of them: all of an armed block that is clean is
+    protected, so that what is not, or is not in the page table any more, was written. In other blocks everything that
+    is there counts as written, also where a page was only read: nothing tells the two apart."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, mmap.MAP_SHARED)
+        self._guard = _pages.guard(self.address, size)
+        self._open.append(self._guard)
+        self._armed = bytearray(-(-size // (PAGE * _pages.BLOCK)))
+        self._require_memory()
+
+    def _require_memory(self) -> None:
+        """A written page that the kernel has taken out of the page table, to swap it out say, must still be told."""
+        self.map[0] = 0
+        self.clean(self.dirty())
+        self.map[0] = 0
+        self.map.madvise(mmap.MADV_DONTNEED, 0, PAGE)
+        if not len(self.dirty()):
+            raise OSError(errno.ENOTSUP, "the kernel forgets what was written")
+        self.clean(self.dirty())
+
+    def dirty(self) -> PageNumbers:
+        found = _pages.written(self._pagemap, self._fd, self.address, self._size, self._armed)
+        return np.frombuffer(found, dtype=np.int64)
+
+    def clean(self, dirty: PageNumbers) -> None:
+        _pages.arm(self._guard, self.address, self._size, dirty, self._armed)
+        _pages.protect(self._pagemap, self.address, self._size, dirty)
+
+    def open(self, numbers: PageNumbers) -> mmap.mmap:
+        _pages.arm(self._guard, self.address, self._size, numbers, self._armed)
+        return self._beside
+
+    def shut(self, dirty: PageNumbers) -> None:
+        _pages.protect(self._pagemap, self.address, self._size, dirty)
+
+    def populated(self) -> PageNumbers:
+        return self._filled()
+
+
+class PrivateCopies(_File):
+    """A private mapping."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, mmap.MAP_PRIVATE)
         self._scan_works = True
 
     def dirty(self) -> PageNumbers:
@@ -147,24 +168,13 @@ class PrivateCopies:
         _pages.clean(self._fd, self.address, self._size, dirty)
 
     def open(self, numbers: PageNumbers) -> mmap.mmap:
-        return self._file
+        return self._beside
 
     def shut(self, dirty: PageNumbers) -> None:
         _pages.drop(self.address, self._size, dirty)
 
     def populated(self) -> PageNumbers:
-        parts = [self.dirty()]
-        end = 0
-        while end < self._size:
-            try:
-                start = os.lseek(self._fd, end, os.SEEK_DATA)
-            except OSError as e:
-                if e.errno != errno.ENXIO:
-                    raise
-                break
-            end = os.lseek(self._fd, start, os.SEEK_HOLE)
-            parts.append(np.arange(start // PAGE, -(-end // PAGE), dtype=np.int64))
-        return np.unique(np.concatenate(parts))
+        return np.union1d(self.dirty(), self._filled())
 
 
 Way = Callable[[int], Tracker]

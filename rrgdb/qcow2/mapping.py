@@ -181,14 +181,16 @@ class Mapper:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Where pairs of L2 tables at these host offsets (0: an empty one) lead to different data: indices of the
         pairs, and of the entries. Calls ``cache.load`` twice."""
-        rows = [self._load(side[side != 0]) for side in (left, right)]  # may move ``cache.rows``
-        one, two = (self._entries_of(side, r) for side, r in zip((left, right), rows, strict=True))
-        row, column = np.nonzero((one ^ two) & ~COPIED)
-        unequal = _meaning(one[row, column]) != _meaning(two[row, column])
-        return row[unequal], column[unequal]
+        rows = [self._load(side[side != 0]) for side in (left, right)]
+        one, two = (self._entries_of(side, r).ravel() for side, r in zip((left, right), rows, strict=True))
+        cells = np.flatnonzero((one ^ two) & ~COPIED)
+        cells = cells[_meaning(one[cells]) != _meaning(two[cells])]
+        return cells >> self.geometry.l2_bits, cells & (self.geometry.l2_entries - 1)
 
     def _load(self, tables: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Slots of these tables in the cache, in their order; a table may come more than once."""
+        if (np.diff(tables) > 0).all():
+            return self.cache.load(tables)
         distinct, inverse = np.unique(tables, return_inverse=True)
         return self.cache.load(distinct)[inverse]
 

@@ -15,7 +15,6 @@ Offsets = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.int64]
 
 _CACHE_BYTES = 64 << 20
-_FIRST_ROWS = 64
 _COMPRESSED = np.uint64(OFLAG_COMPRESSED)
 
 
@@ -25,8 +24,7 @@ class TableCache:
     With extended L2 entries, entries and subcluster bitmaps take turns in a row.
 
     An operation calls ``begin`` and then asks for at most ``batch`` tables in each call of ``load`` and ``create``
-    (at most two calls); their slots stay valid until the next ``begin``. ``rows`` itself may be replaced by a call, so
-    it is looked at only after the last one.
+    (at most two calls); their slots stay valid until the next ``begin``.
     """
 
     def __init__(self, file: HostFile, geometry: Geometry) -> None:
@@ -34,11 +32,13 @@ class TableCache:
         self._geometry = geometry
         self._limit = max(_CACHE_BYTES >> geometry.cluster_bits, 8)
         self.batch = self._limit // 4
-        self.rows: Entries = np.zeros((min(_FIRST_ROWS, self._limit), geometry.cluster_size >> 3), np.uint64)
+        # Rows that were never used cost no memory.
+        self.rows: Entries = np.zeros((self._limit, geometry.cluster_size >> 3), np.uint64)
         self._slot: dict[int, int] = {}
-        self._offset = np.zeros(len(self.rows), np.int64)  # 0: the slot is empty
-        self._used = np.zeros(len(self.rows), np.int64)
-        self._dirty = np.zeros(len(self.rows), bool)
+        self._offset = np.zeros(self._limit, np.int64)  # 0: the slot is free
+        self._used = np.zeros(self._limit, np.int64)
+        self._dirty = np.zeros(self._limit, bool)
+        self._free = list(range(self._limit - 1, -1, -1))
         self._tick = 1
 
     def begin(self) -> None:
@@ -67,20 +67,19 @@ class TableCache:
         # Read first: a failure must leave no slot behind that claims to hold a table.
         parts = [self._read_run(int(offsets[i]), n) for i, n in split_runs(offsets, geometry.cluster_size)]
         slots = self._assign(offsets)
-        self.rows[slots] = np.concatenate(parts)
+        self.rows[slots] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return slots
 
     def _read_run(self, offset: int, count: int) -> Entries:
         geometry = self._geometry
         raw = self._file.read_exact(offset, count << geometry.cluster_bits, "L2 tables")
         entries = np.frombuffer(raw, ">u8").astype(np.uint64)
-        bad = (entries & np.uint64(geometry.entry_invalid)).astype(bool)
-        if geometry.extended:
-            bad[1::2] = False  # the subcluster bitmaps
-        if bad.any():
-            bad &= (entries & _COMPRESSED) == 0
+        checked = entries[:: 1 + geometry.extended]  # without the subcluster bitmaps
+        invalid = np.uint64(geometry.entry_invalid)
+        if np.bitwise_or.reduce(checked) & invalid:
+            bad = ((checked & invalid) != 0) & ((checked & _COMPRESSED) == 0)
             if bad.any():
-                at = offset + 8 * int(np.flatnonzero(bad)[0])
+                at = offset + (8 << geometry.extended) * int(np.flatnonzero(bad)[0])
                 raise Qcow2Error(f"{self._file.path}: offset {at}: expected an L2 entry without reserved bits")
         return entries.reshape(count, -1)
 
@@ -96,39 +95,36 @@ class TableCache:
         self._dirty[slots] = True
 
     def _assign(self, offsets: Offsets) -> Slots:
-        for offset in offsets.tolist():
-            # What was cached for a cluster that has become a new table is history.
-            old = self._slot.pop(offset, None)
-            if old is not None:
-                self._offset[old] = self._used[old] = 0
-                self._dirty[old] = False
-        slots = self._victims(len(offsets))
-        for slot, old_offset, offset in zip(
-            slots.tolist(), self._offset[slots].tolist(), offsets.tolist(), strict=True
-        ):
-            if old_offset:
-                del self._slot[old_offset]
-            self._slot[offset] = slot
+        # What was cached for a cluster that has become a new table is history.
+        old = [self._slot[offset] for offset in offsets.tolist() if offset in self._slot]
+        if old:
+            self._release(np.array(old))
+        free = self._free
+        if len(free) < len(offsets):
+            self._evict(len(offsets) - len(free) + (self._limit >> 4))
+        start = len(free) - len(offsets)
+        slots = np.array(free[start:], np.int64)
+        self._slot.update(zip(offsets.tolist(), free[start:], strict=True))
+        del free[start:]
         self._offset[slots] = offsets
         self._used[slots] = self._tick
-        self._dirty[slots] = False
         return slots
 
-    def _victims(self, count: int) -> Slots:
-        empty = np.flatnonzero(self._offset == 0)
-        while len(empty) < count and len(self.rows) < self._limit:
-            more = min(len(self.rows), self._limit - len(self.rows))
-            self.rows = np.concatenate([self.rows, np.zeros((more, self.rows.shape[1]), np.uint64)])
-            self._offset = np.concatenate([self._offset, np.zeros(more, np.int64)])
-            self._used = np.concatenate([self._used, np.zeros(more, np.int64)])
-            self._dirty = np.concatenate([self._dirty, np.zeros(more, bool)])
-            empty = np.flatnonzero(self._offset == 0)
-        if len(empty) >= count:
-            return empty[:count]
-        slots = np.argsort(self._used, kind="stable")[:count]
+    def _evict(self, count: int) -> None:
+        """Free the slots that were not used for the longest time. What the operation uses is not among them: it is at
+        most half of all."""
+        taken = np.flatnonzero(self._offset)
+        slots = taken[np.argpartition(self._used[taken], count - 1)[:count]]
         if self._dirty[slots].any():
             self.write()
-        return slots
+        self._release(slots)
+
+    def _release(self, slots: Slots) -> None:
+        for offset in self._offset[slots].tolist():
+            del self._slot[offset]
+        self._offset[slots] = 0
+        self._dirty[slots] = False
+        self._free += slots.tolist()
 
     def write(self) -> None:
         """Write the dirty tables to their clusters (fresh ones: nothing on disk refers to them yet)."""
@@ -144,7 +140,4 @@ class TableCache:
 
     def forget(self) -> None:
         """Drop everything, dirty tables as well."""
-        self._slot.clear()
-        self._offset[:] = 0
-        self._used[:] = 0
-        self._dirty[:] = False
+        self._release(np.flatnonzero(self._offset))

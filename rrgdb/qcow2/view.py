@@ -122,11 +122,18 @@ def _read_clusters_into(
     data = np.flatnonzero(kind == DATA)
     data = data[np.argsort(host[data], kind="stable")]
     host, to = host[data], places[data]
-    at = to.tolist()
     for index, count in split_runs(host, size):
-        runs = split_runs(to[index : index + count], size)
-        parts = [view[at[index + i] : at[index + i] + n * size] for i, n in runs]
-        state.mapper.read_parts(int(host[index]), parts)
+        state.mapper.read_parts(int(host[index]), _pieces(view, to[index : index + count], size))
     for i in np.flatnonzero(kind != DATA).tolist():
         start = int(places[i])
         view[start : start + size] = state.mapper.unpack(int(entries[i])) if kind[i] == PACKED else bytes(size)
+
+
+def _pieces(view: memoryview, places: Clusters, size: int) -> list[memoryview]:
+    """Parts of ``view``: clusters at ``places``, those that follow one another as one."""
+    ends = places + size
+    if (places[1:] == ends[:-1]).any():
+        runs = split_runs(places, size)
+        first, last = [i for i, _ in runs], [i + n - 1 for i, n in runs]
+        places, ends = places[first], ends[last]
+    return [view[low:high] for low, high in zip(places.tolist(), ends.tolist(), strict=True)]

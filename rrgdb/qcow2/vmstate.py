@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from .hostfile import Buffer
 from .mapping import hosts
+from .refcounts import Clusters
 from .state import State
 from .tables import Entries
 from .view import cluster_indices, require_range
@@ -16,6 +17,8 @@ from .writer import Writer
 
 # Clusters of long extents that are written at once: bounds the memory of the batch.
 _PIECE = 1 << 14
+# Pairs of L2 tables that are compared at once: what that takes stays in the processor's cache.
+_TABLES = 64
 
 
 def write_extents(writer: Writer, base: int, extents: Iterable[tuple[int, Buffer]]) -> None:
@@ -97,13 +100,16 @@ def differing(
     high = min(high, max(map(len, tables)))
     left, right = (np.pad(side[low:high], (0, max(0, high - max(low, len(side))))) for side in tables)
     unequal = np.flatnonzero(left != right)
-    found: list[int] = []
-    step = mapper.cache.batch
+    found: list[Clusters] = []
+    step = min(mapper.cache.batch, _TABLES)
     for i in range(0, len(unequal), step):
         part = unequal[i : i + step]
         mapper.cache.begin()
         row, column = mapper.differing(left[part], right[part])
-        clusters = ((part[row] + low) << geometry.l2_bits) + column
-        found += (clusters << geometry.cluster_bits).tolist()
+        found.append((((part[row] + low) << geometry.l2_bits) + column) << geometry.cluster_bits)
+    if not found:
+        return []
     start = offset & -geometry.cluster_size
-    return [at for at in found if start <= at < offset + length]
+    offsets = np.concatenate(found)
+    inside: list[int] = offsets[(start <= offsets) & (offsets < offset + length)].tolist()
+    return inside

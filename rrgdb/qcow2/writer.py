@@ -479,7 +479,7 @@ class Writer:
         for i in range(0, len(index), cache.batch):
             part = index[i : i + cache.batch]
             cache.begin()
-            slots = cache.load(hosts(state.l1[part]))  # may move ``rows``
+            slots = cache.load(hosts(state.l1[part]))
             rows = cache.rows[slots]
             host = hosts(rows)
             packed = (rows & COMPRESSED) != 0

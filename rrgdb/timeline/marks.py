@@ -20,7 +20,7 @@ from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement
 from rrgdb.recording.doors import Door
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored, StoreError
-from rrgdb.timeline.delta import Delta, page_numbers
+from rrgdb.timeline.delta import Delta, merged, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest
 from rrgdb.timeline.guest import Guest
 
@@ -447,7 +447,7 @@ class Marks:
             state = self._load_state(mark.stored)
         dirty = self._ram.dirty()
         try:
-            need = np.union1d(self._differing(mark), dirty)
+            need = merged(self._differing(mark), dirty)
         except StoreError as e:
             raise UnusableSnapshotError(str(e)) from e
         self._base_holds = False
@@ -497,11 +497,11 @@ class Marks:
             return page_numbers(base.delta.differing(mark.delta))
         deltas = page_numbers({*base.delta.pages(), *mark.delta.pages()})
         if mark.stored is None:
-            return np.union1d(deltas, self._ram.populated())
+            return merged(deltas, self._ram.populated())
         if base.stored is None or self._store is None:
             raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
         try:
-            return np.union1d(deltas, self._store.differing(base.stored, mark.stored))
+            return merged(deltas, self._store.differing(base.stored, mark.stored))
         except SnapshotGoneError as e:
             if mark.stored in e.gone:
                 raise
@@ -509,13 +509,13 @@ class Marks:
 
     def _differing_from_any(self, mark: Mark) -> PageNumbers:
         """Pages in which RAM may differ from a mark, whatever RAM holds now, ascending."""
-        need = np.union1d(self._ram.populated(), page_numbers(mark.delta.pages()))
+        need = merged(self._ram.populated(), page_numbers(mark.delta.pages()))
         if mark.stored is None:
             return need
         if self._origin.stored is None or self._store is None:
             raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
-        need = np.union1d(need, page_numbers(self._images.delta.pages()))
-        return np.union1d(need, self._store.differing(self._origin.stored, mark.stored))
+        from_origin = self._store.differing(self._origin.stored, mark.stored)
+        return merged(need, page_numbers(self._images.delta.pages()), from_origin)
 
     def apart(self, mark: Mark) -> int:
         """How many pages have to be put back to go to a mark, at most."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
+import mmap
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +67,68 @@ def test_reading_makes_nothing_dirty(way: Way) -> None:
     ram.add_region(0, 16 * PAGE)
     assert bytes(ram.view()) == bytes(16 * PAGE)
     assert dirty(ram) == []
+
+
+def test_reading_where_nothing_ever_was_makes_dirty_once_at_most(way: Way) -> None:
+    """Then the kernel does not tell reading and writing apart; the page holds zeros either way."""
+    ram = Ram(4096 * PAGE, [way])
+    ram.add_region(0, 4096 * PAGE)
+    ram.write(3000 * PAGE, b"x")
+    for page in (600, 2000, 3001):
+        assert ram.page(page) == ZERO_PAGE
+    assert {3000} <= set(dirty(ram)) <= {600, 2000, 3000, 3001}
+    ram.clean(ram.dirty())
+    for page in (600, 601, 2001, 3001, 3002):
+        assert ram.page(page) == ZERO_PAGE
+    assert dirty(ram) == []
+
+
+def test_pages_that_the_kernel_takes_out_of_the_page_table_stay_dirty_or_clean() -> None:
+    """As it does to swap them out."""
+    try:
+        ram = Ram(2048 * PAGE, [WriteProtection])
+    except OSError:
+        pytest.skip("the kernel has no asynchronous write protection (Linux 6.7)")
+    ram.add_region(0, 2048 * PAGE)
+    zap = partial(ram._map.madvise, mmap.MADV_DONTNEED)
+    ram.write(600 * PAGE, b"a")
+    zap()
+    assert dirty(ram) == [600]
+    ram.clean(ram.dirty())
+    zap()
+    assert dirty(ram) == []
+    written = [600, *range(1024, 1536)]
+    for n in written:
+        ram.write(n * PAGE, b"b")
+    assert dirty(ram) == written
+    zap()
+    assert dirty(ram) == written
+    assert ram.page(600)[:1] == ram.page(1535)[:1] == b"b"
+    ram.set_clean(numbers(*written), [b"c" * PAGE] * len(written), ram.dirty())
+    zap()
+    assert dirty(ram) == []
+    assert ram.page(600) == b"c" * PAGE
+
+
+def test_replacing_puts_pages_and_leaves_everything_clean_even_if_it_breaks_off(way: Way) -> None:
+    ram = Ram(2048 * PAGE, [way])
+    ram.add_region(0, 2048 * PAGE)
+    ram.write(5 * PAGE, b"old")
+    ram.write(1500 * PAGE, b"old")
+    with ram.replacing(numbers(5, 700, 701, 1500), ram.dirty()) as to:
+        to.put(numbers(5, 701), [b"x" * PAGE, b"y" * PAGE])
+        to.view[700 * PAGE : 701 * PAGE] = b"z" * PAGE
+        to.view[1500 * PAGE : 1501 * PAGE] = ZERO_PAGE
+        assert to.zeros(numbers(5, 700, 1500, 1501)).tolist() == [False, False, True, True]
+    assert dirty(ram) == []
+    assert ram.contents(numbers(5, 700, 701, 1500)) == [b"x" * PAGE, b"z" * PAGE, b"y" * PAGE, ZERO_PAGE]
+    ram.write(700 * PAGE, b"n")
+    assert dirty(ram) == [700]
+    with contextlib.suppress(KeyError), ram.replacing(numbers(5, 700), ram.dirty()) as to:
+        to.put(numbers(5), [b"q" * PAGE])
+        raise KeyError
+    assert dirty(ram) == []
+    assert ram.page(5) == b"q" * PAGE
 
 
 @settings(max_examples=30, deadline=None)

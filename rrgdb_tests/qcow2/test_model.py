@@ -194,7 +194,6 @@ def test_operations(cluster_size: int, operations: list[tuple[object, ...]]) -> 
 def test_operations_with_a_tiny_cache(monkeypatch: pytest.MonkeyPatch, operations: list[tuple[object, ...]]) -> None:
     """A cache that grows from one L2 table to eight, and then evicts all the time."""
     monkeypatch.setattr(tables, "_CACHE_BYTES", 0)
-    monkeypatch.setattr(tables, "_FIRST_ROWS", 1)
     play(512, operations, None)
 
 
