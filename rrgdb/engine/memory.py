@@ -69,8 +69,9 @@ class Ram:
     def close(self) -> None:
         """Give the memory back; idempotent. The object is unusable afterwards."""
         self._tracker.close()
-        with contextlib.suppress(BufferError):  # an engine still maps it: the last one to go frees it
-            self._map.close()
+        for mapping in self._tracker.mappings:
+            with contextlib.suppress(BufferError):  # an engine still maps it: the last one to go frees it
+                mapping.close()
 
     def add_region(self, base: int, size: int) -> Region:
         """Place the next ``size`` bytes of RAM at guest-physical ``base``."""

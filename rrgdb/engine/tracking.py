@@ -38,6 +38,8 @@ class Tracker(Protocol):
 
     map: mmap.mmap
     address: int
+    mappings: Sequence[mmap.mmap]
+    """``map``, and what else there is"""
 
     @property
     def close(self) -> Callable[[], object]:
@@ -81,7 +83,8 @@ class _File:
         os.ftruncate(self._fd, size)
         self.map = mmap.mmap(self._fd, size, kind | _NORESERVE, _ACCESS)
         self._beside = mmap.mmap(self._fd, size, mmap.MAP_SHARED | _NORESERVE, _ACCESS)
-        for mapping in (self.map, self._beside):
+        self.mappings: Sequence[mmap.mmap] = (self.map, self._beside)
+        for mapping in self.mappings:
             # In a huge page one write would make 512 pages dirty.
             mapping.madvise(mmap.MADV_NOHUGEPAGE)
         self.address = address_of(self.map)

@@ -334,3 +334,14 @@ def test_engines_that_nobody_keeps_leave_no_open_files_behind() -> None:
         Bench.with_code("riscv64", "nop")
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_what_was_closed_takes_no_memory(way: Way) -> None:
+    ram = Ram(64 << 20, [way])
+    ram.add_region(0, 64 << 20)
+    ram.set_clean(np.arange(8192), [b"x" * PAGE] * 8192, numbers())
+    for n in range(8192, 16384):
+        ram.write(n * PAGE, b"y")
+    before = _resident()
+    ram.close()
+    assert before - _resident() > 60 << 20
