@@ -295,7 +295,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m rrgdb.qcow2", description="Work on qcow2 images.")
+    parser = _Parser(prog=f"python -m {__package__}", description="Work on qcow2 images.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], text: str, *, output: bool = False) -> _Parser:

@@ -33,6 +33,7 @@ class Extent(NamedTuple):
 
     @property
     def end(self) -> int:
+        """The offset behind the last byte."""
         return self.start + self.length
 
     def as_json(self) -> dict[str, object]:

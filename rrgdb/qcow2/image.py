@@ -187,6 +187,7 @@ class Image:
 
     @property
     def writable(self) -> bool:
+        """Whether it is open for writing."""
         return self._writer is not None
 
     def fill_holes(self) -> None:

@@ -22,14 +22,17 @@ class CheckResult:
 
     @property
     def clean(self) -> bool:
+        """Neither corruptions nor leaks."""
         return not self.corruption_count and not self.leak_count
 
     def corruption(self, line: str, count: int = 1) -> None:
+        """Add ``count`` corruptions that one line tells of."""
         self.corruption_count += count
         if len(self.corruptions) < _MOST_LINES:
             self.corruptions.append(line)
 
     def leak(self, line: str, count: int = 1) -> None:
+        """Add ``count`` leaks that one line tells of."""
         self.leak_count += count
         if len(self.leaks) < _MOST_LINES:
             self.leaks.append(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def test_imports() -> None:
 
 def test_under_another_name(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "lib" / "disks")
-    for arguments in (["create", "a", "1M"], ["snapshot", "-c", "s", "a"], ["check", "a"]):
+    for arguments in (["--help"], ["create", "a", "1M"], ["snapshot", "-c", "s", "a"], ["check", "a"]):
         done = subprocess.run(
             [sys.executable, "-P", "-m", "disks", *arguments],
             cwd=tmp_path,
@@ -40,6 +41,7 @@ def test_under_another_name(tmp_path: Path) -> None:
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
+        assert "rrgdb" not in done.stdout
     assert check_image(tmp_path / "a").clean
     assert "No errors" in done.stdout
 
@@ -52,3 +54,25 @@ def test_the_readme_names_every_module() -> None:
 def test_the_reference_has_every_public_name() -> None:
     text = (PACKAGE / "API.md").read_text()
     assert not [name for name in qcow2.__all__ if f"\n## {name}\n" not in text]
+    members = [
+        f"{name}.{member}"
+        for name in qcow2.__all__
+        for member, value in vars(getattr(qcow2, name)).items()
+        if not member.startswith("_") and (isinstance(value, property | classmethod) or inspect.isfunction(value))
+    ]
+    assert "Image.writable" in members
+    assert not [member for member in members if f"\n### {member}\n" not in text]
+
+
+def test_its_users_see_its_types(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "lib" / "disks")
+    (tmp_path / "use.py").write_text("from disks import Image\n\nreveal_type(Image.open('a').snapshots)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "use.py"],
+        cwd=tmp_path,
+        env={"MYPYPATH": "", "PYTHONPATH": str(tmp_path / "lib")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "disks.snapshot_table.Snapshot" in done.stdout, done.stdout + done.stderr
