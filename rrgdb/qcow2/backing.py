@@ -10,7 +10,7 @@ from typing import Protocol
 from .errors import Qcow2Error, Qcow2UnsupportedError
 from .extents import Extent
 from .hostfile import HostFile
-from .layout import MAGIC
+from .layout import MAGIC, whole_sectors
 
 MAX_DEPTH = 64
 _ZEROS = 1 << 20
@@ -30,11 +30,14 @@ class Backing(Protocol):
 
 
 class RawFile:
-    """A file whose bytes are the disk; for reading and, if ``writable``, for writing."""
+    """A file whose bytes are the disk; for reading and, if ``writable``, for writing.
+
+    The disk has whole sectors: behind a file that ends inside of one are zeros, as for QEMU.
+    """
 
     def __init__(self, path: str, *, writable: bool = False) -> None:
         self._file = HostFile(path, os.O_RDWR if writable else os.O_RDONLY)
-        self.size = self._file.size()
+        self.size = whole_sectors(self._file.size())
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill ``view``; zeros behind the end."""
@@ -64,7 +67,7 @@ class RawFile:
     def resize(self, size: int) -> None:
         """Cut or extend with zeros."""
         self._file.truncate(size)
-        self.size = size
+        self.size = whole_sectors(size)
 
     def flush(self) -> None:
         """Wait until everything is on the disk."""

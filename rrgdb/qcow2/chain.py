@@ -7,6 +7,7 @@ from typing import Protocol
 
 from .backing import Backing
 from .extents import Extent
+from .layout import whole_sectors
 from .progress import Progress
 from .writer import Writer
 
@@ -49,7 +50,7 @@ class Disk(Protocol):
 def copy_down(disk: Disk, below: Target, progress: Progress) -> None:
     """Write what ``disk`` itself holds to ``below``, and wait until it is on its disk."""
     if below.size < disk.size:
-        below.resize(disk.size)
+        below.resize(whole_sectors(disk.size))
     for extent in disk.extents(0, disk.size, 0):
         progress(extent.start, disk.size)
         if extent.depth or not extent.present:

@@ -15,6 +15,7 @@ from .backing import RawFile, backing_format, backing_path
 from .convert import copy_to_qcow2, copy_to_raw, create_raw, first_difference, open_disk
 from .errors import Qcow2Error
 from .image import Image
+from .layout import whole_sectors
 from .problems import CheckResult
 from .progress import Meter, silent
 from .repair import check_image, repair_image
@@ -64,7 +65,7 @@ def _create(path: str, size: int, options: dict[str, str]) -> Image:
         raise ValueError("expected compat=0.10 or 1.1 and lazy_refcounts=on or off")
     return Image.create(
         path,
-        size,
+        whole_sectors(size),
         cluster_size=parse_size(options.get("cluster_size", "64k")),
         version=compat[version],
         refcount_bits=parse_size(options.get("refcount_bits", "16")),

@@ -13,6 +13,7 @@ from .backing import RawFile, backing_format
 from .extents import Extent, stored
 from .hostfile import HostFile
 from .image import Image
+from .layout import whole_sectors
 from .progress import Progress, silent
 
 _PIECE = 4 << 20
@@ -60,11 +61,14 @@ def copy_to_raw(source: Source, target: RawFile, progress: Progress = silent) ->
 
 
 def copy_to_qcow2(source: Source, target: Image, *, compressed: bool, progress: Progress = silent) -> None:
-    """Copy the clusters that are not all zeros; ``target`` is empty and as large, without a backing file."""
+    """Copy the clusters that are not all zeros.
+
+    ``target`` is empty, without a backing file, and as large, in whole sectors.
+    """
     size = target.cluster_size
     buffer = memoryview(bytearray(max(_PIECE, size)))
     for at, length in stored(source, size):
-        part = buffer[:length]
+        part = buffer[: whole_sectors(length)]
         source.read_into(at, part)
         for low, high in _filled(part, size):
             if compressed:
@@ -78,7 +82,7 @@ def copy_to_qcow2(source: Source, target: Image, *, compressed: bool, progress: 
 def _filled(view: memoryview, size: int) -> Iterator[tuple[int, int]]:
     """(start, end) of the runs of whole clusters that are not all zeros."""
     whole = len(view) // size
-    words = np.frombuffer(view[: whole * size], np.uint64).reshape(whole, -1)
+    words = np.frombuffer(view[: whole * size], np.uint64).reshape(whole, size // 8)
     filled = [bool(row.any()) for row in words]
     if len(view) % size:
         filled.append(bool(np.frombuffer(view[whole * size :], np.uint8).any()))

@@ -17,7 +17,7 @@ from .check import check_state
 from .extents import Extent, map_image, merged, stored
 from .hostfile import Buffer, HostFile, sync_directory
 from .info import Info, read_info
-from .layout import MAX_SNAPSHOTS
+from .layout import MAX_SNAPSHOTS, SECTOR
 from .opening import open_writable, write_new
 from .packing import write_compressed
 from .preamble import with_backing
@@ -67,7 +67,8 @@ class Image:
         lazy_refcounts: bool = False,
         compression: str = "zlib",
     ) -> Image:
-        """Make a new image with a disk of ``size`` bytes (0: it only holds VM states), open for writing.
+        """Make a new image with a disk of ``size`` bytes (a multiple of 512; 0: it only holds VM states), open for
+        writing.
 
         ``backing_file`` is stored as given; a relative name starts at the directory of ``path``. ``backing_format``
         (``raw`` or ``qcow2``) is required with it. ``barriers`` as in ``open``. ``compression`` (``zlib``, ``zstd``)
@@ -275,14 +276,14 @@ class Image:
         return map_image(self._state, self._backing, offset, length, depth)
 
     def resize(self, size: int) -> None:
-        """Change the size of the disk; new bytes read as zeros, bytes that are cut off are gone.
+        """Change the size of the disk (a multiple of 512); new bytes read as zeros, bytes that are cut off are gone.
 
         Snapshots keep their size. On disk when this returns. Raises Qcow2UnsupportedError for images of version 2 with
         snapshots.
         """
         writer = self._require_writer()
-        if size < 0:
-            raise ValueError("the disk size must not be negative")
+        if size < 0 or size % SECTOR:
+            raise ValueError("the disk size must be a multiple of 512, and not negative")
         self._whole_change(lambda: resizing.resize(writer, size, self._backing))
 
     # -- the backing file

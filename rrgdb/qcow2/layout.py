@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, fields
 
 MAGIC = b"QFI\xfb"
 MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 9, 21
+SECTOR = 512
+"""What disk sizes are multiples of for QEMU: it leaves out what is behind the last whole one of a qcow2 image."""
 
 # Limits that QEMU sets as well, so that what passes here also opens there.
 MAX_L1_BYTES = 32 << 20
@@ -49,6 +51,11 @@ _FIXED = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 V2_LENGTH = 72
 V3_LENGTH = 104
 CREATED_LENGTH = 112  # as QEMU >= 5.1: one byte of compression type, padded to 8
+
+
+def whole_sectors(size: int) -> int:
+    """``size`` bytes rounded up to whole sectors."""
+    return -(-size // SECTOR) * SECTOR
 
 
 @dataclass

@@ -11,6 +11,7 @@ from .layout import (
     MAX_CLUSTER_BITS,
     MAX_L1_BYTES,
     MIN_CLUSTER_BITS,
+    SECTOR,
     V2_LENGTH,
     V3_LENGTH,
     Geometry,
@@ -38,8 +39,8 @@ def new_preamble(
     bits = cluster_size.bit_length() - 1
     if not MIN_CLUSTER_BITS <= bits <= MAX_CLUSTER_BITS or cluster_size != 1 << bits:
         raise ValueError("the cluster size must be a power of 2 from 512 to 2097152")
-    if size < 0:
-        raise ValueError("the disk size must not be negative")
+    if size < 0 or size % SECTOR:
+        raise ValueError("the disk size must be a multiple of 512, and not negative")
     require_backing(backing_file, backing_format)
     if version not in (2, 3):
         raise ValueError("the version must be 2 or 3")

@@ -189,10 +189,11 @@ def _create(path: Path, disk: NewDisk) -> Image:
     image = disk.image.resolve()
     if disk.format == "raw":
         with image.open("rb") as file:
-            size = -(-file.seek(0, os.SEEK_END) // _SECTOR) * _SECTOR
+            size = file.seek(0, os.SEEK_END)
     else:
         with Image.open(image) as below:
             size = below.size
+    size = -(-size // _SECTOR) * _SECTOR
     overlay = Image.create(path, size, backing_file=str(image), backing_format=disk.format, barriers=True)
     path.chmod(0o600)
     return overlay

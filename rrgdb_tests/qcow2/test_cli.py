@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -211,3 +212,45 @@ def test_what_is_not_finished_is_gone(
     for how in ([], ["-O", "qcow2"]):
         assert "interrupted" in run(capsys, "convert", *how, image, tmp_path / "new", status=1)
         assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("size", [1, 511, 513, 1000, 70001])
+def test_sizes_are_whole_sectors(size: int, tmp_path: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
+    """QEMU leaves out what is behind the last whole sector of a qcow2 disk, so nothing may be there."""
+    raw = tmp_path / "raw"
+    raw.write_bytes(bytes(range(1, 251)) * (size // 250 + 1))
+    os.truncate(raw, size)
+    sectors = -(-size // 512) * 512
+    for how in ([], ["-c"], ["-o", "cluster_size=512"], ["-c", "-o", "cluster_size=512"]):
+        run(capsys, "convert", *how, "-O", "qcow2", raw, tmp_path / "new")
+        assert qemu.info(tmp_path / "new")["virtual-size"] == sectors
+        assert "identical" in qemu.img("compare", "-f", "raw", "-F", "qcow2", raw, tmp_path / "new")
+        assert "identical" in run(capsys, "compare", "-s", raw, tmp_path / "new")
+        (tmp_path / "new").unlink()
+    run(capsys, "create", tmp_path / "empty", str(size))
+    run(capsys, "create", "-b", "raw", "-F", "raw", tmp_path / "over")
+    for name in ("empty", "over"):
+        assert qemu.info(tmp_path / name)["virtual-size"] == sectors
+    assert json.loads(run(capsys, "map", "--output=json", tmp_path / "over")) == json.loads(
+        qemu.img("map", "--output=json", tmp_path / "over")
+    )
+    assert "512" in run(capsys, "resize", tmp_path / "empty", "+1000", status=1)
+    qemu.io(tmp_path / "over", f"write -P 7 {sectors - 512} 512")
+    run(capsys, "commit", tmp_path / "over")
+    assert raw.read_bytes()[sectors - 512 :] == bytes([7]) * 512
+
+
+def test_an_odd_disk_is_copied_whole(tmp_path: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
+    """A qcow2 disk may have any size; QEMU sees less of it."""
+    odd = tmp_path / "odd"
+    with Image.create(odd, 1024) as image:
+        image.write(0, b"x" * 1024)
+    with odd.open("r+b") as file:
+        file.seek(24)
+        file.write((1001).to_bytes(8, "big"))
+    for how in ([], ["-c"]):
+        run(capsys, "convert", *how, "-O", "qcow2", odd, tmp_path / "new")
+        with Image.open(tmp_path / "new") as image:
+            assert image.read(0, image.size) == b"x" * 1001 + bytes(23)
+        qemu.check(tmp_path / "new")
+        (tmp_path / "new").unlink()

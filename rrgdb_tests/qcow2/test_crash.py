@@ -232,7 +232,7 @@ def test_a_full_disk_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     while True:
         path.unlink(missing_ok=True)
         disk.at = 0
-        image = Image.create(path, 50_000, cluster_size=SIZE)
+        image = Image.create(path, 50_176, cluster_size=SIZE)
         disk.at = trial
         failures = work_on_a_full_disk(image)
         image.close()

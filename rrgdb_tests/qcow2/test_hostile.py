@@ -19,7 +19,7 @@ from rrgdb_tests.qcow2.conftest import Qemu
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("hostile") / "a.qcow2"
-    with Image.create(path, 200_000, cluster_size=512) as image:
+    with Image.create(path, 200_192, cluster_size=512) as image:
         for turn in range(4):
             image.write(turn * 30_000, bytes([turn + 1]) * 20_000)
             image.write_vmstate([(i * 512, bytes([i + turn + 1]) * 512) for i in range(turn, 60, 3)])

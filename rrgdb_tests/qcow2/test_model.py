@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rrgdb.qcow2 import Image, Snapshot, View, tables
 from rrgdb_tests.qcow2.conftest import Qemu
 
-DISK = 150_000
+DISK = 150_016
 VM_CLUSTERS = 200
 
 
