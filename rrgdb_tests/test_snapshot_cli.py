@@ -115,7 +115,7 @@ def test_the_starting_snapshot_has_the_name_that_the_user_gives(tmp_path: Path, 
         verify(opened.timeline)
 
 
-@pytest.mark.parametrize("name", ["auto-0", "end", "7", "a b", ""])
+@pytest.mark.parametrize("name", ["auto-0", "end", "7", "a b", "", "x" * 65, "\U0001f600" * 64])
 def test_a_starting_snapshot_that_cannot_be_called_so(tmp_path: Path, name: str) -> None:
     with pytest.raises(OptionError, match=r"^--rrsnapshot: "):
         record(tmp_path / "r", _image(), OPTIONS, starting=name)

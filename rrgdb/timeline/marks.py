@@ -404,6 +404,8 @@ class Marks:
         if self._store is None or failure is None:
             return
         lost, error = failure
+        if self._origin.stored in lost:
+            raise error  # the starting one, at the very start: there is nothing to go on from
         self._leave(lost)
         self._store.forget(lost)
         raise error

@@ -402,6 +402,23 @@ def test_the_disk_is_full_for_the_store(tmp_path: Path, monkeypatch: pytest.Monk
         verify(opened.timeline)
 
 
+@pytest.mark.parametrize("room", [1, 3, 8])
+def test_the_disk_is_full_for_the_starting_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    left = room
+    write = HostFile.write
+
+    def maybe(self: HostFile, offset: int, buffers: Sequence[Buffer]) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", self.path)
+        write(self, offset, buffers)
+
+    monkeypatch.setattr(HostFile, "write", maybe)
+    with pytest.raises(StoreError, match="No space left"):
+        record(tmp_path / "r", build("riscv64", "mixer"), OPTIONS)
+
+
 def test_the_disk_is_full_for_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Recording stops with one clear line; when there is room again, it goes on and nothing is missing."""
     full = False
