@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +33,19 @@ class Machine(Protocol):
 
     def power_off(self, status: int) -> None:
         """The guest ends after the current instruction has retired. Idempotent: the first status counts."""
+
+    def after_instruction(self, work: Callable[[], None]) -> None:
+        """Do ``work`` once the current instruction has retired, as a part of it: from within one, RAM cannot be
+        written."""
+
+    def check_physical(self, address: int, length: int) -> None:
+        """MemoryFault unless all of the range is RAM."""
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        """Guest-physical RAM; MemoryFault unless all of the range is there."""
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        """Write guest-physical RAM, after an instruction only; with MemoryFault nothing is written."""
 
 
 class Device(Protocol):

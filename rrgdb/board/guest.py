@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, Trap
+from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, MemoryFault, Trap
 from rrgdb.board import psci
 from rrgdb.board.device import Device
+from rrgdb.board.devices.virtio_blk import Disk, VirtioBlk
+from rrgdb.board.devices.virtio_mmio import VirtioMmio
 from rrgdb.board.image import Image
 from rrgdb.board.semihosting import ABIS, Semihosting
 from rrgdb.board.spec import BoardSpec
@@ -17,6 +19,8 @@ from rrgdb.recording.host import Host
 
 _HEAD = struct.Struct("<BBB")
 _NO_END, _EXITED, _SIGNALLED, _HALTED = range(4)
+_AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.INTERRUPT)
+"""exits before an instruction: the engine tells again of whatever is still so"""
 SIGTRAP = 5
 
 
@@ -40,8 +44,16 @@ class Board:
     """
 
     def __init__(
-        self, spec: BoardSpec, engine: Engine, ram_size: int, host: Host, image: Image, args: str = ""
+        self,
+        spec: BoardSpec,
+        engine: Engine,
+        ram_size: int,
+        host: Host,
+        image: Image,
+        args: str = "",
+        disks: Sequence[Disk] = (),
     ) -> None:
+        """``disks``: at most ``spec.disks``."""
         self.spec = spec
         self.engine = engine
         self.host = host
@@ -49,12 +61,19 @@ class Board:
         self.end: End | None = None
         self.idle: Callable[[], None] = lambda: None
         """called when the CPU waits for an interrupt: a live host may rest a moment"""
+        self._due: list[Callable[[], None]] = []
         for base, size in spec.ram_regions(ram_size):
             engine.map_ram(base, size)
         self.devices: list[Device] = []
+        self.disks = [VirtioBlk(self, disk) for disk in disks]
         for place in spec.placements:
             device = place.factory(place.name, self)
-            self.devices.append(device)
+            if isinstance(device, VirtioMmio):
+                # QEMU fills the slots from the last one down.
+                for i, disk in enumerate(self.disks):
+                    device.plug(spec.disks - 1 - i, disk)
+            else:
+                self.devices.append(device)
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
             attach(place.base, place.size, device.read, device.write)
         stack = spec.stack_top(ram_size)
@@ -84,6 +103,24 @@ class Board:
             self.end = End("exit", status & 0xFF)
         self.engine.limit(self.engine.icount)
 
+    def after_instruction(self, work: Callable[[], None]) -> None:
+        self._due.append(work)
+        self.engine.limit(self.engine.icount)
+
+    def check_physical(self, address: int, length: int) -> None:
+        at = address
+        while at < address + length:
+            at += self.engine.ram.locate(at)[1]
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        data = self.engine.ram.read(address, length)
+        if len(data) < length:
+            raise MemoryFault(address + len(data))
+        return data
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self.engine.pages_changed(self.engine.ram.write(address, data))
+
     def resurrect(self) -> None:
         self.end = None
 
@@ -97,6 +134,8 @@ class Board:
         engine = self.engine
         while self.end is None:
             exit_ = engine.run_until(icount)
+            if self._due and self._do_due(exit_):
+                continue
             if exit_.kind is ExitKind.TRAP:
                 self._trap(exit_)
             elif exit_.kind is ExitKind.EXCEPTION and exit_.exception is not None:
@@ -106,6 +145,13 @@ class Board:
             elif self.end is None or exit_.kind is not ExitKind.LIMIT:
                 return exit_
         return Exit(ExitKind.LIMIT)
+
+    def _do_due(self, exit_: Exit) -> bool:
+        """Do what waits for the end of the instruction. True: ask the engine again, whose watches may see it."""
+        due, self._due = self._due, []
+        for work in due:
+            work()
+        return exit_.kind in _AT_THE_NEXT
 
     def _trap(self, exit_: Exit) -> None:
         engine, trap = self.engine, exit_.trap
@@ -161,7 +207,7 @@ class Board:
     # -- state -----------------------------------------------------------------------------------
 
     def _parts(self) -> list[Device | Semihosting]:
-        return [*self.devices, *([self._semihosting] if self._semihosting else [])]
+        return [*self.devices, *([self._semihosting] if self._semihosting else []), *self.disks]
 
     def save_devices(self) -> bytes:
         """Everything but RAM and CPU; canonical: equal states give equal bytes."""

@@ -47,6 +47,8 @@ class BoardSpec:
     """HVC and SMC are answered as PSCI calls"""
     multiboot: bool = False
     """images with a Multiboot header start as that specification says"""
+    disks: int = 0
+    """slots for virtio devices: so many disks"""
 
     def check_ram(self, size: int) -> None:
         """Raises ``ValueError`` if the board cannot have ``size`` bytes of RAM."""

@@ -42,9 +42,10 @@ class FakeHost:
 
 
 class FakeMachine:
-    """Virtual time and icount are set by the test."""
+    """Virtual time and icount are set by the test; RAM is of one piece."""
 
-    def __init__(self, host: FakeHost | None = None) -> None:
+    def __init__(self, host: FakeHost | None = None, base: int = 0x1000, size: int = 0x4000) -> None:
+        self.ram = FakeCpu(base, size)
         self.host = host or FakeHost()
         self.icount = 0
         self.now_ns = 0
@@ -56,6 +57,39 @@ class FakeMachine:
     def power_off(self, status: int) -> None:
         if self.status is None:
             self.status = status
+
+    def after_instruction(self, work: Callable[[], None]) -> None:
+        work()
+
+    def check_physical(self, address: int, length: int) -> None:
+        self.ram.read_memory(address, length)
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        return self.ram.read_memory(address, length)
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self.ram.write_memory(address, data)
+
+
+class FakeDisk:
+    """Bytes, each of which counts as what it is in the digest."""
+
+    def __init__(self, content: bytes, name: str = "dev", *, readonly: bool = False) -> None:
+        self.name = name
+        self.size = len(content)
+        self.readonly = readonly
+        self.held = bytearray(content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert 0 <= offset <= self.size - length
+        return bytes(self.held[offset : offset + length])
+
+    def write(self, offset: int, data: bytes) -> int:
+        assert not self.readonly
+        assert 0 <= offset <= self.size - len(data)
+        change = sum(data) - sum(self.held[offset : offset + len(data)])
+        self.held[offset : offset + len(data)] = data
+        return change
 
 
 class FakeCpu:

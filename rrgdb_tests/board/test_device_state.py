@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrgdb.board.device import Device
-from rrgdb.board.devices import DEVICES
-from rrgdb_tests.board.fakes import FakeHost, FakeMachine
+from rrgdb.board.devices import DEVICES, DeviceFactory
+from rrgdb.board.devices.virtio_blk import VirtioBlk
+from rrgdb_tests.board.fakes import FakeDisk, FakeHost, FakeMachine
 
+ALL: dict[str, DeviceFactory] = {
+    **DEVICES,
+    "virtio-blk": lambda name, machine: VirtioBlk(machine, FakeDisk(bytes(4096), name)),
+}
 OFFSETS = st.one_of(
     st.integers(0, 0x4C),
     st.sampled_from([0x4000, 0x4004, 0xBFF8, 0xBFFC, 0xFE0, 0xFFC]),
@@ -31,7 +36,7 @@ OPERATIONS = st.lists(
 
 def build(name: str) -> tuple[Device, FakeMachine]:
     machine = FakeMachine(FakeHost())
-    return DEVICES[name]("dev", machine), machine
+    return ALL[name]("dev", machine), machine
 
 
 def apply(device: Device, machine: FakeMachine, operations: list[Any]) -> list[int]:
@@ -76,7 +81,7 @@ def total(name: str, before: list[Any], after: list[Any]) -> None:
     assert device.save() == build(name)[0].save()
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", ALL)
 @settings(max_examples=25, deadline=None)
 @given(before=OPERATIONS, after=OPERATIONS)
 def test_save_is_total(name: str, before: list[Any], after: list[Any]) -> None:
@@ -84,7 +89,7 @@ def test_save_is_total(name: str, before: list[Any], after: list[Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", ALL)
 @settings(max_examples=1500, deadline=None)
 @given(before=OPERATIONS, after=OPERATIONS)
 def test_save_is_total_exhaustive(name: str, before: list[Any], after: list[Any]) -> None:
@@ -104,14 +109,14 @@ def hostile(name: str, state: bytes) -> None:
     apply(device, machine, [("write", offset, 1, 0x55) for offset in range(0x4C)])
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", ALL)
 @settings(max_examples=40, deadline=None)
 @given(state=st.binary(max_size=200))
 def test_load_of_any_bytes(name: str, state: bytes) -> None:
     hostile(name, state)
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", ALL)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_load_of_damaged_state(name: str, data: st.DataObject) -> None:
@@ -123,7 +128,7 @@ def test_load_of_damaged_state(name: str, data: st.DataObject) -> None:
     hostile(name, bytes(state))
 
 
-@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("name", ALL)
 def test_load_refuses_short_and_long_state(name: str) -> None:
     device, _ = build(name)
     state = device.save()

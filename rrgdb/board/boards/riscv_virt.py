@@ -8,6 +8,7 @@ from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.goldfish_rtc import GoldfishRtc
 from rrgdb.board.devices.ns16550 import Ns16550
 from rrgdb.board.devices.syscon import Syscon
+from rrgdb.board.devices.virtio_mmio import VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
 PLACEMENTS = (
@@ -15,6 +16,7 @@ PLACEMENTS = (
     Placement(GoldfishRtc, "rtc", 0x00101000, 0x1000),
     Placement(Clint, "clint", 0x02000000, 0x10000),
     Placement(Ns16550, "serial0", 0x10000000, 0x1000),
+    Placement(VirtioMmio, "virtio", 0x10001000, 0x8000),
     Placement(Entropy, "entropy", 0x10200000, 0x1000),
     Placement(Counter, "counter", 0x10201000, 0x1000),
 )
@@ -28,6 +30,7 @@ RISCV64_VIRT = BoardSpec(
     max_ram=4 * GIB,
     placements=PLACEMENTS,
     serial="serial0",
+    disks=8,
 )
 
 RISCV32_VIRT = BoardSpec(
@@ -39,4 +42,5 @@ RISCV32_VIRT = BoardSpec(
     max_ram=2 * GIB,
     placements=PLACEMENTS,
     serial="serial0",
+    disks=8,
 )

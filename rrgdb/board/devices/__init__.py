@@ -15,6 +15,7 @@ from rrgdb.board.devices.ns16550 import Ns16550
 from rrgdb.board.devices.pl011 import Pl011
 from rrgdb.board.devices.pl031 import Pl031
 from rrgdb.board.devices.syscon import Syscon
+from rrgdb.board.devices.virtio_mmio import DenseVirtioMmio, VirtioMmio
 
 DeviceFactory = Callable[[str, Machine], Device]
 """(name, machine) -> device in its power-on state"""
@@ -24,6 +25,7 @@ DEVICES: dict[str, DeviceFactory] = {
     "cmos-rtc": CmosRtc,
     "counter": Counter,
     "debug-exit": DebugExit,
+    "dense-virtio-mmio": DenseVirtioMmio,
     "entropy": Entropy,
     "exit": ExitRegister,
     "goldfish-rtc": GoldfishRtc,
@@ -31,6 +33,7 @@ DEVICES: dict[str, DeviceFactory] = {
     "pl011": Pl011,
     "pl031": Pl031,
     "syscon": Syscon,
+    "virtio-mmio": VirtioMmio,
 }
 
 __all__ = ["DEVICES", "DeviceFactory"]
