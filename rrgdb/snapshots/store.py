@@ -14,7 +14,7 @@ side reads from an image of its own, which is loaded anew when it is asked for a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,8 +49,8 @@ _BESIDE = 16
 """clusters that a snapshot takes besides pages and their tables"""
 
 
-def _numbers(pages: Iterable[int]) -> PageNumbers:
-    return np.array(sorted(pages), dtype=np.int64)
+def _numbers(pages: Collection[int]) -> PageNumbers:
+    return np.sort(np.fromiter(pages, np.int64, len(pages)))
 
 
 class SnapshotStore:

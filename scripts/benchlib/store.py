@@ -16,6 +16,7 @@ from rrgdb.timeline.opening import Opened
 GROUP = "store"
 MEMORY = (64 << 20, 512 << 20, 4 << 30)
 COUNTS = (10, 100, 1_000)
+LEAST_REPEAT = 9
 FILLER = 100
 """pages in which the snapshots differ that are there before"""
 
@@ -39,11 +40,13 @@ def _one(bench: Bench, guest: Guest, opened: Opened, pages: int, where: str) -> 
     marks, store = opened.timeline.marks, opened.store
     assert store is not None
     dirty = dirtier(opened, pages)
+    # A difference of a fifth has to show.
+    repeat = max(bench.repeat, LEAST_REPEAT)
     figures: dict[str, list[float]] = {}
     taken: list[Mark] = []
     used: list[int] = []
     # The first one carries the pages of the fillers as well.
-    for number in range(2 + bench.repeat):
+    for number in range(2 + repeat):
         dirty()
         took, mark = timed(marks.take_snapshot, f"bench-{number}")
         wrote, _ = timed(marks.flush)
@@ -52,8 +55,11 @@ def _one(bench: Bench, guest: Guest, opened: Opened, pages: int, where: str) -> 
         if number > 1:
             figures.setdefault("take: the guest waits", []).append(took)
             figures.setdefault("take: the writer's thread", []).append(wrote)
+    for mark in reversed(taken[:-1]):
+        figures.setdefault("first restore of the neighbour", []).append(timed(marks.restore, mark)[0])
     far, near = taken[-2:]
-    for _ in range(bench.repeat):
+    marks.restore(near)
+    for _ in range(repeat):
         for mark in (far, near):
             figures.setdefault("restore of the neighbour", []).append(timed(marks.restore, mark)[0])
     for mark in reversed(taken):

@@ -65,6 +65,7 @@ class Target:
         )
 
 
+TAKE, RESTORE = "take: the guest waits", "restore of the neighbour"
 RECORDING = "recording, with snapshots"
 TO_QCOW2, FROM_QCOW2, DURABLE = "convert raw to qcow2", "convert qcow2 to raw", ", until it is on disk"
 TARGETS = (
@@ -101,6 +102,29 @@ TARGETS = (
     Target("first reverse-stepi in the server, worst", "travel", "first reverse-stepi", "ms", most=150, pick=_worst),
     Target("snapshot of 1,000 pages", "snapshots", "snapshot: 1,000 pages", "ms", most=10),
     Target("restore of the neighbour, 1,000 pages", "snapshots", "restore of the neighbour: 1,000 pages", "ms", most=5),
+    *(
+        Target(
+            f"{name}, 1,000 pages, {size} MiB RAM, 1,000 snapshots",
+            "store",
+            f"{what}: 1,000 snapshots, 1,000 pages, {size} MiB RAM",
+            "ms",
+            most=most,
+        )
+        for name, what, bound in (("taking a snapshot", TAKE, 10), ("restore of the neighbour", RESTORE, 5))
+        for size, most in ((64, bound), (512, bound), (4096, 40))
+    ),
+    *(
+        Target(
+            f"{name}, 1,000 pages, {size} MiB RAM: with 1,000 snapshots / with 10",
+            "store",
+            f"{what}: 1,000 snapshots, 1,000 pages, {size} MiB RAM",
+            "",
+            most=1.2,
+            over=("store", f"{what}: 10 snapshots, 1,000 pages, {size} MiB RAM", RRGDB),
+        )
+        for name, what in (("taking a snapshot", TAKE), ("restore of the neighbour", RESTORE))
+        for size in (64, 512, 4096)
+    ),
     *(
         Target(f"qcow2: {name}", "qcow2", what, "", least=0.5, over=("qcow2", over, QEMU))
         for name, what, over in (
