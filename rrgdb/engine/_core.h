@@ -22,7 +22,7 @@
 #define MAX_POINT_HOOKS 64
 #define MAX_GUARDS (2 * MAX_WATCHES)
 #define GUARD_SIZE (MAX_GUARDS * PAGE)
-#define MAX_ACCESS 64 /* bytes of one access */
+#define MAX_ACCESS 8 /* bytes of one load, as Unicorn makes them: wider ones come in parts */
 #define MAX_REGISTERS 256
 #define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 

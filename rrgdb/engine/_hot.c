@@ -446,6 +446,7 @@ static PyMemberDef Core_members[] = {
     {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is Thumb"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
+    {"phase", T_INT, offsetof(Core, phase), READONLY, "the phase of the last run: SLOW or another"},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -474,7 +475,7 @@ PyMODINIT_FUNC PyInit__hot(void)
         {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE},
         {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
         {"CLASS_SYSCALL", CLASS_SYSCALL}, {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
-        {"REGISTER_ASK", REGISTER_ASK},
+        {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW},
     };
     if (PyType_Ready(&CoreType) < 0)
         return NULL;

@@ -21,6 +21,7 @@ FUNCTIONS: tuple[str, ...]
 REGISTER_PC: int
 REGISTER_ZERO: int
 REGISTER_ASK: int
+SLOW: int
 
 class Core:
     icount: int
@@ -39,6 +40,7 @@ class Core:
     code_thumb: int
     mmu_seen: int
     tlb_stale: int
+    phase: int
     def __init__(
         self,
         *,

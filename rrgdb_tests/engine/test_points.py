@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rrgdb.engine import _hot
 from rrgdb.engine.base import EngineError, ExitKind, Watch, WatchHit
 from rrgdb_tests.engine.rig import CODE, DATA, DATA_SIZE, FAMILIES, Bench, board
 from rrgdb_tests.guests import AWKWARD, arch_name
@@ -189,6 +190,41 @@ def test_reads_are_seen_however_little_they_overlap(family: str, load: str, size
                 expected = ExitKind.WATCHPOINT if watched - size < at < watched + 4 else ExitKind.LIMIT
                 assert b.run(2).kind is expected, (hex(at), hex(watched), kind)
                 assert b.engine.icount == (1 if expected is ExitKind.WATCHPOINT else 2)
+
+
+# behind a load: the same again, for ever
+AGAIN = {"riscv64": "j 1b", "riscv32": "j 1b", "aarch64": "b 1b", "arm": "b 1b", "thumb": "b.n 1b", "i386": "jmp 1b"}
+
+
+@pytest.mark.parametrize(("family", "load", "size"), CASES, ids=[f"{f}-{n}" for f, _, n in CASES])
+def test_reads_at_the_beginning_of_a_page_behind_code_are_seen(family: str, load: str, size: int) -> None:
+    page = DATA + 4096
+    b = Bench.with_code(family, f"1: {load}\n{AGAIN.get(family, 'jmp 1b')}", page - 512)
+    fresh = b.engine.save()
+    for offset in (0, 1, 7, 8, 9, 63):
+        watched = page + offset
+        for at in range(watched - size, watched + 2):
+            if family in RISCV and at % size:
+                continue  # may be done in pieces
+            for kind in "ra":
+                b.engine.load(fresh)
+                b.engine.write(POINTER[family], at)
+                b.engine.set_watches([Watch(watched, 1, kind)])
+                first = b.engine.icount
+                expected = ExitKind.WATCHPOINT if watched - size < at <= watched else ExitKind.LIMIT
+                assert b.run(first + 1_000).kind is expected, (hex(at), hex(watched), kind)
+                assert b.engine.icount == first + (1 if expected is ExitKind.WATCHPOINT else 1_000)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_read_watch_near_code_leaves_the_fast_gear_on(family: str) -> None:
+    page = DATA + 4096
+    load = LOADS[family][0][0]
+    b = Bench.with_code(family, f"1: {load}\n{AGAIN.get(family, 'jmp 1b')}", page - 512)
+    b.engine.write(POINTER[family], page)
+    b.engine.set_watches([Watch(page + 8, 4, "a")])
+    assert b.run(10_000).kind is ExitKind.LIMIT
+    assert b.engine._core.phase != _hot.SLOW
 
 
 @pytest.mark.parametrize("family", FAMILIES)
