@@ -73,6 +73,10 @@ enum { REFUSED_DEVICE = 1, REFUSED_CODE, REFUSED_WATCH };
 #define CTL_TLB_FLUSH CTL(11, 0, 1)
 #define CTL_TLB_TYPE CTL(12, 1, 1)
 
+#define MANY_FILLS 512 /* of the virtual TLB, between two looks at how thick they come */
+#define MOST_FILLS 65536 /* between two looks where a larger table has not helped */
+#define THICK_FILLS 256 /* instructions for each of them: below that the table is too small for what the guest uses */
+
 typedef struct { uint64_t base, size; uint8_t *host; } region;
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
 typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, thumb, cls; } class_entry;
@@ -195,6 +199,8 @@ typedef struct Core {
     uint64_t code_pages_length;
     PyObject *code_pages_owner;
     tlb_entry tlb[TLB_SIZE];
+    uint64_t fills, fills_look, fills_looked, fills_at; /* see note_fill */
+    int crowded;
 
     /* gears: see _fast.h */
     int fast, phase, exact, compressed, refused, device_granted, fast_exit, code_hooked;
@@ -262,10 +268,29 @@ static uint8_t *physical_to_host(Core *c, uint64_t pa)
     return NULL;
 }
 
+/* The virtual TLB was filled once more. Unicorn makes its table smaller when it is flushed and little was in use for 100
+ * ms by the clock, and larger at another flush only, for which a guest that does not translate gives no reason. */
+static inline void note_fill(Core *c)
+{
+    if (++c->fills < c->fills_look)
+        return;
+    uint64_t since = c->fills - c->fills_looked;
+    int thick = c->icount - c->fills_at < since * THICK_FILLS;
+    c->crowded |= thick;
+    c->tlb_stale |= thick;
+    c->fills_looked = c->fills;
+    c->fills_look += !thick ? MANY_FILLS : since < MOST_FILLS ? 2 * since : since;
+    c->fills_at = c->icount;
+}
+
 static void tlb_clear(Core *c)
 {
     memset(c->tlb, 0, sizeof c->tlb);
     c->tlb_stale = 0;
+    if (c->crowded) {
+        c->crowded = 0;
+        c->ctl(c->uc, CTL_TLB_FLUSH);
+    }
 }
 
 /* Host address of a page that is being executed; NULL where it is not RAM. */

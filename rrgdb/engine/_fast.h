@@ -85,6 +85,7 @@ static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *us
 {
     Core *c = user;
     (void)uc;
+    note_fill(c);
     if (!fill_tlb(c, va, type, result))
         return false;
     if (type != UC_MEM_FETCH)

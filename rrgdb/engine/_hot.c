@@ -154,6 +154,7 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->noted = calloc(FIRST_NOTED, sizeof *c->noted);
     c->epoch = 1;
     c->phase = PHASE_FAST;
+    c->fills_look = MANY_FILLS;
     c->classes = calloc(CLASS_SIZE, sizeof *c->classes);
     c->bps = calloc(1, sizeof *c->bps);
     if (!c->classes || !c->bps || !c->page_flags || !c->blocks || !c->noted) {
@@ -446,6 +447,7 @@ static PyMemberDef Core_members[] = {
     {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is Thumb"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
+    {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
     {"phase", T_INT, offsetof(Core, phase), READONLY, "the phase of the last run: SLOW or another"},
     {NULL, 0, 0, 0, NULL},
 };

@@ -40,6 +40,7 @@ class Core:
     code_thumb: int
     mmu_seen: int
     tlb_stale: int
+    fills: int
     phase: int
     def __init__(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rrgdb.arch import ARCHES as ARCH_TABLE
 from rrgdb.board.boards import default_board
 from rrgdb.board.guest import Board
 from rrgdb.board.image import load_image, place_image
@@ -16,7 +17,8 @@ from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn import UnicornEngine
 from rrgdb.timeline.digest import RamDigest
 from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.guests import AWKWARD, build
+from rrgdb_tests.engine.rig import assemble
+from rrgdb_tests.guests import AWKWARD, arch_name, build
 
 MEMORY = 16 << 20
 ARCHES = ("riscv64", "riscv32", "arm", "thumb", "aarch64", "i386", "x86_64")
@@ -217,6 +219,38 @@ def test_a_start_that_touches_address_translation_does_not_keep_the_slow_gear(ar
     running.board.run_until(300_000)
     assert not running.engine._core.mmu_seen
     assert running.engine.icount == 300_000
+
+
+# reads one word of each of 1,024 pages, again and again; ends in nothing
+ROUND = {
+    "riscv": "1: li a0, {begin}\nli a1, {end}\nli a2, 4096\n2: lw a3, (a0)\nadd a0, a0, a2\nbne a0, a1, 2b\nj 1b",
+    "aarch64": "1: ldr x0, ={begin}\nldr x1, ={end}\n2: ldr w3, [x0]\nadd x0, x0, #4096\ncmp x0, x1\nbne 2b\nb 1b\n.ltorg",
+    "arm": "1: ldr r0, 8f\nldr r1, 9f\n2: ldr r3, [r0]\nadd r0, r0, #4096\ncmp r0, r1\nbne 2b\nb 1b\n"
+    ".p2align 2\n8: .word {begin}\n9: .word {end}",
+    "x86": "1: mov esi, {begin}\n2: mov edi, [{wide}si]\nadd esi, 4096\ncmp esi, {end}\njne 2b\njmp 1b",
+}
+CODE_OF_ROUND = {arch: arch.rstrip("0123456789") for arch in ("riscv64", "riscv32", "arm")} | {
+    "aarch64": "aarch64",
+    "thumb": "arm",
+    "i386": "x86",
+    "x86_64": "x86",
+}
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_the_tlb_grows_with_the_pages_that_a_guest_uses(arch: str) -> None:
+    begin, pages = 0x1000000, 1024
+    end = begin + pages * PAGE
+    source = ROUND[CODE_OF_ROUND[arch]].format(begin=begin, end=end, wide="r" if arch == "x86_64" else "e")
+    engine = UnicornEngine(ARCH_TABLE[arch_name(arch)], Ram(end - begin + PAGE))
+    engine.map_ram(0x10000, PAGE)
+    engine.map_ram(begin, end - begin)
+    engine.write_memory(0x10000, assemble(arch, source))
+    engine.arch.reset(engine, 0x10000 | (arch == "thumb"), begin)
+    engine.run_until(100 * pages)
+    fills = engine._core.fills
+    engine.run_until(200 * pages)
+    assert engine._core.fills - fills < pages
 
 
 @pytest.mark.parametrize("arch", ARCHES)
