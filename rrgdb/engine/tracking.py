@@ -80,7 +80,13 @@ class _File:
         self._fd = os.memfd_create("rrgdb-ram", os.MFD_CLOEXEC)
         self._open = [self._fd]
         self.close = weakref.finalize(self, _close_all, self._open)
-        os.ftruncate(self._fd, size)
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as e:
+            if e.errno != errno.EFBIG:
+                raise
+            what = f"RAM of {size} bytes is kept in a file, and that is more than a file may have here (ulimit -f)"
+            raise OSError(errno.EFBIG, what) from None
         self.map = mmap.mmap(self._fd, size, kind | _NORESERVE, _ACCESS)
         self._beside = mmap.mmap(self._fd, size, mmap.MAP_SHARED | _NORESERVE, _ACCESS)
         self.mappings: Sequence[mmap.mmap] = (self.map, self._beside)
@@ -195,7 +201,7 @@ def track(size: int, ways: Sequence[Way]) -> Tracker:
                 return tracker
             tracker.close()
         except OSError as e:
-            if e.errno == errno.ENOMEM:
+            if e.errno in (errno.ENOMEM, errno.EFBIG):
                 raise
     raise OSError(errno.ENOTSUP, "/proc/self/pagemap does not report written pages here; rrgdb needs it")
 

@@ -7,6 +7,8 @@ import errno
 import gc
 import mmap
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -315,6 +317,20 @@ def test_a_way_that_is_missing_or_does_not_tell_the_truth_is_passed_over() -> No
         track(PAGE, [Silent, _missing])
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_limit_on_file_sizes_is_told(way: Way) -> None:
+    code = (
+        "import resource, signal; from rrgdb.engine import memory, tracking\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        "memory.Ram(1 << 20, [tracking.%s])\n"
+        "try: memory.Ram(2 << 20, [tracking.%s])\n"
+        "except OSError as e: print(e)\n"
+    )
+    name = getattr(way, "__name__", "")
+    found = subprocess.run([sys.executable, "-c", code % (name, name)], capture_output=True, text=True, check=True)
+    assert "RAM of 2097152 bytes" in found.stdout
+    assert "ulimit -f" in found.stdout
 
 
 def test_ram_that_nobody_closed_leaves_no_open_files_behind() -> None:
