@@ -41,7 +41,7 @@ class Kind(IntEnum):
     END = 12
 
 
-_FIELDS = {
+FIELDS = {
     Kind.REGISTER: struct.Struct("<i"),
     Kind.WRITE: struct.Struct("<Q"),
     Kind.MAP: struct.Struct("<QQIQ"),
@@ -71,7 +71,7 @@ class Op(NamedTuple):
     def encode(self) -> bytes:
         """ValueError for a field that does not fit."""
         try:
-            body = _FIELDS[self.kind].pack(*self.fields) + self.data
+            body = FIELDS[self.kind].pack(*self.fields) + self.data
         except struct.error as e:
             raise ValueError(f"{self.kind.name}: {e}") from None
         return _HEAD.pack(self.kind, len(body)) + body
@@ -87,9 +87,9 @@ def decode(raw: bytes) -> Iterator[Op]:
         at += _HEAD.size
         body = raw[at : at + length]
         at += length
-        if number not in _FIELDS:
+        if number not in FIELDS:
             raise ValueError(f"operation {number} is unknown to this version of rrgdb")
-        kind, fields = Kind(number), _FIELDS[Kind(number)]
+        kind, fields = Kind(number), FIELDS[Kind(number)]
         if len(body) != length or length < fields.size or (length > fields.size and kind not in _WITH_DATA):
             raise ValueError(f"{kind.name}: an operation of {len(body)} bytes")
         yield Op(kind, fields.unpack_from(body), body[fields.size :])
