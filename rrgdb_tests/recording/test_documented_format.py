@@ -322,6 +322,30 @@ def test_the_snapshots(recorded: Recorded) -> None:
         assert state(found[name])[5] == ram_digest(ram).to_bytes(8, "little")
 
 
+def test_ram_with_a_hole(tmp_path: Path) -> None:
+    """Where a physical address stands in the VM state follows from the table of boards."""
+    image = tmp_path / "a.bin"
+    image.write_bytes(b"\xeb\xfe here")  # jmp .
+    options = GuestOptions(board="i386-pc", memory=RAM, load=MIB, entry=MIB)
+    with opening.record(tmp_path / "r.rrgdb", image, options, say=lambda _line: None) as opened:
+        opened.timeline.run(Points({}), steps=1)
+    base, start, end = documented_ram("i386-pc")
+    manifest = json.loads((tmp_path / "r.rrgdb/manifest.json").read_text())
+    held = manifest["guest"]["ram_bytes"] - (end - start)
+    (first, *_) = snapshots((tmp_path / "r.rrgdb/snapshots.qcow2").read_bytes())
+    assert first.size == 8 * MIB + held
+    assert state(first)[4] == struct.pack("<Q", held)
+    assert first.read(8 * MIB + MIB - base - (end - start), 7) == b"\xeb\xfe here"
+
+
+def documented_ram(board: str) -> tuple[int, int, int]:
+    """Where RAM and its one hole begin, and where the hole ends."""
+    text = (Path(__file__).parents[2] / "docs/formats.md").read_text()
+    match = re.search(rf"^\| `{board}` \| (0x\w+) \| (0x\w+) to (0x\w+) \|$", text, re.MULTILINE)
+    assert match is not None
+    return int(match[1], 16), int(match[2], 16), int(match[3], 16)
+
+
 def test_the_state_blob(recorded: Recorded) -> None:
     found = {s.name: s for s in snapshots((recorded.path / "snapshots.qcow2").read_bytes())}
     manifest = json.loads((recorded.path / "manifest.json").read_text())
