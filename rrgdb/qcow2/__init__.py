@@ -1,5 +1,6 @@
 """A self-contained qcow2 library: disks, internal snapshots with VM states, overlays. See README.md."""
 
+from .bitmaps import Bitmap
 from .errors import Qcow2Error, Qcow2UnsupportedError
 from .extents import Extent
 from .image import Image
@@ -10,6 +11,7 @@ from .snapshot_table import Snapshot
 from .view import View
 
 __all__ = [
+    "Bitmap",
     "CheckResult",
     "Extent",
     "Image",

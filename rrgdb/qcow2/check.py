@@ -43,8 +43,9 @@ def check_state(state: State) -> CheckResult:
         counts = np.concatenate([counts, np.zeros(end - len(counts), counts.dtype)])
     scan.copied(state.header.l1_table_offset, l1, counts)
     compare(references, counts, geometry.cluster_size, result)
-    used = np.flatnonzero(counts)
+    used = np.flatnonzero((counts[:end] != 0) | (references[:end] != 0))
     result.image_end = (int(used[-1]) + 1) * geometry.cluster_size if len(used) else 0
+    result.total_clusters = geometry.clusters(state.header.size)
     return result
 
 

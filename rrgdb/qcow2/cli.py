@@ -98,6 +98,11 @@ def _info(args: argparse.Namespace) -> int:
     specific = found["format-specific"]
     assert isinstance(specific, dict)
     for name, value in specific["data"].items():
+        if name == "bitmaps":
+            for bitmap in info.bitmaps:
+                flags = "".join(f", {flag}" for flag, on in (("in use", bitmap.in_use), ("auto", bitmap.auto)) if on)
+                print(f"    bitmap {_shown(bitmap.name)}: granularity {bitmap.granularity}{flags}")
+            continue
         print(f"    {name.replace('-', ' ')}: {str(value).lower() if isinstance(value, bool) else _shown(str(value))}")
     return 0
 
@@ -141,6 +146,14 @@ def _check(args: argparse.Namespace) -> int:
             print("No errors were found on the image.")
         else:
             print(f"{left.corruption_count} errors and {left.leak_count} leaked clusters were found on the image.")
+        if left.allocated_clusters:
+            percent = 100 / left.allocated_clusters
+            print(
+                f"{left.allocated_clusters}/{left.total_clusters} = "
+                f"{100 * left.allocated_clusters / max(left.total_clusters, 1):.2f}% allocated, "
+                f"{percent * left.fragmented_clusters:.2f}% fragmented, "
+                f"{percent * left.compressed_clusters:.2f}% compressed clusters"
+            )
         print(f"Image end offset: {left.image_end}")
     if left.corruption_count:
         return 2
@@ -150,10 +163,15 @@ def _check(args: argparse.Namespace) -> int:
 def _check_json(path: str, left: CheckResult, found: CheckResult | None) -> dict[str, object]:
     told: dict[str, object] = {"image-end-offset": left.image_end, "check-errors": 0, "filename": path}
     told["format"] = "qcow2"
-    if left.corruption_count:
-        told["corruptions"] = left.corruption_count
-    if left.leak_count:
-        told["leaks"] = left.leak_count
+    counts = {
+        "corruptions": left.corruption_count,
+        "leaks": left.leak_count,
+        "total-clusters": left.total_clusters,
+        "allocated-clusters": left.allocated_clusters,
+        "fragmented-clusters": left.fragmented_clusters,
+        "compressed-clusters": left.compressed_clusters,
+    }
+    told |= {name: count for name, count in counts.items() if count}
     if found is not None:
         for name, count in (
             ("corruptions-fixed", found.corruption_count - left.corruption_count),

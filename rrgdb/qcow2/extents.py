@@ -75,7 +75,8 @@ def map_image(state: State, below: Mapped | None, offset: int, length: int, dept
                 at = host + low - start if stored else None
                 yield Extent(low, high - low, depth, present=True, zero=kind == ZERO, data=kind != ZERO, offset=at)
                 continue
-            yield from _unallocated(below, low, high, depth)
+            host = int(units.host[index])  # of a cluster that has other subclusters
+            yield from _unallocated(below, low, high, depth, host + low - start if host and below is None else None)
 
 
 def _pieces(state: State, first: int, last: int) -> Iterator[tuple[int, int, bool]]:
@@ -94,12 +95,12 @@ def _pieces(state: State, first: int, last: int) -> Iterator[tuple[int, int, boo
         yield first, last, True
 
 
-def _unallocated(below: Mapped | None, low: int, high: int, depth: int) -> Iterator[Extent]:
+def _unallocated(below: Mapped | None, low: int, high: int, depth: int, offset: int | None = None) -> Iterator[Extent]:
     covered = min(high, max(low, below.size)) if below is not None else low
     if below is not None and low < covered:
         yield from below.extents(low, covered - low, depth + 1)
     if covered < high:
-        yield Extent(covered, high - covered, depth, present=False, zero=True, data=False)
+        yield Extent(covered, high - covered, depth, present=False, zero=True, data=False, offset=offset)
 
 
 def merged(extents: Iterable[Extent]) -> Iterator[Extent]:

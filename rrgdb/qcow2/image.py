@@ -206,7 +206,7 @@ class Image:
         return tuple(self._state.snapshots)
 
     def info(self) -> Info:
-        """A summary for people."""
+        """A summary for people. Raises Qcow2Error if it should name bitmaps, and their directory is damaged."""
         return read_info(self._file, self._state)
 
     # -- the disk

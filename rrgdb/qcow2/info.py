@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from .bitmaps import Bitmap, read_bitmaps
 from .hostfile import HostFile
 from .layout import COMPAT_LAZY_REFCOUNTS, INCOMPAT_CORRUPT, INCOMPAT_DIRTY
 from .snapshot_table import Snapshot
@@ -34,6 +35,7 @@ class Info:
     data_file: str | None = None
     data_file_raw: bool = False
     allocated: int = 0
+    bitmaps: tuple[Bitmap, ...] = ()
 
     def as_json(self) -> Json:
         """The fields of ``qemu-img info --output=json``."""
@@ -41,6 +43,8 @@ class Info:
         data["compression-type"] = self.compression
         if self.version >= 3:
             data["lazy-refcounts"] = self.lazy_refcounts
+            if self.bitmaps:
+                data["bitmaps"] = [bitmap_json(bitmap) for bitmap in self.bitmaps]
         data["refcount-bits"] = self.refcount_bits
         if self.version >= 3:
             if self.data_file is not None:
@@ -69,6 +73,12 @@ class Info:
         return found
 
 
+def bitmap_json(bitmap: Bitmap) -> Json:
+    """The fields that ``qemu-img info --output=json`` has for a bitmap."""
+    flags = [name for name, is_set in (("in-use", bitmap.in_use), ("auto", bitmap.auto)) if is_set]
+    return {"flags": flags, "name": bitmap.name, "granularity": bitmap.granularity}
+
+
 def snapshot_json(snapshot: Snapshot) -> Json:
     """The fields that ``qemu-img info --output=json`` has for a snapshot."""
     found: Json = {} if snapshot.icount is None else {"icount": snapshot.icount}
@@ -84,7 +94,7 @@ def snapshot_json(snapshot: Snapshot) -> Json:
 
 
 def read_info(file: HostFile, state: State) -> Info:
-    """Of an open image."""
+    """Of an open image. Raises Qcow2Error for a damaged directory of bitmaps."""
     header, preamble = state.header, state.preamble
     return Info(
         path=file.path,
@@ -104,4 +114,5 @@ def read_info(file: HostFile, state: State) -> Info:
         data_file=preamble.data_file,
         data_file_raw=preamble.data_file_raw,
         allocated=file.allocated(),
+        bitmaps=read_bitmaps(state),
     )

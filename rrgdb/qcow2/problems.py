@@ -11,7 +11,9 @@ _MOST_LINES = 1000
 class CheckResult:
     """``corruptions`` put data at risk; ``leaks`` only cost space. At most 1000 lines each; the counts are exact.
 
-    ``image_end``: bytes up to the end of the last cluster in use.
+    ``image_end``: bytes up to the end of the last cluster in use. Of the active disk: ``total_clusters``; how many of
+    them are allocated; and of these, how many do not follow the one before in the file (compressed ones never do), and
+    how many are compressed.
     """
 
     corruptions: list[str] = field(default_factory=list)
@@ -19,6 +21,10 @@ class CheckResult:
     corruption_count: int = 0
     leak_count: int = 0
     image_end: int = 0
+    total_clusters: int = 0
+    allocated_clusters: int = 0
+    fragmented_clusters: int = 0
+    compressed_clusters: int = 0
 
     @property
     def clean(self) -> bool:

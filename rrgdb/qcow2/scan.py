@@ -8,7 +8,7 @@ import numpy.typing as npt
 from .bitmaps import bitmap_extents
 from .errors import Qcow2Error, Qcow2UnsupportedError
 from .layout import MAX_CLUSTERS, OFFSET_MASK, OFLAG_ZERO
-from .mapping import COMPRESSED, COPIED, hosts, packed_extents
+from .mapping import COMPRESSED, COPIED, DATA, ZERO, hosts, kinds, packed_extents
 from .problems import CheckResult
 from .refcounts import Counts
 from .runs import split_runs
@@ -157,7 +157,7 @@ class Scan:
             np.add.at(self.references, (first + k)[there], weight[there])
 
     def copied(self, l1_offset: int, l1: Entries, counts: Counts) -> None:
-        """OFLAG_COPIED in the active tree must be set exactly where the refcount is 1."""
+        """OFLAG_COPIED in the active tree must be set exactly where the refcount is 1. Adds the figures of the disk."""
         bits = self._bits
         index = np.flatnonzero(hosts(l1))
         where = hosts(l1[index])
@@ -168,14 +168,15 @@ class Scan:
         if self._fix and len(wrong):
             l1[wrong] ^= COPIED
             self._file.write(l1_offset, [l1.astype(">u8").tobytes()])
-        if self._geometry.data_file:
-            return
         tables = np.unique(where)
         step = 1 + self._geometry.extended
         for i in range(0, len(tables), self._batch):
             part = tables[i : i + self._batch]
             rows = self._read(part)
             entries = rows[:, ::step]
+            self._figures(entries)
+            if self._geometry.data_file:
+                continue
             host = hosts(entries) >> bits
             host[((entries & COMPRESSED) != 0) | (host >= len(counts))] = 0
             bad = (host != 0) & ((counts[host] == 1) != ((entries & COPIED) != 0))
@@ -186,6 +187,17 @@ class Scan:
                 if self._fix:
                     rows[row, ::step] = np.where(bad[row], entries[row] ^ COPIED, entries[row])
                     self._file.write(int(part[row]), [rows[row].astype(">u8").tobytes()])
+
+    def _figures(self, entries: Entries) -> None:
+        """Add what whole L2 tables of the active tree hold, as ``qemu-img check`` counts it: table by table."""
+        packed = np.count_nonzero(entries & COMPRESSED)
+        kind = kinds(entries, data_file=self._geometry.data_file)
+        table, column = np.nonzero((kind == DATA) | ((kind == ZERO) & (hosts(entries) != 0)))
+        host = hosts(entries[table, column])
+        apart = (np.diff(host) != self._geometry.cluster_size) & (np.diff(table) == 0)
+        self._result.allocated_clusters += len(host) + int(packed)
+        self._result.fragmented_clusters += int(np.count_nonzero(apart)) + int(packed)
+        self._result.compressed_clusters += int(packed)
 
 
 def scan_all(state: State, result: CheckResult, *, fix: bool = False) -> tuple[Scan, Entries]:

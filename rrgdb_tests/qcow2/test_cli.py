@@ -65,6 +65,56 @@ def test_statuses_of_check(image: Path, qemu: Qemu, capsys: pytest.CaptureFixtur
     assert "expected" in run(capsys, "check", image, status=1)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "cluster_size=512",
+        "compat=0.10",
+        "preallocation=metadata",
+        "extended_l2=on",
+        "data_file=data",
+        "data_file=data,data_file_raw=on",
+    ],
+)
+def test_what_check_info_and_map_tell(
+    options: str, tmp_path: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each field as qemu-img: allocated, fragmented and compressed clusters, bitmaps, subclusters."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("a")
+    qemu.img("create", "-f", "qcow2", "-o", options, path, "5M")
+    qemu.io(
+        path, "write -P 1 1M 300k", "write -P 2 0 700k", "write -P 3 3M 1k", "write -P 4 2M 70k", "discard 64k 128k"
+    )
+    if "compat" not in options:
+        qemu.io(path, "write -z 128k 192k", "write -z 2M 3k")
+        for more in (("b0",), ("b1", "--disable", "-g", "512")):
+            qemu.img("bitmap", "--add", "-f", "qcow2", *more[1:], path, more[0])
+    if "data" not in options:
+        qemu.io(path, "write -c -P 5 4M 128k", "write -c -P 6 4352k 64k")
+        qemu.img("snapshot", "-c", "s", path)
+        qemu.io(path, "write -P 7 512k 600k")
+    assert json.loads(run(capsys, "check", "--output=json", path)) == qemu.check(path)
+    assert json.loads(run(capsys, "info", "--output=json", path)) == qemu.info(path)
+    if options in ("cluster_size=512", "extended_l2=on"):  # in others, qemu-img looks for holes of the file
+        told = json.loads(qemu.img("map", "--output=json", path))
+        assert json.loads(run(capsys, "map", "--output=json", path)) == told
+    figures = [line for line in qemu.img("check", path).splitlines() if "allocated" in line]
+    assert figures[0] in run(capsys, "check", path)
+    assert ("bitmap b1: granularity 512\n" in run(capsys, "info", path)) == ("compat" not in options)
+
+
+def test_the_end_of_an_image_whose_refcounts_are_lost(
+    image: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = bytearray(image.read_bytes())
+    table = int.from_bytes(raw[48:56], "big")
+    raw[table : table + 8] = bytes(8)
+    image.write_bytes(raw)
+    ours = json.loads(run(capsys, "check", "--output=json", image, status=2))
+    assert ours["image-end-offset"] == qemu.check(image, codes=(2,))["image-end-offset"] > 0
+
+
 def test_snapshots(image: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "snapshot", "-c", "two", image)
     listing = run(capsys, "snapshot", "-l", image)

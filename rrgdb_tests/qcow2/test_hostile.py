@@ -53,7 +53,7 @@ def exercise(path: Path) -> None:
         attempt(lambda: image.read_vmstate(0, 60 * 512))
         attempt(image.check)
         attempt(lambda: sum(1 for _ in image.map(0, min(image.size, 200_000))))
-        image.info().as_json()
+        attempt(lambda: image.info().as_json())
         for snapshot in image.snapshots[:8]:
             attempt(lambda s=snapshot: image.view(s).read(0, 200_000))
             attempt(lambda s=snapshot: image.view(s).read_vmstate_clusters(range(0, 60 * 512, 512)))

@@ -92,7 +92,7 @@ def _reading(path: Path, backing: bool, rng: random.Random) -> None:
     if image is None:
         return
     with image:
-        json.dumps(image.info().as_json())
+        _attempt(lambda: json.dumps(image.info().as_json()))
         for offset, length in _ranges(image.size, rng):
             _attempt(lambda at=offset, count=length: image.read(at, count))
         _attempt(lambda: sum(1 for _ in itertools.islice(image.map(), _EXTENTS)))
