@@ -224,7 +224,8 @@ def test_a_start_that_touches_address_translation_does_not_keep_the_slow_gear(ar
 # reads one word of each of 1,024 pages, again and again; ends in nothing
 ROUND = {
     "riscv": "1: li a0, {begin}\nli a1, {end}\nli a2, 4096\n2: lw a3, (a0)\nadd a0, a0, a2\nbne a0, a1, 2b\nj 1b",
-    "aarch64": "1: ldr x0, ={begin}\nldr x1, ={end}\n2: ldr w3, [x0]\nadd x0, x0, #4096\ncmp x0, x1\nbne 2b\nb 1b\n.ltorg",
+    "aarch64": "1: ldr x0, ={begin}\nldr x1, ={end}\n2: ldr w3, [x0]\nadd x0, x0, #4096\ncmp x0, x1\nbne 2b\nb 1b\n"
+    ".ltorg",
     "arm": "1: ldr r0, 8f\nldr r1, 9f\n2: ldr r3, [r0]\nadd r0, r0, #4096\ncmp r0, r1\nbne 2b\nb 1b\n"
     ".p2align 2\n8: .word {begin}\n9: .word {end}",
     "x86": "1: mov esi, {begin}\n2: mov edi, [{wide}si]\nadd esi, 4096\ncmp esi, {end}\njne 2b\njmp 1b",
