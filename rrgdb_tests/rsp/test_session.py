@@ -434,6 +434,6 @@ def test_long_monitor_output_goes_to_the_console(session: Session, fake: FakeDeb
 
 def test_packets_that_move_the_guest_or_may_take_long_are_not_brief() -> None:
     brief = {c.name for c in commands.COMMANDS if commands.is_brief(c.name)}
-    assert {b"g", b"m", b"p", b"qC", b"Z", b"z"} <= brief
+    assert {b"g", b"m", b"p", b"qC", b"qXfer", b"Z", b"z"} <= brief
     assert not brief & {b"vCont", b"c", b"s", b"C", b"S", b"bs", b"bc", b"R", b"qRcmd", b"qSearch", b"qCRC", b"M", b"G"}
     assert not any(commands.is_brief(packet) for packet in (b"qCxx", b"qC:", b""))

@@ -73,4 +73,4 @@ def _advertised(session: Session) -> Sequence[str]:
     return [f"qXfer:{name.decode()}:read+" for name, (_, document) in _DOCUMENTS.items() if document(session)]
 
 
-COMMANDS = (Command(b"qXfer", _xfer, b":", _advertised),)
+COMMANDS = (Command(b"qXfer", _xfer, b":", _advertised, brief=True),)
