@@ -329,6 +329,11 @@ class Marks:
                 self._memory.insert(mark)
         self._memory.thin(self._guest.engine.icount if around is None else around, self.budget)
 
+    def forget(self, mark: Mark) -> None:
+        """A checkpoint that was kept is no longer needed; it may be gone already."""
+        if self._memory.at(mark.icount) is mark:
+            self._memory.remove(self._memory.index(mark.icount))
+
     def detached_here(self) -> Mark:
         """A mark of the present state that is in no list: nobody finds it by its icount."""
         mark = self.fold()

@@ -22,6 +22,7 @@ from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Mark, Marks, UnusableSnapshotError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.stop import Points, Stop, StopKind
+from rrgdb.timeline.trail import Trail
 
 NEAR = tuple(64 << 2 * k for k in range(10))
 """distances before a seek's target (instructions) at which checkpoints are left: the next step back is short"""
@@ -48,6 +49,7 @@ class Timeline:
         self.log = log
         self.marks = marks
         self.index = Index(self.engine, log)
+        self._trail = Trail(marks)
         self.recorder: Recorder | None = None
         self.say: Callable[[str], None] = lambda _line: None
         self._interrupted = threading.Event()
@@ -470,7 +472,22 @@ class Timeline:
         return pages
 
     def _run_armed(self, points: Points, limit: int) -> tuple[Exit, bool]:
-        """Advance over breakpoints whose conditions the engine cannot judge, and that do not hold."""
+        """Advance over breakpoints whose conditions the engine cannot judge, and that do not hold. In history, leave a
+        trail."""
+        if not self.in_history:
+            return self._run_over(points, limit)
+        self._trail.begin(self.icount)
+        while (look := self._trail.next_look()) < min(limit, self.end):
+            exit_, holds = self._run_over(points, look)
+            if exit_.kind is not ExitKind.LIMIT or self.icount != look or self.guest.end is not None:
+                break
+            self._trail.look(look)
+        else:
+            exit_, holds = self._run_over(points, limit)
+        self._trail.end(self.icount)
+        return exit_, holds
+
+    def _run_over(self, points: Points, limit: int) -> tuple[Exit, bool]:
         while True:
             exit_ = self.advance(limit)
             if exit_.kind is not ExitKind.BREAKPOINT:

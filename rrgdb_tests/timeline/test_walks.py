@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.timeline import prepare, search, timeline
+from rrgdb.timeline import prepare, search, timeline, trail
 from rrgdb_tests.guests import ARCHES, AWKWARD
 from rrgdb_tests.timeline.oracle import oracle
 from rrgdb_tests.timeline.walk import Walk
@@ -24,6 +24,9 @@ def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "PIECE", 300)
     monkeypatch.setattr(search, "LEAST_PIECE", 200)
     monkeypatch.setattr(search, "APPROACH", 900)
+    monkeypatch.setattr(trail, "LEAST", 150)
+    monkeypatch.setattr(trail, "STRIDE", 0)
+    monkeypatch.setattr(trail, "SHARE", 0)
 
 
 def _walk(arch: str, guest: str, defines: tuple[tuple[str, int], ...], moves: int, seed: int, scratch: Path) -> None:
