@@ -42,7 +42,11 @@ class Image:
     that read snapshots (``reload`` shows them new ones).
     """
 
-    def __init__(self, file: HostFile, state: State, backing: Backing | None, writer: Writer | None) -> None:
+    def __init__(
+        self, file: HostFile, state: State, backing: Backing | None, writer: Writer | None, *, follows: bool
+    ) -> None:
+        """``follows``: unallocated clusters are those of the backing file, not zeros."""
+        self._follows = follows
         self._file = file
         self._state = state
         self._backing = backing
@@ -99,7 +103,7 @@ class Image:
                 below.close()
             os.unlink(name)
             raise
-        return cls(file, state, below, writer)
+        return cls(file, state, below, writer, follows=True)
 
     @classmethod
     def open(
@@ -136,10 +140,18 @@ class Image:
             if below is not None:
                 below.close()
             raise
-        return cls(file, state, below, writer)
+        return cls(file, state, below, writer, follows=backing)
 
     def reload(self) -> None:
-        """Read header and snapshots anew: a reader sees what a writer did since. Uncommitted changes are lost."""
+        """Read header and snapshots anew: a reader sees what a writer did since, in the backing file as well.
+
+        Uncommitted changes are lost.
+        """
+        self._load()
+        if self._follows:
+            self._reopen_backing()
+
+    def _load(self) -> None:
         self._require_open()
         if self._writer is not None:
             self._state, self._writer = open_writable(self._file, barriers=self._barriers)
@@ -358,10 +370,10 @@ class Image:
             raise ValueError("the image is open without its backing file")
 
     def _reopen_backing(self) -> None:
-        if self._backing is not None:
-            self._backing.close()
-        told, self._backing = self._state.preamble, None
+        told, old = self._state.preamble, self._backing
         self._backing = _open_backing(self.path, told.backing_file, told.backing_format, (self._file.identity,))
+        if old is not None:
+            old.close()
 
     def _whole_change(self, change: Callable[[], None]) -> None:
         """Commit, then ``change``, which commits; if it fails, the image is as it was before."""
@@ -369,7 +381,7 @@ class Image:
         try:
             change()
         except BaseException:
-            self.reload()
+            self._load()
             raise
 
     # -- the VM state
@@ -453,7 +465,7 @@ class Image:
     def view(self, snapshot: Snapshot | str) -> View:
         """A snapshot for reading."""
         found = self._state.find(snapshot)
-        return View(self._state, found, self._l1(found), self._backing, self._alive)
+        return View(self._state, found, self._l1(found), _Under(self), self._alive)
 
     def diff_vmstate(self, a: Snapshot | None, b: Snapshot | None, offset: int, length: int) -> list[int]:
         """Offsets of the VM state clusters in a range whose content may differ between ``a`` and ``b``, ascending.
@@ -528,6 +540,20 @@ class Image:
         if self._writer is None:
             raise ValueError("the image is open read-only")
         return self._writer
+
+
+class _Under:
+    """What is under an image now: a view may be older than that."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        below = self._image._backing
+        if below is None:
+            view[:] = bytes(len(view))
+        else:
+            below.read_into(offset, view)
 
 
 def _open_backing(

@@ -364,3 +364,43 @@ def test_a_disk_that_shrinks_far_can_be_opened_again(tmp_path: Path, qemu: Qemu)
         image.write(0, b"y" * (1 << 20))
         assert image.check().clean
     qemu.check(path)
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2"])
+def test_readers_follow_the_backing_file(kind: str, tmp_path: Path) -> None:
+    """After a commit or a rebase, a reader that loads anew sees what is there now."""
+    if kind == "raw":
+        (tmp_path / "base").write_bytes(b"old" * 10_000)
+    else:
+        with Image.create(tmp_path / "base", 1 << 20, cluster_size=CLUSTER) as base:
+            base.write(0, b"old" * 10_000)
+    (tmp_path / "other").write_bytes(b"another" * 10_000)
+    top = tmp_path / "top"
+    with Image.create(top, 1 << 20, cluster_size=CLUSTER, backing_file="base", backing_format=kind) as writer:
+        writer.write(0, b"new" * 1_000)
+        writer.write(500_000, b"far" * 1_000)
+        writer.flush()
+        with Image.open(top) as reader, Image.open(top, backing=False) as alone:
+            before = reader.read(0, 1 << 20)
+            writer.commit()
+            for image in (reader, alone):
+                image.reload()
+            assert reader.read(0, 1 << 20) == before
+            assert not any(alone.read(0, 1 << 20))
+            writer.rebase("other", "raw", unsafe=True)
+            reader.reload()
+            assert reader.read(0, 7) == b"another"
+            writer.rebase("none", "raw", unsafe=True)
+            with pytest.raises(FileNotFoundError):
+                reader.reload()
+
+
+def test_a_view_outlives_its_backing_file(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(b"same" * 10_000)
+    with Image.create(tmp_path / "top", 40_448, backing_file="one", backing_format="raw") as image:
+        view = image.view(image.create_snapshot("s"))
+        image.rebase("two", "raw")
+        assert view.read(0, 40_000) == b"same" * 10_000
+        image.commit()
+        assert view.read(0, 40_000) == b"same" * 10_000
