@@ -219,6 +219,7 @@ class Image:
 
     def info(self) -> Info:
         """A summary for people. Raises Qcow2Error if it should name bitmaps, and their directory is damaged."""
+        self._require_open()
         return read_info(self._file, self._state)
 
     # -- the disk
@@ -233,6 +234,7 @@ class Image:
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill ``view`` as a backing file does: zeros behind the end of the disk."""
+        self._require_open()
         inside = max(0, min(len(view), self.size - offset))
         self._state.mapper.read_into(self._state.l1, offset, view[:inside], self._backing)
         view[inside:] = bytes(len(view) - inside)
@@ -285,6 +287,7 @@ class Image:
 
     def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]:
         """As ``map``, for a file at ``depth`` of a chain, and not merged."""
+        self._require_open()
         return map_image(self._state, self._backing, offset, length, depth)
 
     def resize(self, size: int) -> None:

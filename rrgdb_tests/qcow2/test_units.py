@@ -201,8 +201,16 @@ def test_a_closed_image_says_so(tmp_path: Path) -> None:
     image = Image.create(tmp_path / "a", 512)
     image.close()
     image.close()
-    with pytest.raises(ValueError, match="closed"):
-        image.read(0, 1)
+    for action in (
+        lambda: image.read(0, 1),
+        lambda: image.read_into(0, memoryview(bytearray(1))),
+        lambda: image.extents(0, 1, 0),
+        image.info,
+        image.check,
+        image.flush,
+    ):
+        with pytest.raises(ValueError, match="closed"):
+            action()
 
 
 def test_create_does_not_overwrite(tmp_path: Path) -> None:
