@@ -426,7 +426,8 @@ def verify(recording: Path, jobs: int) -> None:
         for message in opened.messages:
             say(message)
         checked = verify_recording(opened.timeline, _progress, opened.workers)
-        click.echo(f"{recording}: {opened.timeline.end} instructions replayed, {checked} state digests agree")
+        agreed = "1 state digest agrees" if checked == 1 else f"{checked} state digests agree"
+        click.echo(f"{recording}: {opened.timeline.end} instructions replayed, {agreed}")
         damaged = opened.recording.damage is not None
     if damaged:
         sys.exit(1)
