@@ -14,7 +14,7 @@ from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Marks
 
 SLICE = 0.01
-"""seconds of guest time between two looks at inputs and outputs"""
+"""seconds of guest time (of its thread's own) between two looks at inputs and outputs"""
 CHUNK = 0.1
 """seconds after which a log chunk closes"""
 IDLE = 0.001
@@ -30,7 +30,7 @@ class Recorder:
     ``interval``: seconds of measured guest time between automatic snapshots: a replay from one to the next takes about
     as long. ``budget``: bytes that the store may take; where the next snapshot might not fit, the interval doubles and
     every other automatic one goes. ``waiting``: bytes of snapshots that may wait for the disk. ``say``: one line for
-    the user.
+    the user. ``running``: a clock of guest time; what others do on the machine, and rest, cost a replay nothing.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Recorder:
         waiting: int,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        running: Callable[[], float] = time.thread_time,
     ) -> None:
         self._guest = guest
         self._door = door
@@ -60,27 +61,24 @@ class Recorder:
         self._said_full = False
         self._say = say
         self._clock = clock
+        self._running = running
         self._per_slice = FIRST_SLICE
         self._since_snapshot = 0.0
         self._chunk_closed = clock()
         self._started = 0.0
         self._started_at = 0
-        self._rested = 0.0
         guest.idle = self._rest
 
     def slice_end(self) -> int:
         """icount at which the next slice ends."""
-        self._started = self._clock()
-        self._rested = 0.0
+        self._started = self._running()
         self._started_at = self._guest.engine.icount
         return self._started_at + self._per_slice
 
     def slice_done(self) -> None:
         """A slice, or a part of one, has run."""
         icount = self._guest.engine.icount
-        now = self._clock()
-        # Rest costs a replay nothing.
-        spent = max(0.0, now - self._started - self._rested)
+        spent = self._running() - self._started
         self._since_snapshot += spent
         ran = icount - self._started_at
         if spent > 0 and ran >= self._per_slice // 2:
@@ -90,7 +88,7 @@ class Recorder:
             self._finish()
         elif self._since_snapshot >= self._interval and ran:
             self._snapshot()
-        elif self._door.output_pending or now - self._chunk_closed >= CHUNK:
+        elif self._door.output_pending or self._clock() - self._chunk_closed >= CHUNK:
             self.close_chunk()
 
     def close_chunk(self) -> None:
@@ -101,9 +99,7 @@ class Recorder:
 
     def _rest(self) -> None:
         if not self._door.has_pending_input and self._door.mode is Mode.RECORD:
-            before = self._clock()
             time.sleep(IDLE)
-            self._rested += self._clock() - before
 
     def _digest(self) -> None:
         icount = self._guest.engine.icount

@@ -84,6 +84,18 @@ def test_a_tiny_budget_thins_and_says_so(tmp_path: Path) -> None:
         _assert_states(opened, right)
 
 
+def test_snapshots_are_spaced_by_what_the_guest_computes(tmp_path: Path) -> None:
+    """On a busy machine, ten thousand instructions may take an hour."""
+    with record(tmp_path / "r", _ticker(), OPTIONS, interval=10) as opened:
+        t = opened.timeline
+        assert t.recorder is not None
+        t.recorder._running = lambda: t.icount / 1024
+        t.recorder._clock = lambda: 0.36 * t.icount
+        for _ in range(45):
+            t.run(NONE, steps=1024)
+        assert [s.icount for s in t.marks.stored] == [0, 10_240, 20_480, 30_720, 40_960]
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_the_budget_holds_for_a_guest_that_writes_much(tmp_path: Path, waits: bool) -> None:
     """On disk at every moment, but for one snapshot; what is left covers all of history evenly."""
@@ -93,7 +105,7 @@ def test_the_budget_holds_for_a_guest_that_writes_much(tmp_path: Path, waits: bo
         t, ram = opened.timeline, opened.ram
         assert opened.store is not None
         assert t.recorder is not None
-        t.recorder._clock = lambda: 1e-6 * t.icount
+        t.recorder._running = lambda: 1e-6 * t.icount
         slack = 2 * opened.store.most_bytes(pages)
         held: dict[str, bytes] = {}
         for _ in range(400):
