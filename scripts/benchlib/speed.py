@@ -12,7 +12,7 @@ import unicorn
 from unicorn import unicorn_const
 
 from benchlib.bench import Bench
-from benchlib.figures import seconds
+from benchlib.figures import seconds, timed
 from benchlib.guests import Guest
 from rrgdb.board.boards import default_board
 from rrgdb.board.guest import Board
@@ -82,22 +82,21 @@ def _engine_alone(guest: Guest, instructions: int, repeat: int) -> list[float]:
     return seconds(lambda: engine.run_until(engine.icount + instructions), repeat=repeat, before=prepare)
 
 
-def _recording_off(bench: Bench, guest: Guest) -> None:
-    """The whole guest on its board, with nothing written down."""
-    taken = []
-    for _ in range(bench.repeat):
-        image = load_image(guest.elf.read_bytes(), guest.elf.name)
-        spec = default_board(image.arch.name)
-        ram = Ram(sum(size for _, size in spec.ram_regions(guest.memory)))
-        engine = UnicornEngine(image.arch, ram)
-        board = Board(spec, engine, guest.memory, FakeHost(), place_image(image, spec, guest.memory))
-        taken += seconds(board.run_until, FOREVER)
-    bench.figures.mips(GROUP, guest.name, "recording off", taken, engine.icount)
+def _off(guest: Guest) -> float:
+    """The whole guest on its board, with nothing written down: seconds."""
+    image = load_image(guest.elf.read_bytes(), guest.elf.name)
+    spec = default_board(image.arch.name)
+    ram = Ram(sum(size for _, size in spec.ram_regions(guest.memory)))
+    engine = UnicornEngine(image.arch, ram)
+    board = Board(spec, engine, guest.memory, FakeHost(), place_image(image, spec, guest.memory))
+    return timed(board.run_until, FOREVER)[0]
 
 
 def _record(bench: Bench, guest: Guest) -> None:
-    taken = []
+    """With recording off and on in turn: the two are compared, and the machine's speed varies."""
+    without, taken = [], []
     for _ in range(bench.repeat):
+        without.append(_off(guest))
         with bench.new_recording(guest) as opened:
             timeline = opened.timeline
             taken += seconds(timeline.run, Points({}))
@@ -108,6 +107,7 @@ def _record(bench: Bench, guest: Guest) -> None:
             path = opened.recording.path
     bench.recordings[guest.name] = path
     figures = bench.figures
+    figures.mips(GROUP, guest.name, "recording off", without, icount)
     figures.mips(GROUP, guest.name, "recording, with snapshots", taken, icount)
     figures.add(GROUP, guest.name, "instructions recorded", "", [icount])
     figures.add(GROUP, guest.name, "event log per 1,000 instructions", "bytes", [1000 * log / icount])
@@ -175,7 +175,6 @@ def measure(bench: Bench, guest: Guest) -> None:
     bench.figures.mips(GROUP, guest.name, "hot loop: plain Unicorn with count=", plain, loop)
     alone = _engine_alone(guest, loop, bench.repeat)
     bench.figures.mips(GROUP, guest.name, "hot loop: the engine alone", alone, loop)
-    _recording_off(bench, guest)
     _record(bench, guest)
     _memory(bench, guest)
     _replay(bench, guest)
