@@ -87,7 +87,7 @@ class Connection:
                 for event in decoder.feed(bytes(data)):
                     if event is Signal.INTERRUPT:
                         self._interrupt(nursery)
-                    elif event is not Signal.ACK:
+                    elif event is not Signal.ACK and not await self._serve_at_once(event):
                         self._enqueue(event, nursery)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
@@ -98,6 +98,14 @@ class Connection:
         nursery.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
         self._put.close()
         await self._engine.insist(self._newest)
+
+    async def _serve_at_once(self, event: Event) -> bool:
+        """A brief packet behind which nothing waits needs no other task."""
+        brief = isinstance(event, Packet) and commands.is_brief(event.payload)
+        if not (brief and self._newest.is_set() and self._engine.rests):
+            return False
+        await self._serve(event, trio.Event())
+        return True
 
     def _enqueue(self, event: Event, nursery: trio.Nursery) -> None:
         served = trio.Event()

@@ -174,9 +174,14 @@ class CallQueue:
         rests. To wake that thread, and this one again, takes longer than most such calls."""
         if not self._made:
             with self._lock:
-                if self._resting and self._calls.empty():
+                if self.rests:
                     return function(*args)
         return await self.call(function, *args)
+
+    @property
+    def rests(self) -> bool:
+        """No call is on its way, and the serving thread waits for one. On trio's thread."""
+        return not self._made and self._resting and self._calls.empty()
 
     async def insist(self, done: trio.Event) -> None:
         """Interrupt, again and again, until ``done``.

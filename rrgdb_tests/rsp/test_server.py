@@ -60,8 +60,9 @@ class Client:
 
 
 class Running:
-    def __init__(self, fake: FakeDebuggee, address: str) -> None:
+    def __init__(self, fake: FakeDebuggee, engine: EngineThread, address: str) -> None:
         self.fake = fake
+        self.engine = engine
         self.address = address
         self.ended = trio.Event()
 
@@ -79,7 +80,7 @@ async def serving(
     send, receive = trio.open_memory_channel[str](1)
     with EngineThread(fake.interrupt) as engine:
         async with trio.open_nursery() as nursery:
-            running = Running(fake, "")
+            running = Running(fake, engine, "")
 
             async def server() -> None:
                 await serve(fake, address, engine=engine, once=once, on_listening=send.send_nowait)
@@ -326,6 +327,31 @@ async def test_what_moves_or_changes_the_guest_runs_on_the_engine_thread(fake: F
         for packet in (b"s", b"P0=0100000000000000", b"g", b"c", b"bc", b"g", b"bs"):
             await client.ask(packet)
     assert fake.threads == {"engine"}
+
+
+async def test_brief_packets_are_served_where_they_are_read_unless_others_wait(
+    fake: FakeDebuggee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued: list[bytes] = []
+    enqueue = connection.Connection._enqueue
+
+    def noted(self: connection.Connection, event: Event, nursery: trio.Nursery) -> None:
+        if isinstance(event, Packet):
+            queued.append(event.payload)
+        enqueue(self, event, nursery)
+
+    monkeypatch.setattr(connection.Connection, "_enqueue", noted)
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"?")
+        await until(lambda: running.engine.rests)  # a moment after the reply
+        queued.clear()
+        assert await client.ask(b"qC") == b"QC1"
+        assert await client.ask(b"m10,4") is not None
+        assert queued == []
+        await client.send(encode(b"s") + encode(b"qC"))
+        assert [(await client.reply() or b"")[:1] for _ in range(2)] == [b"T", b"Q"]
+        assert queued == [b"s", b"qC"]
 
 
 async def test_peer_that_sends_ahead_without_end_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
