@@ -1,5 +1,6 @@
 """A self-contained qcow2 library: disks, internal snapshots with VM states, overlays. See README.md."""
 
+from .backing import Backing, RawFile
 from .bitmaps import Bitmap
 from .errors import Qcow2Error, Qcow2UnsupportedError
 from .extents import Extent
@@ -11,6 +12,7 @@ from .snapshot_table import Snapshot
 from .view import View
 
 __all__ = [
+    "Backing",
     "Bitmap",
     "CheckResult",
     "Extent",
@@ -18,6 +20,7 @@ __all__ = [
     "Info",
     "Qcow2Error",
     "Qcow2UnsupportedError",
+    "RawFile",
     "RepairResult",
     "Snapshot",
     "View",

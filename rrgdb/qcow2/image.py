@@ -53,6 +53,7 @@ class Image:
         self._writer = writer
         self._barriers = writer.barriers if writer is not None else False
         self._l1_tables: dict[str, Entries] = {}
+        self._lent = False
 
     # -- opening
 
@@ -107,18 +108,24 @@ class Image:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, writable: bool = False, backing: bool = True, barriers: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        writable: bool = False,
+        backing: bool | Backing = True,
+        barriers: bool = False,
     ) -> Image:
         """Open an image, whether or not it was closed cleanly.
 
-        ``backing``: open the backing files too; without, unallocated clusters read as zeros. ``barriers``: with
-        every commit, order the writes against power loss (two fdatasync a commit); without, only ``flush`` does.
+        ``backing``: open the backing files too; without, unallocated clusters read as zeros. An object is read instead
+        of the backing file that the image names, and stays open when this is closed. ``barriers``: with every commit,
+        order the writes against power loss (two fdatasync a commit); without, only ``flush`` does.
         """
         return cls._open(os.fspath(path), (), writable=writable, backing=backing, barriers=barriers)
 
     @classmethod
     def _open(
-        cls, path: str, chain: tuple[tuple[int, int], ...], *, writable: bool, backing: bool, barriers: bool
+        cls, path: str, chain: tuple[tuple[int, int], ...], *, writable: bool, backing: bool | Backing, barriers: bool
     ) -> Image:
         file = HostFile(path, os.O_RDWR if writable else os.O_RDONLY)
         below: Backing | None = None
@@ -129,7 +136,7 @@ class Image:
                 state, writer = open_writable(file, barriers=barriers)
             else:
                 state = load_state(file)
-            if backing:
+            if backing is True:
                 preamble = state.preamble
                 chain = (*chain, file.identity)
                 below = _open_backing(path, preamble.backing_file, preamble.backing_format, chain)
@@ -140,7 +147,10 @@ class Image:
             if below is not None:
                 below.close()
             raise
-        return cls(file, state, below, writer, follows=backing)
+        image = cls(file, state, below, writer, follows=backing is True)
+        if not isinstance(backing, bool):
+            image._backing, image._lent = backing, True
+        return image
 
     def reload(self) -> None:
         """Read header and snapshots anew: a reader sees what a writer did since, in the backing file as well.
@@ -375,8 +385,9 @@ class Image:
     def _reopen_backing(self) -> None:
         told, old = self._state.preamble, self._backing
         self._backing = _open_backing(self.path, told.backing_file, told.backing_format, (self._file.identity,))
-        if old is not None:
+        if old is not None and not self._lent:
             old.close()
+        self._lent = False
 
     def _whole_change(self, change: Callable[[], None]) -> None:
         """Commit, then ``change``, which commits; if it fails, the image is as it was before."""
@@ -480,6 +491,15 @@ class Image:
         require_range(offset, length, None)
         return vmstate.differing(self._state, (self._side(a), self._side(b)), offset, length)
 
+    def diff_disk(self, a: Snapshot, b: Snapshot) -> list[int]:
+        """As ``diff_vmstate``, of the disk: offsets of clusters whose content in this image may differ.
+
+        A cluster that reads as zeros by its entry counts as one that is not there: this is for images that have none.
+        """
+        self._require_open()
+        sides = tuple((self._side(snapshot)[0], 0) for snapshot in (a, b))
+        return vmstate.differing(self._state, (sides[0], sides[1]), 0, self.size)
+
     def _side(self, snapshot: Snapshot | None) -> tuple[Entries, int]:
         l1 = self._state.l1 if snapshot is None else self._l1(self._state.find(snapshot))
         size = self.size if snapshot is None or snapshot.disk_size is None else snapshot.disk_size
@@ -521,7 +541,7 @@ class Image:
         finally:
             self._writer = None
             self._file.close()
-            if self._backing is not None:
+            if self._backing is not None and not self._lent:
                 self._backing.close()
             if self._state.mapper.data is not None:
                 self._state.mapper.data.close()
