@@ -147,10 +147,14 @@ class Recording:
         self.close()
 
 
-def open_recording(path: str | os.PathLike[str], jobs: int = 1) -> Recording:
+def open_recording(
+    path: str | os.PathLike[str], jobs: int = 1, disks: Mapping[str, str | os.PathLike[str]] | None = None
+) -> Recording:
     """Open a recording directory for reading. Raises what ``rrgdb.timeline.opening.replay`` raises: one line each.
 
-    ``jobs``: with 2 or more, so many worker processes share long searches and ``verify``."""
-    opened = opening.replay(Path(path), writable=False)
+    ``jobs``: with 2 or more, so many worker processes share long searches and ``verify``. ``disks``: where images of
+    disks are now, by the names of the disks, if they were moved."""
+    moved = {name: Path(place) for name, place in (disks or {}).items()}
+    opened = opening.replay(Path(path), writable=False, disks=moved)
     opened.use_workers(jobs)
     return Recording(opened)

@@ -21,7 +21,7 @@ from rrgdb.arch.base import MemoryFault
 from rrgdb.board.boards import BOARDS
 from rrgdb.board.image import ImageError
 from rrgdb.board.spec import machine_rows
-from rrgdb.click_types import Number, Parsed, Size, recording_argument
+from rrgdb.click_types import Disk, Number, Parsed, Size, moved_disks_option, recording_argument
 from rrgdb.engine.base import EngineError
 from rrgdb.recording.directory import RecordingBusyError, RecordingError
 from rrgdb.recording.doors import Divergence
@@ -80,6 +80,14 @@ guest_options = _options(
     click.option("-M", "--machine", "board", metavar="BOARD", help="Board; default: the one for the image's CPU."),
     click.option("--cpu", metavar="MODEL", help="CPU model; see `rrgdb machines`."),
     click.option("-m", "--memory", type=Size(), metavar="SIZE", help="RAM, e.g. 64M or 1G."),
+    click.option(
+        "--disk",
+        "disks",
+        type=Disk(),
+        multiple=True,
+        metavar="[NAME=]FILE[,format=FORMAT][,readonly]",
+        help="A disk (virtio): a raw image, or format=qcow2. FILE is never written. May be given again.",
+    ),
     click.option(
         "-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Recording; default NAME.rrgdb."
     ),
@@ -225,6 +233,7 @@ def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened
         budget=chosen["snapshot_budget"],
         checkpoint_memory=chosen.get("checkpoint_memory", opening.MEMORY_BUDGET),
         starting=chosen["rrsnapshot"],
+        disks=chosen["disks"],
         say=say,
     )
 
@@ -332,12 +341,14 @@ def _how_it_ended(opened: Opened, stop: Stop, timeout: float | None) -> str:
 
 @cli.command()
 @memory_option
+@moved_disks_option
 @serial_option
 @stub_options
 @recording_argument
 def replay(
     recording: Path,
     checkpoint_memory: int,
+    disks: tuple[tuple[str, Path], ...],
     backend: Backend,
     address: Address,
     once: bool,
@@ -346,15 +357,15 @@ def replay(
 ) -> None:
     """Serve a recording to a debugger."""
     backend = _beside_stub(backend, address)
-    with _open(recording, checkpoint_memory) as opened, _serial(opened, backend, live=False):
+    with _open(recording, checkpoint_memory, dict(disks)) as opened, _serial(opened, backend, live=False):
         _serve(opened, address, once, report_exit, False, jobs)
 
 
-def _open(path: Path, checkpoint_memory: int) -> Opened:
+def _open(path: Path, checkpoint_memory: int, disks: dict[str, Path]) -> Opened:
     try:
-        opened = opening.replay(path, checkpoint_memory=checkpoint_memory)
+        opened = opening.replay(path, checkpoint_memory=checkpoint_memory, disks=disks)
     except RecordingBusyError as e:
-        opened = opening.replay(path, writable=False, checkpoint_memory=checkpoint_memory)
+        opened = opening.replay(path, writable=False, checkpoint_memory=checkpoint_memory, disks=disks)
         say(f"{e}; opened for reading: no new snapshots")
     for message in opened.messages:
         say(message)
@@ -366,7 +377,7 @@ def _open(path: Path, checkpoint_memory: int) -> Opened:
 @recording_argument
 def info(recording: Path, as_json: bool) -> None:
     """Tell what a recording holds."""
-    with opening.replay(recording, writable=False) as opened:
+    with opening.replay(recording, writable=False, disks_needed=False) as opened:
         facts = _facts(opened)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -399,6 +410,10 @@ def _facts(opened: Opened) -> dict[str, Any]:
         "cpu": manifest.guest.cpu,
         "ram_bytes": manifest.guest.ram_bytes,
         "images": [{"name": i.name, "bytes": i.size, "sha256": i.sha256} for i in manifest.guest.images],
+        "disks": [
+            {"name": d.name, "bytes": d.size, "format": d.format, "readonly": d.readonly, "file": d.path}
+            for d in manifest.guest.disks
+        ],
         "engine": manifest.engine,
         "instructions": timeline.end,
         "end": events.end.payload.decode() if events.end is not None else "open",
@@ -409,6 +424,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
             {"name": s.name, "icount": s.icount, "changed_bytes": sizes[s.id]} for s in timeline.marks.stored
         ],
         "snapshot_bytes": opened.store.file_size if opened.store is not None else 0,
+        "disk_bytes": opened.store.disk_bytes if opened.store is not None else 0,
         "messages": [{"message": m} for m in opened.messages],
     }
 
@@ -418,10 +434,11 @@ cli.add_command(snapshot)
 
 @cli.command()
 @jobs_option
+@moved_disks_option
 @recording_argument
-def verify(recording: Path, jobs: int) -> None:
+def verify(recording: Path, jobs: int, disks: tuple[tuple[str, Path], ...]) -> None:
     """Replay a whole recording and compare every state digest."""
-    with opening.replay(recording, writable=False) as opened:
+    with opening.replay(recording, writable=False, disks=dict(disks)) as opened:
         opened.use_workers(jobs)
         for message in opened.messages:
             say(message)

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from rrgdb.timeline.opening import NewDisk
+
 recording_argument = click.argument("recording", metavar="DIR", type=click.Path(path_type=Path))
 SIZES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -59,3 +61,52 @@ class Parsed(click.ParamType[Any]):
             return self._parse(value)
         except self._error as e:
             self.fail(str(e), param, ctx)
+
+
+class Disk(click.ParamType[NewDisk]):
+    """``[NAME=]FILE[,format=raw|qcow2][,readonly]``; a comma in FILE is doubled, as for QEMU."""
+
+    name = "disk"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NewDisk:
+        if isinstance(value, NewDisk):
+            return value
+        file, *settings = (part.replace("\0", ",") for part in str(value).replace(",,", "\0").split(","))
+        match = re.match(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})=", file)
+        name, file = (match[1], file[match.end() :]) if match else (None, file)
+        disk = NewDisk(Path(file), name)
+        for setting in settings:
+            key, given, text = setting.partition("=")
+            if key == "format" and given:
+                disk = disk._replace(format=text)
+            elif setting in ("readonly", "readonly=on", "readonly=off"):
+                disk = disk._replace(readonly=text != "off")
+            else:
+                self.fail(f"{setting!r} in {value!r}: expected format=raw, format=qcow2 or readonly", param, ctx)
+        if not file or "\0" in str(value):
+            self.fail(f"{value!r}: expected [NAME=]FILE[,format=raw|qcow2][,readonly]", param, ctx)
+        return disk
+
+
+class MovedDisk(click.ParamType[tuple[str, Path]]):
+    """``NAME=FILE``."""
+
+    name = "disk"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        name, _, file = str(value).partition("=")
+        if not name or not file or "\0" in file:
+            self.fail(f"{value!r}: expected NAME=FILE, the name of a disk and where its image is now", param, ctx)
+        return name, Path(file)
+
+
+moved_disks_option = click.option(
+    "--disk",
+    "disks",
+    type=MovedDisk(),
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Where the image of a disk is now, if it was moved.",
+)

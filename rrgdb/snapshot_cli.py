@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from rrgdb import terminal
-from rrgdb.click_types import Number, recording_argument
+from rrgdb.click_types import Number, moved_disks_option, recording_argument
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.timeline import opening
@@ -24,8 +24,9 @@ def snapshot() -> None:
     """List, create, delete and export the snapshots of a recording."""
 
 
-def _open(path: Path, *, writable: bool) -> Opened:
-    opened = opening.replay(path, writable=writable)
+def _open(path: Path, *, writable: bool, disks: Sequence[tuple[str, Path]] | None = None) -> Opened:
+    """``disks``: where images of disks are; None: the guest does not run."""
+    opened = opening.replay(path, writable=writable, disks=dict(disks or ()), disks_needed=disks is not None)
     for message in opened.messages:
         terminal.say(message)
     return opened
@@ -84,14 +85,15 @@ def _rows(opened: Opened) -> list[dict[str, Any]]:
 
 @snapshot.command()
 @click.option("--at", "icount", type=Number(), metavar="ICOUNT", help="Where; default: the end of history.")
+@moved_disks_option
 @recording_argument
 @click.argument("name")
-def create(recording: Path, name: str, icount: int | None) -> None:
+def create(recording: Path, name: str, icount: int | None, disks: tuple[tuple[str, Path], ...]) -> None:
     """Take a snapshot called NAME. It is never thinned out."""
     problem = naming.problem(name)
     if problem is not None:
         raise click.BadParameter(problem, param_hint="NAME")
-    with _open(recording, writable=True) as opened:
+    with _open(recording, writable=True, disks=disks) as opened:
         marks = opened.timeline.marks
         if marks.starting is None:
             raise StoreError(f"{recording}: its snapshots cannot be used here: none is taken")
@@ -119,14 +121,17 @@ def delete(recording: Path, names: tuple[str, ...]) -> None:
 @snapshot.command(name="export")
 @click.option("--at", "icount", type=Number(), metavar="ICOUNT", help="The state at this icount, instead of NAME.")
 @click.option("--format", type=click.Choice(FORMATS), default="core", show_default=True, help="What to write.")
+@moved_disks_option
 @recording_argument
 @click.argument("where", metavar="[NAME] FILE", nargs=-1, required=True)
-def export_(recording: Path, where: tuple[str, ...], icount: int | None, format: str) -> None:
+def export_(
+    recording: Path, where: tuple[str, ...], icount: int | None, format: str, disks: tuple[tuple[str, Path], ...]
+) -> None:
     """Write the state of a snapshot to FILE, as an ELF core for GDB or as the plain bytes of RAM."""
     if len(where) != (2 if icount is None else 1):
         raise click.UsageError("expected a snapshot's NAME and FILE, or --at ICOUNT and FILE")
     file = Path(where[-1])
-    with _open(recording, writable=False) as opened:
+    with _open(recording, writable=False, disks=disks) as opened:
         _go(opened, _known(opened, where[:1])[0].icount if icount is None else icount)
         timeline = opened.timeline
         done = 0

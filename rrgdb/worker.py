@@ -26,9 +26,10 @@ from rrgdb.timeline.workers import CHECKPOINTS, Failed, Task
 class _Server:
     """Tasks run on the main thread; ``listen`` runs beside it and ends the process with the connection."""
 
-    def __init__(self, connection: Connection, path: Path) -> None:
+    def __init__(self, connection: Connection, path: Path, disks: dict[str, Path]) -> None:
         self._connection = connection
         self._path = path
+        self._disks = disks
         self._opened = self._open()
         self._tasks: queue.SimpleQueue[tuple[int, Task]] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -36,7 +37,7 @@ class _Server:
         self._stopped = 0
 
     def _open(self) -> Opened:
-        return opening.replay(self._path, writable=False, checkpoint_memory=CHECKPOINTS)
+        return opening.replay(self._path, writable=False, checkpoint_memory=CHECKPOINTS, disks=self._disks)
 
     def listen(self) -> None:
         try:
@@ -100,6 +101,7 @@ def main(fd: int) -> None:
     """Serve the connection whose file descriptor this is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(fd)
-    server = _Server(connection, Path(connection.recv()))
+    recording, disks = connection.recv()
+    server = _Server(connection, Path(recording), {name: Path(path) for name, path in disks.items()})
     threading.Thread(target=server.listen, daemon=True).start()
     server.run()

@@ -236,4 +236,5 @@ class Board:
             at += 4 + length
         if at != len(state):
             raise ValueError(f"board: {len(state) - at} bytes after the last device")
+        self._due.clear()
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)

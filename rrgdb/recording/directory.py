@@ -29,7 +29,7 @@ from rrgdb.recording import manifest as manifests
 from rrgdb.recording.files import READ_ONLY, LockedError, lock, read_regular, unlock, write_atomically
 from rrgdb.recording.index import IndexFile
 from rrgdb.recording.log import EventLog
-from rrgdb.recording.manifest import Guest, Image, Manifest, Option
+from rrgdb.recording.manifest import Disk, Guest, Image, Manifest, Option
 
 MANIFEST = "manifest.json"
 IMAGES = "images"
@@ -123,6 +123,7 @@ class Recording:
         images: Sequence[NewImage],
         engine: str,
         options: Mapping[str, Option] | None = None,
+        disks: Sequence[Disk] = (),
     ) -> Self:
         """A new recording with an empty log, open for writing, of mode 0700.
 
@@ -133,7 +134,7 @@ class Recording:
             Image(image.name, image.role, image.load_address, len(image.data), hashlib.sha256(image.data).hexdigest())
             for image in images
         )
-        guest = Guest(kind, board, cpu, ram_bytes, entries, dict(options or {}))
+        guest = Guest(kind, board, cpu, ram_bytes, entries, dict(options or {}), tuple(disks))
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(secrets.token_bytes(16), created, _rrgdb_version(), engine, guest)
         manifests.parse(manifest.to_json().encode(), path / MANIFEST)

@@ -19,6 +19,10 @@ MAX_SIZE = 1 << 20
 MAX_TEXT = 255
 MAX_IMAGES = 64
 MAX_IMAGE = 1 << 30
+MAX_DISKS = 64
+MAX_DISK = 1 << 56
+MAX_PATH = 4096
+DISK_FORMATS = ("raw", "qcow2")
 MAX_OPTIONS = 64
 MAX_RAM = 1 << 40
 KINDS = ("board", "script")
@@ -43,9 +47,23 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk, whose image stays where the user has it: ``path``, absolute. ``size``: bytes of the disk, whole sectors;
+    ``mtime_ns``: when the file was changed last (nanoseconds since the Unix epoch)."""
+
+    name: str
+    path: str
+    format: str
+    size: int
+    mtime_ns: int
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
     """What is debugged. ``kind`` is ``board`` or ``script``; ``ram_bytes`` in bytes; ``options`` are the
-    board's, flat. A script's guest has no images: the event log says what the script made of its machine."""
+    board's, flat. A script's guest has no images: the event log says what the script made of its machine. ``disks`` are
+    not in the file of a guest that has none."""
 
     kind: str
     board: str
@@ -53,6 +71,7 @@ class Guest:
     ram_bytes: int
     images: tuple[Image, ...]
     options: Mapping[str, Option]
+    disks: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +96,10 @@ class Manifest:
             "engine": self.engine,
         }
         built |= {"log_bytes": self.log_bytes}
-        return json.dumps(head | built | {"guest": asdict(self.guest)}, indent=2) + "\n"
+        guest = asdict(self.guest)
+        if not guest["disks"]:
+            del guest["disks"]
+        return json.dumps(head | built | {"guest": guest}, indent=2) + "\n"
 
 
 class _Fields:
@@ -121,6 +143,10 @@ class _Fields:
             self.refuse(key, f"a list of at most {limit}", value)
         return value
 
+    def has(self, key: str) -> bool:
+        """Whether an optional key is there."""
+        return key in self._left
+
     def rest(self) -> dict[str, Any]:
         """What was not taken."""
         return self._left
@@ -143,6 +169,26 @@ def _image(path: Path, where: str, value: object) -> Image:
     sha256 = fields.text("sha256", r"[0-9a-f]{64}", "64 lower-case hex digits")
     fields.finish()
     return Image(name, role, address, size, sha256)
+
+
+def _disk(path: Path, where: str, value: object) -> Disk:
+    fields = _Fields(path, where, value)
+    name = fields.text("name", r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "a name of letters, digits, - and _")
+    place = fields.text("path", rf"/.{{0,{MAX_PATH - 1}}}", "an absolute path of printable characters")
+    kind = fields.text("format")
+    if kind not in DISK_FORMATS:
+        fields.refuse("format", " or ".join(DISK_FORMATS), kind)
+    size = fields.integer("size", MAX_DISK + 1)
+    if not size or size % 512:
+        fields.refuse("size", "a multiple of 512 above 0", size)
+    mtime_ns = fields.take("mtime_ns")
+    if type(mtime_ns) is not int or not -(1 << 63) <= mtime_ns < 1 << 63:
+        fields.refuse("mtime_ns", "a number of nanoseconds", mtime_ns)
+    readonly = fields.take("readonly")
+    if type(readonly) is not bool:
+        fields.refuse("readonly", "true or false", readonly)
+    fields.finish()
+    return Disk(name, place, kind, size, mtime_ns, readonly)
 
 
 def _options(path: Path, where: str, value: object) -> dict[str, Option]:
@@ -175,8 +221,15 @@ def _guest(path: Path, value: object) -> Guest:
     if len(set(names)) != len(names):
         fields.refuse("images", "a different name for each image", sorted(names))
     options = _options(path, "guest.options", fields.take("options"))
+    disks: tuple[Disk, ...] = ()
+    if fields.has("disks"):
+        listed = fields.items("disks", MAX_DISKS)
+        disks = tuple(_disk(path, f"guest.disks[{index}]", entry) for index, entry in enumerate(listed))
+        names = [disk.name for disk in disks]
+        if not disks or len(set(names)) != len(names):
+            fields.refuse("disks", "one disk at least, and a different name for each", sorted(names))
     fields.finish()
-    return Guest(kind, board, cpu, ram_bytes, images, options)
+    return Guest(kind, board, cpu, ram_bytes, images, options, disks)
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -2,7 +2,11 @@
 it for each snapshot of the guest.
 
 The overlay of disk NAME is ``disk-NAME.qcow2``; its backing file is the user's image, which is opened for reading only.
-The overlay's active state is the present. A disk snapshot has the name and the icount of the guest's.
+A disk that is read-only has no overlay. A disk snapshot has the name and the icount of the guest's.
+
+What a guest writes is known as *blocks* of 4096 bytes: their numbers begin with that of the disk. A guest's snapshot
+says which blocks differ from the snapshot that it builds on; the store's thread writes them to the overlays (``write``,
+``stage``, ``commit``), and each overlay has a second image, from which the other side reads.
 
 A guest's snapshot is complete once it is in the store's own image, and that comes last: ``stage`` keeps the disks as
 they are, ``commit`` brings that to the disk, and then the store commits. Deleting goes the other way round. So a crash
@@ -11,29 +15,103 @@ leaves at most disk snapshots that the store knows nothing of, which ``keep_only
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
-import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
+from rrgdb.qcow2 import Backing, Extent, Image, Qcow2Error, RawFile, Snapshot
 from rrgdb.snapshots.errors import StoreError
 
+T = TypeVar("T")
+BLOCK = 4096
 FORMATS = ("raw", "qcow2")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PREFIX, _SUFFIX = "disk-", ".qcow2"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_SECTOR = 512
+_DISK_SHIFT = 44
+_MAGIC = b"QFI\xfb"
+_SMALL = 16 << 30
+"""overlays of disks up to this size have clusters of one block; those of larger ones would have large L1 tables"""
+_JOINED = 256
 
 
-class NewDisk(NamedTuple):
-    """A disk of a new guest: the user's ``image`` and its ``format``, one of ``FORMATS``."""
+def block_number(disk: int, block: int) -> int:
+    """Number of a disk's block among all disks."""
+    return disk << _DISK_SHIFT | block
 
-    name: str
-    image: Path
-    format: str
+
+def disk_and_block(number: int) -> tuple[int, int]:
+    return number >> _DISK_SHIFT, number & (1 << _DISK_SHIFT) - 1
+
+
+class DiskImage:
+    """The user's image under a disk, for reading. ``size``: bytes of the disk, whole sectors."""
+
+    @classmethod
+    def missing(cls, name: str, path: Path, format: str, size: int, *, readonly: bool) -> DiskImage:
+        """An image that can be looked at and not be read."""
+        image = cls.__new__(cls)
+        image.name, image.path, image.format, image.size, image.readonly = name, path, format, size, readonly
+        image.mtime_ns = None
+        image.content = _Missing(size)
+        return image
+
+    def __init__(self, path: Path, format: str, *, readonly: bool = False, name: str = "") -> None:
+        """StoreError if it cannot be read, or has no sectors."""
+        self.name = name
+        self.path = path
+        self.format = format
+        self.readonly = readonly
+        with _told(path):
+            self.mtime_ns: int | None = path.stat().st_mtime_ns
+            self.content: Backing = RawFile(os.fspath(path)) if format == "raw" else Image.open(path)
+        self.size = -(-self.content.size // 512) * 512
+        if not self.size:
+            self.close()
+            raise StoreError(f"{path}: an empty image, expected at least one sector of 512 bytes")
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes of the disk; zeros behind its end. Raises StoreError."""
+        data = bytearray(length)
+        with _told(self.path):
+            self.content.read_into(offset, memoryview(data))
+        return bytes(data)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.content.close()
+
+
+class _Missing:
+    """Under a disk whose image cannot be read."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]:
+        yield Extent(offset, length, depth, present=False, zero=True, data=False)
+
+    def close(self) -> None:
+        pass
+
+
+def looks_like_qcow2(path: Path) -> bool:
+    """Whether a file begins as a qcow2 image does. Raises OSError."""
+    file = RawFile(os.fspath(path))
+    head = bytearray(len(_MAGIC))
+    try:
+        file.read_into(0, memoryview(head))
+    finally:
+        file.close()
+    return head == _MAGIC
 
 
 class Moment(NamedTuple):
@@ -43,160 +121,230 @@ class Moment(NamedTuple):
     icount: int
 
 
-DiskSnapshots = dict[str, list[Snapshot]]
-"""by the names of disks"""
+Kept = Mapping[int, Snapshot]
+"""the disk snapshots of one snapshot of the guest, by the number of the disk"""
 
 
 def _moment(snapshot: Snapshot) -> Moment:
     return Moment(snapshot.name, -1 if snapshot.icount is None else snapshot.icount)
 
 
+@dataclass(slots=True)
+class _Overlay:
+    """``writer`` belongs to the store's thread, ``reader`` to the other one. ``seen``: what that knows, by id."""
+
+    reader: Image
+    writer: Image | None
+    seen: dict[str, Snapshot]
+
+    def reload(self) -> None:
+        self.reader.reload()
+        self.seen = {s.id: s for s in self.reader.snapshots}
+
+
 class Disks:
-    """The overlays of one recording. Any thread may call; methods raise StoreError."""
+    """The overlays of one recording, by the numbers of their disks. Methods raise StoreError."""
 
-    def __init__(self, overlays: dict[str, Image]) -> None:
+    def __init__(self, overlays: dict[int, _Overlay]) -> None:
         self._overlays = overlays
-        self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, directory: Path, disks: Sequence[NewDisk]) -> Disks:
-        """New overlays in ``directory``, open for writing. StoreError if a name or a format is none, or an image cannot
-        be read; what was made is removed then."""
-        made: dict[str, Image] = {}
+    def create(cls, directory: Path, images: Sequence[DiskImage]) -> Disks:
+        """New overlays in ``directory``, open for writing; what was made is removed if it fails."""
+        made: list[Path] = []
         try:
-            for disk in disks:
-                if not _NAME.fullmatch(disk.name) or disk.format not in FORMATS or disk.name in made:
-                    raise StoreError(
-                        f"disk {disk.name!r}, format {disk.format!r}: expected another name, of letters, digits, - and "
-                        f"_, and one of {', '.join(FORMATS)}"
-                    )
-                with _told(disk.image):
-                    made[disk.name] = _create(directory / f"{_PREFIX}{disk.name}{_SUFFIX}", disk)
+            for image in images:
+                path = _overlay_path(directory, image)
+                if not image.readonly:
+                    with _told(path):
+                        size = BLOCK if image.size <= _SMALL else 16 * BLOCK
+                        below = os.fspath(image.path.resolve())
+                        Image.create(
+                            path, image.size, cluster_size=size, backing_file=below, backing_format=image.format
+                        ).close()
+                        made.append(path)
+                        path.chmod(0o600)
+            return cls.open(directory, images, writable=True)
         except BaseException:
-            for image in made.values():
-                image.close()
-                os.unlink(image.path)
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.unlink()
             raise
-        return cls(made)
 
     @classmethod
-    def open(cls, directory: Path, *, writable: bool) -> Disks:
-        """The overlays that ``directory`` has. StoreError if one, or the image under it, cannot be opened."""
-        found: dict[str, Image] = {}
+    def open(cls, directory: Path, images: Sequence[DiskImage], *, writable: bool) -> Disks:
+        """The overlays of these disks. StoreError if one is missing, cannot be opened, or is of another size."""
+        found: dict[int, _Overlay] = {}
         try:
-            for path in sorted(directory.glob(f"{_PREFIX}*{_SUFFIX}")):
+            for number, image in enumerate(images):
+                if image.readonly:
+                    continue
+                path = _overlay_path(directory, image)
                 with _told(path):
-                    name = path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-                    found[name] = Image.open(path, writable=writable, barriers=writable)
+                    # Whole blocks are written, so nothing below is needed for that.
+                    writer = Image.open(path, writable=True, barriers=True, backing=False) if writable else None
+                    reader = Image.open(path, backing=image.content)
+                found[number] = overlay = _Overlay(reader, writer, {})
+                overlay.seen = {s.id: s for s in reader.snapshots}
+                if reader.size != image.size:
+                    raise StoreError(f"{path}: a disk of {reader.size} bytes, expected {image.size}")
         except BaseException:
-            for image in found.values():
-                image.close()
+            cls(found).close()
             raise
         return cls(found)
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each disk, by its name."""
-        return {name: image.size for name, image in self._overlays.items()}
+    # -- reading
 
-    def read(self, disk: str, offset: int, length: int, moment: Moment | None = None) -> bytes:
-        """Bytes of a disk at a snapshot, or in the present, which only the writer knows."""
-        with self._with(disk) as image:
-            if moment is None:
-                return image.read(offset, length)
-            found = next((s for s in image.snapshots if _moment(s) == moment), None)
+    def read(self, kept: Kept, disk: int, offset: int, length: int) -> bytes:
+        """Bytes of a disk at a snapshot, zeros behind its end."""
+        overlay, snapshot = self._overlays[disk], kept[disk]
+        reader = overlay.reader
+        with _told(reader.path):
+            if overlay.seen.get(snapshot.id) != snapshot:
+                overlay.reload()
             data: bytes | Qcow2Error = b""
-            try:
-                if found is not None:
-                    data = image.view(found).read(offset, length)
-            except Qcow2Error as e:
-                data = e
-            if not image.writable and not image.is_current():
+            there = overlay.seen.get(snapshot.id) == snapshot
+            if there:
+                try:
+                    data = reader.view(snapshot).read(offset, min(length, reader.size - offset))
+                except Qcow2Error as e:
+                    data = e
+            if overlay.writer is None and not reader.is_current():
                 # A writer may have deleted the snapshot, and used its room again.
-                image.reload()
-                found = found if found in image.snapshots else None
-            if found is None:
-                raise StoreError(f"{image.path}: there is no snapshot {moment.name} at icount {moment.icount}")
+                overlay.reload()
+                there = overlay.seen.get(snapshot.id) == snapshot
+            if not there:
+                raise StoreError(f"{reader.path}: snapshot {snapshot.name} was deleted by another process")
             if isinstance(data, Qcow2Error):
                 raise data
-            return data
+            return data.ljust(length, b"\0")
 
-    def write(self, disk: str, offset: int, data: bytes) -> None:
-        """Write to a disk in the present."""
-        with self._with(disk) as image:
-            image.write(offset, data)
+    def differing(self, a: Kept, b: Kept) -> list[int]:
+        """Numbers of the blocks that may differ between two snapshots."""
+        found: list[int] = []
+        for number, overlay in self._overlays.items():
+            with _told(overlay.reader.path):
+                if any(overlay.seen.get(kept[number].id) != kept[number] for kept in (a, b)):
+                    overlay.reload()
+                each = overlay.reader.cluster_size // BLOCK
+                for offset in overlay.reader.diff_disk(a[number], b[number]):
+                    found += (block_number(number, offset // BLOCK + i) for i in range(each))
+        return found
 
-    # -- for the store
+    def complete(self) -> dict[Moment, Kept]:
+        """Moments of which every disk has a snapshot."""
+        found: dict[Moment, dict[int, Snapshot]] = {}
+        for number, overlay in self._overlays.items():
+            for snapshot in overlay.seen.values():
+                found.setdefault(_moment(snapshot), {})[number] = snapshot
+        return {moment: kept for moment, kept in found.items() if len(kept) == len(self._overlays)}
 
-    def stage(self, moment: Moment) -> None:
+    @property
+    def file_bytes(self) -> int:
+        """What all overlays take."""
+        return sum(Path(overlay.reader.path).stat().st_size for overlay in self._overlays.values())
+
+    # -- writing, by the store's thread
+
+    def _each(self, call: Callable[[int, Image], T]) -> dict[int, T]:
+        found: dict[int, T] = {}
+        for number, overlay in self._overlays.items():
+            assert overlay.writer is not None
+            with _told(overlay.writer.path):
+                found[number] = call(number, overlay.writer)
+        return found
+
+    def go_to(self, kept: Kept | None) -> None:
+        """What is written next builds on this snapshot (None: on the images, which only a new overlay holds)."""
+
+        def go(number: int, image: Image) -> None:
+            if kept is not None:
+                image.apply_snapshot(kept[number])
+            elif image.snapshots:
+                raise StoreError(f"{image.path}: expected an overlay without snapshots")
+
+        self._each(go)
+
+    def write(self, blocks: Mapping[int, bytes]) -> None:
+        """Write blocks to the present of the overlays."""
+        for first, data in _runs(blocks):
+            disk, block = disk_and_block(first)
+            image = self._overlays[disk].writer
+            assert image is not None
+            with _told(image.path):
+                offset = block * BLOCK
+                image.write(offset, data[: image.size - offset])
+
+    def stage(self, moment: Moment) -> Kept:
         """Keep all disks as they are now; on the disk with the next ``commit``."""
         name, icount = moment
-        self._all(lambda image: image.create_snapshot(name, vm_clock_ns=icount, icount=icount, commit=False))
+        return self._each(lambda _, image: image.create_snapshot(name, vm_clock_ns=icount, icount=icount, commit=False))
 
     def commit(self) -> None:
         """Bring what was written and staged to the disk."""
-        self._all(Image.flush)
+        self._each(lambda _, image: image.flush())
 
-    def find(self, moments: Collection[Moment]) -> DiskSnapshots:
-        """The disk snapshots of these moments, to be deleted."""
-        with self._lock:
-            return {n: [s for s in i.snapshots if _moment(s) in moments] for n, i in self._overlays.items()}
+    def delete(self, going: Sequence[Kept]) -> None:
+        """Delete disk snapshots."""
 
-    def delete(self, going: DiskSnapshots) -> None:
-        """Delete what ``find`` has found."""
-        for disk, snapshots in going.items():
-            if snapshots:
-                with self._with(disk) as image:
-                    image.delete_snapshots(snapshots)
-                    image.flush()
+        def delete(number: int, image: Image) -> None:
+            image.delete_snapshots([kept[number] for kept in going])
+            image.flush()
+
+        self._each(delete)
 
     def keep_only(self, moments: Collection[Moment]) -> None:
-        """Delete the disk snapshots of all other moments."""
-        with self._lock:
-            going = {n: [s for s in i.snapshots if _moment(s) not in moments] for n, i in self._overlays.items()}
-        self.delete(going)
+        """Delete the disk snapshots of all other moments, and of two of one moment the older."""
 
-    def complete(self) -> set[Moment]:
-        """Moments of which every disk has a snapshot."""
-        with self._lock:
-            return set[Moment].intersection(*({_moment(s) for s in i.snapshots} for i in self._overlays.values()))
+        def keep(number: int, image: Image) -> None:
+            newest = {_moment(s): s for s in image.snapshots}
+            going = [s for s in image.snapshots if _moment(s) not in moments or newest[_moment(s)] != s]
+            if going:
+                image.delete_snapshots(going)
+                image.flush()
+            self._overlays[number].reload()
+
+        self._each(keep)
+
+    def give_up(self) -> None:
+        """Forget what was written and staged since the last ``commit``."""
+        self._each(lambda _, image: image.reload())
+
+    @property
+    def used_bytes(self) -> int:
+        """What the overlays have in use."""
+        return sum(self._each(lambda _, image: image.used_bytes).values())
 
     def close(self) -> None:
         """Idempotent; all are closed even if StoreError is raised."""
         failure: StoreError | None = None
-        for image in self._overlays.values():
-            try:
-                with self._lock, _told(image.path):
-                    image.close()
-            except StoreError as e:
-                failure = failure or e
+        for overlay in self._overlays.values():
+            for image in filter(None, (overlay.writer, overlay.reader)):
+                try:
+                    with _told(image.path):
+                        image.close()
+                except StoreError as e:
+                    failure = failure or e
         if failure is not None:
             raise failure
 
-    def _all(self, call: Callable[[Image], object]) -> None:
-        for name in self._overlays:
-            with self._with(name) as image:
-                call(image)
 
-    @contextmanager
-    def _with(self, disk: str) -> Iterator[Image]:
-        image = self._overlays[disk]
-        with self._lock, _told(image.path):
-            yield image
+def _overlay_path(directory: Path, image: DiskImage) -> Path:
+    return directory / f"{_PREFIX}{image.name}{_SUFFIX}"
 
 
-def _create(path: Path, disk: NewDisk) -> Image:
-    image = disk.image.resolve()
-    if disk.format == "raw":
-        with image.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-    else:
-        with Image.open(image) as below:
-            size = below.size
-    size = -(-size // _SECTOR) * _SECTOR
-    overlay = Image.create(path, size, backing_file=str(image), backing_format=disk.format, barriers=True)
-    path.chmod(0o600)
-    return overlay
+def _runs(blocks: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    """Blocks that follow one another, joined: the number of the first and the bytes."""
+    first, joined = 0, list[bytes]()
+    for number in sorted(blocks):
+        if joined and (number != first + len(joined) or len(joined) == _JOINED):
+            yield first, b"".join(joined)
+            joined = []
+        if not joined:
+            first = number
+        joined.append(blocks[number])
+    if joined:
+        yield first, b"".join(joined)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.snapshots.differences import Differences
-from rrgdb.snapshots.disks import Disks, Moment
+from rrgdb.snapshots.disks import BLOCK, Disks, Kept, block_number
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
 from rrgdb.snapshots.writer import (
@@ -72,7 +72,9 @@ class SnapshotStore:
             if writer is not None:
                 disks.keep_only({entry.stored.moment for entry in self._entries.values()})
             complete = disks.complete()
-            self._entries = {k: e for k, e in self._entries.items() if e.stored.moment in complete}
+            for entry in self._entries.values():
+                entry.kept = complete.get(entry.stored.moment)
+            self._entries = {k: e for k, e in self._entries.items() if e.kept is not None}
 
     @classmethod
     def create(cls, path: Path, ram_pages: int, disks: Disks | None = None) -> SnapshotStore:
@@ -108,6 +110,11 @@ class SnapshotStore:
     def file_size(self) -> int:
         """Bytes on disk."""
         return Path(self._image.path).stat().st_size
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes on disk of the overlays."""
+        return 0 if self._disks is None else self._disks.file_bytes
 
     # -- reading
 
@@ -200,6 +207,38 @@ class SnapshotStore:
                 at = at.base
         return waiting, at
 
+    def disk(self, stored: Stored, disk: int, block: int, count: int) -> list[bytes | None]:
+        """``count`` blocks of a disk at the snapshot. None: of a snapshot that is not on disk yet, and builds on the
+        images alone, what the image holds."""
+        waiting, root, kept = self._blocks(self._entries[stored.id])
+        found: list[bytes | None] = []
+        for number in range(block_number(disk, block), block_number(disk, block) + count):
+            found.append(next((blocks[number] for blocks in waiting if number in blocks), None))
+        if root is None or None not in found:
+            return found
+        assert self._disks is not None
+        assert kept is not None
+        data = self._disks.read(kept, disk, block * BLOCK, count * BLOCK)
+        return [data[i * BLOCK : i * BLOCK + BLOCK] if held is None else held for i, held in enumerate(found)]
+
+    def differing_blocks(self, a: Stored, b: Stored) -> list[int]:
+        """Numbers of the blocks that may differ between two snapshots; both are on disk or build on one that is."""
+        (left, _, one), (right, _, two) = (self._blocks(self._entries[s.id]) for s in (a, b))
+        found = {n for blocks in (*left, *right) for n in blocks}
+        if self._disks is not None and one is not None and two is not None and one is not two:
+            found.update(self._disks.differing(one, two))
+        return sorted(found)
+
+    def _blocks(self, entry: Entry) -> tuple[list[Mapping[int, bytes]], Entry | None, Kept | None]:
+        """As ``_chain``, of blocks; and the disk snapshots of the one on disk."""
+        waiting: list[Mapping[int, bytes]] = []
+        at: Entry | None = entry
+        with self._lock or nullcontext():
+            while at is not None and at.snapshot is None:
+                waiting.append(at.blocks or {})
+                at = at.base
+            return waiting, at, None if at is None else at.kept
+
     def _on_disk(self, entry: Entry) -> Snapshot:
         """A snapshot that the image which is read from knows by now. Raises Qcow2Error, OSError or StoreError."""
         snapshot = entry.snapshot
@@ -254,10 +293,16 @@ class SnapshotStore:
         self._require_writer().before_commit = before_commit
 
     def take(
-        self, name: str, icount: int, state: GuestState, base: Stored | None, changed: Mapping[int, bytes]
+        self,
+        name: str,
+        icount: int,
+        state: GuestState,
+        base: Stored | None,
+        changed: Mapping[int, bytes],
+        blocks: Mapping[int, bytes] | None = None,
     ) -> Stored:
-        """Add a snapshot: RAM is that of ``base`` (None: zeros) but for the pages ``changed``, which nobody changes any
-        more. It is usable at once, and on disk after the next ``flush``.
+        """Add a snapshot: RAM is that of ``base`` (None: zeros) but for the pages ``changed``, and so are the disks but
+        for ``blocks``; nobody changes the two any more. It is usable at once, and on disk after the next ``flush``.
 
         Raises StoreError. What fails later is told by ``failed``.
         """
@@ -269,12 +314,10 @@ class SnapshotStore:
         except (StateError, ValueError) as e:
             raise StoreError(f"{self._image.path}: cannot take snapshot {name}: {e}") from e
         padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + LENGTH_BYTES) // PAGE) * PAGE, b"\0")
-        if self._disks is not None:
-            self._disks.stage(Moment(name, icount))
         self._taken += 1
         stored = Stored(name, icount, f"taken {self._taken}")
         below = None if base is None else self._entries[base.id]
-        entry = self._entries[stored.id] = Entry(stored, None, below, state, padded, changed)
+        entry = self._entries[stored.id] = Entry(stored, None, below, state, padded, changed, blocks)
         writer.put(entry)
         if base is not None:
             self._differences.put(base.id, stored.id, _numbers(changed))
@@ -293,7 +336,7 @@ class SnapshotStore:
         """What the file has in use, with what waits for it. It has more where something was deleted."""
         if self._writer is None:
             return 0
-        waiting = [self.most_bytes(len(entry.pages or ())) for entry in self._writer.waiting()]
+        waiting = [self.most_bytes(entry.bytes // PAGE) for entry in self._writer.waiting()]
         return self._writer.used_bytes + sum(waiting)
 
     @property
@@ -318,8 +361,7 @@ class SnapshotStore:
         """Remove snapshots that are on disk, as one change of the image, with the next ``flush``."""
         entries = [self._entries[stored.id] for stored in going]
         if entries:
-            moments = {stored.moment for stored in going}
-            self._require_writer().put(Deletion(entries, {} if self._disks is None else self._disks.find(moments)))
+            self._require_writer().put(Deletion(entries))
         for stored in going:
             del self._entries[stored.id]
 

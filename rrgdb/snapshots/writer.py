@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rrgdb.qcow2 import Image, Snapshot
-from rrgdb.snapshots.disks import Disks, DiskSnapshots, Moment
+from rrgdb.snapshots.disks import Disks, Kept, Moment
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState
 
@@ -54,9 +54,11 @@ class Stored(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A snapshot, on disk (``snapshot``) or on its way: then RAM is that of ``base`` (None: zeros) but for ``pages``.
+    """A snapshot, on disk (``snapshot``) or on its way: then RAM is that of ``base`` (None: zeros) but for ``pages``,
+    and the disks are those of ``base`` (None: the images) but for ``blocks``.
 
-    ``blob``: what goes in front of RAM. ``lock`` of the writer guards all but ``stored``."""
+    ``blob``: what goes in front of RAM. ``kept``: the disk snapshots, once it is on disk and there are disks. ``lock``
+    of the writer guards all but ``stored``."""
 
     stored: Stored
     snapshot: Snapshot | None = None
@@ -64,17 +66,18 @@ class Entry:
     state: GuestState | None = None
     blob: bytes = b""
     pages: Mapping[int, bytes] | None = None
+    blocks: Mapping[int, bytes] | None = None
+    kept: Kept | None = None
 
     @property
     def bytes(self) -> int:
-        return len(self.blob) + PAGE * len(self.pages or ())
+        return len(self.blob) + PAGE * (len(self.pages or ()) + len(self.blocks or ()))
 
 
 class Deletion(NamedTuple):
-    """Snapshots on disk that go, as one change; and those of the guest's disks."""
+    """Snapshots on disk that go, as one change."""
 
     entries: Sequence[Entry]
-    disks: DiskSnapshots
 
 
 class Failure(NamedTuple):
@@ -94,15 +97,15 @@ class StoreWriter:
         self.lock = threading.Condition()
         self.before_commit: Callable[[], None] = lambda: None
         self.queued_bytes = 0
-        self.used_bytes = image.used_bytes
         self.deletions = 0
         self._image = image
         self._ram_pages = ram_pages
         self._disks = disks
+        self.used_bytes = self._used()
         self._active: Entry | None = None
         self._queue: deque[Entry | Deletion] = deque()
         self._writing: list[Entry] = []
-        self._staged: dict[Entry, Snapshot] = {}
+        self._staged: dict[Entry, tuple[Snapshot, Kept | None]] = {}
         self._busy = False
         self._closing = False
         self._lost: list[Stored] = []
@@ -199,16 +202,21 @@ class StoreWriter:
         if self._disks is not None:
             self._disks.commit()
         self._image.flush()
-        used = self._image.used_bytes
+        used = self._used()
         with self.lock:
             self.used_bytes = used
-            for entry, snapshot in self._staged.items():
+            for entry, (snapshot, kept) in self._staged.items():
                 self.queued_bytes -= entry.bytes
                 entry.snapshot, entry.base, entry.state, entry.blob, entry.pages = snapshot, None, None, b"", None
+                entry.kept, entry.blocks = kept, None
         self._staged.clear()
 
-    def _stage(self, entry: Entry) -> Snapshot:
+    def _used(self) -> int:
+        return self._image.used_bytes + (0 if self._disks is None else self._disks.used_bytes)
+
+    def _stage(self, entry: Entry) -> tuple[Snapshot, Kept | None]:
         """Write what a snapshot holds, and make it part of the next commit."""
+        kept = None if self._disks is None else self._stage_disks(self._disks, entry)
         image, pages = self._image, entry.pages
         assert pages is not None
         if entry.base is not None and entry.base is not self._active:
@@ -217,13 +225,27 @@ class StoreWriter:
         image.write_vmstate((RAM_OFFSET + n * PAGE, pages[n]) for n in sorted(pages))
         name, icount, _ = entry.stored
         size = RAM_OFFSET + self._ram_pages * PAGE
-        return image.create_snapshot(name, vm_state_size=size, vm_clock_ns=icount, icount=icount, commit=False)
+        snapshot = image.create_snapshot(name, vm_state_size=size, vm_clock_ns=icount, icount=icount, commit=False)
+        return snapshot, kept
+
+    def _stage_disks(self, disks: Disks, entry: Entry) -> Kept:
+        below = entry.base
+        if below is None or below is not self._active:
+            disks.go_to(None if below is None else self._on_disk(below)[1])
+        disks.write(entry.blocks or {})
+        return disks.stage(entry.stored.moment)
+
+    def _on_disk(self, entry: Entry) -> tuple[Snapshot, Kept | None]:
+        """What there is of a snapshot that another one builds on."""
+        if entry in self._staged:
+            return self._staged[entry]
+        if entry.snapshot is None:
+            raise StoreError("the snapshot that it builds on was not written")
+        return entry.snapshot, entry.kept
 
     def _against_active(self, base: Entry, pages: Mapping[int, bytes]) -> Mapping[int, bytes]:
         """What to write over the active state so that it is ``base`` with ``pages``."""
-        snapshot = self._staged.get(base, base.snapshot)
-        if snapshot is None:
-            raise StoreError("the snapshot that it builds on was not written")
+        snapshot, _ = self._on_disk(base)
         offsets = self._image.diff_vmstate(None, snapshot, RAM_OFFSET, self._ram_pages * PAGE)
         stored = self._image.view(snapshot).read_vmstate_clusters(offsets)
         numbers = [(offset - RAM_OFFSET) // PAGE for offset in offsets]
@@ -236,10 +258,10 @@ class StoreWriter:
         self._image.delete_snapshots([e.snapshot for e in going if e.snapshot is not None])
         self._image.flush()
         if self._disks is not None:
-            self._disks.delete(deletion.disks)
+            self._disks.delete([entry.kept for entry in going if entry.kept is not None])
         # Room has become scarce.
         self._image.fill_holes()
-        used = self._image.used_bytes
+        used = self._used()
         with self.lock:
             self.used_bytes = used
             self.deletions -= 1
@@ -255,6 +277,8 @@ class StoreWriter:
         error = StoreError(f"{self._image.path}: {what}: {why}")
         try:
             self._image.reload()
+            if self._disks is not None:
+                self._disks.give_up()
         except Exception as e:  # as above; the next write tells
             error = StoreError(f"{self._image.path}: {what}: {why}; {e}")
         with self.lock:

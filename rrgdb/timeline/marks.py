@@ -10,8 +10,9 @@ from __future__ import annotations
 import bisect
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored, StoreError
 from rrgdb.timeline.delta import Delta, merged, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest
+from rrgdb.timeline.disks import Disks
 from rrgdb.timeline.guest import Guest
 
 MEMORY_BUDGET = 256 << 20
@@ -37,12 +39,19 @@ _STATES = 64
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Mark:
     """``delta``: contents of the pages in which RAM differs from the snapshot ``stored`` (from zeros if None).
-    ``state`` is None where it is read from the store when needed."""
+    ``blocks``: likewise for the disks (from the images if None). ``state`` is None where it is read from the store
+    when needed."""
 
     icount: int
     stored: Stored | None
     state: GuestState | None
     delta: Delta = field(default_factory=Delta)
+    blocks: Delta = field(default_factory=Delta)
+
+    @property
+    def chunks(self) -> Iterable[dict[int, bytes]]:
+        """Of both."""
+        return chain(self.delta.chunks.values(), self.blocks.chunks.values())
 
 
 class WrongMachineError(Exception):
@@ -74,7 +83,7 @@ class _Memory:
         before = len(self._contents)
         self.bytes += self._own_bytes(mark)
         uses = self._chunks
-        for chunk in mark.delta.chunks.values():
+        for chunk in mark.chunks:
             uses[id(chunk)] += 1
             if uses[id(chunk)] == 1:
                 self._contents.update(map(id, chunk.values()))
@@ -85,7 +94,7 @@ class _Memory:
         mark = self.marks.pop(index)
         uses, contents, before = self._chunks, self._contents, len(self._contents)
         self.bytes -= self._own_bytes(mark)
-        for chunk in mark.delta.chunks.values():
+        for chunk in mark.chunks:
             uses[id(chunk)] -= 1
             if uses[id(chunk)]:
                 continue
@@ -102,7 +111,7 @@ class _Memory:
     def _own_bytes(mark: Mark) -> int:
         state = mark.state
         size = 0 if state is None else len(state.cpu) + len(state.devices) + len(state.door)
-        return 1000 + size + _PER_CHUNK * len(mark.delta.chunks)
+        return 1000 + size + _PER_CHUNK * (len(mark.delta.chunks) + len(mark.blocks.chunks))
 
     def thin(self, here: int, budget: int) -> None:
         """Drop the checkpoints farthest from a position until the budget holds."""
@@ -119,11 +128,22 @@ class _Memory:
 class Marks:
     """All marks of one timeline, and the guest's RAM in terms of them. ``budget``: bytes that checkpoints may take."""
 
-    def __init__(self, guest: Guest, door: Door, store: SnapshotStore | None, budget: int = MEMORY_BUDGET) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        door: Door,
+        store: SnapshotStore | None,
+        budget: int = MEMORY_BUDGET,
+        disks: Disks | None = None,
+    ) -> None:
         self._guest = guest
         self._door = door
         self._store = store
         self.budget = budget
+        self.incomplete = ""
+        """why the live guest stands in the middle of a position, and has no state to be kept"""
+        self.disks = disks or Disks([])
+        self.disks.store = store
         self._ram = guest.engine.ram
         self.digest = RamDigest(self._ram.pages)
         self._memory = _Memory()
@@ -161,7 +181,7 @@ class Marks:
 
     def use_store(self, store: SnapshotStore) -> None:
         """Where snapshots are taken from now on."""
-        self._store = store
+        self._store = self.disks.store = store
 
     def adopt_store(self, end: int) -> list[str]:
         """Take the snapshots of the store up to icount ``end`` as marks; returns a line for what is of no use here.
@@ -173,10 +193,11 @@ class Marks:
         try:
             self._check_first(stored)
         except UnusableSnapshotError as e:
-            self._store = None
+            self._store = self.disks.store = None
             return [f"{e}; replay begins with the images"]
         self._disk = [Mark(s.icount, s, None) for s in stored]
         self._base = self._origin = self._disk[0]
+        self.disks.stand(self._base.stored, self._base.blocks)
         return []
 
     def _check_first(self, stored: list[Stored]) -> None:
@@ -276,6 +297,10 @@ class Marks:
             return None
         return low.icount
 
+    def of(self, stored: Stored | None) -> Mark | None:
+        """The mark that is this snapshot."""
+        return None if stored is None else next((m for m in self._disk if m.stored == stored), None)
+
     def drop(self, mark: Mark) -> bool:
         """Pass over a mark that turned out unusable, and what is built on it; False if nothing else is left."""
         if mark is self._images:
@@ -287,6 +312,7 @@ class Marks:
             # All others may share what is damaged: back to the images.
             self._memory.drop_built_on({stored.id for stored in self.stored})
             self._disk, self._origin, self._store = [], self._images, None
+            self.disks.store = None
         else:
             self._memory.drop_built_on({mark.stored.id})
             if mark in self._disk:
@@ -301,7 +327,7 @@ class Marks:
         dirty, contents = self._take_dirty()
         self._ram.clean(dirty)
         delta = base.delta.with_pages(dirty.tolist(), contents)
-        self._base = Mark(self._guest.engine.icount, base.stored, None, delta)
+        self._base = Mark(self._guest.engine.icount, base.stored, None, delta, self.disks.fold())
         return self._base
 
     def _take_dirty(self) -> tuple[PageNumbers, list[bytes]]:
@@ -345,6 +371,8 @@ class Marks:
         """A snapshot at the present position. It is usable at once, and on disk after ``flush``.
 
         Raises StoreError; the marks are unchanged then but for what could not be written before (``settle``)."""
+        if self.incomplete:
+            raise StoreError(f"no snapshot is taken of a guest that cannot go on: {self.incomplete}")
         if self._store is None:
             raise StoreError("the snapshots of this recording are not in use, or open for reading only: none is taken")
         self.settle()
@@ -354,7 +382,7 @@ class Marks:
         icount = self._guest.engine.icount
         pages = base.delta.pages()
         pages.update(zip(dirty.tolist(), contents, strict=True))
-        stored = self._store.take(name, icount, state, base.stored, pages)
+        stored = self._store.take(name, icount, state, base.stored, pages, self.disks.all_blocks())
         self._ram.clean(dirty)
         self._remember(stored, state)
         mark = Mark(icount, stored, None)
@@ -362,13 +390,18 @@ class Marks:
         self._disk.insert(i, mark)
         if self._origin is self._images:
             self._origin = mark
-        self._base = mark
+        self._stand(mark)
         return mark
+
+    def _stand(self, mark: Mark) -> None:
+        """RAM and the disks are those of a mark."""
+        self._base = mark
+        self.disks.stand(mark.stored, mark.blocks)
 
     @property
     def changed_pages(self) -> int:
-        """How many pages a snapshot here would hold, at most."""
-        return len(self._base.delta) + len(self._ram.dirty())
+        """How many pages and blocks a snapshot here would hold, at most."""
+        return len(self._base.delta) + len(self._ram.dirty()) + self.disks.changed
 
     def delete_snapshot(self, stored: Stored) -> None:
         """As ``delete_snapshots`` with one."""
@@ -397,11 +430,12 @@ class Marks:
         self._memory.drop_built_on(ids)
         for stored in going:
             self._states.pop(stored.id, None)
-        for mark, (stored, delta) in rebased:
+        for mark, (stored, delta, blocks) in rebased:
             if mark in self._detached:
-                mark.stored, mark.delta = stored, delta
+                mark.stored, mark.delta, mark.blocks = stored, delta, blocks
             if mark is base:
-                self._base = replace(mark, stored=stored, delta=delta)
+                self._base = replace(mark, stored=stored, delta=delta, blocks=blocks)
+                self.disks.rebase(stored, blocks)
 
     def settle(self) -> None:
         """Give up snapshots that could not be written; StoreError says why."""
@@ -421,14 +455,16 @@ class Marks:
             self._store.flush()
             self.settle()
 
-    def _rebase(self, mark: Mark, going: set[str]) -> tuple[Stored, Delta]:
+    def _rebase(self, mark: Mark, going: set[str]) -> tuple[Stored, Delta, Delta]:
         """A mark in terms of the last snapshot that stays before the one that it is built on."""
         assert self._store is not None
         assert mark.stored is not None
         at = next(i for i, m in enumerate(self._disk) if m.stored == mark.stored)
         before = next(s for m in reversed(self._disk[:at]) if (s := m.stored) is not None and s.id not in going)
         numbers = [n for n in self._store.differing(before, mark.stored).tolist() if n not in mark.delta]
-        return before, mark.delta.with_pages(numbers, self._store.pages(mark.stored, numbers))
+        delta = mark.delta.with_pages(numbers, self._store.pages(mark.stored, numbers))
+        others = [n for n in self._store.differing_blocks(before, mark.stored) if n not in mark.blocks]
+        return before, delta, mark.blocks.with_pages(others, self.disks.at(mark.stored, others))
 
     def arrived_at(self, mark: Mark) -> None:
         """Replay stands exactly at a snapshot on disk: from here on RAM is known as its pages.
@@ -440,9 +476,11 @@ class Marks:
         if state.door != self._door.save():
             return
         self.fold()
-        if state.ram_digest != self.digest.value():
+        if state.ram_digest != self.digest.value() or (
+            self.disks.images and state.devices != self._guest.save_devices()
+        ):
             raise UnusableSnapshotError(f"snapshot {mark.stored.name} does not hold what replay comes to there")
-        self._base = mark
+        self._stand(mark)
 
     # -- going back ------------------------------------------------------------------------------
 
@@ -467,7 +505,7 @@ class Marks:
                 self.digest.look_at(need, to)
         engine = self._guest.engine
         engine.pages_changed(need.tolist())
-        self._base = mark
+        self._stand(mark)
         if state.ram_digest != self.digest.value():
             where = f"snapshot {mark.stored.name}" if mark.stored is not None else "memory"
             raise UnusableSnapshotError(f"{where}: RAM at icount {mark.icount} is not what was saved there")

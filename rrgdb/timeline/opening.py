@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
@@ -21,11 +21,14 @@ from rrgdb.engine.scripted import ScriptEngine, new_uc
 from rrgdb.engine.unicorn import UnicornEngine, build_id
 from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
 from rrgdb.recording.doors import Door
-from rrgdb.recording.manifest import Option
+from rrgdb.recording.manifest import MAX_PATH, Disk, Option
 from rrgdb.script.guest import ScriptGuest
+from rrgdb.snapshots import disks as overlays
 from rrgdb.snapshots import naming
+from rrgdb.snapshots.disks import DiskImage
 from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import SnapshotStore, StoreError
+from rrgdb.timeline.disks import Disks
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.marks import MEMORY_BUDGET, Marks, WrongMachineError
 from rrgdb.timeline.recorder import Recorder
@@ -53,6 +56,15 @@ class GuestOptions:
     args: str = ""
 
 
+class NewDisk(NamedTuple):
+    """A disk for a new guest: the user's image. ``name`` None: ``diskN``; ``format`` None: raw."""
+
+    path: Path
+    name: str | None = None
+    format: str | None = None
+    readonly: bool = False
+
+
 @dataclass(slots=True)
 class Opened:
     """A timeline with everything that belongs to it; ``close`` finishes and syncs the recording."""
@@ -70,7 +82,8 @@ class Opened:
     def use_workers(self, jobs: int) -> None:
         """Long searches are shared by so many worker processes; fewer than 2: by none."""
         if jobs > 1:
-            self.workers = Workers(self.recording.path, jobs)
+            moved = {image.name: str(image.path.resolve()) for image in self.timeline.marks.disks.images}
+            self.workers = Workers(self.recording.path, jobs, moved)
 
     def discard(self) -> bool:
         """Close the recording, and remove it if nothing has happened in it; whether it was removed."""
@@ -88,6 +101,7 @@ class Opened:
         with ExitStack() as stack:
             stack.callback(self.ram.close)
             stack.callback(self.recording.close)
+            stack.callback(self.timeline.marks.disks.close)
             if self.store is not None:
                 stack.callback(self.store.close)
             stack.callback(self.timeline.index.close)
@@ -127,13 +141,87 @@ def _read_image(data: bytes, name: str, options: GuestOptions) -> tuple[Image, B
     return load_raw(data, name, ARCHES[spec.arches[0]], options.load, options.entry), spec
 
 
-def _build(image: Image, spec: BoardSpec, memory: int, cpu: str, args: str, recording: Recording) -> Opened:
+def _new_disks(disks: Sequence[NewDisk], spec: BoardSpec) -> list[DiskImage]:
+    """Raises OptionError, StoreError."""
+    if len(disks) > spec.disks:
+        raise OptionError(f"--disk: board {spec.name} has room for {spec.disks} disks")
+    names = [f"disk{i}" if disk.name is None else disk.name for i, disk in enumerate(disks)]
+    for name, disk in zip(names, disks, strict=True):
+        where = f"--disk {disk.path}"
+        if not overlays.NAME.fullmatch(name) or names.count(name) > 1:
+            raise OptionError(f"{where}: name {name!r}, expected one of its own, of letters, digits, - and _")
+        if disk.format not in (None, *overlays.FORMATS):
+            raise OptionError(f"{where}: format {disk.format!r}, expected one of {', '.join(overlays.FORMATS)}")
+        if not str(disk.path.resolve()).isprintable() or len(str(disk.path.resolve())) > MAX_PATH:
+            raise OptionError(f"{where}: expected a path of at most {MAX_PATH} printable characters")
+        if disk.format is None and overlays.looks_like_qcow2(disk.path):
+            # What a guest has written to a raw image must not choose how it is read.
+            raise OptionError(f"{where}: it begins as a qcow2 image does: expected format=qcow2 or format=raw")
+    with ExitStack() as stack:
+        images = []
+        for name, disk in zip(names, disks, strict=True):
+            images.append(DiskImage(disk.path.resolve(), disk.format or "raw", readonly=disk.readonly, name=name))
+            stack.callback(images[-1].close)
+        stack.pop_all()
+    return images
+
+
+def _disks_of(recording: Recording, moved: Mapping[str, Path], *, needed: bool) -> tuple[list[DiskImage], list[str]]:
+    """The images of the disks of a recording, and what is to be told of them. Raises OptionError, RecordingError."""
+    listed = recording.manifest.guest.disks
+    unknown = sorted(moved.keys() - {disk.name for disk in listed})
+    if unknown:
+        has = ", ".join(disk.name for disk in listed) or "none"
+        raise OptionError(f"--disk {unknown[0]}: the recording has no disk of that name; it has {has}")
+    images: list[DiskImage] = []
+    messages = []
+    with ExitStack() as stack:
+        for disk in listed:
+            path = moved.get(disk.name, Path(disk.path))
+            try:
+                image = _image_of(disk, path)
+            except StoreError as e:
+                if needed:
+                    raise RecordingError(
+                        f"disk {disk.name}: {e} (--disk {disk.name}=FILE names another place)"
+                    ) from None
+                messages.append(f"disk {disk.name}: {e}")
+                image = DiskImage.missing(disk.name, path, disk.format, disk.size, readonly=disk.readonly)
+            images.append(image)
+            stack.callback(image.close)
+            if image.mtime_ns not in (None, disk.mtime_ns):
+                messages.append(
+                    f"disk {disk.name}: {path} was changed since the recording was made: if its content was, replay "
+                    "goes another way"
+                )
+        stack.pop_all()
+    return images, messages
+
+
+def _image_of(disk: Disk, path: Path) -> DiskImage:
+    image = DiskImage(path, disk.format, readonly=disk.readonly, name=disk.name)
+    if image.size != disk.size:
+        image.close()
+        raise StoreError(f"{path}: a disk of {image.size} bytes, the recording was made with {disk.size}")
+    return image
+
+
+def _build(
+    image: Image,
+    spec: BoardSpec,
+    memory: int,
+    cpu: str,
+    args: str,
+    recording: Recording,
+    images: Sequence[DiskImage],
+) -> Opened:
     placed = place_image(image, spec, memory, args)
     ram = Ram(sum(size for _, size in spec.ram_regions(memory)))
     engine = UnicornEngine(image.arch, ram, cpu)
     door = Door(recording.log, lambda: max(engine.icount - 1, 0))
-    board = Board(spec, engine, memory, door, placed, args)
-    marks = Marks(board, door, None)
+    disks = Disks(images)
+    board = Board(spec, engine, memory, door, placed, args, disks.disks)
+    marks = Marks(board, door, None, disks=disks)
     timeline = Timeline(board, door, recording.log, marks)
     timeline.index.use(recording.open_index)
     return Opened(timeline, recording, board, door, None, ram, [])
@@ -148,13 +236,14 @@ def record(
     budget: int = BUDGET,
     checkpoint_memory: int = MEMORY_BUDGET,
     starting: str = START,
+    disks: Sequence[NewDisk] = (),
     say: Callable[[str], None] = lambda _line: None,
 ) -> Opened:
     """Begin a recording of ``image_path`` in directory ``path`` (default: ``NAME.rrgdb`` here), standing at icount 0.
 
     ``interval``: seconds of guest time between automatic snapshots; ``budget``: bytes that the store may take;
     ``checkpoint_memory``: bytes that checkpoints may take, and half of that again snapshots that wait for the disk;
-    ``starting``: name of the starting snapshot.
+    ``starting``: name of the starting snapshot; ``disks``: the guest's, in the order of their slots.
 
     Raises OSError, ImageError, OptionError, ValueError, RecordingError, StoreError: one line each.
     """
@@ -175,29 +264,37 @@ def record(
     chosen: dict[str, Option] = {"args": options.args}
     if options.entry is not None:
         chosen["entry"] = options.entry
-    recording = Recording.create(
-        path or default_path(image_path.name, Path.cwd()),
-        board=spec.name,
-        cpu=cpu,
-        ram_bytes=memory,
-        images=[NewImage(image_path.name, KERNEL, data, options.load)],
-        engine=build_id(),
-        options=chosen,
-    )
-    try:
-        opened = _build(image, spec, memory, cpu, options.args, recording)
+    images = _new_disks(disks, spec)
+    listed = [Disk(i.name, str(i.path), i.format, i.size, i.mtime_ns or 0, i.readonly) for i in images]
+    with ExitStack() as stack:
+        for each in images:
+            stack.callback(each.close)
+        recording = Recording.create(
+            path or default_path(image_path.name, Path.cwd()),
+            board=spec.name,
+            cpu=cpu,
+            ram_bytes=memory,
+            images=[NewImage(image_path.name, KERNEL, data, options.load)],
+            engine=build_id(),
+            options=chosen,
+            disks=listed,
+        )
+        stack.callback(recording.close)
+        opened = _build(image, spec, memory, cpu, options.args, recording, images)
         opened.timeline.marks.budget = checkpoint_memory
-        return _go_live(opened, interval, budget, say, starting)
-    except BaseException:
-        recording.close()
-        raise
+        _go_live(opened, interval, budget, say, starting)
+        stack.pop_all()
+        return opened
 
 
 def _go_live(opened: Opened, interval: float, budget: int, say: Callable[[str], None], starting: str = START) -> Opened:
     t, log = opened.timeline, opened.recording.log
-    opened.store = SnapshotStore.create(opened.recording.snapshots, opened.ram.pages)
+    images = t.marks.disks.images
+    kept = overlays.Disks.create(opened.recording.path, images) if _have_overlays(images) else None
+    opened.store = SnapshotStore.create(opened.recording.snapshots, opened.ram.pages, kept)
     opened.store.order(log.sync)
     t.marks.use_store(opened.store)
+    t.marks.disks.on_many = opened.guest.engine.interrupt
     t.marks.take_snapshot(starting)
     t.marks.flush()
     recorder = Recorder(
@@ -215,6 +312,10 @@ def _go_live(opened: Opened, interval: float, budget: int, say: Callable[[str], 
     t.go_live(recorder)
     recorder.close_chunk()
     return opened
+
+
+def _have_overlays(images: Sequence[DiskImage]) -> bool:
+    return any(not image.readonly for image in images)
 
 
 def _build_script(arch: Arch, uc: Any, memory: int, recording: Recording) -> Opened:
@@ -267,7 +368,7 @@ def _replay_script(recording: Recording) -> Opened:
     return _build_script(arch, new_uc(arch, int(guest.cpu)), guest.ram_bytes, recording)
 
 
-def _replay_board(recording: Recording) -> Opened:
+def _replay_board(recording: Recording, moved: Mapping[str, Path], *, disks_needed: bool) -> Opened:
     guest = recording.manifest.guest
     if not guest.images:
         raise OptionError(f"{recording.path}: a board's guest without an image")
@@ -284,12 +385,25 @@ def _replay_board(recording: Recording) -> Opened:
     if guest.cpu not in image.arch.engine_models:
         raise OptionError(f"{recording.path}: the recording wants CPU {guest.cpu}, this rrgdb has none of that name")
     spec.check_ram(guest.ram_bytes)
-    return _build(image, spec, guest.ram_bytes, guest.cpu, options.args, recording)
+    if len(guest.disks) > spec.disks:
+        raise OptionError(f"{recording.path}: {len(guest.disks)} disks, board {spec.name} has room for {spec.disks}")
+    images, messages = _disks_of(recording, moved, needed=disks_needed)
+    opened = _build(image, spec, guest.ram_bytes, guest.cpu, options.args, recording, images)
+    opened.messages += messages
+    return opened
 
 
-def replay(path: Path, *, writable: bool = True, checkpoint_memory: int = MEMORY_BUDGET) -> Opened:
+def replay(
+    path: Path,
+    *,
+    writable: bool = True,
+    checkpoint_memory: int = MEMORY_BUDGET,
+    disks: Mapping[str, Path] | None = None,
+    disks_needed: bool = True,
+) -> Opened:
     """Open a recording, standing at icount 0. ``writable``: named snapshots can be taken, if nobody else writes.
-    ``checkpoint_memory``: bytes that checkpoints may take.
+    ``checkpoint_memory``: bytes that checkpoints may take. ``disks``: where images of disks are now, by the names of
+    the disks; not ``disks_needed``: the guest will not run, so they may be missing.
 
     Raises RecordingError, ManifestError, LogError, ImageError, OptionError, ValueError: one line each. What is not
     usable but not needed either is told in ``messages``.
@@ -297,7 +411,9 @@ def replay(path: Path, *, writable: bool = True, checkpoint_memory: int = MEMORY
     recording = Recording.open(path, writable=writable)
     try:
         script = recording.manifest.guest.kind == "script"
-        opened = _replay_script(recording) if script else _replay_board(recording)
+        opened = (
+            _replay_script(recording) if script else _replay_board(recording, disks or {}, disks_needed=disks_needed)
+        )
         opened.timeline.marks.budget = checkpoint_memory
         try:
             opened.messages += _attach_store(opened, path)
@@ -323,9 +439,15 @@ def replay(path: Path, *, writable: bool = True, checkpoint_memory: int = MEMORY
 
 
 def _attach_store(opened: Opened, path: Path) -> list[str]:
+    writable, images = opened.recording.writable, opened.timeline.marks.disks.images
+    kept: overlays.Disks | None = None
     try:
-        store = SnapshotStore.open(opened.recording.snapshots, opened.ram.pages, writable=opened.recording.writable)
+        if _have_overlays(images):
+            kept = overlays.Disks.open(opened.recording.path, images, writable=writable)
+        store = SnapshotStore.open(opened.recording.snapshots, opened.ram.pages, writable=writable, disks=kept)
     except StoreError as e:
+        if kept is not None:
+            kept.close()
         return [f"{e}; replay begins with the images"]
     beyond = [s for s in store.snapshots if s.icount > opened.timeline.end]
     messages = [f"{path}: snapshot {s.name} lies behind the end of the log and is passed over" for s in beyond]
@@ -339,6 +461,7 @@ __all__ = [
     "INTERVAL",
     "MEMORY_BUDGET",
     "GuestOptions",
+    "NewDisk",
     "Opened",
     "OptionError",
     "record",

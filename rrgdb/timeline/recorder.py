@@ -86,14 +86,15 @@ class Recorder:
         self._settle()
         if self._guest.end is not None:
             self._finish()
-        elif self._since_snapshot >= self._interval and ran:
+        elif (self._since_snapshot >= self._interval or self._marks.disks.many) and ran:
             self._snapshot()
         elif self._door.output_pending or self._clock() - self._chunk_closed >= CHUNK:
             self.close_chunk()
 
     def close_chunk(self) -> None:
         """Everything up to the present is on disk; output that waited for it goes out. Raises LogError."""
-        self._log.close_chunk(self._guest.engine.icount)
+        # An instruction whose disk could not be read is none of history.
+        self._log.close_chunk(self._guest.engine.icount - bool(self._marks.incomplete))
         self._chunk_closed = self._clock()
         self._door.flush_output()
 
@@ -112,6 +113,16 @@ class Recorder:
         self._digest()
         self.close_chunk()
         self._index.note()
+        many = self._marks.disks.many
+        self._keep(wait=many)
+        if many and self._marks.disks.many:
+            self._marks.disks.wait()
+
+    def _keep(self, *, wait: bool) -> None:
+        """Take a snapshot if there is room for it. ``wait``: for those that are on their way to the disk."""
+        if wait and self._store is not None:
+            self._store.flush()
+            self._settle()
         # Where the disk is slow, snapshots get rarer: the guest does not wait for it.
         if self._store is None or self._store.queued_bytes > self._waiting:
             return
@@ -166,7 +177,9 @@ class Recorder:
 
     def stop(self) -> None:
         """Recording ends here: what is to be on disk goes there. Raises LogError."""
-        if self._guest.end is None:
+        if self._marks.incomplete:
+            self.close_chunk()
+        elif self._guest.end is None:
             self._digest()
             self.close_chunk()
             self._index.note()

@@ -17,6 +17,7 @@ from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.engine.memory import PAGE
 from rrgdb.recording.doors import DEBUGGER, Divergence, Door, HistoryEnd, Mode
 from rrgdb.recording.log import EventLog
+from rrgdb.timeline.disks import DiskError
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Mark, Marks, UnusableSnapshotError
@@ -154,16 +155,25 @@ class Timeline:
         if self._origin is not None:
             return self._run_slice(limit)
         here = self.icount
-        try:
-            exit_ = self._replay(limit)
-            self._note_told()
-            return exit_
-        except HistoryEnd as e:
-            self._recover(here)
-            raise Divergence(e.icount, "no further question", "asks one") from e
-        except (Divergence, EngineError):
-            self._recover(here)
-            raise
+        while True:
+            try:
+                exit_ = self._replay(limit)
+                self._note_told()
+                return exit_
+            except HistoryEnd as e:
+                self._recover(here)
+                raise Divergence(e.icount, "no further question", "asks one") from e
+            except DiskError as e:
+                # Another process may have deleted the snapshot that the disks build on: without it, once more.
+                mark = self.marks.of(e.stored)
+                if mark is not None:
+                    self._pass_over(mark, UnusableSnapshotError(str(e)))
+                self._recover(here)
+                if mark is None or self.icount != here:
+                    raise
+            except (Divergence, EngineError):
+                self._recover(here)
+                raise
 
     def _note_told(self) -> None:
         if self.door.all_told:
@@ -175,16 +185,22 @@ class Timeline:
             if exit_.kind is not ExitKind.INTERRUPT:
                 return exit_
             self.engine.clear_interrupt()
-            if self.interrupted or (self.at_present and self.door.has_pending_input):
+            if self.interrupted or (self.at_present and (self.door.has_pending_input or self.marks.disks.many)):
                 return exit_
 
     def _advance_live(self, limit: int) -> Exit:
         assert self.recorder is not None
+        if self.marks.incomplete:
+            raise EngineError(f"the guest cannot go on: {self.marks.incomplete}")
         while True:
             if self.guest.end is None and self.door.has_pending_input:
                 self.door.take_inputs(self.icount)
             target = min(limit, self.recorder.slice_end())
-            exit_ = self._run_slice(target)
+            try:
+                exit_ = self._run_slice(target)
+            except DiskError as e:
+                self.marks.incomplete = str(e)
+                raise
             self.recorder.slice_done()
             if exit_.kind is not ExitKind.INTERRUPT and exit_.kind is not ExitKind.LIMIT:
                 return exit_
@@ -396,7 +412,8 @@ class Timeline:
         assert self.recorder is not None
         if self.guest.end is None:
             self.recorder.close_chunk()
-        self.index.note()
+        if not self.marks.incomplete:
+            self.index.note()
         self._live_end = self._told = self.icount
         self._present = self.marks.detached_here()
         self.door.mode = Mode.REPLAY

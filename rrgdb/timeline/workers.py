@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -58,7 +58,7 @@ def default_jobs() -> int:
 
 
 class _Worker:
-    def __init__(self, recording: Path) -> None:
+    def __init__(self, recording: Path, disks: Mapping[str, str]) -> None:
         ours, theirs = socketpair()
         with theirs:
             try:
@@ -76,7 +76,7 @@ class _Worker:
         self.connection = Connection(ours.detach())
         self.ready = False
         self.busy: int | None = None
-        self.send(str(recording))
+        self.send((str(recording), dict(disks)))
 
     def send(self, message: Any) -> None:
         try:
@@ -108,9 +108,10 @@ class _Worker:
 class Workers:
     """Worker processes on one recording, started when they are needed first. One thread uses it. ``close`` it."""
 
-    def __init__(self, recording: Path, jobs: int) -> None:
-        """``jobs``: how many; with fewer than 2 there are none."""
+    def __init__(self, recording: Path, jobs: int, disks: Mapping[str, str] | None = None) -> None:
+        """``jobs``: how many; with fewer than 2 there are none. ``disks``: where the images of disks are."""
         self._recording = recording.resolve()
+        self._disks = disks or {}
         self._jobs = jobs if jobs > 1 else 0
         self._workers: list[_Worker] | None = None
         self._number = 0
@@ -124,7 +125,7 @@ class Workers:
         if self._workers is None:
             self._workers = []
             for _ in range(self._jobs):
-                self._workers.append(_Worker(self._recording))
+                self._workers.append(_Worker(self._recording, self._disks))
 
     def ready(self, seconds: float = 0) -> bool:
         """Whether one of them is, after at most so long. Raises WorkerError."""

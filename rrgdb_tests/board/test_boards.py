@@ -12,6 +12,7 @@ import rrgdb.board
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import BOARDS, default_board
 from rrgdb.board.devices import DEVICES
+from rrgdb.board.devices.virtio_mmio import DenseVirtioMmio, VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, machine_rows
 from rrgdb_tests.board.fakes import FakeMachine
 
@@ -75,6 +76,12 @@ def test_devices_have_their_own_names_and_addresses(board: BoardSpec) -> None:
             assert place.size > 0
             assert space == "port" or (place.base % 4096, place.size % 4096) == (0, 0)
             assert space == "mmio" or place.end <= 0x10000
+
+
+@pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)
+def test_there_is_a_slot_for_each_disk(board: BoardSpec) -> None:
+    stride = {VirtioMmio: 0x1000, DenseVirtioMmio: 0x200}
+    assert board.disks == sum(p.size // s for p in board.placements for f, s in stride.items() if p.factory is f)
 
 
 @pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)

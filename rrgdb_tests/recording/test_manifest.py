@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrgdb.recording import manifest as manifests
-from rrgdb.recording.manifest import MAX_IMAGE, MAX_RAM, MAX_SIZE, Guest, Image, Manifest, ManifestError
+from rrgdb.recording.manifest import MAX_IMAGE, MAX_RAM, MAX_SIZE, Disk, Guest, Image, Manifest, ManifestError
 
 WHERE = Path("some.rrgdb/manifest.json")
 IMAGE = Image("kernel.elf", "kernel", None, 12, "ab" * 32)
@@ -35,6 +35,15 @@ images = st.builds(
     st.integers(0, MAX_IMAGE),
     st.binary(min_size=32, max_size=32).map(bytes.hex),
 )
+disks = st.builds(
+    Disk,
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True),
+    st.text(max_size=100).filter(str.isprintable).map(lambda path: f"/{path}"),
+    st.sampled_from(["raw", "qcow2"]),
+    st.integers(1, 1 << 47).map(lambda sectors: 512 * sectors),
+    st.integers(-(1 << 63), (1 << 63) - 1),
+    st.booleans(),
+)
 guests = st.builds(
     Guest,
     st.just("board"),
@@ -43,6 +52,7 @@ guests = st.builds(
     st.integers(0, MAX_RAM),
     st.lists(images, max_size=4, unique_by=lambda image: image.name).map(tuple),
     st.dictionaries(texts, st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | texts | st.just(""), max_size=5),
+    st.lists(disks, max_size=3, unique_by=lambda disk: disk.name).map(tuple),
 )
 made = st.builds(
     Manifest,
@@ -210,3 +220,43 @@ def test_fuzz_sample() -> None:
 def test_fuzz() -> None:
     for seed in range(1000, 100_000):
         fuzz(seed)
+
+
+DISK = {"name": "root", "path": "/srv/root.img", "format": "raw", "size": 512, "mtime_ns": 0, "readonly": False}
+
+
+def _with_disks(disks: object) -> bytes:
+    manifest = json.loads(MANIFEST.to_json())
+    manifest["guest"]["disks"] = disks
+    return json.dumps(manifest).encode()
+
+
+def test_a_guest_without_disks_has_no_such_key() -> None:
+    assert "disks" not in json.loads(MANIFEST.to_json())["guest"]
+    assert manifests.parse(_with_disks([DISK]), WHERE).guest.disks == (Disk(**DISK),)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "../up"}, r"guest.disks\[0\].name: expected a name of letters, digits, - and _"),
+        ({"path": "relative"}, r"guest.disks\[0\].path: expected an absolute path"),
+        ({"path": "/a\nb"}, r"guest.disks\[0\].path: expected an absolute path"),
+        ({"path": "/" + "x" * 4096}, r"guest.disks\[0\].path: expected an absolute path"),
+        ({"format": "vmdk"}, r"guest.disks\[0\].format: expected raw or qcow2"),
+        ({"size": 0}, r"guest.disks\[0\].size: expected a multiple of 512 above 0"),
+        ({"size": 700}, r"guest.disks\[0\].size: expected a multiple of 512 above 0"),
+        ({"size": True}, r"guest.disks\[0\].size: expected an integer"),
+        ({"mtime_ns": 0.5}, r"guest.disks\[0\].mtime_ns: expected a number of nanoseconds"),
+        ({"readonly": 1}, r"guest.disks\[0\].readonly: expected true or false"),
+        ({"more": 1}, r"guest.disks\[0\].more: expected no such key"),
+    ],
+)
+def test_disks_that_cannot_be(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ManifestError, match=said):
+        manifests.parse(_with_disks([DISK | change]), WHERE)
+
+
+@pytest.mark.parametrize("disks", [[], [DISK, DISK], "root", [1], [DISK] * 65])
+def test_lists_of_disks_that_cannot_be(disks: object) -> None:
+    refused(_with_disks(disks))

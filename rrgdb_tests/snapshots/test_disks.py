@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -15,12 +17,12 @@ import pytest
 
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.qcow2.view import View
-from rrgdb.snapshots.disks import Disks, Moment, NewDisk
+from rrgdb.snapshots.disks import BLOCK, DiskImage, Disks, block_number, looks_like_qcow2
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
 
 PAGES = 64
-SIZES = {"root": 3 << 20, "data": 1 << 20, "small": 700}
+SIZES = {"root": 1 << 20, "data": 300 << 10, "small": 700}
 
 
 def _state(number: int) -> GuestState:
@@ -28,9 +30,9 @@ def _state(number: int) -> GuestState:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> dict[str, NewDisk]:
+def images(tmp_path: Path) -> Iterator[dict[str, DiskImage]]:
     """The user's images, which nobody may write."""
-    random, disks = Random(1), {}
+    random, disks = Random(1), dict[str, DiskImage]()
     for name, size in SIZES.items():
         path = tmp_path / "user" / f"{name} image"
         path.parent.mkdir(exist_ok=True)
@@ -40,41 +42,62 @@ def images(tmp_path: Path) -> dict[str, NewDisk]:
         else:
             path.write_bytes(random.randbytes(size))
         path.chmod(0o444)
-        disks[name] = NewDisk(name, path, "qcow2" if name == "data" else "raw")
-    return disks
+        disks[name] = DiskImage(path, "qcow2" if name == "data" else "raw", name=name)
+    yield disks
+    for disk in disks.values():
+        disk.close()
 
 
-def _fingerprint(images: dict[str, NewDisk]) -> dict[str, tuple[str, int, int]]:
+def _fingerprint(images: dict[str, DiskImage]) -> dict[str, tuple[str, int, int]]:
     return {
         name: (
-            hashlib.sha256(disk.image.read_bytes()).hexdigest(),
-            disk.image.stat().st_mtime_ns,
-            disk.image.stat().st_mode,
+            hashlib.sha256(disk.path.read_bytes()).hexdigest(),
+            disk.path.stat().st_mtime_ns,
+            disk.path.stat().st_mode,
         )
         for name, disk in images.items()
     }
 
 
-def _content(disk: NewDisk) -> bytearray:
+def _content(disk: DiskImage) -> bytearray:
     if disk.format == "raw":
-        raw = disk.image.read_bytes()
+        raw = disk.path.read_bytes()
         return bytearray(raw.ljust(-(-len(raw) // 512) * 512, b"\0"))
-    with Image.open(disk.image) as image:
+    with Image.open(disk.path) as image:
         return bytearray(image.read(0, image.size))
+
+
+def _held(store: SnapshotStore, images: Mapping[str, DiskImage], stored: Stored, name: str) -> bytes:
+    """All of a disk at a snapshot."""
+    number, image = list(images).index(name), images[name]
+    count = -(-image.size // BLOCK)
+    below = image.read(0, count * BLOCK)
+    blocks = store.disk(stored, number, 0, count)
+    found = b"".join(below[i * BLOCK :][:BLOCK] if b is None else b for i, b in enumerate(blocks))
+    assert not any(found[image.size :])
+    return found[: image.size]
 
 
 class Model:
     """A store with disks, and what they must hold: now, and at each snapshot."""
 
-    def __init__(self, directory: Path, images: dict[str, NewDisk], seed: int) -> None:
+    def __init__(self, directory: Path, images: dict[str, DiskImage], seed: int) -> None:
         directory.mkdir()
         self.directory = directory
+        self.images = images
         self.random = Random(seed)
         self.disks = Disks.create(directory, list(images.values()))
         self.store = SnapshotStore.create(directory / "s.qcow2", PAGES, self.disks)
         self.now = {name: _content(disk) for name, disk in images.items()}
+        self.changed: set[int] = set()
         self.held: dict[Stored, dict[str, bytes]] = {}
+        self.base: Stored | None = None
         self.number = 0
+
+    def put(self, name: str, offset: int, data: bytes) -> None:
+        self.now[name][offset : offset + len(data)] = data
+        for block in range(offset // BLOCK, (offset + len(data) - 1) // BLOCK + 1):
+            self.changed.add(block_number(list(self.images).index(name), block))
 
     def write(self) -> None:
         for _ in range(self.random.randrange(6)):
@@ -82,59 +105,98 @@ class Model:
             size = len(self.now[name])
             length = self.random.choice((1, 512, 4096, min(70_000, size)))
             offset = self.random.randrange(max(1, size - length))
-            data = self.random.randbytes(min(length, size - offset))
-            self.disks.write(name, offset, data)
-            self.now[name][offset : offset + len(data)] = data
+            self.put(name, offset, self.random.randbytes(min(length, size - offset)))
+
+    def _blocks(self) -> dict[int, bytes]:
+        contents = list(self.now.values())
+        found = {}
+        for number in self.changed:
+            disk, block = number >> 44, number & (1 << 44) - 1
+            found[number] = bytes(contents[disk][block * BLOCK :][:BLOCK]).ljust(BLOCK, b"\0")
+        return found
 
     def take(self, name: str = "") -> Stored:
         self.number += 1
-        stored = self.store.take(name or f"s{self.number}", self.number, _state(self.number), None, {})
+        name = name or f"s{self.number}"
+        stored = self.store.take(name, self.number, _state(self.number), self.base, {}, self._blocks())
         self.held[stored] = {n: bytes(content) for n, content in self.now.items()}
+        self.base = stored
+        self.changed.clear()
         return stored
 
-    def delete(self) -> None:
+    def go(self) -> None:
+        """Time travel: what comes next builds on another snapshot."""
+        if self.held:
+            self.base = self.random.choice(list(self.held))
+            self.now = {name: bytearray(content) for name, content in self.held[self.base].items()}
+            self.changed.clear()
+
+    def delete(self, going: Sequence[Stored] | None = None) -> None:
+        """Those that nothing builds on."""
         self.store.flush()
-        going = [s for s in self.held if self.random.random() < 0.3]
+        if going is None:
+            going = [s for s in self.held if s != self.base and self.random.random() < 0.3]
         self.store.delete(going)
         for stored in going:
             del self.held[stored]
 
     def reopen(self) -> None:
         self.store.close()
-        self.disks = Disks.open(self.directory, writable=True)
+        self.disks = Disks.open(self.directory, list(self.images.values()), writable=True)
         self.store = SnapshotStore.open(self.directory / "s.qcow2", PAGES, writable=True, disks=self.disks)
         new = {(s.name, s.icount): s for s in self.store.snapshots}
+        if self.base is not None:
+            self.base = new[self.base.name, self.base.icount]
         self.held = {new.pop((s.name, s.icount)): held for s, held in self.held.items()}
         assert not new
 
     def check(self) -> None:
+        self.look()
         self.store.flush()
         assert self.store.failed() is None
-        for name, content in self.now.items():
-            assert self.disks.read(name, 0, len(content)) == content
+        self.look()
+
+    def look(self) -> None:
         for stored, held in self.held.items():
             for name, content in held.items():
-                assert self.disks.read(name, 0, len(content), stored.moment) == content
+                assert _held(self.store, self.images, stored, name) == content
+
+    def differ(self) -> None:
+        """What is said to be equal is."""
+        stored = list(self.held)
+        for one, two in pairwise(stored):
+            apart = set(self.store.differing_blocks(one, two))
+            for number, name in enumerate(self.images):
+                left, right = self.held[one][name], self.held[two][name]
+                for block in range(-(-len(left) // BLOCK)):
+                    if block_number(number, block) not in apart:
+                        assert left[block * BLOCK :][:BLOCK] == right[block * BLOCK :][:BLOCK]
 
 
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 30))])
-def test_random_use_leaves_the_users_images_alone(tmp_path: Path, images: dict[str, NewDisk], seed: int) -> None:
+def test_random_use_leaves_the_users_images_alone(tmp_path: Path, images: dict[str, DiskImage], seed: int) -> None:
     before = _fingerprint(images)
     model = Model(tmp_path / "r", images, seed)
     model.take("start")
     for _ in range(25):
         model.write()
-        model.random.choice((model.take, model.take, model.take, model.delete, model.reopen))()
-        model.check()
+        model.random.choice((model.take, model.take, model.take, model.delete, model.reopen, model.go, model.differ))()
+        model.look()
+        if model.random.random() < 0.5:
+            model.check()
+    model.check()
+    model.differ()
     model.store.close()
     assert _fingerprint(images) == before
 
 
 def test_a_snapshot_that_is_taken_again_before_the_old_one_is_gone(
-    tmp_path: Path, images: dict[str, NewDisk], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: dict[str, DiskImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have the same name and icount: deleting the old one must not take the new one's disks with it."""
+    """Both have the same name and icount, and other disks: deleting the old one must not take the new one's disks with
+    it."""
     model = Model(tmp_path / "r", images, 1)
+    first = model.take("start")
     model.write()
     old = model.take("again")
     model.check()
@@ -145,68 +207,75 @@ def test_a_snapshot_that_is_taken_again_before_the_old_one_is_gone(
         delete(self, going)
 
     monkeypatch.setattr(Image, "delete_snapshots", late)
-    model.store.delete([old])
-    new = model.store.take(old.name, old.icount, _state(1), None, {})
+    model.base = first
+    model.delete([old])
+    model.put("root", 0, b"another")
+    model.changed.update(block_number(i, b) for i in range(3) for b in range(-(-images[list(images)[i]].size // BLOCK)))
+    model.number -= 1
+    new = model.take("again")
+    assert (new.name, new.icount) == (old.name, old.icount)
     taken.set()
-    model.held[new] = model.held.pop(old)
     model.check()
     model.reopen()
     model.check()
-    assert [s.name for s in model.store.snapshots] == ["again"]
+    assert [s.name for s in model.store.snapshots] == ["start", "again"]
     model.store.close()
 
 
-def test_a_reader_beside_a_writer(tmp_path: Path, images: dict[str, NewDisk]) -> None:
+def test_a_reader_beside_a_writer(tmp_path: Path, images: dict[str, DiskImage]) -> None:
     model = Model(tmp_path / "r", images, 2)
     for _ in range(8):
         for name, content in model.now.items():
-            content[:] = model.random.randbytes(len(content))
-            model.disks.write(name, 0, bytes(content))
+            model.put(name, 0, model.random.randbytes(len(content)))
         model.take()
     model.check()
-    reader = Disks.open(tmp_path / "r", writable=False)
+    disks = Disks.open(tmp_path / "r", list(images.values()), writable=False)
+    reader = SnapshotStore.open(tmp_path / "r" / "s.qcow2", PAGES, writable=False, disks=disks)
+    mine = {(s.name, s.icount): s for s in reader.snapshots}
     taken = dict(model.held)
     for turn in range(3):
         model.delete()
         for name, content in model.now.items():
-            model.disks.write(name, turn, bytes(content[turn:]))
+            model.put(name, turn, bytes(content[turn:]))
             model.take()
         model.store.flush()
         there = {s.moment for s in model.held}
         for stored, held in taken.items():
             for name, content in held.items():
                 if stored.moment in there:
-                    assert reader.read(name, 0, len(content), stored.moment) == content
+                    assert _held(reader, images, mine[stored.name, stored.icount], name) == content
                 else:
-                    with pytest.raises(StoreError, match="there is no snapshot"):
-                        reader.read(name, 0, len(content), stored.moment)
+                    with pytest.raises(StoreError, match="was deleted by another process"):
+                        _held(reader, images, mine[stored.name, stored.icount], name)
     assert len({s.moment for s in taken} - there) > 1
     reader.close()
     model.store.close()
 
 
 def test_a_snapshot_that_goes_while_it_is_read(
-    tmp_path: Path, images: dict[str, NewDisk], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: dict[str, DiskImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is in its place may not even be tables."""
     model = Model(tmp_path / "r", images, 2)
     going = model.take()
+    model.take()
     model.check()
-    reader = Disks.open(tmp_path / "r", writable=False)
+    disks = Disks.open(tmp_path / "r", list(images.values()), writable=False)
+    reader = SnapshotStore.open(tmp_path / "r" / "s.qcow2", PAGES, writable=False, disks=disks)
 
     def garbage(_view: View, _offset: int, _length: int) -> bytes:
-        model.store.delete([going])
+        model.delete([going])
         model.store.flush()
         raise Qcow2Error("expected an L2 entry")
 
     monkeypatch.setattr(View, "read", garbage)
-    with pytest.raises(StoreError, match=r"disk-root\.qcow2: there is no snapshot s1 at icount 1"):
-        reader.read("root", 0, 512, going.moment)
+    with pytest.raises(StoreError, match=r"disk-root\.qcow2: snapshot s1 was deleted by another process"):
+        reader.disk(reader.snapshots[0], 0, 0, 1)
     reader.close()
     model.store.close()
 
 
-def test_the_users_images_are_not_even_open_for_writing(tmp_path: Path, images: dict[str, NewDisk]) -> None:
+def test_the_users_images_are_not_even_open_for_writing(tmp_path: Path, images: dict[str, DiskImage]) -> None:
     """Root may write a file of mode 0444, so that alone shows nothing."""
     model = Model(tmp_path / "r", images, 1)
     model.reopen()
@@ -219,16 +288,17 @@ def test_the_users_images_are_not_even_open_for_writing(tmp_path: Path, images: 
             continue
         if target.parent == tmp_path / "user":
             found[target.name] = int(fdinfo.split("flags:")[1].split()[0], 8) & os.O_ACCMODE
-    assert found == {disk.image.name: os.O_RDONLY for disk in images.values()}
+    assert found == {disk.path.name: os.O_RDONLY for disk in images.values()}
     model.store.close()
 
 
 @pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
-def test_qemu_img_reads_the_overlays(tmp_path: Path, images: dict[str, NewDisk]) -> None:
+def test_qemu_img_reads_the_overlays(tmp_path: Path, images: dict[str, DiskImage]) -> None:
     before = _fingerprint(images)
     model = Model(tmp_path / "r", images, 7)
     for number in range(6):
-        model.write()
+        if number:
+            model.write()
         model.take("start" if number == 0 else "")
     model.check()
     model.store.close()
@@ -236,7 +306,7 @@ def test_qemu_img_reads_the_overlays(tmp_path: Path, images: dict[str, NewDisk])
         overlay = tmp_path / "r" / f"disk-{name}.qcow2"
         subprocess.run(["qemu-img", "check", overlay], check=True, capture_output=True)
         info = subprocess.run(["qemu-img", "info", overlay], check=True, capture_output=True, text=True).stdout
-        assert f"backing file: {disk.image}" in info
+        assert f"backing file: {disk.path}" in info
         assert f"backing file format: {disk.format}" in info
         for stored, held in model.held.items():
             out = tmp_path / "out"
@@ -255,13 +325,14 @@ class Stopped(Exception):
 @pytest.mark.parametrize("step", ["root", "data", "small", "store"])
 @pytest.mark.parametrize("change", ["take", "delete"])
 def test_a_crash_between_any_two_commits(
-    tmp_path: Path, images: dict[str, NewDisk], monkeypatch: pytest.MonkeyPatch, change: str, step: str
+    tmp_path: Path, images: dict[str, DiskImage], monkeypatch: pytest.MonkeyPatch, change: str, step: str
 ) -> None:
     """``step``: the image whose commit the crash comes before. Whole snapshots are left, and no others."""
     model = Model(tmp_path / "r", images, 3)
     first = model.take("start")
     model.write()
     second = model.take("second")
+    kept = model.held[second]
     model.check()
     overlays = {f"disk-{name}.qcow2" for name in images}
     victim = "s.qcow2" if step == "store" else f"disk-{step}.qcow2"
@@ -281,7 +352,9 @@ def test_a_crash_between_any_two_commits(
             model.write()
             model.take("third")
         else:
-            model.store.delete([second])
+            model.base = first
+            model.delete([second])
+            model.held[second] = kept
         model.store.flush()
         assert model.store.failed() is None
     assert commits[-1 if change == "take" else 0] == "s.qcow2"
@@ -290,13 +363,13 @@ def test_a_crash_between_any_two_commits(
     with Image.open(crashed / "s.qcow2") as image:
         known = {s.name for s in image.snapshots}
     for writable in (False, True):
-        disks = Disks.open(crashed, writable=writable)
+        disks = Disks.open(crashed, list(images.values()), writable=writable)
         store = SnapshotStore.open(crashed / "s.qcow2", PAGES, writable=writable, disks=disks)
         assert {s.name for s in store.snapshots} == known
         for stored in store.snapshots:
             held = model.held[first if stored.name == "start" else second]
             for name, content in held.items():
-                assert disks.read(name, 0, len(content), stored.moment) == content
+                assert _held(store, images, stored, name) == content
         store.close()
     for overlay in overlays:
         with Image.open(crashed / overlay) as image:
@@ -304,7 +377,7 @@ def test_a_crash_between_any_two_commits(
 
 
 def test_a_disk_that_is_full_loses_the_snapshot_and_no_other(
-    tmp_path: Path, images: dict[str, NewDisk], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: dict[str, DiskImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Model(tmp_path / "r", images, 5)
     first = model.take("start")
@@ -318,56 +391,82 @@ def test_a_disk_that_is_full_loses_the_snapshot_and_no_other(
 
     with monkeypatch.context() as patch:
         patch.setattr(Image, "flush", full)
+        model.put("root", 0, b"lost")
+        model.put("data", 0, b"lost")
         lost = model.take("lost")
         model.store.flush()
         failure = model.store.failed()
     assert failure is not None
     assert failure[0] == [lost]
     assert "disk-data.qcow2: " in str(failure[1])
-    model.store.forget([lost])
+    # What replay writes again has its place.
     del model.held[lost]
+    model.store.forget([lost])
+    model.base, model.now = first, {name: bytearray(held) for name, held in model.held[first].items()}
+    model.put("small", 0, b"kept")
+    kept = model.take("kept")
+    model.check()
     model.reopen()
-    assert [s.name for s in model.store.snapshots] == [first.name]
+    assert [s.name for s in model.store.snapshots] == [first.name, kept.name]
     model.check()
     model.store.close()
 
 
-def test_a_snapshot_that_a_disk_lacks_is_none(tmp_path: Path, images: dict[str, NewDisk]) -> None:
+def test_a_snapshot_that_a_disk_lacks_is_none(tmp_path: Path, images: dict[str, DiskImage]) -> None:
     model = Model(tmp_path / "r", images, 5)
     model.take("start")
     model.take("second")
     model.store.close()
     with Image.open(tmp_path / "r" / "disk-root.qcow2", writable=True) as image:
         image.delete_snapshot(image.snapshots[1])
-    disks = Disks.open(tmp_path / "r", writable=False)
+    disks = Disks.open(tmp_path / "r", list(images.values()), writable=False)
     store = SnapshotStore.open(tmp_path / "r" / "s.qcow2", PAGES, writable=False, disks=disks)
     assert [s.name for s in store.snapshots] == ["start"]
-    with pytest.raises(StoreError, match=r"disk-root\.qcow2: there is no snapshot second at icount 2"):
-        disks.read("root", 0, 1, Moment("second", 2))
     store.close()
 
 
 @pytest.mark.parametrize(
-    ("disk", "said"),
+    ("file", "format", "said"),
     [
-        (NewDisk("../up", Path("user/root image"), "raw"), "expected another name"),
-        (NewDisk("root", Path("user/root image"), "raw"), "expected another name"),
-        (NewDisk("x", Path("user/root image"), "vmdk"), "expected another name.*raw, qcow2"),
-        (NewDisk("x", Path("user/none"), "raw"), "none: .*No such file"),
-        (NewDisk("x", Path("user/root image"), "qcow2"), "root image: "),
+        ("none", "raw", "none: .*No such file"),
+        ("root image", "qcow2", "root image: "),
+        ("empty", "raw", "empty: an empty image, expected at least one sector"),
+        ("", "raw", "user: "),
     ],
-    ids=["path", "twice", "format", "missing", "not qcow2"],
 )
-def test_disks_that_cannot_be(tmp_path: Path, images: dict[str, NewDisk], disk: NewDisk, said: str) -> None:
-    wrong = disk._replace(image=tmp_path / disk.image)
+def test_images_that_cannot_be(tmp_path: Path, images: dict[str, DiskImage], file: str, format: str, said: str) -> None:
+    (tmp_path / "user" / "empty").touch()
     with pytest.raises(StoreError, match=said):
-        Disks.create(tmp_path, [images["root"], wrong])
-    assert not list(tmp_path.glob("disk-*"))
+        DiskImage(tmp_path / "user" / file, format)
 
 
-def test_an_image_that_is_gone(tmp_path: Path, images: dict[str, NewDisk]) -> None:
-    model = Model(tmp_path / "r", images, 5)
-    model.store.close()
-    images["small"].image.unlink()
-    with pytest.raises(StoreError, match=r"disk-small\.qcow2: .*small image"):
-        Disks.open(tmp_path / "r", writable=False)
+def test_an_overlay_that_cannot_be_made_leaves_none(tmp_path: Path, images: dict[str, DiskImage]) -> None:
+    (tmp_path / "disk-small.qcow2").touch()
+    with pytest.raises(StoreError, match=r"disk-small\.qcow2: "):
+        Disks.create(tmp_path, list(images.values()))
+    assert [p.name for p in tmp_path.glob("disk-*")] == ["disk-small.qcow2"]
+
+
+def test_an_overlay_of_another_disk(tmp_path: Path, images: dict[str, DiskImage]) -> None:
+    Disks.create(tmp_path, list(images.values())).close()
+    (tmp_path / "disk-root.qcow2").unlink()
+    with pytest.raises(StoreError, match=r"disk-root\.qcow2: .*No such file"):
+        Disks.open(tmp_path, list(images.values()), writable=False)
+    (tmp_path / "disk-small.qcow2").rename(tmp_path / "disk-root.qcow2")
+    with pytest.raises(StoreError, match=r"disk-root\.qcow2: a disk of 1024 bytes, expected 1048576"):
+        Disks.open(tmp_path, list(images.values()), writable=False)
+
+
+def test_a_disk_that_is_read_only_has_no_overlay(tmp_path: Path, images: dict[str, DiskImage]) -> None:
+    images["root"].readonly = True
+    disks = Disks.create(tmp_path, list(images.values()))
+    assert sorted(p.name for p in tmp_path.glob("disk-*")) == ["disk-data.qcow2", "disk-small.qcow2"]
+    disks.close()
+
+
+def test_which_images_look_like_qcow2(images: dict[str, DiskImage]) -> None:
+    assert {name: looks_like_qcow2(disk.path) for name, disk in images.items()} == {
+        "root": False,
+        "data": True,
+        "small": False,
+    }

@@ -10,14 +10,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from elftools.elf.elffile import ELFFile
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
+from rrgdb.board.guest import Board
+from rrgdb.snapshots.disks import BLOCK
 from rrgdb.snapshots.store import StoreError
-from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
+from rrgdb.timeline.opening import GuestOptions, NewDisk, Opened, record, replay
 from rrgdb_tests.guests import build
 
 MEMORY = 4 << 20
 OPTIONS = GuestOptions(memory=MEMORY)
-VALUES: Mapping[str, tuple[str, int]] = {"ticker": ("tick_count", 4), "hunt": ("random_state", 4)}
+VALUES: Mapping[str, tuple[str, int]] = {
+    "ticker": ("tick_count", 4),
+    "hunt": ("random_state", 4),
+    "disks": ("buffer", 4),
+}
 """guest -> (global variable, bytes) that the tests watch"""
 
 
@@ -31,6 +38,7 @@ class Oracle:
     values: tuple[bytes, ...]
     watched: tuple[int, int] | None
     dies: bool
+    disks: tuple[NewDisk, ...] = ()
 
     @property
     def end(self) -> int:
@@ -47,14 +55,14 @@ def symbol(image: Path, name: str) -> int:
 
 
 @cache
-def oracle(arch: str, guest: str, defines: tuple[tuple[str, int], ...] = ()) -> Oracle:
+def oracle(arch: str, guest: str, defines: tuple[tuple[str, int], ...] = (), disks: tuple[NewDisk, ...] = ()) -> Oracle:
     """Runs the guest without input to its end."""
     image = build(arch, guest, dict(defines))
     watched = None
     if guest in VALUES:
         name, size = VALUES[guest]
         watched = symbol(image, name), size
-    with TemporaryDirectory() as scratch, record(Path(scratch) / "r", image, OPTIONS) as opened:
+    with TemporaryDirectory() as scratch, record(Path(scratch) / "r", image, OPTIONS, disks=disks) as opened:
         board, engine = opened.guest, opened.guest.engine
         pcs, values = [], []
         while True:
@@ -66,7 +74,24 @@ def oracle(arch: str, guest: str, defines: tuple[tuple[str, int], ...] = ()) -> 
                 break
             assert engine.icount == before + 1
         assert board.end is not None
-        return Oracle(image, tuple(pcs), tuple(values), watched, board.end.kind == "signal")
+        return Oracle(image, tuple(pcs), tuple(values), watched, board.end.kind == "signal", disks)
+
+
+def whole_state(opened: Opened) -> bytes:
+    """The state's digest, with what really stands on the disks; checks the digests of those."""
+    digest = opened.timeline.marks.state_digest()
+    disks = opened.timeline.marks.disks
+    for number, image in enumerate(disks.images):
+        count = -(-image.size // BLOCK)
+        now, first = disks.blocks(number, 0, count), image.read(0, count * BLOCK)
+        change = 0
+        for i, block in enumerate(now):
+            before = first[i * BLOCK : i * BLOCK + BLOCK]
+            change += xxh3_64_intdigest(block, i + 1) - xxh3_64_intdigest(before, i + 1)
+        assert isinstance(opened.guest, Board)
+        assert opened.guest.disks[number].content == change % 2**64
+        digest += xxh3_64_digest(b"".join(now))
+    return digest
 
 
 def without_store(recording: Path, to: Path) -> Path:
@@ -86,7 +111,7 @@ def digests_straight(recording: Path, positions: Iterable[int], scratch: Path) -
                 timeline.advance(position)
             if position == timeline.end:
                 timeline.seek(position)
-            found[position] = timeline.marks.state_digest()
+            found[position] = whole_state(opened)
     return found
 
 

@@ -13,7 +13,7 @@ from rrgdb.timeline.opening import Opened, record, replay
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
-from rrgdb_tests.timeline.oracle import OPTIONS, Oracle, assert_disarmed, digests_straight
+from rrgdb_tests.timeline.oracle import OPTIONS, Oracle, assert_disarmed, digests_straight, whole_state
 
 NONE = Points({})
 
@@ -27,7 +27,7 @@ class Walk:
         self.known = known
         self.random = Random(seed)
         self.path = directory / f"walk-{seed}"
-        self.opened: Opened = record(self.path, known.image, OPTIONS, interval=1e-9)
+        self.opened: Opened = record(self.path, known.image, OPTIONS, interval=1e-9, disks=known.disks)
         self.moves = 0
         self.prepares = prepares
         self.prepared = 0
@@ -102,7 +102,7 @@ class Walk:
             if t.live and t.guest.end is None:
                 return
         assert t.engine.read(t.engine.arch.pc) == self.known.pcs[t.icount], self._told("pc")
-        digest = t.marks.state_digest()
+        digest = whole_state(self.opened)
         before = self._seen.setdefault(t.icount, (digest, self._trace[-1]))
         assert before[0] == digest, self._told(f"the state differs from that of {before[1]}")
 
