@@ -171,7 +171,7 @@ def _disks_of(recording: Recording, moved: Mapping[str, Path], *, needed: bool) 
     listed = recording.manifest.guest.disks
     unknown = sorted(moved.keys() - {disk.name for disk in listed})
     if unknown:
-        has = ", ".join(disk.name for disk in listed) or "none"
+        has = ", ".join(disk.name for disk in listed)
         raise OptionError(f"--disk {unknown[0]}: the recording has no disk of that name; it has {has}")
     images: list[DiskImage] = []
     messages = []
@@ -411,6 +411,8 @@ def replay(
     recording = Recording.open(path, writable=writable)
     try:
         script = recording.manifest.guest.kind == "script"
+        if disks and not recording.manifest.guest.disks:
+            raise OptionError(f"--disk {next(iter(disks))}: the recording has no disks")
         opened = (
             _replay_script(recording) if script else _replay_board(recording, disks or {}, disks_needed=disks_needed)
         )
