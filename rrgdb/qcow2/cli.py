@@ -201,14 +201,14 @@ def _map(args: argparse.Namespace) -> int:
 
 
 def _snapshot(args: argparse.Namespace) -> int:
-    if not (args.create or args.apply or args.delete):
+    if args.create is args.apply is args.delete is None:
         with Image.open(args.image, backing=False) as image:
             _print_snapshots(image.snapshots)
         return 0
     with Image.open(args.image, writable=True, backing=False, barriers=True) as image:
-        if args.create:
+        if args.create is not None:
             image.create_snapshot(args.create)
-        elif args.apply:
+        elif args.apply is not None:
             image.apply_snapshot(_find(image, args.apply))
         else:
             image.delete_snapshot(_find(image, args.delete))
@@ -367,7 +367,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status. Errors are one line on stderr."""
     failed = 1
     try:
-        args = _parser().parse_args(argv)
+        given = list(sys.argv[1:] if argv is None else argv)
+        if given[:1] == ["resize"] and "--" not in given and given[-1][:1] == "-" and given[-1][1:2].isdigit():
+            given.insert(-1, "--")  # a size like -1G is no option
+        args = _parser().parse_args(given)
         failed = args.failed
         meter = Meter(sys.stderr) if args.told else None
         args.progress = meter or silent

@@ -124,6 +124,11 @@ def test_snapshots(image: Path, qemu: Qemu, capsys: pytest.CaptureFixture[str]) 
     run(capsys, "snapshot", "-d", "1", image)
     assert [s["name"] for s in qemu.info(image)["snapshots"]] == ["two"]
     assert "'nine'" in run(capsys, "snapshot", "-d", "nine", image, status=1)
+    assert "''" in run(capsys, "snapshot", "-d", "", image, status=1)
+    run(capsys, "snapshot", "-c", "", image)
+    assert [s["name"] for s in qemu.info(image)["snapshots"]] == ["two", ""]
+    run(capsys, "snapshot", "-d", "", image)
+    assert [s["name"] for s in qemu.info(image)["snapshots"]] == ["two"]
     qemu.check(image)
 
 
@@ -176,6 +181,10 @@ def test_resize_commit_rebase(tmp_path: Path, image: Path, qemu: Qemu, capsys: p
     assert qemu.info(over)["backing-filename"] == "elsewhere"
     run(capsys, "rebase", "-u", "-b", "a.qcow2", over)
     run(capsys, "resize", "--shrink", over, "1M")
+    assert "--shrink" in run(capsys, "resize", over, "-64k", status=1)
+    run(capsys, "resize", "--shrink", over, "-64k")
+    run(capsys, "resize", "--shrink", over, "--", "-64k")
+    assert qemu.info(over)["virtual-size"] == (1 << 20) - (128 << 10)
     qemu.check(over)
     qemu.check(image)
 
