@@ -97,7 +97,10 @@ def load_state(file: HostFile, *, lenient: bool = False) -> State:
         if _first_cluster(file) != raw:
             continue
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                error = None  # this frame is in its traceback: they would keep each other, and the tables, alive
         # A fast writer must not outrun this: it is done with the bytes that belong together.
         try:
             snapshots, length = decode_table(table, header, geometry, file.path)

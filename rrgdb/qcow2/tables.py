@@ -38,7 +38,8 @@ class TableCache:
         self._offset = np.zeros(self._limit, np.int64)  # 0: the slot is free
         self._used = np.zeros(self._limit, np.int64)
         self._dirty = np.zeros(self._limit, bool)
-        self._free = list(range(self._limit - 1, -1, -1))
+        self._free: list[int] = []
+        self._counted = 0  # slots from here on are free as well
         self._tick = 1
 
     def begin(self) -> None:
@@ -100,6 +101,10 @@ class TableCache:
         if old:
             self._release(np.array(old))
         free = self._free
+        more = min(len(offsets) - len(free), self._limit - self._counted)
+        if more > 0:
+            free[:0] = range(self._counted + more - 1, self._counted - 1, -1)
+            self._counted += more
         if len(free) < len(offsets):
             self._evict(len(offsets) - len(free) + (self._limit >> 4))
         start = len(free) - len(offsets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import resource
@@ -13,6 +14,7 @@ import pytest
 
 from rrgdb.qcow2 import Image, Qcow2Error, Qcow2UnsupportedError, View, check_image, repair_image
 from rrgdb.qcow2.cli import main
+from rrgdb.qcow2.tables import TableCache
 from rrgdb_tests.qcow2.conftest import Qemu
 
 
@@ -475,3 +477,38 @@ def test_version_2_snapshots_that_do_not_cover_the_disk(tmp_path: Path) -> None:
         assert image.view("1").read(0, 512) == bytes(512)
     with pytest.raises(Qcow2Error, match="cover the disk size"):
         Image.open(path, writable=True)
+
+
+def test_a_long_chain_takes_little_memory(tmp_path: Path) -> None:
+    Image.create(tmp_path / "0", 1 << 20, cluster_size=512).close()
+    for i in range(1, 50):
+        how = {"backing_file": str(i - 1), "backing_format": "qcow2"}
+        Image.create(tmp_path / str(i), 1 << 20, cluster_size=512, **how).close()  # type: ignore[arg-type]
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    gc.collect()
+    before = resident()
+    with Image.open(tmp_path / "49") as image:
+        assert not any(image.read(0, 4096))
+        assert resident() - before < 50 << 20
+
+
+def test_what_is_refused_is_let_go(sample: bytes, tmp_path: Path) -> None:
+    """Nothing has to wait for the collector of cycles: tables take much room."""
+    path = tmp_path / "a"
+    l1 = int.from_bytes(sample[40:48], "big")
+    path.write_bytes(sample[:l1] + b"\x7f" * 8 + sample[l1 + 8 :])
+    told = ""
+    gc.collect()
+    gc.disable()
+    try:
+        try:
+            Image.open(path)
+        except Qcow2Error as error:
+            told = str(error)
+        assert not [each for each in gc.get_objects() if isinstance(each, TableCache)]
+    finally:
+        gc.enable()
+    assert "reserved bits" in told
