@@ -104,13 +104,14 @@ class _Missing:
 
 
 def looks_like_qcow2(path: Path) -> bool:
-    """Whether a file begins as a qcow2 image does. Raises OSError."""
-    file = RawFile(os.fspath(path))
+    """Whether a file begins as a qcow2 image does. Raises StoreError."""
     head = bytearray(len(_MAGIC))
-    try:
-        file.read_into(0, memoryview(head))
-    finally:
-        file.close()
+    with _told(path):
+        file = RawFile(os.fspath(path))
+        try:
+            file.read_into(0, memoryview(head))
+        finally:
+            file.close()
     return head == _MAGIC
 
 
@@ -352,4 +353,5 @@ def _told(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (Qcow2Error, OSError, ValueError) as e:
-        raise StoreError(f"{path}: {e}") from e
+        text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        raise StoreError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from e

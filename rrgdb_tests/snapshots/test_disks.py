@@ -428,16 +428,22 @@ def test_a_snapshot_that_a_disk_lacks_is_none(tmp_path: Path, images: dict[str, 
 @pytest.mark.parametrize(
     ("file", "format", "said"),
     [
-        ("none", "raw", "none: .*No such file"),
+        ("none", "raw", "none: No such file or directory$"),
         ("root image", "qcow2", "root image: "),
         ("empty", "raw", "empty: an empty image, expected at least one sector"),
-        ("", "raw", "user: "),
+        ("", "raw", "user: offset 0: expected a regular file or a block device$"),
+        ("fifo", "raw", "fifo: offset 0: expected a regular file or a block device$"),
+        ("fifo", "qcow2", "fifo: offset 0: expected a regular file or a block device$"),
     ],
 )
 def test_images_that_cannot_be(tmp_path: Path, images: dict[str, DiskImage], file: str, format: str, said: str) -> None:
     (tmp_path / "user" / "empty").touch()
+    os.mkfifo(tmp_path / "user" / "fifo")
     with pytest.raises(StoreError, match=said):
         DiskImage(tmp_path / "user" / file, format)
+    if file != "empty" and format == "raw":
+        with pytest.raises(StoreError, match=said):
+            looks_like_qcow2(tmp_path / "user" / file)
 
 
 def test_an_overlay_that_cannot_be_made_leaves_none(tmp_path: Path, images: dict[str, DiskImage]) -> None:
