@@ -55,6 +55,16 @@ def _meaning(entries: Entries) -> npt.NDArray[np.int64]:
     return values
 
 
+def _distinct(values: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The distinct ``values``, ascending, and the place of each value among them."""
+    steps = np.diff(values)
+    if (steps >= 0).all():
+        inverse = np.concatenate([[0], np.cumsum(steps > 0)])[: len(values)]
+        return values[np.concatenate([[True], steps > 0])[: len(values)]], inverse
+    distinct, inverse = np.unique(values, return_inverse=True)
+    return distinct, inverse
+
+
 def packed_extent(entry: int, geometry: Geometry) -> tuple[int, int]:
     """(host offset, most bytes) of the compressed cluster that ``entry`` describes."""
     x = 62 - (geometry.cluster_bits - 8)
@@ -135,7 +145,7 @@ class Mapper:
             found = np.zeros(len(clusters), U64)
             found[inside] = self._cells(l1, clusters[inside], column[inside])
             return found
-        tables, inverse = np.unique(hosts(l1[index]), return_inverse=True)
+        tables, inverse = _distinct(hosts(l1[index]))
         found = np.zeros(len(clusters), U64)
         for start in range(int(len(tables) > 0 and tables[0] == 0), len(tables), cache.batch):
             part = tables[start : start + cache.batch]

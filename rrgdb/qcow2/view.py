@@ -84,9 +84,10 @@ def require_range(offset: int, length: int, size: int | None) -> None:
 
 def cluster_indices(offsets: Sequence[int] | Clusters, base: int, cluster_bits: int) -> Clusters:
     """Guest cluster numbers of aligned VM state ``offsets`` (at least one). Raises ValueError for others."""
-    inside = min(offsets) >= 0 and max(offsets) < 1 << 62
-    at = np.array(offsets if inside else [-1], np.int64)
-    if (at & ((1 << cluster_bits) - 1)).any():
+    if not isinstance(offsets, np.ndarray):
+        offsets = np.array(offsets if min(offsets) >= 0 and max(offsets) < 1 << 62 else [-1], np.int64)
+    at: Clusters = offsets
+    if at.min() < 0 or at.max() >= 1 << 62 or (at & ((1 << cluster_bits) - 1)).any():
         raise ValueError(f"VM state offsets must be multiples of {1 << cluster_bits}, from 0 to 2^62")
     return (at + base) >> cluster_bits
 

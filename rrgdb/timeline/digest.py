@@ -35,10 +35,12 @@ class RamDigest:
 
     def look_at(self, numbers: PageNumbers, ram: Replacement) -> None:
         """These pages (ascending) now have the contents that ``ram`` has."""
-        digest, view = xxhash.xxh3_64_intdigest, ram.view
+        view = ram.view
         hashes = np.zeros(len(numbers), dtype=np.uint64)
         filled = ~ram.zeros(numbers)
-        hashes[filled] = [digest(view[n * PAGE : n * PAGE + PAGE], n + 1) for n in numbers[filled].tolist()]
+        some = numbers[filled]
+        pages = [view[n : n + PAGE] for n in (some * PAGE).tolist()]
+        hashes[filled] = list(map(xxhash.xxh3_64_intdigest, pages, (some + 1).tolist()))
         self._set(numbers, hashes)
 
     def _set(self, numbers: PageNumbers, hashes: npt.NDArray[np.uint64]) -> None:
