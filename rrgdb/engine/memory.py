@@ -43,6 +43,11 @@ class Replacement:
         """Give pages (ascending) contents, one each. Raises ValueError for others."""
         _pages.copy(self._address, len(self.view), numbers, contents)
 
+    def pages(self, numbers: PageNumbers) -> list[memoryview]:
+        """Parts of ``view``: these pages."""
+        view = self.view
+        return [view[at : at + PAGE] for at in (numbers * PAGE).tolist()]
+
     def zeros(self, numbers: PageNumbers) -> npt.NDArray[np.bool_]:
         """Which of these pages (ascending) are all zeros."""
         return np.frombuffer(_pages.zeros(self._address, len(self.view), numbers), dtype=np.bool_)

@@ -20,13 +20,17 @@ class Backing(Protocol):
     """What is under an overlay."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes."""
 
-    def read_into(self, offset: int, view: memoryview) -> None: ...
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view`` with the bytes from ``offset`` on; zeros behind the end."""
 
-    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]: ...
+    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]:
+        """What these bytes are, in their order, up to the end; ``depth``: how many images lie above."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Idempotent."""
 
 
 class RawFile:
@@ -74,6 +78,7 @@ class RawFile:
         self._file.sync()
 
     def close(self) -> None:
+        """Idempotent."""
         self._file.close()
 
 

@@ -96,7 +96,7 @@ class HostFile:
             done += count
         return done
 
-    def read_parts(self, offset: int, parts: Sequence[memoryview]) -> bool:
+    def read_parts(self, offset: int, parts: Sequence[bytearray | memoryview]) -> bool:
         """Fill ``parts`` one after the other from ``offset`` on; False if some were not, at the end of the file or for
         any other reason."""
         for i in range(0, len(parts), IOV_MAX):

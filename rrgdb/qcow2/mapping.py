@@ -326,12 +326,12 @@ class Mapper:
                 raise Qcow2Error(f"{self.file.path}: offset {end}: expected a data cluster, the file ends before")
             view[done:] = bytes(len(view) - done)
 
-    def read_parts(self, host: int, parts: Sequence[memoryview]) -> None:
+    def read_parts(self, host: int, parts: Sequence[bytearray | memoryview]) -> None:
         """Fill ``parts``, whole clusters each, one after the other from the data clusters at ``host`` on."""
         if self.data is not None and self.data.read_parts(host, parts):
             return
         for part in parts:
-            self.read_data(host, part)
+            self.read_data(host, memoryview(part))
             host += len(part)
 
     def data_at(self, host: int, length: int) -> bytes:

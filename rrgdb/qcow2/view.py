@@ -62,16 +62,16 @@ class View:
         return read_clusters(self._state, self._l1, self._base, offsets)
 
     def read_vmstate_clusters_into(
-        self, offsets: Sequence[int] | Clusters, buffer: bytearray | memoryview, places: Sequence[int] | Clusters
+        self, offsets: Sequence[int] | Clusters, buffers: Sequence[bytearray | memoryview]
     ) -> None:
-        """Put the clusters of the VM state at the cluster-aligned ``offsets`` into a writable ``buffer``, each at its
-        place in it. Raises ValueError for a place at which none fits."""
+        """Fill writable ``buffers``, of one cluster each, with the clusters of the VM state at the cluster-aligned
+        ``offsets``. Raises ValueError for other buffers."""
         self._require_alive()
-        if not len(offsets) == len(places):
-            raise ValueError(f"expected a place for each of {len(offsets)} clusters, got {len(places)}")
+        size = self._state.geometry.cluster_size
+        if len(offsets) != len(buffers) or set(map(len, buffers)) - {size}:
+            raise ValueError(f"expected a buffer of {size} bytes for each of {len(offsets)} clusters")
         if len(offsets):
-            view = memoryview(buffer).cast("B")
-            _read_clusters_into(self._state, self._l1, self._base, offsets, view, np.asarray(places, np.int64))
+            _read_clusters_into(self._state, self._l1, self._base, offsets, buffers)
 
 
 def require_range(offset: int, length: int, size: int | None) -> None:
@@ -113,28 +113,19 @@ def read_clusters(state: State, l1: Entries, base: int, offsets: Sequence[int]) 
 
 
 def _read_clusters_into(
-    state: State, l1: Entries, base: int, offsets: Sequence[int] | Clusters, view: memoryview, places: Clusters
+    state: State,
+    l1: Entries,
+    base: int,
+    offsets: Sequence[int] | Clusters,
+    buffers: Sequence[bytearray | memoryview],
 ) -> None:
     size = state.geometry.cluster_size
-    if places.min() < 0 or places.max() > len(view) - size:
-        raise ValueError(f"clusters of {size} bytes do not fit at all places of a buffer of {len(view)} bytes")
     entries = state.mapper.entries(l1, cluster_indices(offsets, base, state.geometry.cluster_bits))
     kind, host = kinds(entries), hosts(entries)
     data = np.flatnonzero(kind == DATA)
     data = data[np.argsort(host[data], kind="stable")]
-    host, to = host[data], places[data]
-    for index, count in split_runs(host, size):
-        state.mapper.read_parts(int(host[index]), _pieces(view, to[index : index + count], size))
+    parts = [buffers[i] for i in data.tolist()]
+    for index, count in split_runs(host[data], size):
+        state.mapper.read_parts(int(host[data[index]]), parts[index : index + count])
     for i in np.flatnonzero(kind != DATA).tolist():
-        start = int(places[i])
-        view[start : start + size] = state.mapper.unpack(int(entries[i])) if kind[i] == PACKED else bytes(size)
-
-
-def _pieces(view: memoryview, places: Clusters, size: int) -> list[memoryview]:
-    """Parts of ``view``: clusters at ``places``, those that follow one another as one."""
-    ends = places + size
-    if (places[1:] == ends[:-1]).any():
-        runs = split_runs(places, size)
-        first, last = [i for i, _ in runs], [i + n - 1 for i, n in runs]
-        places, ends = places[first], ends[last]
-    return [view[low:high] for low, high in zip(places.tolist(), ends.tolist(), strict=True)]
+        buffers[i][:] = state.mapper.unpack(int(entries[i])) if kind[i] == PACKED else bytes(size)

@@ -147,22 +147,24 @@ class SnapshotStore:
             found.update(zip(rest, contents, strict=True))
         return [found.get(n, _ZERO) for n in numbers]
 
-    def read_into(self, stored: Stored, numbers: PageNumbers, ram: memoryview) -> None:
-        """Put these RAM pages at the snapshot where they belong in ``ram``, all of RAM. It may be some of them only
-        if StoreError is raised."""
+    def read_into(self, stored: Stored, numbers: PageNumbers, pages: Sequence[memoryview]) -> None:
+        """Fill ``pages`` with these RAM pages at the snapshot. It may be some of them only if StoreError is raised."""
         waiting, root = self._chain(self._entries[stored.id])
-        for _, pages in waiting:
-            held = np.fromiter((n in pages for n in numbers.tolist()), np.bool_, len(numbers))
-            for n in numbers[held].tolist():
-                ram[n * PAGE : n * PAGE + PAGE] = pages[n]
-            numbers = numbers[~held]
+        for _, contents in waiting:
+            rest = []
+            for i, n in enumerate(numbers.tolist()):
+                if n in contents:
+                    pages[i][:] = contents[n]
+                else:
+                    rest.append(i)
+            numbers, pages = numbers[rest], [pages[i] for i in rest]
         if root is not None:
             with self._reading(root):
                 view = self._image.view(self._on_disk(root))
-                view.read_vmstate_clusters_into(RAM_OFFSET + numbers * PAGE, ram, numbers * PAGE)
+                view.read_vmstate_clusters_into(RAM_OFFSET + numbers * PAGE, pages)
         else:
-            for n in numbers.tolist():
-                ram[n * PAGE : n * PAGE + PAGE] = _ZERO
+            for page in pages:
+                page[:] = _ZERO
 
     def differing(self, a: Stored, b: Stored) -> PageNumbers:
         """Numbers of the RAM pages that may differ between two snapshots, ascending."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement
+from rrgdb.engine.memory import ZERO_PAGE, PageNumbers
 
 _MASK = (1 << 64) - 1
 
@@ -33,14 +33,10 @@ class RamDigest:
         ]
         self._set(numbers, np.array(found, dtype=np.uint64))
 
-    def look_at(self, numbers: PageNumbers, ram: Replacement) -> None:
-        """These pages (ascending) now have the contents that ``ram`` has."""
-        view = ram.view
-        hashes = np.zeros(len(numbers), dtype=np.uint64)
-        filled = ~ram.zeros(numbers)
-        some = numbers[filled]
-        pages = [view[n : n + PAGE] for n in (some * PAGE).tolist()]
-        hashes[filled] = list(map(xxhash.xxh3_64_intdigest, pages, (some + 1).tolist()))
+    def look_at(self, numbers: PageNumbers, pages: list[memoryview], zeros: npt.NDArray[np.bool_]) -> None:
+        """These pages (each once) now have the contents of ``pages``. ``zeros``: which of them are all zeros."""
+        hashes = np.array(list(map(xxhash.xxh3_64_intdigest, pages, (numbers + 1).tolist())), dtype=np.uint64)
+        hashes[zeros] = 0
         self._set(numbers, hashes)
 
     def _set(self, numbers: PageNumbers, hashes: npt.NDArray[np.uint64]) -> None:

@@ -497,12 +497,13 @@ class Marks:
             raise UnusableSnapshotError(str(e)) from e
         self._base_holds = False
         with self._ram.replacing(need, dirty) as to:
+            pages = to.pages(need)
             try:
-                self._put(mark, need, to)
+                self._put(mark, need, pages, to)
             except StoreError as e:
                 raise UnusableSnapshotError(str(e)) from e
             finally:
-                self.digest.look_at(need, to)
+                self.digest.look_at(need, pages, to.zeros(need))
         engine = self._guest.engine
         engine.pages_changed(need.tolist())
         self._stand(mark)
@@ -517,19 +518,19 @@ class Marks:
         except (EngineError, ValueError) as e:
             raise UnusableSnapshotError(f"the state saved at icount {mark.icount} does not load: {e}") from e
 
-    def _put(self, mark: Mark, numbers: PageNumbers, to: Replacement) -> None:
-        """Give pages what they hold at a mark. Raises StoreError; some may have it then."""
+    def _put(self, mark: Mark, numbers: PageNumbers, pages: list[memoryview], to: Replacement) -> None:
+        """Give ``pages`` of RAM what they hold at a mark. Raises StoreError; some may have it then."""
         if mark.delta.chunks:
             contents = [mark.delta.get(n) for n in numbers.tolist()]
             held = np.fromiter((content is not None for content in contents), np.bool_, len(contents))
             to.put(numbers[held], [content for content in contents if content is not None])
-            numbers = numbers[~held]
+            numbers, pages = numbers[~held], [pages[i] for i in np.flatnonzero(~held).tolist()]
         if mark.stored is None:
             to.put(numbers, [ZERO_PAGE] * len(numbers))
         elif len(numbers):
             if self._store is None:
                 raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
-            self._store.read_into(mark.stored, numbers, to.view)
+            self._store.read_into(mark.stored, numbers, pages)
 
     def _differing(self, mark: Mark) -> PageNumbers:
         """Pages in which the base may differ from a mark, ascending."""

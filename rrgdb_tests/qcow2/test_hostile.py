@@ -46,9 +46,9 @@ def exercise(path: Path) -> None:
         assert "\n" not in said
 
     def scattered(view: View, size: int) -> None:
-        offsets, buffer = range(0, 8 * size, size), bytearray(8 * size)
-        view.read_vmstate_clusters_into(offsets, buffer, offsets[::-1])
-        assert [buffer[at : at + size] for at in offsets[::-1]] == view.read_vmstate_clusters(offsets)
+        offsets, buffers = range(0, 8 * size, size), [bytearray(size) for _ in range(8)]
+        view.read_vmstate_clusters_into(offsets, buffers)
+        assert buffers == view.read_vmstate_clusters(offsets)
 
     def everything(image: Image, writable: bool) -> None:
         attempt(lambda: image.read(0, 200_000))

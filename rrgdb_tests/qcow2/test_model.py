@@ -147,23 +147,15 @@ class Run:
             self.verify_scattered(view, content)
 
     def verify_scattered(self, view: View, content: Content) -> None:
-        """Clusters go where they are told to, runs of them in whatever order, and nowhere else."""
+        """Clusters go where they are told to, runs of them in whatever order."""
         size, random = self.size, Random(len(self.kept))
         numbers = list(range(VM_CLUSTERS))
         cut = random.randrange(VM_CLUSTERS)
-        numbers = numbers[cut:] + numbers[:cut]
-        places = [n + 1 for n in range(VM_CLUSTERS)]
-        shuffled = places[: cut // 2]
-        random.shuffle(shuffled)
-        places[: cut // 2] = shuffled
-        buffer = bytearray(b"?" * (size * (VM_CLUSTERS + 2)))
-        view.read_vmstate_clusters_into([n * size for n in numbers], buffer, [p * size for p in places])
-        expected = bytearray(buffer)
+        numbers = random.sample(numbers[:cut], cut) + numbers[cut:]
+        buffers = [bytearray(b"?" * size) for _ in numbers]
+        view.read_vmstate_clusters_into([n * size for n in numbers], buffers)
         whole = content.vm_bytes(size)
-        for n, place in zip(numbers, places, strict=True):
-            expected[place * size : (place + 1) * size] = whole[n * size : (n + 1) * size]
-        assert buffer == expected
-        assert buffer[:size] == buffer[-size:] == b"?" * size
+        assert buffers == [whole[n * size : (n + 1) * size] for n in numbers]
 
 
 def play(cluster_size: int, operations: list[tuple[object, ...]], qemu: Qemu | None) -> None:

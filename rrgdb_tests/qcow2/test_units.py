@@ -142,19 +142,19 @@ def test_clusters_are_put_where_they_belong(image: Image) -> None:
     image.write_vmstate([(i * PAGE, bytes([i + 1]) * PAGE) for i in range(4)])
     image.write_vmstate([(9 * PAGE, b"z" * PAGE)])
     view = image.view(image.create_snapshot("s"))
-    target = bytearray(b"?" * (7 * PAGE))
+    target = memoryview(bytearray(b"?" * (7 * PAGE)))
     offsets, places = [9 * PAGE, 2 * PAGE, 3 * PAGE, 0, 5 * PAGE], [0, PAGE, 2 * PAGE, 5 * PAGE, 6 * PAGE]
-    view.read_vmstate_clusters_into(offsets, target, places)
+    view.read_vmstate_clusters_into(offsets, [target[at : at + PAGE] for at in places])
     assert [target[at] for at in range(0, 7 * PAGE, PAGE)] == [*b"z\3\4??\1\0"]
-    view.read_vmstate_clusters_into([], target, [])
-    for wrong in ([-1], [6 * PAGE + 1], [7 * PAGE], [0, PAGE], []):
-        with pytest.raises(ValueError, match=r"place"):
-            view.read_vmstate_clusters_into([0], target, wrong)
+    view.read_vmstate_clusters_into([], [])
+    for wrong in ([target[:1]], [target[: 2 * PAGE]], [target[:PAGE], target[:PAGE]], []):
+        with pytest.raises(ValueError, match="expected a buffer of 4096 bytes for each of 1 clusters"):
+            view.read_vmstate_clusters_into([0], wrong)
     image.write_vmstate([(i * PAGE, b"n" * PAGE) for i in range(3000)])
     view = image.view(image.create_snapshot("more runs than one call takes"))
-    target = bytearray(2 * 3000 * PAGE)
-    view.read_vmstate_clusters_into(range(0, 3000 * PAGE, PAGE), target, range(0, 6000 * PAGE, 2 * PAGE))
-    assert target == (b"n" * PAGE + bytes(PAGE)) * 3000
+    buffers = [bytearray(PAGE) for _ in range(3000)]
+    view.read_vmstate_clusters_into(range(0, 3000 * PAGE, PAGE), buffers)
+    assert buffers == [b"n" * PAGE] * 3000
 
 
 def test_misuse_is_a_value_error(image: Image, tmp_path: Path) -> None:

@@ -89,9 +89,8 @@ def _same_state(reader: SnapshotStore, stored: Stored, state: GuestState) -> boo
 
 
 def _same_pages(reader: SnapshotStore, stored: Stored, numbers: list[int], ram: dict[int, bytes]) -> bool:
-    buffer = bytearray(PAGES * len(ZERO))
-    reader.read_into(stored, np.array(numbers, np.int64), memoryview(buffer))
-    found = [bytes(buffer[n * len(ZERO) : (n + 1) * len(ZERO)]) for n in numbers]
+    found = [memoryview(bytearray(len(ZERO))) for _ in numbers]
+    reader.read_into(stored, np.array(numbers, np.int64), found)
     return found == reader.pages(stored, numbers) == [ram.get(n, ZERO) for n in numbers]
 
 

@@ -117,7 +117,7 @@ def _read_snapshot(image: Image, snapshot: Snapshot, rng: random.Random) -> None
     _attempt(lambda: view.read_vmstate(0, min(snapshot.vm_state_size, _READ)))
     clusters = range(0, 64 * image.cluster_size, image.cluster_size)
     _attempt(lambda: view.read_vmstate_clusters(clusters))
-    _attempt(lambda: view.read_vmstate_clusters_into(clusters, bytearray(64 * image.cluster_size), clusters[::-1]))
+    _attempt(lambda: view.read_vmstate_clusters_into(clusters, [bytearray(image.cluster_size) for _ in clusters]))
 
 
 def _command(arguments: list[str]) -> None:
