@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchlib.bench import Bench
@@ -16,7 +16,9 @@ from rrgdb.timeline.opening import Opened
 GROUP = "store"
 MEMORY = (64 << 20, 512 << 20, 4 << 30)
 COUNTS = (10, 100, 1_000)
-LEAST_REPEAT = 9
+LEAST_REPEAT = 6
+BLOCK = 4
+"""times to the neighbour and back at once; the first does not count"""
 FILLER = 100
 """pages in which the snapshots differ that are there before"""
 
@@ -36,43 +38,78 @@ def _fill(opened: Opened, count: int) -> None:
     marks.flush()
 
 
-def _one(bench: Bench, guest: Guest, opened: Opened, pages: int, where: str) -> None:
-    marks, store = opened.timeline.marks, opened.store
-    assert store is not None
-    dirty = dirtier(opened, pages)
+class _Side:
+    """A recording with so many snapshots in its image, and the figures of one number of pages."""
+
+    def __init__(self, opened: Opened, pages: int) -> None:
+        assert opened.store is not None
+        self.figures: dict[str, list[float]] = {}
+        self.growth: list[float] = []
+        self._marks, self._store = opened.timeline.marks, opened.store
+        self._dirty = dirtier(opened, pages)
+        self._taken: list[Mark] = []
+        # The first ones carry the pages of what was there before as well.
+        for _ in range(2):
+            self._take()
+        self.figures.clear()
+        self.growth.clear()
+
+    def _add(self, what: str, took: float) -> None:
+        self.figures.setdefault(what, []).append(took)
+
+    def _take(self) -> None:
+        self._dirty()
+        used = self._store.used_bytes
+        took, mark = timed(self._marks.take_snapshot, f"bench-{len(self._taken)}")
+        self._add("take: the guest waits", took)
+        self._add("take: the writer's thread", timed(self._marks.flush)[0])
+        self.growth.append((self._store.used_bytes - used) / 1024)
+        self._taken.append(mark)
+
+    def take(self) -> None:
+        self._take()
+        self._take()
+
+    def restore(self) -> None:
+        """To the neighbour and back; what others left in the processor's caches is gone then."""
+        far, near = self._taken[-2:]
+        for turn in range(2 * BLOCK):
+            took, _ = timed(self._marks.restore, (far, near)[turn % 2])
+            if turn >= 2:
+                self._add("restore of the neighbour", took)
+
+    def restore_all(self) -> None:
+        for mark in reversed(self._taken[:-1]):
+            self._add("first restore of the neighbour", timed(self._marks.restore, mark)[0])
+        self._marks.restore(self._taken[-1])
+
+    def delete_all(self) -> None:
+        for mark in reversed(self._taken):
+            assert mark.stored is not None
+            asked, _ = timed(self._marks.delete_snapshot, mark.stored)
+            done, _ = timed(self._marks.flush)
+            if mark not in self._taken[-2:]:
+                self._add("delete: the guest waits", asked)
+                self._add("delete: the writer's thread", done)
+
+
+def _alternate(bench: Bench, guest: Guest, recordings: dict[int, Opened], pages: int, size: str) -> None:
+    """All sides in turn: the machine's speed changes from minute to minute."""
+    sides = {count: _Side(opened, pages) for count, opened in recordings.items()}
     # A difference of a fifth has to show.
     repeat = max(bench.repeat, LEAST_REPEAT)
-    figures: dict[str, list[float]] = {}
-    taken: list[Mark] = []
-    used: list[int] = []
-    # The first one carries the pages of the fillers as well.
-    for number in range(2 + repeat):
-        dirty()
-        took, mark = timed(marks.take_snapshot, f"bench-{number}")
-        wrote, _ = timed(marks.flush)
-        taken.append(mark)
-        used.append(store.used_bytes)
-        if number > 1:
-            figures.setdefault("take: the guest waits", []).append(took)
-            figures.setdefault("take: the writer's thread", []).append(wrote)
-    for mark in reversed(taken[:-1]):
-        figures.setdefault("first restore of the neighbour", []).append(timed(marks.restore, mark)[0])
-    far, near = taken[-2:]
-    marks.restore(near)
-    for _ in range(repeat):
-        for mark in (far, near):
-            figures.setdefault("restore of the neighbour", []).append(timed(marks.restore, mark)[0])
-    for mark in reversed(taken):
-        assert mark.stored is not None
-        asked, _ = timed(marks.delete_snapshot, mark.stored)
-        done, _ = timed(marks.flush)
-        if mark not in taken[-2:]:
-            figures.setdefault("delete: the guest waits", []).append(asked)
-            figures.setdefault("delete: the writer's thread", []).append(done)
-    for what, values in figures.items():
-        bench.figures.ms(GROUP, guest.name, f"{what}: {where}", values)
-    growth = [(b - a) / 1024 for a, b in list(pairwise(used))[1:]]
-    bench.figures.add(GROUP, guest.name, f"growth of the file: {where}", "KiB", growth)
+    for act in (_Side.take, *[_Side.restore] * 2, _Side.take):
+        for _ in range(repeat // 2):
+            for side in sides.values():
+                act(side)
+    for side in sides.values():
+        side.restore_all()
+        side.delete_all()
+    for count, side in sides.items():
+        where = f"{count:,} snapshots, {pages:,} pages, {size}"
+        for what, values in side.figures.items():
+            bench.figures.ms(GROUP, guest.name, f"{what}: {where}", values)
+        bench.figures.add(GROUP, guest.name, f"growth of the file: {where}", "KiB", side.growth)
 
 
 def _memory(bench: Bench, guest: Guest, memory: int, size: str) -> None:
@@ -89,11 +126,13 @@ def measure(bench: Bench, guest: Guest) -> None:
     for memory in MEMORY:
         size = f"{memory >> 20} MiB RAM"
         _memory(bench, guest, memory, size)
-        with bench.new_recording(guest, memory) as opened:
-            # From here on the tables of all of RAM exist.
-            dirtier(opened, max(DIRTY))()
-            opened.timeline.marks.take_snapshot("filler-0")
+        with ExitStack() as stack:
+            recordings = {}
             for count in COUNTS:
+                recordings[count] = opened = stack.enter_context(bench.new_recording(guest, memory))
+                # From here on the tables of all of RAM exist.
+                dirtier(opened, max(DIRTY))()
+                opened.timeline.marks.take_snapshot("filler-0")
                 _fill(opened, count)
-                for pages in DIRTY:
-                    _one(bench, guest, opened, pages, f"{count:,} snapshots, {pages:,} pages, {size}")
+            for pages in DIRTY:
+                _alternate(bench, guest, recordings, pages, size)
