@@ -407,6 +407,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
         "recording": str(recording.path),
         "created": manifest.created,
         "board": manifest.guest.board,
+        "revision": manifest.guest.revision,
         "cpu": manifest.guest.cpu,
         "ram_bytes": manifest.guest.ram_bytes,
         "images": [{"name": i.name, "bytes": i.size, "sha256": i.sha256} for i in manifest.guest.images],
@@ -415,6 +416,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
             for d in manifest.guest.disks
         ],
         "engine": manifest.engine,
+        "behaviour": manifest.behaviour,
         "instructions": timeline.end,
         "end": events.end.payload.decode() if events.end is not None else "open",
         "events": by_source,

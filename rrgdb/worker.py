@@ -61,7 +61,7 @@ class _Server:
             try:
                 result = self._do(number, task)
             except Divergence as e:
-                result = Failed("Divergence", (e.icount, e.expected, e.got))
+                result = Failed("Divergence", (e.icount, e.expected, e.got, e.reason))
             except (TimelineError, EngineError, SpanError) as e:
                 result = Failed(type(e).__name__, (str(e),))
             with self._lock:

@@ -49,6 +49,8 @@ class BoardSpec:
     """images with a Multiboot header start as that specification says"""
     disks: int = 0
     """slots for virtio devices: so many disks"""
+    revision: int = 1
+    """raised by whatever a guest can tell; the board as it was before is kept for recordings that were made with it"""
 
     def check_ram(self, size: int) -> None:
         """Raises ``ValueError`` if the board cannot have ``size`` bytes of RAM."""

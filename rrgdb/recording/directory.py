@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from rrgdb.recording import manifest as manifests
+from rrgdb.recording.behaviour import BEHAVIOUR
 from rrgdb.recording.files import READ_ONLY, LockedError, lock, read_regular, unlock, write_atomically
 from rrgdb.recording.index import IndexFile
 from rrgdb.recording.log import EventLog
@@ -124,6 +125,7 @@ class Recording:
         engine: str,
         options: Mapping[str, Option] | None = None,
         disks: Sequence[Disk] = (),
+        revision: int = 1,
     ) -> Self:
         """A new recording with an empty log, open for writing, of mode 0700.
 
@@ -134,9 +136,9 @@ class Recording:
             Image(image.name, image.role, image.load_address, len(image.data), hashlib.sha256(image.data).hexdigest())
             for image in images
         )
-        guest = Guest(kind, board, cpu, ram_bytes, entries, dict(options or {}), tuple(disks))
+        guest = Guest(kind, board, cpu, ram_bytes, entries, dict(options or {}), tuple(disks), revision)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = Manifest(secrets.token_bytes(16), created, _rrgdb_version(), engine, guest)
+        manifest = Manifest(secrets.token_bytes(16), created, _rrgdb_version(), engine, guest, behaviour=BEHAVIOUR)
         manifests.parse(manifest.to_json().encode(), path / MANIFEST)
         _make_directory(path)
         held: int | None = None

@@ -42,13 +42,15 @@ class Mode(Enum):
 
 
 class Divergence(Exception):
-    """The replayed guest does not do what the log says; one line."""
+    """The replayed guest does not do what the log says; one line. ``reason`` is a clause that says why it may be so."""
 
-    def __init__(self, icount: int, expected: str, got: str) -> None:
-        super().__init__(f"replay diverges at icount {icount}: the recording has {expected}, the guest {got}")
+    def __init__(self, icount: int, expected: str, got: str, reason: str = "") -> None:
+        line = f"replay diverges at icount {icount}: the recording has {expected}, the guest {got}"
+        super().__init__(f"{line} ({reason})" if reason else line)
         self.icount = icount
         self.expected = expected
         self.got = got
+        self.reason = reason
 
 
 class HistoryEnd(Exception):
@@ -83,6 +85,8 @@ class Door(Journal):
         self.log = log
         self.mode = Mode.REPLAY
         self.wake: Callable[[], None] = lambda: None
+        self.reason = ""
+        """why a replay may diverge: for ``Divergence``"""
         self._position = position
         self._virtual_ns = virtual_ns
         self._clock = clock
@@ -95,6 +99,9 @@ class Door(Journal):
         self._waiting: dict[str, int] = {}
         self._room = threading.Condition()
         self._closed = False
+
+    def divergence(self, icount: int, expected: str, got: str) -> Divergence:
+        return Divergence(icount, expected, got, self.reason)
 
     # Answers
 
@@ -128,7 +135,7 @@ class Door(Journal):
                 return None
             if icount >= self.log.horizon:
                 raise HistoryEnd(icount)
-            raise Divergence(
+            raise self.divergence(
                 icount, "no further question", f"asks for {_describe(question + bytes(length))} ({source})"
             )
         event = self.log.answers[self._answered]
@@ -136,7 +143,7 @@ class Door(Journal):
         same_question = payload[:1] == question and len(payload) == 1 + length
         if event.icount != icount or event.source != source or not same_question:
             expected = f"a question for {_describe(payload)} ({event.source}) at icount {event.icount}"
-            raise Divergence(icount, expected, f"asks for {_describe(question + bytes(length))} ({source})")
+            raise self.divergence(icount, expected, f"asks for {_describe(question + bytes(length))} ({source})")
         self._answered += 1
         return payload
 
@@ -287,14 +294,14 @@ class Door(Journal):
         if self._answered < len(self.log.answers) and self.log.answers.icount(self._answered) < icount:
             event = self.log.answers[self._answered]
             expected = f"a question for {_describe(event.payload)} ({event.source}) at icount {event.icount}"
-            raise Divergence(icount, expected, "did not ask it")
+            raise self.divergence(icount, expected, "did not ask it")
         count = 0
         while count != most and (due := self.next_input()) is not None and due <= icount:
             event = self.log.inputs[self._delivered]
             if due < icount:
-                raise Divergence(icount, f"an input ({event.source}) at icount {due}", "ran past it")
+                raise self.divergence(icount, f"an input ({event.source}) at icount {due}", "ran past it")
             if event.source not in self._sinks:
-                raise Divergence(icount, f"an input for {event.source!r}", "does not listen to it")
+                raise self.divergence(icount, f"an input for {event.source!r}", "does not listen to it")
             self._delivered += 1
             self._sinks[event.source](event.payload)
             count += 1

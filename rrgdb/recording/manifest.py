@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from rrgdb.recording.files import read_regular, write_atomically
 
 FORMAT = "rrgdb-recording"
-VERSION = 1
+VERSION = 2
+"""1 has no behaviour and no revision: both are 1"""
 MAX_SIZE = 1 << 20
 """bytes of the file"""
 MAX_TEXT = 255
@@ -25,6 +26,8 @@ MAX_PATH = 4096
 DISK_FORMATS = ("raw", "qcow2")
 MAX_OPTIONS = 64
 MAX_RAM = 1 << 40
+MAX_NUMBER = 1 << 31
+"""of a behaviour or a revision"""
 KINDS = ("board", "script")
 
 Option = str | int | bool
@@ -63,7 +66,7 @@ class Disk:
 class Guest:
     """What is debugged. ``kind`` is ``board`` or ``script``; ``ram_bytes`` in bytes; ``options`` are the
     board's, flat. A script's guest has no images: the event log says what the script made of its machine. ``disks`` are
-    not in the file of a guest that has none."""
+    not in the file of a guest that has none. ``revision``: of the board; a script has 1."""
 
     kind: str
     board: str
@@ -72,13 +75,14 @@ class Guest:
     images: tuple[Image, ...]
     options: Mapping[str, Option]
     disks: tuple[Disk, ...] = ()
+    revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """``created``: ISO 8601 with offset. ``engine`` and ``rrgdb``: what recorded it, as a replay by anything else may
     differ. ``log_bytes``: size of the event log when the recording was finished; None: it never was (a killed
-    recorder)."""
+    recorder). ``behaviour``: see ``rrgdb.recording.behaviour``."""
 
     recording_id: bytes
     created: str
@@ -86,6 +90,7 @@ class Manifest:
     engine: str
     guest: Guest
     log_bytes: int | None = None
+    behaviour: int = 1
 
     def to_json(self) -> str:
         """The file's text; the same manifest gives the same text."""
@@ -94,6 +99,7 @@ class Manifest:
             "recording_id": self.recording_id.hex(),
             "rrgdb": self.rrgdb,
             "engine": self.engine,
+            "behaviour": self.behaviour,
         }
         built |= {"log_bytes": self.log_bytes}
         guest = asdict(self.guest)
@@ -135,6 +141,13 @@ class _Fields:
         value = self.take(key)
         if type(value) is not int or not 0 <= value < limit:
             self.refuse(key, f"an integer from 0 to {limit - 1}", value)
+        return value
+
+    def number(self, key: str) -> int:
+        """A behaviour or a revision."""
+        value = self.take(key)
+        if type(value) is not int or not 1 <= value < MAX_NUMBER:
+            self.refuse(key, f"an integer from 1 to {MAX_NUMBER - 1}", value)
         return value
 
     def items(self, key: str, limit: int) -> list[object]:
@@ -208,11 +221,12 @@ def _options(path: Path, where: str, value: object) -> dict[str, Option]:
     return options
 
 
-def _guest(path: Path, value: object) -> Guest:
+def _guest(path: Path, value: object, version: int) -> Guest:
     fields = _Fields(path, "guest", value)
     kind = fields.text("kind")
     if kind not in KINDS:
         fields.refuse("kind", " or ".join(KINDS), kind)
+    revision = fields.number("revision") if version > 1 else 1
     board, cpu = fields.text("board"), fields.text("cpu")
     ram_bytes = fields.integer("ram_bytes", MAX_RAM + 1)
     entries = fields.items("images", MAX_IMAGES)
@@ -229,7 +243,7 @@ def _guest(path: Path, value: object) -> Guest:
         if not disks or len(set(names)) != len(names):
             fields.refuse("disks", "one disk at least, and a different name for each", sorted(names))
     fields.finish()
-    return Guest(kind, board, cpu, ram_bytes, images, options, disks)
+    return Guest(kind, board, cpu, ram_bytes, images, options, disks, revision)
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -269,12 +283,13 @@ def parse(data: bytes, path: Path) -> Manifest:
         fields.refuse("created", "a date and time in ISO 8601", created)
     recording_id = bytes.fromhex(fields.text("recording_id", r"[0-9a-f]{32}", "32 lower-case hex digits"))
     rrgdb, engine = fields.text("rrgdb"), fields.text("engine")
+    behaviour = fields.number("behaviour") if version > 1 else 1
     log_bytes = fields.take("log_bytes")
     if log_bytes is not None and (type(log_bytes) is not int or not 0 < log_bytes < 1 << 63):
         fields.refuse("log_bytes", "null or a number of bytes", log_bytes)
-    guest = _guest(path, fields.take("guest"))
+    guest = _guest(path, fields.take("guest"), version)
     fields.finish()
-    return Manifest(recording_id, created, rrgdb, engine, guest, log_bytes)
+    return Manifest(recording_id, created, rrgdb, engine, guest, log_bytes, behaviour)
 
 
 def read(path: Path) -> Manifest:

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple, Self
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
-from rrgdb.board.boards import BOARDS, default_board
+from rrgdb.board.boards import BOARDS, board_of, default_board
 from rrgdb.board.guest import Board
 from rrgdb.board.image import Image, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.scripted import ScriptEngine, new_uc
 from rrgdb.engine.unicorn import UnicornEngine, build_id
-from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
+from rrgdb.recording import behaviour
+from rrgdb.recording.directory import MANIFEST, NewImage, Recording, RecordingError, default_path
 from rrgdb.recording.doors import Door
 from rrgdb.recording.manifest import MAX_PATH, Disk, Option
 from rrgdb.script.guest import ScriptGuest
@@ -278,6 +279,7 @@ def record(
             engine=build_id(),
             options=chosen,
             disks=listed,
+            revision=spec.revision,
         )
         stack.callback(recording.close)
         opened = _build(image, spec, memory, cpu, options.args, recording, images)
@@ -381,7 +383,12 @@ def _replay_board(recording: Recording, moved: Mapping[str, Path], *, disks_need
         entry=entry if isinstance(entry, int) else None,
         args=args if isinstance(args, str) else "",
     )
-    image, spec = _read_image(recording.image(kernel.name), str(recording.image_path(kernel.name)), options)
+    spec = board_of(guest.board, guest.revision)
+    if spec is None:
+        raise RecordingError(
+            f"{recording.path / MANIFEST}: guest.board: {guest.board} in revision {guest.revision}: this rrgdb has none"
+        )
+    image, _ = _read_image(recording.image(kernel.name), str(recording.image_path(kernel.name)), options)
     if guest.cpu not in image.arch.engine_models:
         raise OptionError(f"{recording.path}: the recording wants CPU {guest.cpu}, this rrgdb has none of that name")
     spec.check_ram(guest.ram_bytes)
@@ -416,6 +423,7 @@ def replay(
         opened = (
             _replay_script(recording) if script else _replay_board(recording, disks or {}, disks_needed=disks_needed)
         )
+        opened.door.reason = behaviour.difference(recording.manifest, opened.guest.engine.arch.name)
         opened.timeline.marks.budget = checkpoint_memory
         try:
             opened.messages += _attach_store(opened, path)

@@ -162,7 +162,7 @@ class Timeline:
                 return exit_
             except HistoryEnd as e:
                 self._recover(here)
-                raise Divergence(e.icount, "no further question", "asks one") from e
+                raise self.door.divergence(e.icount, "no further question", "asks one") from e
             except DiskError as e:
                 # Another process may have deleted the snapshot that the disks build on: without it, once more.
                 mark = self.marks.of(e.stored)
@@ -296,7 +296,9 @@ class Timeline:
     def _differs(self) -> Divergence:
         i = self.log.digests.index_at(self.icount)
         before = self.log.digests.icount(i - 1) if i else self.start
-        return Divergence(self.icount, f"another state behind icount {before}", "reached one that differs from it here")
+        return self.door.divergence(
+            self.icount, f"another state behind icount {before}", "reached one that differs from it here"
+        )
 
     def _die(self) -> Exit | None:
         """The instruction that killed the guest did not retire: at the last position it is tried again. Returns what
@@ -308,7 +310,9 @@ class Timeline:
         if self.guest.end is None:
             if exit_.kind is not ExitKind.LIMIT:
                 return exit_
-            raise Divergence(end.icount, f"the guest's end ({end.payload.decode(errors='replace')})", "went on")
+            raise self.door.divergence(
+                end.icount, f"the guest's end ({end.payload.decode(errors='replace')})", "went on"
+            )
         expected = self._digests_here()
         if expected and self.marks.state_digest() not in expected:
             raise self._differs()
@@ -401,7 +405,7 @@ class Timeline:
             if self.guest.end is not None:
                 ended = self.icount
                 self._restore_best(ended)
-                raise Divergence(ended, f"instructions up to {icount}", "ends")
+                raise self.door.divergence(ended, f"instructions up to {icount}", "ends")
             self.advance(icount)
         self._deliver_due()
         end = self.log.end
@@ -615,9 +619,9 @@ class Timeline:
             try:
                 self.engine.write_memory(address, payload[_MEMORY.size :])
             except MemoryFault as e:
-                raise Divergence(self.icount, "a debugger's write to memory", f"has {e}") from e
+                raise self.door.divergence(self.icount, "a debugger's write to memory", f"has {e}") from e
             return
-        raise Divergence(self.icount, "a debugger's write", f"{len(payload)} bytes that are none")
+        raise self.door.divergence(self.icount, "a debugger's write", f"{len(payload)} bytes that are none")
 
     def drop_diversion(self) -> None:
         """Back to where the diversion left history, if there is one."""

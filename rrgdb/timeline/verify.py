@@ -32,8 +32,7 @@ class SpanError(Exception):
 def verify(timeline: Timeline, say: Callable[[str], None] = lambda _text: None, workers: Workers | None = None) -> int:
     """Replay everything; returns the number of digests that were compared. ``workers`` share a long recording.
 
-    Raises Divergence naming the icount interval in which something differs first, TimelineError if the replay ends
-    early.
+    Raises Divergence naming the icount interval in which something differs first, TimelineError if it is interrupted.
     """
     spans = _spans(timeline, len(workers)) if workers is not None else []
     if workers is None or len(spans) < 2 or not _verified_apart(timeline, spans, say, workers):
@@ -62,10 +61,8 @@ def _to_the_end(timeline: Timeline) -> None:
     if recorded is not None:
         text = "nothing" if end is None else f"{end.kind}:{end.value}"
         if text.encode() != recorded.payload:
-            raise TimelineError(
-                f"at icount {timeline.icount} the guest ends with {text}, "
-                f"recorded is {recorded.payload.decode(errors='replace')}"
-            )
+            expected = recorded.payload.decode(errors="replace")
+            raise timeline.door.divergence(timeline.icount, f"the end {expected}", f"ends with {text}")
 
 
 def _spans(timeline: Timeline, workers: int) -> list[tuple[int, int]]:
@@ -134,4 +131,4 @@ def _replay(timeline: Timeline, icount: int) -> None:
         if timeline.interrupted:
             raise TimelineError(f"interrupted at icount {timeline.icount}: no difference so far")
         if timeline.icount == before or (timeline.guest.end is not None and timeline.icount < icount):
-            raise TimelineError(f"the guest ends at icount {timeline.icount}, the recording goes on to {icount}")
+            raise timeline.door.divergence(timeline.icount, f"instructions up to {icount}", "ends")

@@ -251,12 +251,15 @@ def test_directory_and_manifest(recorded: Recorded) -> None:
     }  # fmt: skip
     assert (recorded.path / "images" / f"{digest[:16]}-a_b.bin").read_bytes() == PROGRAM
     assert (recorded.path / "lock").read_bytes() == b""
-    assert set(manifest) == {"format", "version", "created", "recording_id", "rrgdb", "engine", "log_bytes", "guest"}
+    assert set(manifest) == {
+        "format", "version", "created", "recording_id", "rrgdb", "engine", "behaviour", "log_bytes", "guest",
+    }  # fmt: skip
     assert manifest["log_bytes"] == (recorded.path / "events.log").stat().st_size
-    assert (manifest["format"], manifest["version"]) == ("rrgdb-recording", 1)
+    assert (manifest["format"], manifest["version"]) == ("rrgdb-recording", 2)
     assert manifest["guest"] == {
         "kind": "board",
         "board": "riscv64-virt",
+        "revision": 1,
         "cpu": "sifive-u54",
         "ram_bytes": RAM,
         "images": [{"name": "a b.bin", "role": "kernel", "load_address": BASE, "size": len(PROGRAM), "sha256": digest}],

@@ -127,7 +127,10 @@ def changed(path: str, value: object) -> bytes:
     ("path", "value", "what"),
     [
         ("format", "other", "format: expected 'rrgdb-recording', got 'other'"),
-        ("version", 2, "version: expected at most 1: this recording was made by a newer rrgdb, got 2"),
+        ("version", 3, "version: expected at most 2: this recording was made by a newer rrgdb, got 3"),
+        ("behaviour", 0, "behaviour: expected an integer from 1"),
+        ("behaviour", ..., "behaviour: expected this key, it is missing"),
+        ("guest.revision", "1", "guest.revision: expected an integer from 1"),
         ("version", True, "version: expected a version number"),
         ("version", 0, "version: expected a version number"),
         ("version", ..., "version: expected this key, it is missing"),

@@ -22,6 +22,15 @@ from rrgdb.board.spec import BoardSpec
 BOARDS: dict[str, BoardSpec] = {
     b.name: b for b in (AARCH64_VIRT, ARM_VIRT, I386_PC, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)
 }
+"""in their latest revisions"""
+EARLIER: tuple[BoardSpec, ...] = ()
+"""revisions of the past, for recordings that were made with them"""
+
+
+def board_of(name: str, revision: int) -> BoardSpec | None:
+    """The board of that name in that revision; None if there is none."""
+    known = (b for b in (*BOARDS.values(), *EARLIER) if (b.name, b.revision) == (name, revision))
+    return next(known, None)
 
 
 def default_board(arch: str) -> BoardSpec:
@@ -33,4 +42,4 @@ def default_board(arch: str) -> BoardSpec:
     raise ValueError(f"no board for architecture {arch!r}, expected one of {known}")
 
 
-__all__ = ["BOARDS", "default_board"]
+__all__ = ["BOARDS", "EARLIER", "board_of", "default_board"]
