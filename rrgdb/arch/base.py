@@ -27,7 +27,7 @@ class Register:
     ``type`` and ``group`` are attributes of ``<reg>`` in the target description (GDB manual,
     "Target Description Format").
 
-    The last three fields say what the engine must heed beyond reading ``bits / 8`` bytes, little-endian.
+    The last fields say what the engine must heed beyond reading ``bits / 8`` bytes, little-endian.
     """
 
     name: str
@@ -44,6 +44,10 @@ class Register:
     enabled_by: tuple[str, int] | None = None
     """(register name, mask): while that register has no bit of the mask set, the engine's API answers garbage:
     it then reads as ``constant`` and ignores writes"""
+    moved: tuple[tuple[int, int], ...] = ()
+    """(bit, where the engine has it): the engine's own bits of those places do not exist"""
+    ones: int = 0
+    """bits that read as 1 and that the engine lacks; state digests leave them out"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,24 @@ class Trap(Enum):
     """HVC/SMC/PSCI: the board serves it"""
     HALT = auto()
     """WFI, HLT: the board decides whether anything can wake the CPU"""
+    SYSTEM = auto()
+    """a system register that the engine lacks or has wrong: ``Arch.emulate``"""
+    STATUS = auto()
+    """a status register some of whose bits the engine lacks: runs natively unless it writes those, which is for
+    ``Arch.emulate``; the engine corrects what was read"""
     MMU = auto()
     """changes address translation or drops TLB entries: runs natively, the engine drops its own caches"""
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """Physical addresses ``first`` to ``last`` (inclusive; ``last`` below ``first``: none) and who may access them:
+    ``permissions`` are 1 read, 2 write, 4 execute; the highest privilege is bound by them only if ``locked``."""
+
+    first: int
+    last: int
+    permissions: int
+    locked: bool
 
 
 class ExceptionKind(Enum):
@@ -216,14 +236,22 @@ class Arch:
     classify: Callable[[bytes], Trap | None]
     """instruction bytes -> trap class; pure; the engine caches the answer by the bytes"""
     emulate: Callable[[Cpu, Trap, bytes, TrapHost], None]
-    """perform a COUNTER or ENTROPY instruction: write its results and advance pc; raises ``IllegalInstruction``,
-    with nothing changed, where the hardware would"""
+    """perform a COUNTER, ENTROPY, SYSTEM or STATUS instruction: write its results and advance pc; raises
+    ``IllegalInstruction``, with nothing changed, where the hardware would"""
     exception_signal: Callable[[CpuException], int]
     """GDB signal number for an exception that no guest handler takes"""
     enter_exception: Callable[[Cpu, CpuException], bool]
     """enter the guest's handler as the hardware does; False: the guest has none (nothing was changed)"""
     reset: Callable[[Cpu, int, int], None]
     """(cpu, entry, stack_top): register state at the first instruction"""
+    kept_registers: dict[str, int] = field(default_factory=dict)
+    """name -> bits of registers that the engine lacks and that have no effect but what ``emulate`` and ``protections``
+    make of them; 0 at the start. The engine keeps their values with its state"""
+    protections: Callable[[Cpu], tuple[Protection, ...]] | None = None
+    """what of physical memory is protected, by ``kept_registers`` alone; empty: nothing is. Of several that an access
+    touches the first one decides, and must hold all of it; where there is none, only the highest privilege passes"""
+    may_halt: Callable[[Cpu], bool] | None = None
+    """whether the halt instruction is legal in the present state; None: always"""
     halt_waits_forever: bool = False
     """the halt instruction ends with an interrupt only (HLT); others may end for any reason (WFI)"""
     system_registers: dict[str, str] = field(default_factory=dict)

@@ -5,6 +5,7 @@ Sources: "The RISC-V Instruction Set Manual", volumes I and II; GDB manual, "RIS
 
 from __future__ import annotations
 
+from rrgdb.arch import riscv_csr, riscv_pmp
 from rrgdb.arch.base import (
     SIGNALS,
     Arch,
@@ -19,10 +20,7 @@ from rrgdb.arch.base import (
     TrapHost,
     words,
 )
-
-USER, SUPERVISOR, MACHINE = 0, 1, 3
-TIMEBASE_HZ = 10_000_000
-"""frequency of the ``time`` CSR (QEMU's virt board)"""
+from rrgdb.arch.riscv_csr import MACHINE, STATUS_MOVED, STATUS_ONES, SUPERVISOR
 
 _INTEGER_NAMES = words(
     "zero ra sp gp tp t0 t1 t2 fp s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
@@ -48,6 +46,7 @@ _MSTATUS_SIE, _MSTATUS_MIE = 1 << 1, 1 << 3
 _MSTATUS_SPIE, _MSTATUS_MPIE = 1 << 5, 1 << 7
 _MSTATUS_SPP, _MSTATUS_MPP = 1 << 8, 3 << 11
 _MSTATUS_FS = 3 << 13
+_MSTATUS_TW = 1 << 21
 _MSTATUS_FS_INITIAL = 1 << 13
 
 
@@ -68,7 +67,15 @@ def _features(xlen: int) -> tuple[Feature, ...]:
         for name, bits in (("fflags", 5), ("frm", 3), ("fcsr", 8))
     )
     csrs = tuple(
-        Register(name, xlen, f"RISCV_REG_{name.upper()}", privilege=privilege)
+        Register(
+            name,
+            xlen,
+            f"RISCV_REG_{name.upper()}",
+            # In supervisor mode mstatus.TVM may close it.
+            privilege=MACHINE if name == "satp" else privilege,
+            moved=STATUS_MOVED.get(name, ()),
+            ones=STATUS_ONES.get((name, xlen), 0),
+        )
         for privilege, names in _CSRS.items()
         for name in names
     )
@@ -81,29 +88,8 @@ def _features(xlen: int) -> tuple[Feature, ...]:
     )
 
 
-# Counter CSR -> (what it counts, whether it is the high half of an RV32 pair)
-_COUNTERS = {
-    0xC00: ("retired", False),
-    0xC01: ("time", False),
-    0xC02: ("retired", False),
-    0xC80: ("retired", True),
-    0xC81: ("time", True),
-    0xC82: ("retired", True),
-    0xB00: ("retired", False),
-    0xB02: ("retired", False),
-    0xB80: ("retired", True),
-    0xB82: ("retired", True),
-}
-_CSR_SATP = 0x180
 _EBREAK, _WFI = 0x00100073, 0x10500073
-
-
-def _csr_access(word: int) -> tuple[int, bool] | None:
-    """(CSR number, whether it writes) of a Zicsr instruction."""
-    if word & 0x7F != 0x73 or not word >> 12 & 3:
-        return None
-    # CSRRS/CSRRC and their immediate forms write unless their source field is 0; CSRRW always writes.
-    return word >> 20, word >> 12 & 3 == 1 or word >> 15 & 31 != 0
+_CSR_SATP = 0x180
 
 
 def _classify(xlen: int, code: bytes) -> Trap | None:
@@ -116,15 +102,12 @@ def _classify(xlen: int, code: bytes) -> Trap | None:
         return Trap.HALT
     if word & 0xFE007FFF == 0x12000073:  # SFENCE.VMA
         return Trap.MMU
-    access = _csr_access(word)
+    access = riscv_csr.access(word)
     if access is None:
         return None
-    csr, writes = access
-    if csr in _COUNTERS:
-        # The engine itself refuses the high halves on RV64 and writes of read-only counters ("unimp" is one).
-        exists = xlen == 32 or not _COUNTERS[csr][1]
-        return Trap.COUNTER if exists and not (writes and csr >> 10 == 3) else None
-    return Trap.MMU if csr == _CSR_SATP and writes else None
+    if access.csr == _CSR_SATP and access.writes:
+        return Trap.MMU
+    return riscv_csr.classify(access, xlen)
 
 
 def _classify32(code: bytes) -> Trap | None:
@@ -138,41 +121,28 @@ def _classify64(code: bytes) -> Trap | None:
     return _classify(64, code)
 
 
-def _check_counter_access(cpu: Cpu, csr: int, writes: bool) -> None:
-    """Raise ``IllegalInstruction`` as volume II, sections 2.1 and 3.1.11 (mcounteren, scounteren) ask."""
-    privilege = cpu.read("priv")
-    if privilege < csr >> 8 & 3 or (writes and csr >> 10 == 3):
+def _emulate(xlen: int, cpu: Cpu, code: bytes, host: TrapHost) -> None:
+    access = riscv_csr.access(int.from_bytes(code[:4], "little"))
+    if access is None:
         raise IllegalInstruction
-    enable = 1 << (csr & 31)
-    if privilege < MACHINE and not cpu.read("mcounteren") & enable:
-        raise IllegalInstruction
-    if privilege < SUPERVISOR and not cpu.read("scounteren") & enable:
-        raise IllegalInstruction
-
-
-def _emulate(xlen: int, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
-    word = int.from_bytes(code[:4], "little")
-    access = _csr_access(word)
-    if trap is not Trap.COUNTER or access is None or access[0] not in _COUNTERS:
-        raise IllegalInstruction
-    csr, writes = access
-    _check_counter_access(cpu, csr, writes)
-    what, high = _COUNTERS[csr]
-    value = cpu.icount if what == "retired" else host.virtual_ns() * TIMEBASE_HZ // 1_000_000_000
-    rd = word >> 7 & 31
-    if rd:
-        cpu.write(_INTEGER_NAMES[rd], (value >> 32 if high else value) & ((1 << xlen) - 1))
+    riscv_csr.perform(cpu, access, xlen, host, _INTEGER_NAMES)
     cpu.write("pc", (cpu.read("pc") + 4) & ((1 << xlen) - 1))
 
 
-def _emulate32(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
-    """Counters are functions of the icount alone; writes to mcycle and minstret are accepted and ignored."""
-    _emulate(32, cpu, trap, code, host)
+def _emulate32(cpu: Cpu, _trap: Trap, code: bytes, host: TrapHost) -> None:
+    """Instructions that access CSRs. Counters are functions of the icount and of what was written to them."""
+    _emulate(32, cpu, code, host)
 
 
-def _emulate64(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
-    """Counters are functions of the icount alone; writes to mcycle and minstret are accepted and ignored."""
-    _emulate(64, cpu, trap, code, host)
+def _emulate64(cpu: Cpu, _trap: Trap, code: bytes, host: TrapHost) -> None:
+    """Instructions that access CSRs. Counters are functions of the icount and of what was written to them."""
+    _emulate(64, cpu, code, host)
+
+
+def _may_halt(cpu: Cpu) -> bool:
+    """Volume II, section 3.1.6.5 (mstatus.TW): WFI is illegal in user mode, and in supervisor mode if TW is set."""
+    privilege = cpu.read("priv")
+    return privilege == MACHINE or (privilege == SUPERVISOR and not cpu.read("mstatus") & _MSTATUS_TW)
 
 
 _FAULT_CAUSES = {  # access fault (the default), page fault, misaligned
@@ -279,6 +249,9 @@ def _arch(xlen: int) -> Arch:
         exception_signal=_exception_signal,
         enter_exception=_enter_exception,
         reset=_reset,
+        kept_registers=riscv_pmp.registers(xlen) | riscv_csr.KEPT,
+        protections=lambda cpu: riscv_pmp.protections(cpu, xlen),
+        may_halt=_may_halt,
     )
 
 

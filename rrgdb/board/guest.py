@@ -172,6 +172,9 @@ class Board:
                 engine.uncount_one()
                 self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
         elif trap is Trap.HALT:
+            if self.arch.may_halt is not None and not self.arch.may_halt(engine):
+                self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
+                return
             if self.arch.halt_waits_forever:
                 self.end = End("halt", 0)
                 return

@@ -24,6 +24,8 @@
 #define GUARD_SIZE (MAX_GUARDS * PAGE)
 #define MAX_ACCESS 8 /* bytes of one load, as Unicorn makes them: wider ones come in parts */
 #define MAX_REGISTERS 256
+#define MAX_PMP 16
+#define MAX_CONTROLS 4
 #define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 
 /* unicorn.h, 2.1 */
@@ -35,8 +37,13 @@
 #define UC_HOOK_MEM_WRITE (1 << 11)
 #define UC_HOOK_INSN_INVALID (1 << 14)
 #define UC_PROT_READ 1
+#define UC_PROT_WRITE 2
+#define UC_PROT_RW 3
 #define UC_PROT_EXEC 4
+#define UC_PROT_RX 5
+#define UC_PROT_RWX 7
 #define UC_MEM_WRITE 17
+#define UC_MEM_FETCH 18
 #define UC_MEM_WRITE_UNMAPPED 20
 #define UC_ERR_WRITE_UNMAPPED 7
 #define UC_MEM_WRITE_PROT 22
@@ -56,11 +63,12 @@ typedef int (*unmap_fn)(void *, uint64_t, size_t);
 
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
-    R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD
+    R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
+    R_DENIED, R_ILLEGAL
 };
 
 /* classes of instructions as unicorn.py hands them to set_class */
-enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_SYSCALL = 4 };
+enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_SYSCALL = 4, CLASS_STATUS = 5 };
 
 enum { PHASE_SLOW, PHASE_FAST, PHASE_TAIL };
 enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4, PAGE_GUARDED = 8 };
@@ -92,9 +100,14 @@ typedef struct agent_code {
 } agent_code;
 typedef struct { int32_t id; uint32_t bits; } agent_register; /* id: Unicorn's, or one of those in _agent.h */
 typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes; } bp_entry; /* no codes: ask Python */
-typedef struct { uint64_t addr; uint32_t size, count, flags, epoch, checked, hits, first, last; } block_entry;
+/* needs, results: see rv_block_floats */
+typedef struct { uint64_t addr; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
 typedef struct { uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
+typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
+typedef struct { int number; uint64_t value; } rv_unboxed;
+/* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */
+typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
 typedef struct { uint64_t addr; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
     struct Core *core;  /* NULL: not in use */
@@ -152,6 +165,20 @@ typedef struct Core {
     uint8_t *thumb, *condexec, *no_exit;
     sigjmp_buf *jump;
 
+    /* see _riscv.h; the pointers go to Unicorn's own, and are NULL on other CPUs and in a script's */
+    uint32_t *rv_privilege, *rv_status;
+    uint64_t *rv_f;
+    pmp_entry pmp[MAX_PMP];
+    int pmp_count;
+    int pmp_partly, pmp_native_lacks; /* an entry ends within a page; it is none that Unicorn alone would enforce */
+    int denied; /* UC_PROT_READ, …: the kind of access that PMP has refused */
+    uint64_t denied_at;
+    uint8_t rv_status_rd; /* of the instruction that runs; 0: no register to mend behind it */
+    uint16_t rv_status_csr;
+    rv_unboxed rv_unboxed[3];
+    int rv_unboxed_count;
+    uint32_t rv_results, rv_written;
+
     int range_on;
     uint64_t range_start, range_end;
 
@@ -188,7 +215,11 @@ typedef struct Core {
     int class_count;
     uint8_t code[MAX_INSN];
     int code_size, code_thumb;
-    int tlb_stale, mmu_seen;
+    int tlb_stale;
+    int mmu_seen; /* addresses are translated: a function of the control registers */
+    int mmu_moved; /* an instruction ran that may have changed them */
+    control controls[MAX_CONTROLS];
+    int control_count;
 
     region regions[MAX_REGIONS];
     int region_count;

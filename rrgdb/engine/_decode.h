@@ -155,5 +155,5 @@ static uint32_t plain_length(const Core *c, const uint8_t *b, uint32_t n)
         return 0;
     if (length == 4)
         return interesting(c, b, 4) || sensitive(c, b) ? 0 : 4;
-    return b[0] == 0x02 && b[1] == 0x90 ? 0 : 2; /* c.ebreak */
+    return (b[0] == 0x02 && b[1] == 0x90) || (c->rv_f && rv_reserved(c, rv_half(b))) ? 0 : 2; /* c.ebreak */
 }

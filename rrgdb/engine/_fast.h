@@ -18,10 +18,6 @@ enum { BLOCK_QUIET = 64, BLOCK_UNHOOKED = 128 }; /* quiet breakpoints stand in i
 enum { F_NONE, F_TAIL, F_EXACT };
 
 #define UC_HOOK_TLB_FILL (1 << 17)
-#define UC_MEM_FETCH 18
-#define UC_PROT_RW 3
-#define UC_PROT_RX 5
-#define UC_PROT_RWX 7
 #define UC_TLB_CPU 0
 #define UC_TLB_VIRTUAL 1
 #define MAX_TAILS 64
@@ -32,12 +28,31 @@ enum { F_NONE, F_TAIL, F_EXACT };
 #define LONGEST_SPELL 10000000
 #define MANY_HITS 8 /* of watched bytes by one block: from then on its instructions are looked at */
 
+/* Whether the guest translates addresses, as its control registers are now. */
+static int translating(Core *c)
+{
+    for (int i = 0; i < c->control_count; i++) {
+        const control *r = &c->controls[i];
+        uint8_t buffer[64] = {0};
+        uint64_t value = 0;
+        memcpy(buffer, r->selector, sizeof r->selector);
+        c->reg_read(c->uc, r->id, buffer);
+        memcpy(&value, buffer + r->offset, sizeof value);
+        if (value & r->mask)
+            return 1;
+    }
+    return 0;
+}
+
 static bool fill_tlb(Core *c, uint64_t va, int type, tlb_result *result)
 {
     int whole = c->phase == PHASE_FAST && !c->exact;
     if (c->x86 && !c->mode64)
         va = (uint32_t)va; /* what runs over the top goes on at 0 */
     uint8_t *host = physical_to_host(c, va);
+    int allowed = c->pmp_count ? pmp_grants(c, va, type, whole) : UC_PROT_RWX;
+    if (!allowed)
+        return false;
     result->paddr = va; /* of a page of the target, which may be smaller than ours */
     if (!host) {
         if (whole) {
@@ -47,7 +62,7 @@ static bool fill_tlb(Core *c, uint64_t va, int type, tlb_result *result)
         if (c->guard_base && va - c->guard_base < GUARD_SIZE)
             result->paddr += GUARD_SIZE; /* nothing is there, for the guest */
         c->device_granted = 1;
-        result->perms = UC_PROT_RWX;
+        result->perms = allowed;
         return true;
     }
     uint8_t *flags = &c->page_flags[(uint64_t)(host - c->ram) >> 12];
@@ -74,6 +89,7 @@ static bool fill_tlb(Core *c, uint64_t va, int type, tlb_result *result)
         result->perms = UC_PROT_RX;
     else
         result->perms = *flags & PAGE_WRITTEN ? UC_PROT_RW : UC_PROT_READ;
+    result->perms &= allowed;
     if ((*flags & (PAGE_GUARDED | PAGE_CODE)) == PAGE_GUARDED) {
         uint64_t page = va & ~(uint64_t)PAGE_MASK;
         result->paddr = c->guard_base + (uint64_t)guard_number(c->guards, c->guard_count, page) * PAGE + (va & PAGE_MASK);
@@ -194,9 +210,10 @@ static int indivisible(const Core *c, const uint8_t *b)
 }
 
 /* The flags of a block; without BLOCK_EXACT it may be counted as a whole: it holds n plain instructions. */
-static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n)
+static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n, uint32_t *needs, uint32_t *results)
 {
     uint8_t bytes[MAX_BLOCK];
+    *needs = *results = 0;
     if (size > MAX_BLOCK || copy_code(c, addr, bytes, size) != size)
         return BLOCK_EXACT;
     uint32_t at = 0, count = 0, flags = 0;
@@ -212,6 +229,8 @@ static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n)
         at += length;
         count++;
     }
+    if (c->rv_f && !rv_block_floats(c, bytes, size, needs, results))
+        return BLOCK_EXACT;
     return count == n ? flags : BLOCK_EXACT;
 }
 
@@ -277,15 +296,16 @@ static int look_close(Core *c, uint64_t addr, uint32_t size, uint32_t reason)
     return 1;
 }
 
-static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t count, uint32_t flags)
+static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t count)
 {
+    uint32_t needs, results, flags = block_flags(c, addr, size, count, &needs, &results);
     const uint8_t *first = code_page(c, addr), *last = code_page(c, addr + size - 1);
     if (!first || !last || !grow_blocks(c))
         return NULL;
     uint64_t key = block_key(c, addr);
     block_entry *e = block_slot(c, key, size);
     uint32_t pages[2] = {(uint32_t)((first - c->ram) >> 12), (uint32_t)((last - c->ram) >> 12)};
-    *e = (block_entry){key, size, count, flags, 0, c->checked - 1, 0, pages[0], pages[1]};
+    *e = (block_entry){key, size, count, flags, 0, c->checked - 1, 0, pages[0], pages[1], needs, results};
     c->block_count++;
     mark_code(c, first);
     mark_code(c, last);
@@ -301,7 +321,7 @@ static block_entry *new_block(Core *c, uint64_t addr, uint32_t size)
     if (c->arm)
         *c->no_exit = 0;
     if (!error && tb.size == size && tb.icount) {
-        e = add_block(c, addr, size, tb.icount, block_flags(c, addr, size, tb.icount));
+        e = add_block(c, addr, size, tb.icount);
     }
     if (!e)
         leave_fast(c, F_TAIL, addr);
@@ -367,10 +387,11 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
         }
         return;
     }
-    if (c->icount + e->count > c->limit || c->interrupt) {
+    if (c->icount + e->count > c->limit || c->interrupt || (e->needs && !rv_are_boxed(c, e->needs))) {
         leave_fast(c, F_TAIL, addr);
         return;
     }
+    c->rv_results = e->results;
     if (c->exact)
         leave_exact(c);
     if (e->epoch != c->epoch) {
@@ -390,8 +411,11 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
  * Nonzero if no instruction of it begins there. */
 static int settle(Core *c, uint64_t pc)
 {
-    if (pc - c->block >= c->block_length)
+    if (pc - c->block >= c->block_length) {
+        rv_retired(c);
         return 0; /* the block is done; what comes behind it could not be fetched */
+    }
+    rv_box_block(c, pc);
     c->tail_size = (uint32_t)(c->block + c->block_length - pc);
     int64_t count = plain_between(c, c->block, pc);
     if (count < 0)

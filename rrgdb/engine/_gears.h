@@ -45,6 +45,9 @@ static void run_once(Core *c)
     c->it_held = 0;
     c->it_error = 0;
     c->last_it = 0;
+    c->denied = 0;
+    c->rv_status_rd = 0;
+    c->rv_results = 0;
     c->run_icount = c->icount;
     c->error = c->emu_start(c->uc, c->pc | (uint64_t)in_thumb(c), 0, 0, 0);
     if (c->stale_flags) {
@@ -53,6 +56,8 @@ static void run_once(Core *c)
     }
     if (c->arm)
         it_settle(c);
+    if (c->denied && c->error)
+        pmp_find_address(c);
 }
 
 static void run_slow(Core *c)
@@ -153,7 +158,7 @@ static void run_phases(Core *c)
                 c->limit = c->spell_end;
             run_slow(c);
             if (c->reason == R_MMU) {
-                set_mmu(c, 1);
+                set_mmu(c, !c->mmu_seen);
                 continue;
             }
             if (c->reason == R_UNGUARD || (c->reason == R_LIMIT && c->icount < c->user_limit))
@@ -165,7 +170,7 @@ static void run_phases(Core *c)
         } else {
             int next = run_fast(c);
             if (next == DONE && c->reason == R_MMU) {
-                set_mmu(c, 1);
+                set_mmu(c, !c->mmu_seen);
                 continue;
             }
             if (next == DONE && c->reason == R_UNGUARD)
@@ -180,7 +185,7 @@ static void run_phases(Core *c)
         c->tail_icount = c->icount;
         run_slow(c);
         if (c->reason == R_MMU)
-            set_mmu(c, 1);
+            set_mmu(c, !c->mmu_seen);
         else if (c->reason != R_TAIL_END && c->reason != R_UNGUARD)
             return;
     }

@@ -23,8 +23,26 @@ static int begun_again(Core *c, uint64_t addr, uint32_t size)
     return 1;
 }
 
+/* Nonzero if the run was left, because addresses are now translated, or no longer are. */
+static int mmu_changed(Core *c, uint64_t addr)
+{
+    c->mmu_moved = 0;
+    if (translating(c) == c->mmu_seen)
+        return 0;
+    if (c->fast) {
+        stop(c, R_MMU, addr);
+        return 1;
+    }
+    c->mmu_seen = !c->mmu_seen;
+    tlb_clear(c);
+    return 0;
+}
+
 static void before_block(Core *c, uint64_t addr, uint32_t size)
 {
+    rv_retired(c);
+    if (c->mmu_moved && mmu_changed(c, addr))
+        return;
     if (c->tlb_stale) {
         if (c->unguard) {
             stop(c, R_UNGUARD, addr);
@@ -89,20 +107,20 @@ static int look_closer(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
     if (!interesting(c, b, (int)size))
         return 0;
     class_entry *e = class_slot(c, b, (int)size, in_thumb(c));
+    if (e->size && e->cls == CLASS_STATUS && !rv_status_access(c, b))
+        return 0;
     if (!e->size || e->cls >= CLASS_TRAP) {
         memcpy(c->code, b, size);
         c->code_size = (int)size;
         c->code_thumb = in_thumb(c);
-        stop(c, !e->size ? R_CLASSIFY : e->cls == CLASS_TRAP ? R_TRAP : R_SYSCALL, addr);
+        stop(c, !e->size ? R_CLASSIFY : e->cls == CLASS_SYSCALL ? R_SYSCALL : R_TRAP, addr);
         return 1;
     }
-    if (c->fast && !c->mmu_seen && e->cls == CLASS_MMU) {
-        stop(c, R_MMU, addr);
-        return 1;
-    }
+    c->mmu_moved |= e->cls == CLASS_MMU;
     /* With translation in use any system instruction may change the mode, and with it what is mapped. */
-    c->mmu_seen |= e->cls == CLASS_MMU;
     c->tlb_stale |= c->mmu_seen;
+    if (c->pmp_count && size == 4 && rv_word(b) == RV_MRET && *c->rv_status & RV_MPRV)
+        c->tlb_stale = c->crowded = 1; /* MPP changes, and with it whose accesses machine mode's are */
     return 0;
 }
 
@@ -123,6 +141,9 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
     const uint8_t *b = NULL;
     uint32_t offset = (uint32_t)(addr & PAGE_MASK);
 
+    rv_retired(c);
+    if (c->mmu_moved && mmu_changed(c, addr))
+        return;
     if (c->tlb_stale)
         tlb_clear(c);
     if (c->arm && c->it && it_catch_up(c, addr))
@@ -162,6 +183,8 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
             stop(c, R_RESTART, addr);
             return;
         }
+        if (c->rv_f && rv_refuses(c, addr, b, size))
+            return;
         if ((!c->x86 || !plain) && look_closer(c, addr, b, size))
             return;
         /* the block changed under our feet: what was translated is not what stands there */
@@ -173,6 +196,8 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
             }
         }
     }
+    if (c->rv_f && b && rv_is_float(b, size))
+        rv_prepare_float(c, b, size);
     c->last_pc = addr;
     c->last_size = size;
     c->icount++;

@@ -15,6 +15,7 @@
 #include "_footprint.h"
 #include "_arm.h"
 #include "_insn.h"
+#include "_riscv.h"
 #include "_decode.h"
 #include "_watch.h"
 #include "_points.h"
@@ -115,13 +116,14 @@ static int take_functions(Core *c, PyObject *functions)
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
-                            "fast", "compressed", "pc", "stale_pc", "eflags", "bare", "arm", "no_sync", NULL};
-    unsigned long long uc, ram, arm[5], no_sync;
+                            "fast", "compressed", "pc", "stale_pc", "eflags", "bare", "arm", "no_sync", "riscv", NULL};
+    unsigned long long uc, ram, arm[5], no_sync, riscv[3];
     PyObject *functions, *filters[2], *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!pppii(OO)OKppiiip(KKKKK)K", names, &uc, &PyDict_Type, &functions,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!pppii(OO)OKppiiip(KKKKK)K(KKK)", names, &uc, &PyDict_Type, &functions,
                                      &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0],
                                      &filters[1], &pages, &ram, &c->fast, &c->compressed, &c->pc_id, &c->stale_pc,
-                                     &c->eflags_id, &c->bare, &arm[0], &arm[1], &arm[2], &arm[3], &arm[4], &no_sync))
+                                     &c->eflags_id, &c->bare, &arm[0], &arm[1], &arm[2], &arm[3], &arm[4], &no_sync, &riscv[0],
+                                     &riscv[1], &riscv[2]))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     if (take_functions(c, functions))
@@ -137,6 +139,9 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->no_exit = (uint8_t *)(uintptr_t)arm[3];
     c->jump = (sigjmp_buf *)(uintptr_t)arm[4];
     c->no_sync = (uint8_t *)(uintptr_t)no_sync;
+    c->rv_privilege = (uint32_t *)(uintptr_t)riscv[0];
+    c->rv_status = (uint32_t *)(uintptr_t)riscv[1];
+    c->rv_f = (uint64_t *)(uintptr_t)riscv[2];
     if (take_filters(&c->filters[0], filters[0]) || take_filters(&c->filters[1], filters[1]))
         return -1;
     if (!PyByteArray_Check(pages)) {
@@ -258,8 +263,21 @@ static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
     for (int i = 0; i < c->watch_count; i++)
         c->watches[i].hit = 0;
     c->icount--;
+    c->mmu_moved = 0;
+    rv_undone(c);
     if (c->arm)
         *c->condexec = c->last_it; /* a system call has moved on */
+    Py_RETURN_NONE;
+}
+
+/* the instruction that ran last has retired, although the run ended before the next one */
+static PyObject *Core_retired(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    rv_retired(c);
+    if (c->mmu_moved) {
+        c->mmu_moved = 0;
+        set_mmu(c, translating(c));
+    }
     Py_RETURN_NONE;
 }
 
@@ -335,6 +353,72 @@ static PyObject *Core_set_mmu(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* set_pmp([(first, last, permissions, locked), ...]) */
+static PyObject *Core_set_pmp(Core *c, PyObject *list)
+{
+    Py_ssize_t n = PySequence_Size(list);
+    if (n < 0)
+        return NULL;
+    if (n > MAX_PMP) {
+        PyErr_Format(PyExc_ValueError, "at most %d PMP entries", MAX_PMP);
+        return NULL;
+    }
+    c->pmp_count = c->pmp_partly = c->pmp_native_lacks = 0;
+    for (Py_ssize_t k = 0; k < n; k++) {
+        PyObject *item = PySequence_GetItem(list, k);
+        unsigned long long first, last;
+        pmp_entry *e = &c->pmp[k];
+        if (!item || !PyArg_ParseTuple(item, "KKip", &first, &last, &e->permissions, &e->locked)) {
+            Py_XDECREF(item);
+            return NULL;
+        }
+        Py_DECREF(item);
+        e->first = first;
+        e->last = last;
+        int partly = first <= last && (first & PAGE_MASK || ~last & PAGE_MASK);
+        c->pmp_partly |= partly;
+        c->pmp_native_lacks |= partly || (first <= last && e->permissions != 0 && e->permissions != UC_PROT_RWX);
+    }
+    c->pmp_count = (int)n;
+    c->ctl(c->uc, CTL_TLB_FLUSH);
+    Py_RETURN_NONE;
+}
+
+/* set_controls([(id, selector, offset, mask), ...]) */
+static PyObject *Core_set_controls(Core *c, PyObject *list)
+{
+    Py_ssize_t n = PySequence_Size(list);
+    if (n < 0)
+        return NULL;
+    if (n > MAX_CONTROLS) {
+        PyErr_Format(PyExc_ValueError, "at most %d control registers", MAX_CONTROLS);
+        return NULL;
+    }
+    c->control_count = 0;
+    for (Py_ssize_t k = 0; k < n; k++) {
+        PyObject *item = PySequence_GetItem(list, k);
+        control *r = &c->controls[k];
+        Py_buffer selector;
+        unsigned long long mask;
+        if (!item || !PyArg_ParseTuple(item, "iy*IK", &r->id, &selector, &r->offset, &mask)) {
+            Py_XDECREF(item);
+            return NULL;
+        }
+        Py_DECREF(item);
+        memset(r->selector, 0, sizeof r->selector);
+        memcpy(r->selector, selector.buf, selector.len < (Py_ssize_t)sizeof r->selector ? (size_t)selector.len : sizeof r->selector);
+        PyBuffer_Release(&selector);
+        r->mask = mask;
+    }
+    c->control_count = (int)n;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_translating(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(translating(c));
+}
+
 static PyObject *Core_forget_blocks(Core *c, PyObject *Py_UNUSED(ignored))
 {
     forget_blocks(c);
@@ -405,6 +489,10 @@ static PyMethodDef Core_methods[] = {
     {"clear_regions", (PyCFunction)Core_clear_regions, METH_NOARGS, "forget all RAM"},
     {"arrive", (PyCFunction)Core_arrive, METH_VARARGS, "arrive(pc) -> reason why the run stops there, or NONE"},
     {"run", (PyCFunction)Core_run, METH_VARARGS, "run(pc, limit) -> reason"},
+    {"retired", (PyCFunction)Core_retired, METH_NOARGS, "the instruction counted last has retired, and the next one raised an exception"},
+    {"set_pmp", (PyCFunction)Core_set_pmp, METH_O, "set_pmp([(first, last, permissions, locked), ...]): RISC-V"},
+    {"set_controls", (PyCFunction)Core_set_controls, METH_O, "set_controls([(id, selector, offset, mask), ...]): of translation"},
+    {"translating", (PyCFunction)Core_translating, METH_NOARGS, "whether the control registers say that addresses are translated"},
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
     {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous): x86"},
     {"restore_flags", (PyCFunction)Core_restore_flags, METH_NOARGS, "x86: of the instruction counted last, which did not retire"},
@@ -444,6 +532,8 @@ static PyMemberDef Core_members[] = {
     {"fault_address", T_ULONGLONG, offsetof(Core, fault_address), READONLY, "its address"},
     {"bp_last", T_ULONGLONG, offsetof(Core, bp_last), READONLY, "icount of the last collected breakpoint"},
     {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), READONLY, "icount behind the last watch hit"},
+    {"denied", T_INT, offsetof(Core, denied), READONLY, "kind of access that PMP has refused (1 read, 2 write, 4 fetch)"},
+    {"denied_at", T_ULONGLONG, offsetof(Core, denied_at), READONLY, "its address"},
     {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is Thumb"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
@@ -476,7 +566,7 @@ PyMODINIT_FUNC PyInit__hot(void)
         {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL},
         {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE},
         {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
-        {"CLASS_SYSCALL", CLASS_SYSCALL}, {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
+        {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL}, {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
         {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW},
     };
     if (PyType_Ready(&CoreType) < 0)

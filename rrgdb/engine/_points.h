@@ -94,6 +94,7 @@ static void on_point(void *uc, uint64_t addr, uint32_t size, void *user)
     if (holds == AGENT_TRUE && c->collect) {
         c->bp_last = at;
     } else if (holds != AGENT_FALSE) {
+        rv_box_block(c, addr);
         c->icount = at;
         stop(c, R_BREAKPOINT, addr);
     }

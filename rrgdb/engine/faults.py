@@ -15,6 +15,7 @@ from rrgdb.arch.base import Arch, CpuException, ExceptionKind
 from rrgdb.engine import _hot
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.layout import Context, Layout
+from rrgdb.engine.memory import PAGE
 from rrgdb.engine.registers import RegisterFile
 
 _NO_PC = (1 << 64) - 1
@@ -66,6 +67,7 @@ _INTERRUPTS: dict[str, dict[int, ExceptionKind]] = {
     },
 }
 _FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT)
+_DENIED = {1: ExceptionKind.READ_FAULT, 2: ExceptionKind.WRITE_FAULT, 4: ExceptionKind.FETCH_FAULT}
 _C_EBREAK = b"\x02\x90"
 _DEBUG, _DOUBLE_FAULT, _PROTECTION, _PAGE_FAULT, _ALIGNMENT = 1, 8, 13, 14, 17
 _WITH_ERROR_CODE = frozenset((_DOUBLE_FAULT, 10, 11, 12, _PROTECTION, _PAGE_FAULT, _ALIGNMENT))
@@ -116,6 +118,10 @@ class FaultReader:
             if self._riscv:
                 pc = (pc - 4) & self._mask  # the engine adds 4 whatever it was
             kind, address, detail = self._describe(number, pc)
+        elif core.denied:
+            kind, address, detail = _DENIED[core.denied], core.denied_at, None
+            if kind is ExceptionKind.FETCH_FAULT and (address ^ pc) & -PAGE == 0:
+                address = pc
         elif core.error in _ERRORS:
             kind, detail = _ERRORS[core.error], None
             address = core.fault_address if kind in _FAULTS else 0
@@ -133,15 +139,25 @@ class FaultReader:
                 kind = ExceptionKind.BREAKPOINT
             retired = False
         else:
+            core.retired()
             retired, size = True, 0
         if not 0 < size <= self._arch.max_instruction_length:
             size = self._arch.instruction_alignment
         return CpuException(kind, number, pc, (pc + size) & self._mask, address, detail), retired
 
+    def refused(self, pc: int, size: int, reason: int) -> CpuException:
+        """The exception of an instruction that a hook has kept from running."""
+        denied = reason == _hot.DENIED
+        kind = _DENIED[self._core.denied] if denied else ExceptionKind.UNDEFINED
+        address = self._core.denied_at if denied else 0
+        return CpuException(kind, -1, pc, (pc + size) & self._mask, address)
+
     def _is_last(self, number: int, pc: int) -> bool:
         """Whether the instruction counted last raised it."""
         last = self._core.last_pc
         if last == _NO_PC:
+            return False
+        if self._core.denied and _DENIED[self._core.denied] is ExceptionKind.FETCH_FAULT:
             return False
         if pc == last:
             if self._x86 and number == _DEBUG:

@@ -39,6 +39,26 @@ def constant(name: str) -> int:
     raise EngineError(f"Unicorn {unicorn.__version__} has no UC_{name}")
 
 
+def _shown(r: Register, value: int) -> int:
+    """The architectural value of what the engine holds."""
+    if r.moved:
+        bits = sum((value >> engine & 1) << bit for bit, engine in r.moved)
+        for bit, engine in r.moved:
+            value &= ~(1 << bit | 1 << engine)
+        value |= bits
+    return value | r.ones
+
+
+def _held(r: Register, value: int) -> int:
+    """What the engine holds for an architectural value."""
+    if r.moved:
+        bits = sum((value >> bit & 1) << engine for bit, engine in r.moved)
+        for bit, engine in r.moved:
+            value &= ~(1 << bit | 1 << engine)
+        value |= bits
+    return value
+
+
 class _Slot:
     """How one engine id is passed to uc_reg_read and uc_reg_write: number, selector bytes, and where the value lies."""
 
@@ -118,9 +138,23 @@ class RegisterFile:
         if r.engine is None and r.constant == 0:
             return _hot.REGISTER_ZERO, bits
         slot = self._slots[r.name]
-        if r.group or r.engine in _LATE or r.enabled_by or r.privilege or not slot.plain or slot.number < 0:
+        if (
+            r.group
+            or r.engine in _LATE
+            or r.enabled_by
+            or r.privilege
+            or r.moved
+            or r.ones
+            or not slot.plain
+            or slot.number < 0
+        ):
             return _hot.REGISTER_ASK, bits
         return slot.number, bits
+
+    def selector(self, name: str) -> tuple[int, bytes, int]:
+        """(Unicorn's number, the bytes that its interface is given, where in them the value then is)"""
+        slot = self._slots[name]
+        return slot.number, slot.selector, slot.offset
 
     def _plan(self, registers: Sequence[Register]) -> tuple[list[Register], bytes]:
         """The native reader's plan; compound ids are read one by one afterwards."""
@@ -186,16 +220,16 @@ class RegisterFile:
         if r.engine is None or not self._enabled(r):
             return r.constant
         with self._privileged(r.privilege, keep=False):
-            return self.raw_read(name) & (1 << (r.engine_bits or r.bits)) - 1
+            return _shown(r, self.raw_read(name) & (1 << (r.engine_bits or r.bits)) - 1)
 
     def write(self, name: str, value: int) -> None:
         r = self._registers[name]
         if r.engine is None or not self._enabled(r):
             return
         with self._privileged(r.privilege, keep=True):
-            self.raw_write(name, value & (1 << (r.engine_bits or r.bits)) - 1)
+            self.raw_write(name, _held(r, value) & (1 << (r.engine_bits or r.bits)) - 1)
 
-    def _read_many(self, registers: Sequence[Register], plan: bytes) -> bytes:
+    def _read_many(self, registers: Sequence[Register], plan: bytes, *, ones: bool = True) -> bytes:
         priv = self.raw_read("priv") if self._has_priv else 0
         with self._privileged(max((r.privilege for r in registers), default=0), keep=False):
             raw = self._read_batch(plan)
@@ -214,6 +248,9 @@ class RegisterFile:
                 value = self.raw_read(r.name).to_bytes(slot.size, "little")
             elif r.name == "priv":
                 value = priv.to_bytes(slot.size, "little")
+            elif r.moved or r.ones:
+                shown = _shown(r, int.from_bytes(value, "little"))
+                value = (shown if ones else shown & ~r.ones).to_bytes(slot.size, "little")
             elif r.engine_bits % 8:
                 value = (int.from_bytes(value, "little") & (1 << r.engine_bits) - 1).to_bytes(slot.size, "little")
             out.append(value.ljust(r.bits + 7 >> 3, b"\0"))
@@ -225,4 +262,4 @@ class RegisterFile:
 
     def digest(self) -> bytes:
         """Canonical bytes of the whole architectural state."""
-        return self.read_all() + self._read_many(*self._digest)
+        return self._read_many(*self._all, ones=False) + self._read_many(*self._digest, ones=False)

@@ -101,7 +101,6 @@ class ScriptEngine(UnicornEngine):
         """As the protocol says; HALT: emulation ended by itself, see ``ended``."""
         core = self._core
         self._settle()
-        self._note_translation()
         self.ended = None
         self._cut_short = False
         while True:
@@ -183,8 +182,10 @@ class ScriptEngine(UnicornEngine):
             self._pc = self._registers.raw_read(self.arch.pc)
 
     def _translation_written(self) -> None:
-        if self._core.mmu_seen or self._translating():
-            self._core.mmu_seen = 1
+        translating = self._translating()
+        self._has_translated |= translating
+        if self._core.mmu_seen or translating:
+            self._core.mmu_seen = translating
             self._core.tlb_stale = 1
             self._changed()
 

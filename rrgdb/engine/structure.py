@@ -6,6 +6,7 @@ Nothing is taken from a table of offsets: places are found by experiments on scr
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from rrgdb.engine.base import EngineError
 
 _ENGINE_BYTES = 24 << 10
 """as much of Unicorn's engine structure as is searched"""
+_CPU_BYTES = 128 << 10
 _CODE = 0x10000
 
 
@@ -48,6 +50,41 @@ def one(found: list[int], what: str) -> int:
         raise EngineError(
             f"{family}: Unicorn {unicorn.__version__} hides {thing}; rrgdb needs the version that it is tied to"
         )
+    return found[0]
+
+
+def _candidates(uc: Any, marks: bytes) -> set[tuple[int, int]]:
+    """(place of a pointer in the engine structure, distance from where it points to the registers)"""
+    engine, mapped = structure(uc), memory()
+    found = set()
+    for at in range(0, len(engine) - 7, 8):
+        pointer = int.from_bytes(engine[at : at + 8], "little")
+        size = readable(pointer, _CPU_BYTES, mapped) if pointer >> 16 else 0
+        place = ctypes.string_at(pointer, size).find(marks) if size else -1
+        if place >= 0:
+            found.add((at, place))
+    return found
+
+
+def find_cpu(marked: Callable[[], Any], marks: bytes, family: str) -> tuple[tuple[int, int], ...]:
+    """For ``cpu_of``: how the registers of a CPU are reached from its engine structure. ``marked`` makes an engine
+    whose registers hold ``marks``. EngineError if they are not to be found."""
+    # Other pointers may lie near the CPU by chance: what several engines have in common is no chance.
+    engines = [marked() for _ in range(4)]
+    common = set.intersection(*(_candidates(uc, marks) for uc in engines))
+    if not common:
+        one([], f"{family}: its CPU")
+    return tuple(sorted(common))
+
+
+def cpu_of(uc: Any, ways: tuple[tuple[int, int], ...], marks: bytes, family: str) -> int:
+    """Address of the registers of an engine that holds ``marks`` in them. EngineError if they are not there."""
+    mapped = memory()
+    places = (ctypes.c_uint64.from_address(uc._uch.value + pointer).value + at for pointer, at in ways)
+    size = len(marks)
+    found = [at for at in places if readable(at, size, mapped) == size and ctypes.string_at(at, size) == marks]
+    if not found:
+        one([], f"{family}: its CPU")
     return found[0]
 
 

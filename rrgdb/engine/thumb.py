@@ -7,7 +7,6 @@ lie is found by experiments on scratch engines, once a process; what is found is
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from dataclasses import dataclass
 from functools import cache
@@ -19,14 +18,14 @@ from unicorn import unicorn_const as const
 
 from rrgdb.engine import _hot
 from rrgdb.engine.layout import Context
-from rrgdb.engine.structure import memory, one, readable, structure
+from rrgdb.engine.structure import cpu_of, find_cpu, one, structure
 
-_CPU_BYTES = 128 << 10
 _MAX_NESTED = 64
 """jump buffers of nested runs stand in a row"""
 _CODE = 0x10000
 _PC_OFFSET = 60
 _MARKS = tuple(0x5A17C0DE + 0x01010101 * n for n in range(13))
+_MARKED = struct.pack("<13I", *_MARKS)
 # cmp r0, #1; it ne; bxne lr; nop; nop; then cmp r0, #1; bx lr; nop
 _ENDS_INSIDE_IT, _ENDS_OUTSIDE = "0128 18bf 7047 00bf 00bf", "0128 7047 00bf"
 
@@ -104,28 +103,10 @@ def _write_marks(uc: Any, marks: tuple[int, ...]) -> None:
         uc.reg_write(arm_const.UC_ARM_REG_R0 + number, value)
 
 
-def _env_candidates(uc: Any) -> set[tuple[int, int]]:
-    """(place of a pointer in the engine structure, distance from where it points to the registers)"""
+def _marked() -> Any:
+    uc = _scratch()
     _write_marks(uc, _MARKS)
-    marks = struct.pack("<13I", *_MARKS)
-    engine, mapped = structure(uc), memory()
-    found = set()
-    for at in range(0, len(engine) - 7, 8):
-        pointer = int.from_bytes(engine[at : at + 8], "little")
-        size = readable(pointer, _CPU_BYTES, mapped) if pointer >> 16 else 0
-        place = ctypes.string_at(pointer, size).find(marks) if size else -1
-        if place >= 0:
-            found.add((at, place))
-    return found
-
-
-def _find_env() -> tuple[tuple[int, int], ...]:
-    """Other pointers may lie near the CPU by chance: what several engines have in common is no chance."""
-    engines = [_scratch() for _ in range(4)]
-    common = set.intersection(*(_env_candidates(uc) for uc in engines))
-    if not common:
-        one([], "ARM: its CPU")
-    return tuple(sorted(common))
+    return uc
 
 
 def _find_flags() -> tuple[int, int]:
@@ -146,7 +127,7 @@ def _find_flags() -> tuple[int, int]:
 def _offsets() -> _Offsets:
     thumb, condexec = _find_flags()
     jump = _find_jump()
-    return _Offsets(_find_no_exit(jump), jump, _find_env(), thumb, condexec)
+    return _Offsets(_find_no_exit(jump), jump, find_cpu(_marked, _MARKED, "ARM"), thumb, condexec)
 
 
 def find_addresses(uc: Any) -> Addresses:
@@ -156,13 +137,7 @@ def find_addresses(uc: Any) -> Addresses:
     engine = uc._uch.value
     kept = tuple(uc.reg_read(arm_const.UC_ARM_REG_R0 + n) for n in range(13))  # the first access makes the CPU
     _write_marks(uc, _MARKS)
-    mapped = memory()
-    places = (ctypes.c_uint64.from_address(engine + cpu).value + env for cpu, env in offsets.registers)
-    marks = struct.pack("<13I", *_MARKS)
-    found = [at for at in places if readable(at, 64, mapped) == 64 and ctypes.string_at(at, 52) == marks]
-    if not found:
-        one([], "ARM: its CPU")
-    env = found[0]
+    env = cpu_of(uc, offsets.registers, _MARKED, "ARM")
     _write_marks(uc, kept)
     return Addresses(
         pc=env + _PC_OFFSET,

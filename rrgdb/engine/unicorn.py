@@ -18,7 +18,7 @@ from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
 
 from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Trap
-from rrgdb.engine import _hot
+from rrgdb.engine import _hot, riscv, thumb
 from rrgdb.engine.base import (
     Conditions,
     EngineError,
@@ -36,7 +36,6 @@ from rrgdb.engine.layout import Context, find_layout
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.registers import RegisterFile, constant
 from rrgdb.engine.structure import no_sync
-from rrgdb.engine.thumb import find_addresses
 
 _lib = binding.uclib
 _MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
@@ -46,8 +45,6 @@ _PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_in
 
 _STATE = struct.Struct("<QQ")
 FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM", "UC_ARCH_ARM64", "UC_ARCH_X86")
-TRANSLATION_LOOK = 100_000
-"""instructions after which a guest that touched its address translation is asked whether it uses it"""
 GUARD_BYTES = 1 << 20
 """what guards of watched pages take of the physical addresses"""
 TRANSLATED_BYTES = 64 << 20
@@ -60,9 +57,10 @@ _EXITS = {
     _hot.INTERRUPT: Exit(ExitKind.INTERRUPT),
 }
 _HALTED = Exit(ExitKind.HALT)
-# Registers that decide how addresses are translated -> bits that put translation to use.
-_TRANSLATION = {
-    "satp": 1 << 31 | 15 << 60,
+_CLASSES = {Trap.MMU: _hot.CLASS_MMU, Trap.STATUS: _hot.CLASS_STATUS}
+# Registers that decide how addresses are translated -> bits that put translation to use, on 32 and on 64 bits.
+_TRANSLATION: dict[str, int | dict[int, int]] = {
+    "satp": {32: 1 << 31, 64: 15 << 60},
     "cr0": 1 << 31,
     "cr3": 0,
     "cr4": 0,
@@ -119,7 +117,9 @@ class UnicornEngine:
         self._handle = self._uc._uch
         x86 = arch.engine_arch == "UC_ARCH_X86"
         wide = arch.bits == 64
-        arm = find_addresses(self._uc) if arch.engine_arch == "UC_ARCH_ARM" else None
+        arm = thumb.find_addresses(self._uc) if arch.engine_arch == "UC_ARCH_ARM" else None
+        native = arch.engine_arch == "UC_ARCH_RISCV" and uc is None
+        places = riscv.find_addresses(self._uc, wide) if native else None
         self._code_pages = bytearray(ram.pages)
         self._core = _hot.Core(
             uc=self._handle.value,
@@ -140,12 +140,12 @@ class UnicornEngine:
             bare=uc is not None,
             arm=(arm.pc, arm.thumb, arm.condexec, arm.no_exit, arm.jump) if arm else (0,) * 5,
             no_sync=self._handle.value + no_sync() if x86 or (fast and not arm) else 0,
+            riscv=(places.privilege, places.status, places.floats) if places else (0, 0, 0),
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
         self._callbacks: list[Any] = []
         self._callback_error: BaseException | None = None
         self._has_translated = False
-        self._limited = False
         self._footprint_begin = 0
         self._watches: list[tuple[Watch, int, int]] = []
         self._mmio: list[tuple[int, int]] = []
@@ -163,6 +163,12 @@ class UnicornEngine:
         )
         self._core.set_registers(self._registers.in_hooks())
         self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
+        self._kept_values = dict.fromkeys(arch.kept_registers, 0)
+        self._pmp_table = riscv.find_pmp_table(wide, layout.context_bytes) if native else None
+        self._protected = False
+        self._core.set_controls(
+            [(*self._registers.selector(name), self._translates(name)) for name in self._controls()]
+        )
         self._pc = self._registers.raw_read(arch.pc)
 
     def _new_cpu(self, model: str | None) -> Any:
@@ -182,12 +188,10 @@ class UnicornEngine:
 
     def run_until(self, icount: int) -> Exit:
         core = self._core
-        self._note_translation()
-        self._limited = False
         edge: range | None = None
         while True:
-            part = min(icount, core.icount + TRANSLATION_LOOK) if core.mmu_seen else icount
-            reason = core.run(self._pc, part)
+            reason = core.run(self._pc, icount)
+            self._has_translated |= bool(core.mmu_seen)
             exits = edge
             if edge is not None:
                 self._set_exits(None)
@@ -218,9 +222,6 @@ class UnicornEngine:
                 if reason == _hot.NONE:
                     continue
             self._pc = core.pc
-            if reason == _hot.LIMIT and part < icount and not self._limited:
-                self._note_translation()
-                continue
             if reason == _hot.CLASSIFY:
                 self._classify(core.trapped_code(), bool(core.code_thumb))
                 continue
@@ -231,13 +232,9 @@ class UnicornEngine:
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.system_call(core.pc, core.trapped_code()))
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
+            if reason in (_hot.DENIED, _hot.ILLEGAL):
+                return Exit(ExitKind.EXCEPTION, exception=self._faults.refused(core.pc, core.last_size, reason))
             return _EXITS[reason]
-
-    def _note_translation(self) -> None:
-        if self._core.mmu_seen:
-            self._has_translated = True
-            if not self._translating():
-                self._core.set_mmu(False)
 
     def _edge(self, exception: CpuException, tried: range | None) -> range | None:
         """Where blocks must end so that what stands before a missing page runs.
@@ -257,10 +254,29 @@ class UnicornEngine:
         self._uc.ctl_set_exits(list(exits or ()))
         self._uc.ctl_flush_tb()
 
+    def _translates(self, name: str) -> int:
+        """The bits of a register that put translation to use."""
+        mask = _TRANSLATION[name]
+        return mask if isinstance(mask, int) else mask[self.arch.bits]
+
+    def _controls(self) -> list[str]:
+        known = self.arch.register_index.keys() | self.arch.system_registers.keys()
+        return [name for name in _TRANSLATION if name in known and self._translates(name)]
+
     def _translating(self) -> bool:
         """Whether the guest translates addresses now; while it does not, RAM is flat."""
-        known = self.arch.register_index.keys() | self.arch.system_registers.keys()
-        return any(self._registers.read(name) & mask for name, mask in _TRANSLATION.items() if mask and name in known)
+        return any(self._registers.read(name) & self._translates(name) for name in self._controls())
+
+    def _protect(self) -> None:
+        """Enforce what the kept registers say of physical memory."""
+        if self.arch.protections is None or self._pmp_table is None:
+            return
+        entries = self.arch.protections(self)
+        if entries or self._protected:
+            self._protected = bool(entries)
+            ranges = ((e.first, e.last) if e.first <= e.last else (1, 0) for e in entries)
+            self._core.set_pmp([(*r, e.permissions, e.locked) for r, e in zip(ranges, entries, strict=True)])
+            self._context.restore(self._pmp_table.write(self._context.save(), entries))
 
     def _trap_of(self, code: bytes, second: bool) -> Trap | None:
         """``second``: of the second instruction set."""
@@ -273,7 +289,7 @@ class UnicornEngine:
         if trap is None:
             kind = _hot.CLASS_SYSCALL if self._faults.is_system_call(code) else _hot.CLASS_PLAIN
         else:
-            kind = _hot.CLASS_MMU if trap is Trap.MMU else _hot.CLASS_TRAP
+            kind = _CLASSES.get(trap, _hot.CLASS_TRAP)
         self._core.set_class(code, second, kind)
 
     def _set_pc(self, pc: int) -> None:
@@ -287,7 +303,6 @@ class UnicornEngine:
         self._core.icount -= 1
 
     def limit(self, icount: int) -> None:
-        self._limited = True
         self._core.lower_limit(icount)
 
     def interrupt(self) -> None:
@@ -299,14 +314,25 @@ class UnicornEngine:
     # -- registers -------------------------------------------------------------------------------
 
     def read(self, name: str) -> int:
-        return self._registers.read(name)
+        return self._kept_values[name] if name in self._kept_values else self._registers.read(name)
 
     def write(self, name: str, value: int) -> None:
+        if name in self._kept_values:
+            self._kept_values[name] = value & (1 << self.arch.kept_registers[name]) - 1
+            self._protect()
+            return
         self._registers.write(name, value)
         if name == self.arch.pc:
             self._pc = self._registers.raw_read(name)
-        elif name in _TRANSLATION and (self._core.mmu_seen or value & _TRANSLATION[name]):
-            self._core.set_mmu(True)
+        elif name in _TRANSLATION:
+            self._set_translation()
+
+    def _set_translation(self) -> None:
+        """Control registers were written from outside."""
+        before = self._core.mmu_seen
+        self._core.set_mmu(self._translating())
+        self._has_translated |= bool(self._core.mmu_seen)
+        if before or self._core.mmu_seen:
             self.drop_translations()
 
     def read_registers(self) -> bytes:
@@ -315,7 +341,11 @@ class UnicornEngine:
     def registers_digest(self) -> bytes:
         banked = self._banked
         # Registers of other modes are nowhere but in the context.
-        return self._registers.digest() + (self._context.save()[banked.start : banked.stop] if banked else b"")
+        digest = self._registers.digest() + (self._context.save()[banked.start : banked.stop] if banked else b"")
+        return digest + self._kept_bytes() if any(self._kept_values.values()) else digest
+
+    def _kept_bytes(self) -> bytes:
+        return b"".join(value.to_bytes(8, "little") for value in self._kept_values.values())
 
     # -- memory ----------------------------------------------------------------------------------
 
@@ -543,23 +573,39 @@ class UnicornEngine:
     # -- state -----------------------------------------------------------------------------------
 
     def save(self) -> bytes:
-        return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save()
+        return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save() + self._kept_bytes()
 
     def load(self, state: bytes) -> None:
         """The caller has put RAM in place and called ``pages_changed``. EngineError if the state is not ours."""
-        if len(state) != _STATE.size + self._context.size:
-            raise EngineError(f"a CPU state of {len(state)} bytes does not fit this Unicorn ({build_id()})")
-        icount, mmu_seen = _STATE.unpack_from(state)
-        self._context.restore(state[_STATE.size :])
+        icount, context, kept = self._parse(state)
+        self._context.restore(context)
+        self._kept_values = kept
         self._core.icount = icount
-        if mmu_seen or self._core.mmu_seen:
+        before = self._core.mmu_seen
+        self._core.set_mmu(self._translating())
+        self._has_translated |= bool(self._core.mmu_seen)
+        if before or self._core.mmu_seen:
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
-        self._core.set_mmu(mmu_seen)
+        self._protect()
         self.forget_footprint()
         if self.arch.engine_arch == "UC_ARCH_RISCV":
             self._refresh_interrupts()
         self._pc = self._registers.raw_read(self.arch.pc)
         self.rearm()
+
+    def _parse(self, state: bytes) -> tuple[int, bytes, dict[str, int]]:
+        """(icount, context, kept registers) out of a saved state. Those of behaviour 1 have no kept registers: what
+        the guest had written of them is in the context."""
+        end = _STATE.size + self._context.size
+        kept = state[end:]
+        if len(state) < end or len(kept) not in (0, 8 * len(self._kept_values)):
+            raise EngineError(f"a CPU state of {len(state)} bytes does not fit this Unicorn ({build_id()})")
+        context = state[_STATE.size : end]
+        values = [int.from_bytes(kept[at : at + 8], "little") for at in range(0, len(kept), 8)]
+        found = dict(zip(self._kept_values, values, strict=True)) if kept else dict.fromkeys(self._kept_values, 0)
+        if not kept and self._pmp_table is not None:
+            found |= self._pmp_table.registers(context)
+        return _STATE.unpack_from(state)[0], context, found
 
     def _refresh_interrupts(self) -> None:
         """Whether an interrupt is pending is kept outside the context: writing MIP as it is works it out anew."""

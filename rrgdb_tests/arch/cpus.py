@@ -74,6 +74,7 @@ class UnicornCpu:
     def __init__(self, arch: Arch, base: int = 0x10000, size: int = 0x20000) -> None:
         self.arch = arch
         self.icount = 0
+        self.kept: dict[str, int] = {}
         mode = getattr(unicorn, arch.engine_mode)
         self.uc = unicorn.Uc(getattr(unicorn, arch.engine_arch), mode)
         model = next(iter(arch.engine_models.values()))
@@ -121,6 +122,8 @@ class UnicornCpu:
         return not register.enabled_by or bool(self.read(register.enabled_by[0]) & register.enabled_by[1])
 
     def read(self, name: str) -> int:
+        if name in self.arch.kept_registers:
+            return self.kept.get(name, 0)
         register = self._find(name)
         if register.engine is None or not self._reachable(register):
             return register.constant
@@ -134,6 +137,9 @@ class UnicornCpu:
         return value
 
     def write(self, name: str, value: int) -> None:
+        if name in self.arch.kept_registers:
+            self.kept[name] = value
+            return
         register = self._find(name)
         if register.engine is not None and self._reachable(register):
             width = register.engine_bits or register.bits

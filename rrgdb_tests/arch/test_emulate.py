@@ -65,11 +65,20 @@ def test_riscv_counters(number: int, narrow: int, wide: int | None) -> None:
 
 
 @pytest.mark.parametrize("funct3", [1, 2, 3, 5, 6, 7])
-def test_riscv_writes_to_machine_counters_read_the_old_value_and_are_ignored(funct3: int) -> None:
-    cpu = _run("riscv64", _csr(0xB00, funct3, 11, 5), Trap.COUNTER, t0=99)
-    assert (cpu.registers["a1"], cpu.registers["t0"]) == (ICOUNT, 99)
-    cpu = _run("riscv64", _csr(0xB00, funct3, 0, 5), Trap.COUNTER)
-    assert cpu.writes == ["pc"]
+@pytest.mark.parametrize("arch", ["riscv32", "riscv64"])
+def test_riscv_writes_to_machine_counters_read_the_old_value(arch: str, funct3: int) -> None:
+    """The next instruction reads what was written."""
+    xlen = int(arch[-2:])
+    operand = 5 if funct3 > 4 else 99
+    for csr, name, shift in ((0xB00, "mcycle", 0), (0xB02, "minstret", 0), (0xB80, "mcycle", 32)):
+        if shift and xlen == 64:
+            continue
+        cpu = _run(arch, _csr(csr, funct3, 11, 5), Trap.COUNTER, t0=99)
+        old = ICOUNT >> shift & (1 << xlen) - 1
+        assert (cpu.registers["a1"], cpu.registers["t0"]) == (old, 99)
+        new = {1: operand, 2: old | operand, 3: old & ~operand}[funct3 & 3]
+        kept = 0 if xlen == 64 else ICOUNT & (0xFFFFFFFF if shift else ~0xFFFFFFFF)
+        assert (cpu.registers[name] + ICOUNT + 1) % (1 << 64) == new << shift | kept
 
 
 @pytest.mark.parametrize("funct3", [1, 2, 3, 5, 6, 7])

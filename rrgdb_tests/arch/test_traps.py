@@ -12,12 +12,14 @@ from rrgdb.arch.base import Arch, Trap
 
 EVERY_ARCH = pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
 
-COUNTER, ENTROPY, SEMIHOST, HYPERCALL, HALT, MMU = (
+COUNTER, ENTROPY, SEMIHOST, HYPERCALL, HALT, SYSTEM, STATUS, MMU = (
     Trap.COUNTER,
     Trap.ENTROPY,
     Trap.SEMIHOST,
     Trap.HYPERCALL,
     Trap.HALT,
+    Trap.SYSTEM,
+    Trap.STATUS,
     Trap.MMU,
 )
 
@@ -42,7 +44,15 @@ RISCV = [
     (0x18051073, "csrw satp, a0", MMU),
     (0x18059573, "csrrw a0, satp, a1", MMU),
     (0x18002573, "csrr a0, satp", None),
-    (0x30051073, "csrw mstatus, a0", None),
+    (0x30051073, "csrw mstatus, a0", STATUS),
+    (0x10016573, "csrrsi a0, sstatus, 2", STATUS),
+    (0x3A001073, "csrw pmpcfg0, zero", SYSTEM),
+    (0x3A102573, "csrr a0, pmpcfg1", SYSTEM),
+    (0x3BF51073, "csrw pmpaddr15, a0", SYSTEM),
+    (0x3C051073, None, None),
+    (0x7A002573, "csrr a0, tselect", SYSTEM),
+    (0x7A151073, "csrw tdata1, a0", SYSTEM),
+    (0x34002573, "csrr a0, mscratch", None),
     (0x00000013, "nop", None),
     (0x00000513, "mv a0, zero", None),
     (0x0000100F, "fence.i", None),
