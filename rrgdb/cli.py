@@ -437,14 +437,21 @@ cli.add_command(snapshot)
 @cli.command()
 @jobs_option
 @moved_disks_option
+@click.option(
+    "--stops",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Stop so often between two snapshots: it must change nothing.",
+)
 @recording_argument
-def verify(recording: Path, jobs: int, disks: tuple[tuple[str, Path], ...]) -> None:
+def verify(recording: Path, jobs: int, disks: tuple[tuple[str, Path], ...], stops: int) -> None:
     """Replay a whole recording and compare every state digest."""
     with opening.replay(recording, writable=False, disks=dict(disks)) as opened:
         opened.use_workers(jobs)
         for message in opened.messages:
             say(message)
-        checked = verify_recording(opened.timeline, _progress, opened.workers)
+        checked = verify_recording(opened.timeline, _progress, opened.workers, stops)
         agreed = "1 state digest agrees" if checked == 1 else f"{checked} state digests agree"
         click.echo(f"{recording}: {opened.timeline.end} instructions replayed, {agreed}")
         damaged = opened.recording.damage is not None

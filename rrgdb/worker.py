@@ -82,7 +82,7 @@ class _Server:
             if self._stopped == number:
                 timeline.interrupt()
         if task.kind == "verify":
-            verify_span(timeline, task.begin, task.end)
+            verify_span(timeline, task.begin, task.end, *task.arguments)
             return None
         noted: list[Entry] = []
         timeline.index.on_note = noted.append

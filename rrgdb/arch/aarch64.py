@@ -114,6 +114,7 @@ _ENCODED = {
     "pmuserenr_el0": (3, 3, 9, 14, 0),
     "mdscr_el1": (2, 0, 0, 2, 2),
     "id_aa64isar0_el1": (3, 0, 0, 6, 0),
+    "id_aa64mmfr0_el1": (3, 0, 0, 7, 0),
     "hcr_el2": (3, 4, 1, 1, 0),
     "scr_el3": (3, 6, 1, 1, 0),
 }
@@ -243,7 +244,16 @@ def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
 
 
 _IL = 1 << 25
-_EXTERNAL_ABORT = 0x10
+_ADDRESS_SIZE, _EXTERNAL_ABORT = 0, 0x10
+_PHYSICAL_BITS = (32, 36, 40, 42, 44, 48, 52)
+"""by ID_AA64MMFR0_EL1.PARange"""
+
+
+def _abort(cpu: Cpu, address: int) -> int:
+    """Fault status of an access that nothing answers: with translation off, an address may be too large for the CPU
+    (section D8.1.4, "VMSAv8-64 address translation disabled")."""
+    known = _PHYSICAL_BITS[min(cpu.read("id_aa64mmfr0_el1") & 15, len(_PHYSICAL_BITS) - 1)]
+    return _EXTERNAL_ABORT if cpu.read("sctlr_el1") & 1 or not address >> known else _ADDRESS_SIZE
 
 
 def _instruction(cpu: Cpu, address: int) -> int:
@@ -261,10 +271,10 @@ def _syndrome(cpu: Cpu, exception: CpuException, from_el0: bool) -> int:
     if kind is ExceptionKind.BREAKPOINT:
         return 0x3C << 26 | _IL | _instruction(cpu, exception.pc) >> 5 & 0xFFFF
     if kind is ExceptionKind.FETCH_FAULT:
-        return (0x20 if from_el0 else 0x21) << 26 | _IL | _EXTERNAL_ABORT
+        return (0x20 if from_el0 else 0x21) << 26 | _IL | _abort(cpu, exception.address)
     if kind in (ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT):
         write = 1 << 6 if kind is ExceptionKind.WRITE_FAULT else 0
-        return (0x24 if from_el0 else 0x25) << 26 | _IL | write | _EXTERNAL_ABORT
+        return (0x24 if from_el0 else 0x25) << 26 | _IL | write | _abort(cpu, exception.address)
     word = _instruction(cpu, exception.pc)
     access = _system_access(word) if kind is ExceptionKind.UNDEFINED and from_el0 else None
     if access and access[0] in _TIMED:
@@ -358,5 +368,5 @@ AARCH64 = Arch(
     enter_exception=_enter_exception,
     reset=_reset,
     system_registers=_SYSTEM,
-    digest_registers=tuple(name for name in _SYSTEM if name != "id_aa64isar0_el1"),
+    digest_registers=tuple(name for name in _SYSTEM if not name.startswith("id_")),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from random import Random
 
 from rrgdb.engine.base import EngineError
 from rrgdb.recording.doors import Divergence
@@ -29,15 +30,31 @@ class SpanError(Exception):
     """A part of history cannot be verified by itself: one line."""
 
 
-def verify(timeline: Timeline, say: Callable[[str], None] = lambda _text: None, workers: Workers | None = None) -> int:
+def verify(
+    timeline: Timeline,
+    say: Callable[[str], None] = lambda _text: None,
+    workers: Workers | None = None,
+    stops: int = 0,
+) -> int:
     """Replay everything; returns the number of digests that were compared. ``workers`` share a long recording.
+    ``stops``: from each snapshot to the next the guest is stopped that often, and every other time saved and put back:
+    none of it must change what the guest does.
 
     Raises Divergence naming the icount interval in which something differs first, TimelineError if it is interrupted.
     """
-    spans = _spans(timeline, len(workers)) if workers is not None else []
-    if workers is None or len(spans) < 2 or not _verified_apart(timeline, spans, say, workers):
-        _verify_alone(timeline, say)
+    spans = _spans(timeline, len(workers), stops) if workers is not None else []
+    if workers is None or len(spans) < 2 or not _verified_apart(timeline, spans, say, workers, stops):
+        if stops:
+            _verify_stopping(timeline, say, stops)
+        else:
+            _verify_alone(timeline, say)
     return len(timeline.log.digests)
+
+
+def _verify_stopping(timeline: Timeline, say: Callable[[str], None], stops: int) -> None:
+    for begin, end in _spans(timeline, 1, stops):
+        verify_span(timeline, begin, end, stops)
+        say(f"{end} of {timeline.end} instructions agree")
 
 
 def _verify_alone(timeline: Timeline, say: Callable[[str], None]) -> None:
@@ -54,8 +71,8 @@ def _verify_alone(timeline: Timeline, say: Callable[[str], None]) -> None:
     _to_the_end(timeline)
 
 
-def _to_the_end(timeline: Timeline) -> None:
-    _replay(timeline, timeline.end)
+def _to_the_end(timeline: Timeline, stops: int = 0) -> None:
+    _replay(timeline, timeline.end, stops)
     timeline.seek(timeline.end)
     recorded, end = timeline.log.end, timeline.guest.end
     if recorded is not None:
@@ -65,26 +82,27 @@ def _to_the_end(timeline: Timeline) -> None:
             raise timeline.door.divergence(timeline.icount, f"the end {expected}", f"ends with {text}")
 
 
-def _spans(timeline: Timeline, workers: int) -> list[tuple[int, int]]:
+def _spans(timeline: Timeline, workers: int, stops: int) -> list[tuple[int, int]]:
     """History from snapshot to snapshot, in pieces to be shared; a piece ends where its state's digest is compared,
-    and that is where the next one begins."""
+    and that is where the next one begins. With ``stops`` each snapshot begins one."""
     digests = timeline.log.digests
     cuts = [timeline.start]
     for stored in timeline.marks.stored:
         i = digests.index_at(stored.icount)
         if cuts[-1] < stored.icount < timeline.end and i < len(digests) and digests.icount(i) == stored.icount:
             cuts.append(stored.icount)
-    if workers < 2 or len(cuts) < LEAST_SEGMENTS:
-        return []
-    cuts = cuts[:: max(1, len(cuts) // (PIECES * workers))]
+    if not stops:
+        if workers < 2 or len(cuts) < LEAST_SEGMENTS:
+            return []
+        cuts = cuts[:: max(1, len(cuts) // (PIECES * workers))]
     return list(zip(cuts, [*cuts[1:], timeline.end], strict=True))
 
 
 def _verified_apart(
-    timeline: Timeline, spans: list[tuple[int, int]], say: Callable[[str], None], workers: Workers
+    timeline: Timeline, spans: list[tuple[int, int]], say: Callable[[str], None], workers: Workers, stops: int
 ) -> bool:
     """Whether workers could verify all of history. Raises what verifying it alone would raise first."""
-    tasks = (Task("verify", begin, end) for begin, end in spans)
+    tasks = (Task("verify", begin, end, (stops,)) for begin, end in spans)
     try:
         with closing(workers.results(tasks, lambda: timeline.interrupted)) as results:
             done = timeline.start
@@ -104,8 +122,9 @@ def _verified_apart(
     return True
 
 
-def verify_span(timeline: Timeline, begin: int, end: int) -> None:
-    """Verify history from a snapshot at ``begin`` on, whose state has the digest recorded there, to ``end``.
+def verify_span(timeline: Timeline, begin: int, end: int, stops: int = 0) -> None:
+    """Verify history from a snapshot at ``begin`` on, whose state has the digest recorded there, to ``end``, with
+    ``stops`` on the way.
 
     Raises as ``verify`` does, SpanError if there is no such snapshot."""
     if begin == timeline.start:
@@ -119,12 +138,21 @@ def verify_span(timeline: Timeline, begin: int, end: int) -> None:
         except (UnusableSnapshotError, Divergence) as e:
             raise SpanError(str(e)) from e
     if end < timeline.end:
-        _replay(timeline, end)
+        _replay(timeline, end, stops)
     else:
-        _to_the_end(timeline)
+        _to_the_end(timeline, stops)
 
 
-def _replay(timeline: Timeline, icount: int) -> None:
+def _replay(timeline: Timeline, icount: int, stops: int = 0) -> None:
+    begin = timeline.icount
+    if stops:
+        random = Random(begin)
+        places = sorted(random.sample(range(begin + 1, icount), min(stops, max(0, icount - begin - 1))))
+        for number, place in enumerate(places):
+            _replay(timeline, place)
+            if number % 2:
+                with timeline.excursion():
+                    pass
     while timeline.icount < icount:
         before = timeline.icount
         timeline.advance(icount)

@@ -113,11 +113,16 @@ def state_of(engine: UnicornEngine) -> str:
 
 def board(family: str, program: str, **defines: int) -> Board:
     """A board with 4 MiB that stands before the first instruction of a test guest."""
-    path = build(family, program, defines or None)
+    return board_with(build(family, program, defines or None))
+
+
+def board_with(path: Path, *, fast: bool = True) -> Board:
+    """A board with 4 MiB that stands before the first instruction of an ELF file."""
     image = load_image(path.read_bytes(), str(path))
-    spec = default_board(arch_name(family))
+    spec = default_board(image.arch.name)
     ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
-    return Board(spec, UnicornEngine(image.arch, ram), BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
+    engine = UnicornEngine(image.arch, ram, fast=fast)
+    return Board(spec, engine, BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
 
 
 def board_state(guest: Board) -> tuple[int, str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 LIBC = SOURCES / "libc"
+SHORT = SOURCES / "short"
 
 _COMMON = (
     "-g",
@@ -152,6 +153,17 @@ CHECKSUMS: Mapping[tuple[str, str], int] = {
 }
 """What AWKWARD prints on QEMU 7.2, and for x86_64 on a real CPU (its x86_trap: as on i386)."""
 
+SHORTS: Mapping[str, tuple[str, ...]] = {
+    "riscv64": ("riscv_pmp", "riscv_status", "riscv_box", "riscv_mmu"),
+    "riscv32": ("riscv_pmp", "riscv_status", "riscv_box", "riscv_mmu"),
+    "aarch64": ("aarch64_mmu",),
+    "arm": ("arm_mmu",),
+    "thumb": ("arm_mmu",),
+    "i386": ("x86_mode",),
+    "x86_64": ("x86_long",),
+}
+"""Programs of a few hundred instructions that change the CPU's modes; each ends in a loop of its own."""
+
 _EXTRA_FLAGS: Mapping[str, tuple[str, ...]] = {"x86_fp": ("-msse2",)}
 
 
@@ -231,6 +243,23 @@ def build(
     digest = hashlib.sha256("\0".join(line).encode())
     for path in sorted([SOURCES / f"{name}.c", *(p for p in LIBC.rglob("*") if p.is_file())]):
         digest.update(path.read_bytes())
+    return _made(arch, name, line, digest)
+
+
+def build_short(arch: str, name: str) -> Path:
+    """Build one of ``SHORTS``, as ``build`` does: alone, at the beginning of RAM. Raises ``GuestBuildError``."""
+    chain = TOOLCHAINS[arch]
+    extra = ["-march=rv32imafdc", "-mabi=ilp32d"] if arch == "riscv32" else []
+    link = ["-nostdlib", "-nostartfiles", *_LINK, "-Wl,-n", f"-Wl,-Ttext={chain.load:#x}"]
+    line = [chain.compiler, *chain.flags, *extra, *link, "-include", str(SHORT / "start.h"), str(SHORT / f"{name}.S")]
+    digest = hashlib.sha256("\0".join(line).encode())
+    for path in (SHORT / "start.h", SHORT / f"{name}.S"):
+        digest.update(path.read_bytes())
+    return _made(arch, name, line, digest)
+
+
+def _made(arch: str, name: str, line: Sequence[str], digest: hashlib._Hash) -> Path:
+    """The ELF file that a compiler's command line makes, or made before."""
     target = cache_directory() / f"{arch}-{name}-{digest.hexdigest()[:16]}" / f"{name}.elf"
     if target.exists():
         return target
