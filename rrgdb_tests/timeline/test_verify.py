@@ -43,7 +43,7 @@ def test_a_guest_that_notices_is_found(recorded: Path, monkeypatch: pytest.Monke
     def lossy(timeline: Timeline) -> Iterator[None]:
         with excursion(timeline):
             yield
-        timeline.engine.write("ft11", timeline.engine.read("ft11") ^ 1)
+        timeline.engine.write("ft11", timeline.engine.read("ft11") + 1)
 
     monkeypatch.setattr(Timeline, "excursion", lossy)
     with replay(recorded, writable=False) as opened:
