@@ -1,6 +1,8 @@
 /* Single-precision values in registers of 64 bits: boxed results, sources that are not boxed. */
     la t0, trap
     csrw mtvec, t0
+    li t0, 3 << 13
+    csrs mstatus, t0
     li s11, 40
 again:
     la s1, data

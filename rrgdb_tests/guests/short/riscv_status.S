@@ -6,6 +6,8 @@
     csrw pmpaddr0, t0
     li t0, 0x1f
     csrw pmpcfg0, t0
+    li t0, 3 << 13
+    csrc mstatus, t0
     csrr s1, mstatus
     csrr s2, sstatus
     li t0, 7 << 20
@@ -44,7 +46,6 @@
     .half 0x9c61                /* C.ZEXT.B s0 in Zcb */
     .half 0x8002                /* C.JR x0 */
     .option norvc
-    csrr a6, tinfo
     csrw 0x3a1, t0              /* pmpcfg1 */
     csrw pmpaddr3, t0
     csrr a7, pmpaddr3
