@@ -23,6 +23,8 @@ HEADER = 40
 _lib = binding.uclib
 _CODE = 0x10000
 _MAX_TAIL = 512
+_ENGINES = 3
+"""that are compared to tell this process's values from a guest's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,21 @@ class Layout:
     """x86 (8 bytes): the condition flags, where they are all computed"""
     banked: range = range(0)
     """ARM: stack pointers, links and saved status of the other modes"""
-    pointers: tuple[int, ...] = ()
-    """8-byte words that hold addresses of this process: 0 in a fresh engine, and no part of the guest's state"""
+    hosts: tuple[int, ...] = ()
+    """8-byte words that hold addresses of this process or its time: 0 in a fresh engine, and no part of the guest's
+    state"""
     missing: tuple[str, ...] = ()
     """what the probe should have found and did not"""
 
 
 class Context:
-    """A uc_context of ``size`` bytes behind its header; None: Unicorn's own size. ``pointers`` (see ``Layout``) read as
-    0 and are written as 0."""
+    """A uc_context of ``size`` bytes behind its header; None: Unicorn's own size. ``hosts`` (see ``Layout``) read as 0
+    and are written as 0."""
 
-    def __init__(self, uc: Any, size: int | None = None, pointers: tuple[int, ...] = ()) -> None:
+    def __init__(self, uc: Any, size: int | None = None, hosts: tuple[int, ...] = ()) -> None:
         self._uc = uc  # kept alive: the handle is only good that long
         self._handle = handle = uc._uch
-        self._pointers = pointers
+        self._hosts = hosts
         native = ctypes.c_void_p()
         self._check(_lib.uc_context_alloc(handle, ctypes.byref(native)))
         self._check(_lib.uc_context_save(handle, native))
@@ -79,18 +82,18 @@ class Context:
 
     def save(self) -> bytes:
         self._check(_lib.uc_context_save(self._handle, self._buffer))
-        self._forget_pointers()
+        self._forget_hosts()
         return self._buffer.raw[HEADER:]
 
-    def _forget_pointers(self) -> None:
-        for at in self._pointers:
+    def _forget_hosts(self) -> None:
+        for at in self._hosts:
             ctypes.memset(ctypes.addressof(self._buffer) + HEADER + at, 0, 8)
 
     def restore(self, state: bytes) -> None:
         if len(state) != self.size:
             raise ValueError(f"CPU context of {len(state)} bytes, expected {self.size}")
         ctypes.memmove(ctypes.addressof(self._buffer) + HEADER, state, self.size)
-        self._forget_pointers()
+        self._forget_hosts()
         self._check(_lib.uc_context_restore(self._handle, self._buffer))
 
 
@@ -103,14 +106,15 @@ class _Probe:
         self.uc.hook_add(const.UC_HOOK_INTR, lambda uc, _number, _data: uc.emu_stop())
         self.context = Context(self.uc)
 
-    def run(self, code: str, registers: dict[int, int], clear: Iterable[int] = ()) -> bytes:
-        """Context behind the exception that ``code`` (hex) raises, with the registers ``clear`` set to 0."""
+    def run(self, code: str, registers: dict[int, int], clear: Iterable[int] = (), count: int = 1) -> bytes:
+        """Context behind ``count`` instructions of ``code`` (hex), of which the last may raise an exception, with the
+        registers ``clear`` set to 0."""
         program = bytes.fromhex(code)
         self.uc.mem_write(_CODE, program)
         self.uc.ctl_flush_tb()
         for register, value in registers.items():
             self.uc.reg_write(register, value)
-        self.uc.emu_start(_CODE, _CODE + 0x800, count=1)
+        self.uc.emu_start(_CODE, _CODE + 0x800, count=count)
         for register in clear:
             self.uc.reg_write(register, 0)
         return self.context.save()
@@ -120,16 +124,12 @@ def _places(state: bytes, value: bytes) -> set[int]:
     return {at for at in range(0, len(state) - len(value) + 1, 4) if state[at : at + len(value)] == value}
 
 
-def _pointers(state: bytes) -> set[int]:
-    """Words that point into memory of this process; guest values of the probes are all below 4 GiB."""
-    with open("/proc/self/maps", encoding="ascii") as maps:
-        ranges = [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in maps]
-    found = set()
-    for at in range(0, len(state) - 7, 8):
-        value = int.from_bytes(state[at : at + 8], "little")
-        if value >> 32 and any(start <= value < end for start, end in ranges):
-            found.add(at)
-    return found
+def _hosts(arch: int, mode: int, code: str, registers: dict[int, int], count: int = 1) -> tuple[int, ...]:
+    """8-byte words that are no guest's: what differs between engines that have done the same is an address in this
+    process, or its time. The values themselves say nothing: a guest's may be any."""
+    probes = [_Probe(arch, mode) for _ in range(_ENGINES)]  # at the same time, so at different addresses
+    states = [probe.run(code, registers, count=count) for probe in probes]
+    return tuple(at for at in range(0, len(states[0]) - 7, 8) if len({s[at : at + 8] for s in states}) > 1)
 
 
 def _common(places: Iterable[set[int]]) -> int | None:
@@ -174,10 +174,13 @@ def _aarch64() -> Layout:
     # ldxr x1, [x0] on an odd address
     values = (0x12345677, 0x76543211)
     address = _common(_places(probe.run("017c5fc8", {x0: v}, [x0]), v.to_bytes(8, "little")) for v in values)
+    # eret: the cycle counter is brought up to date
+    returned = {arm64_const.UC_ARM64_REG_ELR_EL1: _CODE}
     return Layout(
         probe.context.size,
         fault_address=address,
         syndrome=syndrome,
+        hosts=_hosts(const.UC_ARCH_ARM64, const.UC_MODE_ARM, "e0039fd6", returned),
         missing=_missing({"syndrome": syndrome, "fault address": address}),
     )
 
@@ -209,6 +212,8 @@ def _arm() -> Layout:
         fault_address=address,
         syndrome=status,
         banked=banked or range(0),
+        # movs pc, lr: the cycle counter is brought up to date
+        hosts=_hosts(const.UC_ARCH_ARM, const.UC_MODE_ARM, "0ef0b0e1", {arm_const.UC_ARM_REG_LR: _CODE}),
         missing=_missing(found),
     )
 
@@ -230,6 +235,11 @@ def _arm_banks(probe: _Probe) -> range | None:
             if int.from_bytes(state[at : at + 4], "little") != value:
                 return None
     return range(start - 64, start + 64 + 40)
+
+
+# mov %eax, (%ecx) to a page not touched before; mov %ecx, %dr0; mov %ecx, %dr1; mov %ecx, %dr2; mov %ecx, %dr3;
+# mov %eax, %dr7: helpers leave the address of translated code that called them; a guest's own breakpoints are objects
+_X86_LEAVES_ADDRESSES = "8901 0f23c1 0f23c9 0f23d1 0f23d9 0f23f8"
 
 
 def _x86(mode: int) -> Layout:
@@ -257,11 +267,9 @@ def _x86(mode: int) -> Layout:
     conditions = (0x8C5, 0x095)
     ran = {v: _Probe(const.UC_ARCH_X86, mode).run("90", {eflags: v}) for v in conditions}
     flags = _common(_places(state, struct.pack("<Q", v)) for v, state in ran.items())
-    # mov %eax, (%ecx) to a page not touched before: helpers leave the address of translated code that called them
-    stored = faulted("8901", {rcx: _CODE + 0x1800})
     return Layout(
         context.size,
-        pointers=tuple(sorted(_pointers(stored))),
+        hosts=_hosts(const.UC_ARCH_X86, mode, _X86_LEAVES_ADDRESSES, {rax: 0x2AA, rcx: _CODE + 0x1800}, 6),
         error_code=error,
         previous_exception=previous,
         flags=flags,

@@ -153,7 +153,7 @@ class UnicornEngine:
         layout = find_layout(arch.engine_arch, arch.engine_mode)
         self.unknown = layout.missing
         """what this build of Unicorn hides: such details of exceptions are guessed"""
-        self._context = Context(self._uc, layout.context_bytes, layout.pointers)
+        self._context = Context(self._uc, layout.context_bytes, layout.hosts)
         if x86:
             flags, previous = (-1 if at is None else at for at in (layout.flags, layout.previous_exception))
             self._core.set_context(self._context.address, flags, previous)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-from rrgdb.arch.base import ExceptionKind, MemoryFault
+from rrgdb.arch.base import ExceptionKind, MemoryFault, words
 from rrgdb.engine import layout
 from rrgdb.engine.base import EngineError, ExitKind, Watch
+from rrgdb.engine.layout import Context, find_layout
 from rrgdb_tests.engine.rig import CODE, DATA, FAMILIES, Bench, assemble
 
 RISCV = ("riscv64", "riscv32")
+MAPPING, MAPPING_BYTES = 1 << 32, 16 << 20
+GENERAL = frozenset(
+    words("eax ecx edx ebx ebp esi edi rax rbx rcx rdx rsi rdi rbp t0 t1 t2 t3 t4 t5 t6 s1 s2 s3 s4 s5 a2 a3 a4 a5")
+) | {f"{letter}{n}" for letter in "rx" for n in range(2, 16)}
 STORE = {
     "riscv64": f"li a0, {DATA}\nsw a0, 0(a0)\nlw a1, 4(a0)\nnop",
     "riscv32": f"li a0, {DATA}\nsw a0, 0(a0)\nlw a1, 4(a0)\nnop",
@@ -37,6 +44,44 @@ def test_equal_states_have_equal_bytes_in_every_process(family: str) -> None:
     script = f"import sys\nfrom rrgdb_tests.engine.test_state import _saved\nsys.stdout.write(_saved({family!r}).hex())"
     there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert bytes.fromhex(there) == here
+
+
+@pytest.fixture
+def mapping_above_4_gib() -> Iterator[int]:
+    """Address of 16 MiB of this process just above 4 GiB, where two small words side by side may point to."""
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    flags = 0x2 | 0x20 | 0x100000  # private, anonymous, fixed but in nobody's place
+    assert libc.mmap(MAPPING, MAPPING_BYTES, 3, flags, -1, 0) == MAPPING
+    find_layout.cache_clear()
+    yield MAPPING
+    libc.munmap(ctypes.c_void_p(MAPPING), ctypes.c_size_t(MAPPING_BYTES))
+    find_layout.cache_clear()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_guest_may_hold_what_looks_like_a_pointer(family: str, mapping_above_4_gib: int) -> None:
+    b = Bench.with_code(family, STORE[family])
+    engine = b.engine
+    b.run(3)
+    general = (r for r in engine.arch.registers if r.name in GENERAL)
+    for number, register in enumerate(general):
+        wide = mapping_above_4_gib + 0x1008 * number
+        engine.write(register.name, wide if register.bits == 64 else 1 if number % 2 else wide & 0xFFFFFFFF)
+    known = find_layout(engine.arch.engine_arch, engine.arch.engine_mode)
+    saved = engine.save()
+    raw = Context(engine._uc, known.context_bytes).save()
+    changed = {at for at in range(0, len(raw) - 7, 8) if raw[at : at + 8] != saved[16 + at : 24 + at]}
+    for at in changed:  # what is left out is no small number, and no guest's
+        assert int.from_bytes(raw[at : at + 8], "little") >> 32 > 1, at
+    fresh = Bench.with_code(family, STORE[family])
+    fresh.engine.load(saved)
+    assert fresh.engine.registers_digest() == engine.registers_digest()
+    fresh.engine.write_memory(DATA, engine.read_memory(DATA, 16))
+    for both in (b, fresh):
+        both.run(4)
+    assert fresh.state() == b.state()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
