@@ -308,7 +308,7 @@ class Target:
         with _told():
             t.seek(first)
             while t.icount < here and not t.interrupted:
-                pc = self.engine.read(self.arch.pc)
+                pc = self.engine.pc
                 code = self._code_at(pc)
                 size, text = disassemble(self.arch, code, pc, self.arch.in_second_set(self.engine))
                 lines.append(rsp.HistoryLine(t.icount, pc, f"{code[:size].hex()}  {text}"))

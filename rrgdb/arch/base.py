@@ -69,6 +69,8 @@ class Trap(Enum):
     """reads virtual time or a cycle counter: ``Arch.emulate`` answers from the icount"""
     ENTROPY = auto()
     """reads random numbers (RDRAND, RNDR): ``Arch.emulate`` asks the host"""
+    COMPUTE = auto()
+    """what the engine computes wrong: ``Arch.emulate`` computes it"""
     SEMIHOST = auto()
     """semihosting call: the board serves it"""
     HYPERCALL = auto()
@@ -152,7 +154,7 @@ class Cpu(Protocol):
     @property
     def icount(self) -> int: ...
     def read(self, name: str) -> int:
-        """Read a register by its GDB name or by a name out of ``Arch.system_registers``."""
+        """Read a register by its GDB name or by a name out of ``Arch.system_registers`` or ``hidden_registers``."""
 
     def write(self, name: str, value: int) -> None: ...
     def read_memory(self, address: int, length: int) -> bytes:
@@ -236,7 +238,7 @@ class Arch:
     classify: Callable[[bytes], Trap | None]
     """instruction bytes -> trap class; pure; the engine caches the answer by the bytes"""
     emulate: Callable[[Cpu, Trap, bytes, TrapHost], None]
-    """perform a COUNTER, ENTROPY, SYSTEM or STATUS instruction: write its results and advance pc; raises
+    """perform a COUNTER, ENTROPY, COMPUTE, SYSTEM or STATUS instruction: write its results and advance pc; raises
     ``IllegalInstruction``, with nothing changed, where the hardware would"""
     exception_signal: Callable[[CpuException], int]
     """GDB signal number for an exception that no guest handler takes"""
@@ -261,6 +263,8 @@ class Arch:
     ``X86_REG_GDTR.base``, ``.limit``, ``.selector``, ``.flags`` (uc_x86_mmr; a write keeps the other fields)"""
     system_enabled_by: dict[str, tuple[str, int]] = field(default_factory=dict)
     """those of the above that not every model has: ``Register.enabled_by``"""
+    hidden_registers: tuple[str, ...] = ()
+    """further ones that the engine finds without an id; no part of the digest, since others imply them"""
     digest_registers: tuple[str, ...] = ()
     """names whose values, together with all of ``features``, identify the architectural state"""
     second_set: SecondSet | None = None

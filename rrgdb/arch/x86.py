@@ -192,6 +192,7 @@ def _arch(bits: int) -> Arch:
         enter_exception=traps.enter_exception64 if wide else traps.enter_exception32,
         reset=_reset64 if wide else _reset32,
         system_registers=system,
+        hidden_registers=traps.HIDDEN,
         digest_registers=tuple(system),
     )
 

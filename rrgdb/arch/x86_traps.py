@@ -1,4 +1,4 @@
-"""x86: which instructions the engine stops before, what the timed ones do, and how interrupts are delivered.
+"""x86: which instructions the engine stops before, what those do, and how interrupts are delivered.
 
 Sources: "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 2 (chapters 2, 4) and volume 3A
 (chapter 6, "Interrupt and Exception Handling").
@@ -22,10 +22,15 @@ from rrgdb.arch.base import (
 
 NAMES32 = words("eax ecx edx ebx esp ebp esi edi")
 """in encoding order"""
+HIDDEN = words("cs_selector cs_base ss_base modes")
+"""the descriptor caches that decide where real mode's code and stack are, and Unicorn's flags of the mode (hflags)"""
 NAMES64 = (*words("rax rcx rdx rbx rsp rbp rsi rdi"), *(f"r{n}" for n in range(8, 16)))
 
 _LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+_CR0_PE = 1
 _CR4_TSD, _CR4_PCE = 1 << 2, 1 << 8
+_IF, _TF, _NT, _RF, _VM, _AC = 1 << 9, 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
+_MODE_CS32, _MODE_CS64 = 1 << 4, 1 << 15
 _GENERAL_PROTECTION = 13
 
 
@@ -35,8 +40,11 @@ class _Decoded:
     what: str
     length: int
     register: int = 0
-    """destination of RDRAND and RDSEED"""
-    bits: int = 32
+    """destination of RDRAND, RDSEED and SMSW"""
+    other_size: bool = False
+    """prefixed for the operand size that is not the code's own"""
+    wide: bool = False
+    """64-bit operands"""
 
 
 def _prefixes(code: bytes, long_mode: bool) -> tuple[set[int], int, int]:
@@ -53,13 +61,14 @@ def _prefixes(code: bytes, long_mode: bool) -> tuple[set[int], int, int]:
     return legacy, rex, at
 
 
-def _operand_bits(legacy: set[int], rex: int) -> int:
-    if rex & 8:
+def _operand_bits(cpu: Cpu, decoded: _Decoded) -> int:
+    if decoded.wide:
         return 64
-    return 16 if 0x66 in legacy else 32
+    short = not cpu.read("modes") & (_MODE_CS32 | _MODE_CS64)
+    return 16 if decoded.other_size != short else 32
 
 
-def _decode_group7(modrm: int, at: int) -> _Decoded | None:
+def _decode_group7(modrm: int, at: int, legacy: set[int], rex: int) -> _Decoded | None:
     """Opcode 0F 01."""
     if modrm == 0xF9:
         return _Decoded(Trap.COUNTER, "rdtscp", at + 3)
@@ -68,11 +77,13 @@ def _decode_group7(modrm: int, at: int) -> _Decoded | None:
         return _Decoded(Trap.MMU, "lmsw", at + 3)
     if operation == 7 and modrm >> 6 != 3:
         return _Decoded(Trap.MMU, "invlpg", at + 3)
+    if operation == 4 and modrm >> 6 == 3:  # the engine writes 16 bits outside long mode
+        return _Decoded(Trap.COMPUTE, "smsw", at + 3, modrm & 7 | (rex & 1) << 3, 0x66 in legacy, bool(rex & 8))
     return None
 
 
 def _decode(code: bytes, long_mode: bool) -> _Decoded | None:
-    """What of interest the instruction is. ``length`` is exact for COUNTER and ENTROPY only."""
+    """What of interest the instruction is. ``length`` is exact for COUNTER, ENTROPY and COMPUTE only."""
     legacy, rex, at = _prefixes(code, long_mode)
     opcode = code[at : at + 2]
     if 0xF0 in legacy:  # LOCK: undefined, or not one of ours
@@ -92,10 +103,10 @@ def _decode(code: bytes, long_mode: bool) -> _Decoded | None:
     if opcode == b"\x0f\x22":
         return _Decoded(Trap.MMU, "mov cr", at + 3) if register in (0, 3, 4) else None
     if opcode == b"\x0f\x01":
-        return _decode_group7(modrm, at)
+        return _decode_group7(modrm, at, legacy, rex)
     # F3 makes RDPID and SENDUIPI of the same opcode.
     if opcode == b"\x0f\xc7" and modrm >= 0xF0 and not legacy & {0xF2, 0xF3}:
-        return _Decoded(Trap.ENTROPY, "random", at + 3, modrm & 7 | (rex & 1) << 3, _operand_bits(legacy, rex))
+        return _Decoded(Trap.ENTROPY, "random", at + 3, modrm & 7 | (rex & 1) << 3, 0x66 in legacy, bool(rex & 8))
     return None
 
 
@@ -115,16 +126,28 @@ _ARITHMETIC_FLAGS = 0x8D5  # OF SF ZF AF PF CF
 _CF = 1
 
 
+def _ring(cpu: Cpu) -> int:
+    if not cpu.read("cr0") & _CR0_PE:
+        return 0
+    return 3 if cpu.read("eflags") & _VM else cpu.read("cs") & 3
+
+
 def _check_counter(cpu: Cpu, what: str) -> None:
-    if cpu.read("cs") & 3:
+    if _ring(cpu):
         cr4 = cpu.read("cr4")
         if (cr4 & _CR4_TSD) if what != "rdpmc" else not (cr4 & _CR4_PCE):
             raise IllegalInstruction(_GENERAL_PROTECTION, 0)
 
 
+def _write_operand(cpu: Cpu, name: str, bits: int, value: int) -> None:
+    """A result of 32 bits clears those above, one of 16 leaves them."""
+    kept = cpu.read(name) & ~0xFFFF if bits == 16 else 0
+    cpu.write(name, value & (1 << bits) - 1 | kept)
+
+
 def _emulate(long_mode: bool, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     decoded = _decode(code, long_mode)
-    if decoded is None or decoded.trap is not trap or trap not in (Trap.COUNTER, Trap.ENTROPY):
+    if decoded is None or decoded.trap is not trap or trap not in (Trap.COUNTER, Trap.ENTROPY, Trap.COMPUTE):
         raise IllegalInstruction
     names = NAMES64 if long_mode else NAMES32
     if trap is Trap.COUNTER:
@@ -134,12 +157,11 @@ def _emulate(long_mode: bool, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost)
         cpu.write(names[2], value >> 32 & 0xFFFFFFFF)
         if decoded.what == "rdtscp":
             cpu.write(names[1], cpu.read("tsc_aux") & 0xFFFFFFFF)
+    elif trap is Trap.COMPUTE:
+        _write_operand(cpu, names[decoded.register], _operand_bits(cpu, decoded), cpu.read("cr0"))
     else:
-        name, bits = names[decoded.register], decoded.bits
-        value = int.from_bytes(host.entropy(bits // 8), "little")
-        if bits == 16:
-            value |= cpu.read(name) & ~0xFFFF
-        cpu.write(name, value)
+        bits = _operand_bits(cpu, decoded)
+        _write_operand(cpu, names[decoded.register], bits, int.from_bytes(host.entropy(bits // 8), "little"))
         cpu.write("eflags", cpu.read("eflags") & ~_ARITHMETIC_FLAGS | _CF)
     pc, mask = ("rip", (1 << 64) - 1) if long_mode else ("eip", (1 << 32) - 1)
     cpu.write(pc, (cpu.read(pc) + decoded.length) & mask)
@@ -165,13 +187,13 @@ _KIND_VECTORS = {
     ExceptionKind.READ_FAULT: _PAGE_FAULT,
     ExceptionKind.WRITE_FAULT: _PAGE_FAULT,
 }
+_TRAPS = frozenset((1, 3, 4, 8))  # reported behind an instruction (#DB as far as the engine has it), or an abort
 _WITH_ERROR_CODE = frozenset((8, 10, 11, 12, 13, 14, 17))
 _INT3, _INT_N, _INTO = 0xCC, 0xCD, 0xCE
 _FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT)
 _INTERRUPT_GATE, _TRAP_GATE = 0xE, 0xF
-_IF, _TF_NT_RF_VM = 1 << 9, 1 << 8 | 1 << 14 | 1 << 16 | 1 << 17
 _EFER_LMA = 1 << 10
-_CR0_PE = 1
+_RESET_IDTR_LIMIT = 0x3FF
 _PRESENT = 0x80
 
 
@@ -240,6 +262,38 @@ def _stack(cpu: Cpu, gate: bytes, long_mode: bool) -> int:
     return int.from_bytes(pointer, "little") & ~15
 
 
+def _flags_image(flags: int, vector: int, software: bool) -> int:
+    """As the frame holds them: RF is set for a fault, so that its instruction passes over its own breakpoint when it
+    is done again (volume 3B, 17.3.1.1)."""
+    return flags & ~_RF if software or vector in _TRAPS else flags | _RF
+
+
+def _deliver_real(cpu: Cpu, exception: CpuException, sp: str, pc: str) -> bool:
+    """Through the interrupt vector table. All that may fail comes before the first change of state; a missing page of
+    memory is no exception of real mode. Raises ``MemoryFault``."""
+    vector = _vector(exception)
+    base, limit = cpu.read("idtr_base"), cpu.read("idtr_limit")
+    if not base and not limit:
+        limit = _RESET_IDTR_LIMIT  # not loaded yet
+    if exception.kind in _FAULTS or vector < 0 or 4 * vector + 3 > limit:
+        return False
+    entry = int.from_bytes(cpu.read_memory(base + 4 * vector, 4), "little")
+    flags, top, stack = cpu.read("eflags"), cpu.read(sp), cpu.read("ss_base")
+    back = exception.next_pc if _is_software(cpu, exception) else exception.pc
+    frame = [value & 0xFFFF for value in (flags, cpu.read("cs"), back - cpu.read("cs_base"))]
+    places = [stack + (top - 2 * n & 0xFFFF) for n in (1, 2, 3)]
+    for at in places:
+        cpu.read_memory(at, 2)
+    for at, value in zip(places, frame, strict=True):
+        cpu.write_memory(at, value.to_bytes(2, "little"))
+    cpu.write(sp, top & ~0xFFFF | top - 6 & 0xFFFF)
+    cpu.write("eflags", flags & ~(_IF | _TF | _AC | _RF))
+    cpu.write("cs_selector", entry >> 16)
+    cpu.write("cs_base", entry >> 16 << 4)
+    cpu.write(pc, entry & 0xFFFF)
+    return True
+
+
 def _deliver(cpu: Cpu, exception: CpuException, long_mode: bool) -> bool:
     """All that may fail comes before the first change of state. Raises ``MemoryFault``."""
     sp, pc, word = ("rsp", "rip", 8) if long_mode else ("esp", "eip", 4)
@@ -249,18 +303,21 @@ def _deliver(cpu: Cpu, exception: CpuException, long_mode: bool) -> bool:
     if gate is None:
         return False
     flags, cs = cpu.read("eflags"), cpu.read("cs")
+    if flags & _VM:
+        return False  # to another ring
     software = _is_software(cpu, exception)
     selector = int.from_bytes(gate[2:4], "little")
     if (software and gate[5] >> 5 & 3 < cs & 3) or not _same_privilege(cpu, selector):
         return False
     frame = [cpu.read("ss"), cpu.read("rsp")] if long_mode else []
-    frame += [flags, cs, exception.next_pc if software else exception.pc]
+    back = exception.next_pc if software else exception.pc
+    frame += [_flags_image(flags, vector, software), cs, back - cpu.read("cs_base")]
     if vector in _WITH_ERROR_CODE and not software:
         frame.append(_error_code(cpu, exception))
     top = (_stack(cpu, gate, long_mode) - word * len(frame)) & mask
     cpu.write_memory(top, b"".join((value & mask).to_bytes(word, "little") for value in reversed(frame)))
     cpu.write(sp, top)
-    cpu.write("eflags", flags & ~(_TF_NT_RF_VM | (_IF if gate[5] & 0xF == _INTERRUPT_GATE else 0)))
+    cpu.write("eflags", flags & ~(_TF | _NT | _RF | _VM | (_IF if gate[5] & 0xF == _INTERRUPT_GATE else 0)))
     if exception.kind in _FAULTS:  # a native one has its address in CR2 already
         cpu.write("cr2", exception.address)
     entered = selector & ~3 | cs & 3
@@ -271,11 +328,11 @@ def _deliver(cpu: Cpu, exception: CpuException, long_mode: bool) -> bool:
 
 
 def enter_exception32(cpu: Cpu, exception: CpuException) -> bool:
-    """Through a 32-bit interrupt or trap gate at the same privilege, stack segment flat. Real mode, task gates,
-    16-bit gates and changes of privilege are not delivered."""
-    if not cpu.read("cr0") & _CR0_PE:
-        return False
+    """Through a 32-bit interrupt or trap gate at the same privilege, stack segment flat, or in real mode through the
+    vector table. Task gates, 16-bit gates and changes of privilege, so all of virtual-8086 mode, are not delivered."""
     try:
+        if not cpu.read("cr0") & _CR0_PE:
+            return _deliver_real(cpu, exception, "esp", "eip")
         return _deliver(cpu, exception, False)
     except MemoryFault:
         return False
@@ -283,10 +340,12 @@ def enter_exception32(cpu: Cpu, exception: CpuException) -> bool:
 
 def enter_exception64(cpu: Cpu, exception: CpuException) -> bool:
     """Through a 64-bit interrupt or trap gate at the same privilege, interrupt stack table included; only in long
-    mode. A SYSCALL instruction is not delivered."""
-    if not cpu.read("efer") & _EFER_LMA:
-        return False
+    mode and in real mode. A SYSCALL instruction is not delivered."""
     try:
+        if not cpu.read("cr0") & _CR0_PE:
+            return _deliver_real(cpu, exception, "rsp", "rip")
+        if not cpu.read("efer") & _EFER_LMA:
+            return False
         if exception.kind is ExceptionKind.SYSCALL and cpu.read_memory(exception.pc, 2) == b"\x0f\x05":
             return False
         return _deliver(cpu, exception, True)

@@ -198,7 +198,7 @@ class Board:
                 engine.count_one()
 
     def _exception(self, kind: ExceptionKind, exit_: Exit, number: int = -1, detail: int | None = None) -> CpuException:
-        pc = self.engine.read(self.arch.pc)
+        pc = self.engine.pc
         return CpuException(kind, number, pc, pc + len(exit_.code), detail=detail)
 
     def _raise(self, exception: CpuException) -> None:

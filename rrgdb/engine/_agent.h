@@ -90,7 +90,7 @@ static uint64_t agent_read_register(Core *c, uint32_t number, uint64_t pc)
 {
     const agent_register *r = &c->registers[number];
     uint8_t buffer[64] = {0};
-    uint64_t value = pc;
+    uint64_t value = pc - c->code_base;
     if (r->id == REGISTER_ZERO)
         return 0;
     if (r->id != REGISTER_PC) {

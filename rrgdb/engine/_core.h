@@ -26,6 +26,7 @@
 #define MAX_REGISTERS 256
 #define MAX_PMP 16
 #define MAX_CONTROLS 4
+#define CONTEXT_HEADER 40
 #define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 
 /* unicorn.h, 2.1 */
@@ -64,7 +65,7 @@ typedef int (*unmap_fn)(void *, uint64_t, size_t);
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
     R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
-    R_DENIED, R_ILLEGAL
+    R_DENIED, R_ILLEGAL, R_FAR
 };
 
 /* classes of instructions as unicorn.py hands them to set_class */
@@ -155,7 +156,13 @@ typedef struct Core {
     context_fn context_save, context_restore;
     reg_fn reg_write;
     uint8_t *context; /* a uc_context, for what only that shows; the offsets are -1 where layout.py found none */
-    int flags_at, previous_at;
+    int flags_at, previous_at, segment_at, modes_at;
+
+    /* x86: see _mode.h */
+    uint64_t code_base, far_icount; /* far_icount: behind the last far transfer of this run */
+    int other_size; /* code is not of the family's own size */
+    int resumed;    /* RF ends behind the first instruction of this run */
+    int far_sysret;
 
     /* see _arm.h; the pointers go to Unicorn's own */
     int arm, stopped, it_held, it_error;

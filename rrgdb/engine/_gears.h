@@ -49,11 +49,13 @@ static void run_once(Core *c)
     c->rv_status_rd = 0;
     c->rv_results = 0;
     c->run_icount = c->icount;
-    c->error = c->emu_start(c->uc, c->pc | (uint64_t)in_thumb(c), 0, 0, 0);
+    c->far_icount = NO_ICOUNT;
+    c->error = c->emu_start(c->uc, (c->pc - c->code_base) | (uint64_t)in_thumb(c), 0, 0, 0);
     if (c->stale_flags) {
         c->stale_flags = 0;
         x86_restore_flags(c);
     }
+    x86_end_run(c);
     if (c->arm)
         it_settle(c);
     if (c->denied && c->error)
@@ -62,9 +64,10 @@ static void run_once(Core *c)
 
 static void run_slow(Core *c)
 {
-    do
+    do {
+        x86_look(c);
         run_once(c);
-    while ((c->reason == R_SMC || c->reason == R_RESTART) && !c->error);
+    } while ((c->reason == R_SMC || c->reason == R_RESTART) && !c->error);
     if (c->error)
         c->reason = R_ERROR;
 }
@@ -101,13 +104,13 @@ static int run_fast(Core *c)
     if (c->exact) {
         if (c->error)
             c->reason = R_ERROR;
-        return c->reason == R_SMC || c->reason == R_RESTART ? AGAIN : DONE;
+        return c->reason == R_SMC || c->reason == R_RESTART || c->reason == R_FAR ? AGAIN : DONE;
     }
     if (c->reason == R_UNGUARD || c->reason == R_BREAKPOINT || c->reason == R_LOST)
         return DONE;
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);
-    c->pc = c->exception >= 0 ? pc - (uint64_t)c->stale_pc : pc;
+    c->pc = c->x86 ? linear(c, pc) : c->exception >= 0 ? pc - (uint64_t)c->stale_pc : pc;
     if (c->x86 && c->exception == X86_DEBUG)
         return DONE; /* single step: behind an instruction, which is a block then */
     if (c->x86 && c->exception >= 0)
@@ -145,13 +148,23 @@ static int thick_tails(Core *c)
     return 1;
 }
 
+/* Whether the run goes on, in whichever phase. */
+static int ended_early(const Core *c)
+{
+    return c->reason == R_UNGUARD || c->reason == R_FAR || (c->reason == R_LIMIT && c->icount < c->user_limit);
+}
+
 static void run_phases(Core *c)
 {
     for (;;) {
+        x86_look(c);
+        c->resumed = c->x86 && !c->bare && x86_flags(c) & X86_RF;
         if (c->watch_count || c->guard_count || c->access_hooked || c->unguard)
             place_guards(c);
-        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on;
+        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->other_size;
         c->limit = c->user_limit;
+        if (c->resumed && c->limit > c->icount + 1)
+            c->limit = c->icount + 1;
         if (exact || c->icount < c->spell_end) {
             enter_phase(c, PHASE_SLOW, 0, 0);
             if (!exact && c->spell_end < c->limit)
@@ -161,7 +174,7 @@ static void run_phases(Core *c)
                 set_mmu(c, !c->mmu_seen);
                 continue;
             }
-            if (c->reason == R_UNGUARD || (c->reason == R_LIMIT && c->icount < c->user_limit))
+            if (ended_early(c))
                 continue;
             return;
         }
@@ -186,7 +199,7 @@ static void run_phases(Core *c)
         run_slow(c);
         if (c->reason == R_MMU)
             set_mmu(c, !c->mmu_seen);
-        else if (c->reason != R_TAIL_END && c->reason != R_UNGUARD)
+        else if (c->reason != R_TAIL_END && !ended_early(c))
             return;
     }
 }

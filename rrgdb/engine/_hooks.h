@@ -52,6 +52,10 @@ static void before_block(Core *c, uint64_t addr, uint32_t size)
     }
     if (c->x86 && addr == c->last_pc && begun_again(c, addr, size))
         return;
+    if (c->icount == c->far_icount) {
+        stop(c, R_FAR, addr);
+        return;
+    }
     if (c->arm) {
         *c->no_exit = 0; /* a Thumb block that ends inside an IT block leaves it set for the ARM block translated next */
         if (c->it && it_catch_up(c, addr))
@@ -201,6 +205,8 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
     c->last_pc = addr;
     c->last_size = size;
     c->icount++;
+    if (c->x86 && !plain && !c->bare)
+        x86_note_far(c, b, (int)size);
     keep_state(c);
     if (c->arm)
         it_follow(c, addr, size, b);

@@ -16,6 +16,7 @@
 #include "_arm.h"
 #include "_insn.h"
 #include "_riscv.h"
+#include "_mode.h"
 #include "_decode.h"
 #include "_watch.h"
 #include "_points.h"
@@ -159,6 +160,7 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->noted = calloc(FIRST_NOTED, sizeof *c->noted);
     c->epoch = 1;
     c->phase = PHASE_FAST;
+    c->segment_at = -1;
     c->fills_look = MANY_FILLS;
     c->classes = calloc(CLASS_SIZE, sizeof *c->classes);
     c->bps = calloc(1, sizeof *c->bps);
@@ -241,13 +243,31 @@ static PyObject *Core_run(Core *c, PyObject *args)
     return PyLong_FromLong(c->reason);
 }
 
-/* set_context(address, flags, previous): a uc_context to work with, and where in the CPU's bytes these lie, or -1 */
+/* set_context(address, flags, previous, segment, modes): a uc_context to work with, and where in the CPU's bytes these
+ * lie, or -1 */
 static PyObject *Core_set_context(Core *c, PyObject *args)
 {
     unsigned long long address;
-    if (!PyArg_ParseTuple(args, "Kii", &address, &c->flags_at, &c->previous_at))
+    if (!PyArg_ParseTuple(args, "Kiiii", &address, &c->flags_at, &c->previous_at, &c->segment_at, &c->modes_at))
         return NULL;
     c->context = (uint8_t *)(uintptr_t)address;
+    Py_RETURN_NONE;
+}
+
+/* where the CPU stands: address of the next instruction */
+static PyObject *Core_address(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    uint64_t pc = 0;
+    c->reg_read(c->uc, c->pc_id, &pc);
+    return PyLong_FromUnsignedLongLong(linear(c, pc));
+}
+
+/* the instruction here was performed by others */
+static PyObject *Core_performed(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    if (c->x86 && !c->bare)
+        x86_clear_rf(c);
+    c->icount++;
     Py_RETURN_NONE;
 }
 
@@ -494,7 +514,9 @@ static PyMethodDef Core_methods[] = {
     {"set_controls", (PyCFunction)Core_set_controls, METH_O, "set_controls([(id, selector, offset, mask), ...]): of translation"},
     {"translating", (PyCFunction)Core_translating, METH_NOARGS, "whether the control registers say that addresses are translated"},
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
-    {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous): x86"},
+    {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous, segment, modes): x86"},
+    {"address", (PyCFunction)Core_address, METH_NOARGS, "address() -> linear address of the next instruction"},
+    {"performed", (PyCFunction)Core_performed, METH_NOARGS, "the next instruction was performed by the caller"},
     {"restore_flags", (PyCFunction)Core_restore_flags, METH_NOARGS, "x86: of the instruction counted last, which did not retire"},
     {"leave", (PyCFunction)Core_leave, METH_NOARGS, "from within a hook: the instruction that is executing will be left"},
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
@@ -538,6 +560,7 @@ static PyMemberDef Core_members[] = {
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
     {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
+    {"code_base", T_ULONGLONG, offsetof(Core, code_base), READONLY, "x86: of the code segment, when address() was asked last"},
     {"phase", T_INT, offsetof(Core, phase), READONLY, "the phase of the last run: SLOW or another"},
     {NULL, 0, 0, 0, NULL},
 };

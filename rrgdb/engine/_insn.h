@@ -6,7 +6,6 @@
 enum { X_PLAIN, X_REP, X_BRANCH, X_CALL };
 #define X86_CONDITIONS 0x8d5u /* OF SF ZF AF PF CF */
 #define X86_DEBUG 1
-#define CONTEXT_HEADER 40
 
 static int x86_opcode(const Core *c, const uint8_t *b, int n)
 {
@@ -21,15 +20,16 @@ static int x86_opcode(const Core *c, const uint8_t *b, int n)
     return i;
 }
 
-/* First opcode bytes (behind one REX at most) that need a closer look: prefixes, calls, PUSHF, HLT, the two-byte map. */
+/* First opcode bytes (behind one REX at most) that need a closer look: prefixes, calls, far transfers, PUSHF, HLT, the
+ * two-byte map. */
 static const uint8_t x86_first[256] = {
     [0x0f] = 2, [0x26] = 1, [0x2e] = 1, [0x36] = 1, [0x3e] = 1, [0x64] = 1, [0x65] = 1, [0x66] = 1, [0x67] = 1,
-    [0x9a] = 1, [0x9c] = 1, [0xe8] = 1, [0xf0] = 1, [0xf2] = 1, [0xf3] = 1, [0xf4] = 1, [0xff] = 1,
+    [0x9a] = 1, [0x9c] = 1, [0xca] = 1, [0xcb] = 1, [0xcf] = 1, [0xe8] = 1, [0xea] = 1, [0xf0] = 1, [0xf2] = 1, [0xf3] = 1, [0xf4] = 1, [0xff] = 1,
 };
 /* Second bytes behind 0F that classify() may name. */
 static const uint8_t x86_second[256] = {
-    [0x00] = 1, [0x01] = 1, [0x05] = 1, [0x20] = 1, [0x21] = 1, [0x22] = 1, [0x23] = 1, [0x30] = 1, [0x31] = 1,
-    [0x32] = 1, [0x33] = 1, [0x34] = 1, [0xa2] = 1, [0xc7] = 1,
+    [0x00] = 1, [0x01] = 1, [0x05] = 1, [0x07] = 1, [0x20] = 1, [0x21] = 1, [0x22] = 1, [0x23] = 1, [0x30] = 1, [0x31] = 1,
+    [0x32] = 1, [0x33] = 1, [0x34] = 1, [0x35] = 1, [0xa2] = 1, [0xc7] = 1,
 };
 
 /* Neither repeats by itself nor can be of interest: true for nearly everything that runs. */

@@ -121,6 +121,10 @@ class Engine(Protocol):
 
     @property
     def icount(self) -> int: ...
+    @property
+    def pc(self) -> int:
+        """Address of the next instruction: x86's program counter and the base of its code segment."""
+
     def run_until(self, icount: int) -> Exit: ...
     def count_one(self) -> None:
         """The caller performed one step (trap or exception entry) itself."""

@@ -1,7 +1,7 @@
 """What stopped the CPU: Unicorn's interrupt numbers and error codes as ``CpuException``.
 
 An exception belongs to the instruction counted last, which then did not retire, or to the next one, which could not
-even be fetched; only the program counter tells. x86 has a third case: traps that come behind a retired instruction.
+even be fetched; only the program counter tells. x86 has a third case: a single step comes behind its instruction.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class FaultReader:
         """
         core = self._core
         number = core.exception
-        pc = self._registers.raw_read(self._arch.pc)
+        pc = core.address()
         if number >= 0:
             if self._riscv:
                 pc = (pc - 4) & self._mask  # the engine adds 4 whatever it was
@@ -138,6 +138,10 @@ class FaultReader:
             if kind is ExceptionKind.UNDEFINED and self._riscv and self._read_memory(pc, 2) == _C_EBREAK:
                 kind = ExceptionKind.BREAKPOINT
             retired = False
+        elif self._is_single_step(number):
+            # It would not come again: it belongs to the instruction, and its entry counts instead of that.
+            core.icount -= 1
+            retired, size = False, 0
         else:
             core.retired()
             retired, size = True, 0
@@ -169,6 +173,10 @@ class FaultReader:
             opcode = _opcode(self._read_memory(last, self._core.last_size), self._arch.bits == 64)[:1]
             return opcode in (b"\xcc", b"\xcd", b"\xce", b"\xf1")
         return self._kinds.get(number) is ExceptionKind.SYSCALL
+
+    def _is_single_step(self, number: int) -> bool:
+        """x86's TF, and no breakpoint of the guest's own, which comes before an instruction."""
+        return self._x86 and number == _DEBUG and not self._registers.raw_read("dr6") & 15
 
     def _is_amo(self, pc: int) -> bool:
         word = int.from_bytes(self._read_memory(pc, 4), "little")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -45,6 +45,12 @@ class Layout:
     """x86 (4 bytes): the exception that a double fault would be decided by; -1: none"""
     flags: int | None = None
     """x86 (8 bytes): the condition flags, where they are all computed"""
+    code_segment: int | None = None
+    """x86: selector (4 bytes), 4 bytes, base (8 bytes), limit and flags (4 bytes each)"""
+    modes: int | None = None
+    """x86 (4 bytes): Unicorn's flags of the mode; bit 4 and 15 say that code is 32-bit and 64-bit"""
+    hidden: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """x86: (place, bytes) of what no register of the interface shows, by the name that arch gives it"""
     banked: range = range(0)
     """ARM: stack pointers, links and saved status of the other modes"""
     hosts: tuple[int, ...] = ()
@@ -242,6 +248,34 @@ def _arm_banks(probe: _Probe) -> range | None:
 _X86_LEAVES_ADDRESSES = "8901 0f23c1 0f23c9 0f23d1 0f23d9 0f23f8"
 
 
+def _segments() -> dict[str, int | None]:
+    """Where segments lie, and the flags of the mode: the same in 32-bit and 64-bit engines."""
+    probe = _Probe(const.UC_ARCH_X86, const.UC_MODE_32)
+
+    def state(register: int | None = None, selector: int = 0) -> bytes:
+        if register is not None:
+            probe.uc.reg_write(register, selector)
+        return probe.context.save()
+
+    def segment(register: int) -> int | None:
+        selectors = (0x1234, 0x4321)
+        return _common(_places(state(register, s), struct.pack("<I4xQ", s, s << 4)) for s in selectors)
+
+    probe.uc.reg_write(x86_const.UC_X86_REG_CR0, 0)  # real mode: any selector will do
+    before = state()
+    code, stack = segment(x86_const.UC_X86_REG_CS), segment(x86_const.UC_X86_REG_SS)
+    words = [struct.unpack(f"<{len(s) // 4}I", s[: len(s) & -4]) for s in (before, state())]
+    modes = {4 * at for at, (wide, narrow) in enumerate(zip(*words, strict=True)) if wide & ~narrow & 1 << 4}
+    return {"code segment": code, "stack segment": stack, "mode": _common([modes])}
+
+
+def _hidden(segments: dict[str, int | None]) -> dict[str, tuple[int, int]]:
+    code, stack, modes = segments["code segment"], segments["stack segment"], segments["mode"]
+    if code is None or stack is None or modes is None:
+        return {}
+    return {"cs_selector": (code, 4), "cs_base": (code + 8, 8), "ss_base": (stack + 8, 8), "modes": (modes, 4)}
+
+
 def _x86(mode: int) -> Layout:
     eflags = x86_const.UC_X86_REG_EFLAGS
     rax, rcx = x86_const.UC_X86_REG_RAX, x86_const.UC_X86_REG_RCX
@@ -267,13 +301,17 @@ def _x86(mode: int) -> Layout:
     conditions = (0x8C5, 0x095)
     ran = {v: _Probe(const.UC_ARCH_X86, mode).run("90", {eflags: v}) for v in conditions}
     flags = _common(_places(state, struct.pack("<Q", v)) for v, state in ran.items())
+    segments = _segments()
     return Layout(
         context.size,
         hosts=_hosts(const.UC_ARCH_X86, mode, _X86_LEAVES_ADDRESSES, {rax: 0x2AA, rcx: _CODE + 0x1800}, 6),
         error_code=error,
         previous_exception=previous,
         flags=flags,
-        missing=_missing({"error code": error, "previous exception": previous, "flags": flags}),
+        code_segment=segments["code segment"],
+        hidden=_hidden(segments),
+        modes=segments["mode"],
+        missing=_missing({"error code": error, "previous exception": previous, "flags": flags, **segments}),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,7 +97,8 @@ class RegisterFile:
     """Reads and writes registers of one uc_engine.
 
     ``read_batch(plan)`` is the native reader; ``save``/``restore`` keep and bring back the CPU context, for registers
-    that the engine shows at a higher RISC-V privilege only.
+    that the engine shows at a higher RISC-V privilege only. ``hidden`` are further ones that only the context shows:
+    name to (place, bytes).
     """
 
     def __init__(
@@ -108,12 +109,14 @@ class RegisterFile:
         read_batch: Callable[[bytes], bytes],
         save: Callable[[], bytes],
         restore: Callable[[bytes], None],
+        hidden: Mapping[str, tuple[int, int]],
     ) -> None:
         self._library = library
         self._handle = handle
         self._read_batch = read_batch
         self._save = save
         self._restore = restore
+        self._hidden = hidden
         self._registers = {r.name: r for r in arch.registers}
         for name, engine_id in arch.system_registers.items():
             enabled_by = arch.system_enabled_by.get(name)
@@ -216,6 +219,9 @@ class RegisterFile:
         return r.enabled_by is None or self.read(r.enabled_by[0]) & r.enabled_by[1] != 0
 
     def read(self, name: str) -> int:
+        if name in self._hidden:
+            at, size = self._hidden[name]
+            return int.from_bytes(self._save()[at : at + size], "little")
         r = self._registers[name]
         if r.engine is None or not self._enabled(r):
             return r.constant
@@ -223,6 +229,11 @@ class RegisterFile:
             return _shown(r, self.raw_read(name) & (1 << (r.engine_bits or r.bits)) - 1)
 
     def write(self, name: str, value: int) -> None:
+        if name in self._hidden:
+            at, size = self._hidden[name]
+            state = self._save()
+            self._restore(state[:at] + value.to_bytes(size, "little") + state[at + size :])
+            return
         r = self._registers[name]
         if r.engine is None or not self._enabled(r):
             return

@@ -28,7 +28,7 @@ _INVALID = const.UC_HOOK_MEM_INVALID
 _WITHIN = _INVALID | const.UC_HOOK_MEM_VALID | const.UC_HOOK_MEM_READ_AFTER | const.UC_HOOK_INSN
 """hooks that are called while an instruction executes"""
 REFUSED_HOOKS = const.UC_HOOK_EDGE_GENERATED | const.UC_HOOK_TCG_OPCODE | const.UC_HOOK_TLB_FILL
-_EMULATED = (Trap.COUNTER, Trap.ENTROPY)
+_EMULATED = (Trap.COUNTER, Trap.ENTROPY, Trap.COMPUTE)
 
 Dispatch = Callable[[int, bool, tuple[Any, ...]], Any]
 """(hook's number, whether it comes before the instruction begins, what Unicorn tells) -> what the hook returns"""
@@ -115,7 +115,7 @@ class ScriptEngine(UnicornEngine):
                 continue
             if reason in (_hot.NONE, _hot.ERROR, _hot.EXCEPTION):
                 self.ended = int(core.error) if reason == _hot.ERROR else 0
-                self._pc = self._registers.raw_read(self.arch.pc)
+                self._pc = self._core.address()
                 if (self.ended or self._cut_short) and self._x86 and self._pc == core.last_pc:
                     core.restore_flags()
                 reason = core.arrive(self._pc)
@@ -136,7 +136,7 @@ class ScriptEngine(UnicornEngine):
         return int(self._core.run_icount) == self.icount
 
     def _classify(self, code: bytes, second: bool) -> None:
-        """Only what would read the host's clock or entropy is kept from running natively."""
+        """Only what would show the guest something of the host is kept from running natively."""
         trap = self._trap_of(code, second)
         kind = _hot.CLASS_TRAP if trap in _EMULATED else _hot.CLASS_MMU if trap is Trap.MMU else _hot.CLASS_PLAIN
         self._core.set_class(code, second, kind)
@@ -144,7 +144,8 @@ class ScriptEngine(UnicornEngine):
     def begin(self, pc: int, until: int) -> None:
         """A run begins at ``pc`` and ends where pc is ``until``."""
         self.set_until(until)
-        self._set_pc(pc)
+        self._registers.raw_write(self.arch.pc, pc)
+        self._pc = self._core.address()
 
     def set_until(self, until: int) -> None:
         if until != self._until:
@@ -179,7 +180,7 @@ class ScriptEngine(UnicornEngine):
         if number in self._translation_ids:
             self._translation_written()
         if not self.running:
-            self._pc = self._registers.raw_read(self.arch.pc)
+            self._pc = self._core.address()
 
     def _translation_written(self) -> None:
         translating = self._translating()
@@ -209,7 +210,7 @@ class ScriptEngine(UnicornEngine):
             self._refresh_interrupts()
         self._translation_written()
         if not self.running:
-            self._pc = self._registers.raw_read(self.arch.pc)
+            self._pc = self._core.address()
 
     # -- memory ----------------------------------------------------------------------------------
 

@@ -79,6 +79,7 @@ _TRANSLATION: dict[str, int | dict[int, int]] = {
     "nmrr": 0,
     "contextidr": 0,
 }
+_CODE_SEGMENT = ("cs", "cs_base")
 _TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
 
 
@@ -144,6 +145,7 @@ class UnicornEngine:
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
         self._callbacks: list[Any] = []
+        self._mask = (1 << arch.bits) - 1
         self._callback_error: BaseException | None = None
         self._has_translated = False
         self._footprint_begin = 0
@@ -155,11 +157,17 @@ class UnicornEngine:
         """what this build of Unicorn hides: such details of exceptions are guessed"""
         self._context = Context(self._uc, layout.context_bytes, layout.hosts)
         if x86:
-            flags, previous = (-1 if at is None else at for at in (layout.flags, layout.previous_exception))
-            self._core.set_context(self._context.address, flags, previous)
+            places = (layout.flags, layout.previous_exception, layout.code_segment, layout.modes)
+            self._core.set_context(self._context.address, *(-1 if at is None else at for at in places))
         self._banked = layout.banked
         self._registers = RegisterFile(
-            _lib, self._handle, arch, self._core.read_registers, self._context.save, self._context.restore
+            _lib,
+            self._handle,
+            arch,
+            self._core.read_registers,
+            self._context.save,
+            self._context.restore,
+            layout.hidden,
         )
         self._core.set_registers(self._registers.in_hooks())
         self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
@@ -169,7 +177,7 @@ class UnicornEngine:
         self._core.set_controls(
             [(*self._registers.selector(name), self._translates(name)) for name in self._controls()]
         )
-        self._pc = self._registers.raw_read(arch.pc)
+        self._pc = self._core.address()
 
     def _new_cpu(self, model: str | None) -> Any:
         arch = self.arch
@@ -198,7 +206,7 @@ class UnicornEngine:
                 edge = None
             if self._callback_error is not None:
                 error, self._callback_error = self._callback_error, None
-                self._pc = self._registers.raw_read(self.arch.pc)
+                self._pc = self._core.address()
                 raise error
             if reason == _hot.LOST:
                 raise EngineError(f"no instruction of the running block begins at {core.pc:#x}")
@@ -215,7 +223,7 @@ class UnicornEngine:
                 if reason == _hot.NONE:
                     return Exit(ExitKind.EXCEPTION, exception=exception)
             elif reason == _hot.NONE:
-                self._pc = self._registers.raw_read(self.arch.pc)
+                self._pc = self._core.address()
                 if exits is None or self._pc not in exits:
                     return _HALTED
                 reason = core.arrive(self._pc)
@@ -293,11 +301,16 @@ class UnicornEngine:
         self._core.set_class(code, second, kind)
 
     def _set_pc(self, pc: int) -> None:
-        self._registers.raw_write(self.arch.pc, pc)
+        self._registers.raw_write(self.arch.pc, pc - self._core.code_base & self._mask)
         self._pc = pc
 
+    @property
+    def pc(self) -> int:
+        """Address of the next instruction: linear, whatever x86's code segment begins with."""
+        return self._pc
+
     def count_one(self) -> None:
-        self._core.icount += 1
+        self._core.performed()
 
     def uncount_one(self) -> None:
         self._core.icount -= 1
@@ -322,8 +335,8 @@ class UnicornEngine:
             self._protect()
             return
         self._registers.write(name, value)
-        if name == self.arch.pc:
-            self._pc = self._registers.raw_read(name)
+        if name == self.arch.pc or name in _CODE_SEGMENT:
+            self._pc = self._core.address()
         elif name in _TRANSLATION:
             self._set_translation()
 
@@ -590,7 +603,7 @@ class UnicornEngine:
         self.forget_footprint()
         if self.arch.engine_arch == "UC_ARCH_RISCV":
             self._refresh_interrupts()
-        self._pc = self._registers.raw_read(self.arch.pc)
+        self._pc = self._core.address()
         self.rearm()
 
     def _parse(self, state: bytes) -> tuple[int, bytes, dict[str, int]]:

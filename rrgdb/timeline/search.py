@@ -269,7 +269,7 @@ class Backward:
 
     def _holds(self, points: Points) -> bool:
         t = self._timeline
-        condition = points.breakpoints.get(t.engine.read(t.engine.arch.pc))
+        condition = points.breakpoints.get(t.engine.pc)
         return condition is None or condition()
 
     def _choose(self, points: Points, found: _Found, floor: int) -> int | None:
@@ -285,4 +285,4 @@ class Backward:
         if position == found.watch:
             hit = found.hits[0]
             return Stop(StopKind.WATCHPOINT, position, hit.address, hit.kind, hit.old, hit.new)
-        return Stop(StopKind.BREAKPOINT, position, t.engine.read(t.engine.arch.pc))
+        return Stop(StopKind.BREAKPOINT, position, t.engine.pc)

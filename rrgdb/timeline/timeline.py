@@ -513,7 +513,7 @@ class Timeline:
             exit_ = self.advance(limit)
             if exit_.kind is not ExitKind.BREAKPOINT:
                 return exit_, False
-            condition = points.breakpoints.get(self.engine.read(self.engine.arch.pc))
+            condition = points.breakpoints.get(self.engine.pc)
             if condition is None or condition():
                 return exit_, True
             if self.interrupted:
@@ -521,7 +521,7 @@ class Timeline:
             self.engine.ignore_stops_at(self.icount)
 
     def _forward_stop(self, points: Points, exit_: Exit, holds: bool, ended: bool, limit: int) -> Stop | None:
-        pc = self.engine.read(self.engine.arch.pc)
+        pc = self.engine.pc
         if holds:
             return Stop(StopKind.BREAKPOINT, self.icount, pc)
         if exit_.kind is ExitKind.WATCHPOINT:

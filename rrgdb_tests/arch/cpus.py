@@ -18,9 +18,13 @@ _MMR_FIELDS = {"selector": ("<H", 0), "base": ("<Q", 8), "limit": ("<I", 16), "f
 _PATTERN = re.compile(r"(?P<id>\w+?)(?:\((?P<arguments>[^)]*)\)|\.(?P<field>\w+))?")
 
 
+HIDDEN = {"cs_selector": 0, "cs_base": 0, "ss_base": 0, "modes": 1 << 4 | 1 << 15}
+"""x86 with flat segments; code has the family's own size"""
+
+
 @dataclass
 class FakeCpu:
-    """Registers and memory in dictionaries; what was never written reads as 0."""
+    """Registers and memory in dictionaries; what was never written reads as 0, or as ``HIDDEN`` says."""
 
     icount: int = 0
     registers: dict[str, int] = field(default_factory=dict)
@@ -29,7 +33,7 @@ class FakeCpu:
     writes: list[str] = field(default_factory=list)
 
     def read(self, name: str) -> int:
-        return self.registers.get(name, 0)
+        return self.registers.get(name, HIDDEN.get(name, 0))
 
     def write(self, name: str, value: int) -> None:
         assert value >= 0
@@ -124,6 +128,8 @@ class UnicornCpu:
     def read(self, name: str) -> int:
         if name in self.arch.kept_registers:
             return self.kept.get(name, 0)
+        if name in HIDDEN:
+            return HIDDEN[name]
         register = self._find(name)
         if register.engine is None or not self._reachable(register):
             return register.constant

@@ -242,10 +242,37 @@ def test_x86_counters(name: str) -> None:
 )
 def test_x86_counter_permissions(code: str, cs: int, cr4: int, allowed: bool) -> None:
     if allowed:
-        _run("i386", bytes.fromhex(code), Trap.COUNTER, cs=cs, cr4=cr4)
+        _run("i386", bytes.fromhex(code), Trap.COUNTER, cr0=1, cs=cs, cr4=cr4)
     else:
-        error = _refused("i386", bytes.fromhex(code), Trap.COUNTER, cs=cs, cr4=cr4)
+        error = _refused("i386", bytes.fromhex(code), Trap.COUNTER, cr0=1, cs=cs, cr4=cr4)
         assert (error.number, error.detail) == (13, 0)
+
+
+@pytest.mark.parametrize(("cr0", "eflags", "cs", "allowed"), [(0, 2, 0x1B, True), (1, 1 << 17, 0x18, False)])
+def test_x86_rings_of_real_and_virtual_8086_mode(cr0: int, eflags: int, cs: int, allowed: bool) -> None:
+    state = {"cr0": cr0, "eflags": eflags, "cs": cs, "cr4": 4}
+    if allowed:
+        _run("i386", b"\x0f\x31", Trap.COUNTER, **state)
+    else:
+        assert _refused("i386", b"\x0f\x31", Trap.COUNTER, **state).number == 13
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "modes", "value"),
+    [
+        ("i386", "0f01e1", 0x10, 0xE000003B),
+        ("i386", "660f01e1", 0x10, 0x5566003B),
+        ("i386", "0f01e1", 0, 0x5566003B),
+        ("i386", "660f01e1", 0, 0xE000003B),
+        ("x86_64", "0f01e1", 0x8010, 0xE000003B),
+        ("x86_64", "480f01e1", 0x8010, 0xE000003B),
+        ("x86_64", "660f01e1", 0x8010, 0x112233445566003B),
+    ],
+)
+def test_x86_machine_status_word(name: str, code: str, modes: int, value: int) -> None:
+    register = "rcx" if name == "x86_64" else "ecx"
+    state = {register: 0x1122334455667788 if name == "x86_64" else 0x55667788, "cr0": 0xE000003B, "modes": modes}
+    assert _run(name, bytes.fromhex(code), Trap.COMPUTE, **state).registers[register] == value
 
 
 @pytest.mark.parametrize("name", ARCHES)

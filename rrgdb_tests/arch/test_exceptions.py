@@ -4,6 +4,7 @@ then lead back."""
 from __future__ import annotations
 
 import dataclasses
+import struct
 
 import pytest
 
@@ -207,6 +208,7 @@ def test_aarch64_svc_from_el0_and_back() -> None:
 
 
 X86 = pytest.mark.parametrize("name", ["i386", "x86_64"])
+RF = 1 << 16
 
 
 def _gate(name: str, selector: int, target: int, kind: int = 0x8E, ist: int = 0) -> bytes:
@@ -260,7 +262,9 @@ def test_x86_entry(name: str, exception: CpuException, vector: int, back: int, e
     assert cpu.registers[ARCHES[name].pc] == HANDLER
     # IF falls for an interrupt gate only; TF always.
     assert cpu.registers["eflags"] == (0x002 if kind == 0x8E else 0x202)
-    frame = [back, 0, 0x302] + ([STACK - 4, 0] if name == "x86_64" else [])
+    # RF: the instruction is to be done again.
+    fault = back == CODE and vector not in (1, 8)
+    frame = [back, 0, 0x302 | RF * fault] + ([STACK - 4, 0] if name == "x86_64" else [])
     assert _frame(name, cpu, len(frame) + (error is not None)) == ([] if error is None else [error]) + frame
     assert cpu.registers.get("cr2") == (0x99 if vector == 14 else None)
 
@@ -305,7 +309,10 @@ def test_x86_refusals_change_nothing(name: str) -> None:
         ("local selector", _gate(name, 0xC, HANDLER), {"gdtr_limit": 0xFF}),
         ("data segment", _gate(name, 0x10, HANDLER), {"gdtr_limit": 0xFF}),
         ("inner ring", _gate(name, 8, HANDLER), {"gdtr_limit": 0xFF, "cs": 0x1B}),
-        ("real mode", good, {"cr0": 0, "efer": 0}),
+        ("virtual-8086 mode", good, {"eflags": 0x20302}),
+        ("real mode, beyond the table", good, {"cr0": 0, "efer": 0, "idtr_limit": 6 * 4 + 2}),
+        ("real mode, unmapped table", good, {"cr0": 0, "efer": 0, "idtr_base": 0x20000}),
+        ("real mode, unmapped stack", good, {"cr0": 0, "efer": 0, "ss_base": 0x18006}),
     ]
     for label, gate, state in cases:
         cpu = _x86(name)
@@ -327,6 +334,48 @@ def test_x86_user_code_needs_a_gate_for_software_interrupts(name: str) -> None:
         _install(name, cpu, 0x80, _gate(name, 0x1B, HANDLER, kind))
         cpu.registers["cs"] = 0x1B
         assert ARCHES[name].enter_exception(cpu, _exception(SYSCALL, 0x80)) is entered
+
+
+@X86
+@pytest.mark.parametrize(
+    ("exception", "code", "vector", "back"),
+    [
+        (_exception(NATIVE, 0x21, 2), "cd21", 0x21, 2),
+        (_exception(BREAKPOINT, 3, 1), "cc", 3, 1),
+        (_exception(NATIVE, 4, 1), "ce", 4, 1),
+        (_exception(UNDEFINED, -1, 2), "0f0b", 6, 0),
+        (_exception(NATIVE, 0, 2), "f7f1", 0, 0),
+        (_exception(NATIVE, 13, 2, detail=0x1A), "8ed8", 13, 0),
+        (_exception(NATIVE, 1, 1), "90", 1, 0),
+    ],
+)
+@pytest.mark.parametrize("loaded", [True, False])
+def test_x86_real_mode(name: str, exception: CpuException, code: str, vector: int, back: int, loaded: bool) -> None:
+    """Three words, no error code, a stack that ends with its segment; the table is at 0 as long as none was loaded."""
+    cpu = _x86(name)
+    base = TABLE if loaded else 0
+    segment = 0x1200  # code at CODE is 0x1200:CODE - 0x12000
+    flags = 0x302 | 1 << 18
+    cpu.registers |= {"cr0": 0x10, "efer": 0, "eflags": flags, "ss_base": 0x8000, ARCHES[name].sp: 0xABC0002}
+    cpu.registers |= {"cs": segment + 3, "cs_base": segment << 4, "modes": 0}
+    cpu.registers |= {"idtr_base": base, "idtr_limit": 0x3FF} if loaded else {}
+    at = segment << 4
+    cpu.write_memory(at, bytes.fromhex(code))
+    cpu.write_memory(base + 4 * vector, (0x567890AB).to_bytes(4, "little"))
+    exception = dataclasses.replace(exception, pc=at, next_pc=at + exception.next_pc - exception.pc)
+    assert ARCHES[name].enter_exception(cpu, exception)
+    assert cpu.registers[ARCHES[name].sp] == 0xABCFFFC
+    assert cpu.read_memory(0x8000, 2) == (flags & 0xFFFF).to_bytes(2, "little")
+    assert cpu.read_memory(0x17FFC, 4) == struct.pack("<HH", back, segment + 3)
+    assert (cpu.read("cs_selector"), cpu.read("cs_base"), cpu.read(ARCHES[name].pc)) == (0x5678, 0x56780, 0x90AB)
+    assert cpu.read("eflags") == 2
+
+
+@X86
+def test_x86_real_mode_has_no_page_faults(name: str) -> None:
+    cpu = _x86(name)
+    cpu.registers["cr0"] = 0
+    assert not ARCHES[name].enter_exception(cpu, _exception(READ, address=0x99))
 
 
 def test_x86_64_interrupt_stack_and_alignment() -> None:
@@ -370,4 +419,4 @@ def test_x86_entry_and_iret_on_the_engine(name: str, error: bool) -> None:
     assert cpu.read("cr2") == (0x1234 if error else 0)
     cpu.run(2 if error else 1)
     assert (cpu.read(arch.pc), cpu.read(arch.sp), cpu.read("cs")) == (CODE + 1, STACK, 8)
-    assert cpu.read("eflags") == 0xA02
+    assert cpu.read("eflags") == 0xA02 | RF

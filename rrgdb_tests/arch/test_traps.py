@@ -12,7 +12,7 @@ from rrgdb.arch.base import Arch, Trap
 
 EVERY_ARCH = pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
 
-COUNTER, ENTROPY, SEMIHOST, HYPERCALL, HALT, SYSTEM, STATUS, MMU = (
+COUNTER, ENTROPY, SEMIHOST, HYPERCALL, HALT, SYSTEM, STATUS, MMU, COMPUTE = (
     Trap.COUNTER,
     Trap.ENTROPY,
     Trap.SEMIHOST,
@@ -21,6 +21,7 @@ COUNTER, ENTROPY, SEMIHOST, HYPERCALL, HALT, SYSTEM, STATUS, MMU = (
     Trap.SYSTEM,
     Trap.STATUS,
     Trap.MMU,
+    Trap.COMPUTE,
 )
 
 # RISC-V and AArch64 words: (word, capstone's text or None where it cannot tell, class).
@@ -125,6 +126,8 @@ X86 = [
     ("0f20c0", "mov ", None, None),
     ("0f0138", "invlpg", MMU, MMU),
     ("0f01f0", "lmsw ax", MMU, MMU),
+    ("0f01e0", "smsw eax", COMPUTE, COMPUTE),
+    ("0f0120", "smsw word", None, None),
     ("0f0110", "lgdt", None, None),
     ("0f30", "wrmsr", MMU, MMU),
     ("0f32", "rdmsr", None, None),
