@@ -70,7 +70,7 @@ class Trap(Enum):
     ENTROPY = auto()
     """reads random numbers (RDRAND, RNDR): ``Arch.emulate`` asks the host"""
     COMPUTE = auto()
-    """what the engine computes wrong: ``Arch.emulate`` computes it"""
+    """what the engine computes wrong, or as this host does (x87's sines): ``Arch.emulate`` computes it"""
     SEMIHOST = auto()
     """semihosting call: the board serves it"""
     HYPERCALL = auto()
@@ -270,6 +270,8 @@ class Arch:
     second_set: SecondSet | None = None
     executes: Callable[[Cpu, bytes], bool] | None = None
     """whether the condition of the trapped instruction at pc holds; None: there are no conditions"""
+    single_step: Callable[[Cpu], int | None] | None = None
+    """the number of the exception (NATIVE) that comes behind an instruction which ``emulate`` has performed, if any"""
     step: Callable[[Cpu, int], None] | None = None
     """(cpu, length): go behind the instruction at pc, where more than pc moves on (ARM: ITSTATE)"""
 

@@ -189,6 +189,7 @@ def _arch(bits: int) -> Arch:
         classify=traps.classify64 if wide else traps.classify32,
         emulate=traps.emulate64 if wide else traps.emulate32,
         exception_signal=traps.exception_signal,
+        single_step=traps.single_step,
         enter_exception=traps.enter_exception64 if wide else traps.enter_exception32,
         reset=_reset64 if wide else _reset32,
         system_registers=system,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rrgdb.arch import x87
 from rrgdb.arch.base import (
     Cpu,
     CpuException,
@@ -30,6 +31,7 @@ _LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _CR0_PE = 1
 _CR4_TSD, _CR4_PCE = 1 << 2, 1 << 8
 _IF, _TF, _NT, _RF, _VM, _AC = 1 << 9, 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
+_DR6_BS = 1 << 14
 _MODE_CS32, _MODE_CS64 = 1 << 4, 1 << 15
 _GENERAL_PROTECTION = 13
 
@@ -40,7 +42,7 @@ class _Decoded:
     what: str
     length: int
     register: int = 0
-    """destination of RDRAND, RDSEED and SMSW"""
+    """destination of RDRAND, RDSEED and SMSW; of x87's instructions the second byte"""
     other_size: bool = False
     """prefixed for the operand size that is not the code's own"""
     wide: bool = False
@@ -90,6 +92,8 @@ def _decode(code: bytes, long_mode: bool) -> _Decoded | None:
         return None
     if opcode[:1] == b"\xf4":
         return _Decoded(Trap.HALT, "hlt", at + 1)
+    if opcode[:1] == b"\xd9" and opcode[1:] and opcode[1] in x87.OPCODES:
+        return _Decoded(Trap.COMPUTE, "x87", at + 2, opcode[1])
     if opcode == b"\x0f\x31":
         return _Decoded(Trap.COUNTER, "rdtsc", at + 2)
     if opcode == b"\x0f\x33":
@@ -157,6 +161,8 @@ def _emulate(long_mode: bool, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost)
         cpu.write(names[2], value >> 32 & 0xFFFFFFFF)
         if decoded.what == "rdtscp":
             cpu.write(names[1], cpu.read("tsc_aux") & 0xFFFFFFFF)
+    elif decoded.what == "x87":
+        x87.execute(cpu, decoded.register)
     elif trap is Trap.COMPUTE:
         _write_operand(cpu, names[decoded.register], _operand_bits(cpu, decoded), cpu.read("cr0"))
     else:
@@ -179,7 +185,15 @@ def emulate64(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     _emulate(True, cpu, trap, code, host)
 
 
-_OVERFLOW, _PAGE_FAULT = 4, 14
+def single_step(cpu: Cpu) -> int | None:
+    """#DB, as the engine raises it behind the instructions that it runs while TF is set."""
+    if not cpu.read("eflags") & _TF:
+        return None
+    cpu.write("dr6", cpu.read("dr6") | _DR6_BS)
+    return _DEBUG
+
+
+_DEBUG, _OVERFLOW, _PAGE_FAULT = 1, 4, 14
 _KIND_VECTORS = {
     ExceptionKind.UNDEFINED: 6,
     ExceptionKind.BREAKPOINT: 3,

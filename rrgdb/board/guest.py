@@ -194,7 +194,13 @@ class Board:
                 kind = ExceptionKind.UNDEFINED if e.number is None else ExceptionKind.NATIVE
                 self._raise(self._exception(kind, exit_, -1 if e.number is None else e.number, e.detail))
                 return
-            if not before:
+            step = None if self.arch.single_step is None else self.arch.single_step(engine)
+            if step is not None:
+                # It belongs to the instruction: its entry counts instead.
+                if before:
+                    engine.uncount_one()
+                self._raise(CpuException(ExceptionKind.NATIVE, step, engine.pc, engine.pc))
+            elif not before:
                 engine.count_one()
 
     def _exception(self, kind: ExceptionKind, exit_: Exit, number: int = -1, detail: int | None = None) -> CpuException:

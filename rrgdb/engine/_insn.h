@@ -21,15 +21,20 @@ static int x86_opcode(const Core *c, const uint8_t *b, int n)
 }
 
 /* First opcode bytes (behind one REX at most) that need a closer look: prefixes, calls, far transfers, PUSHF, HLT, the
- * two-byte map. */
+ * two-byte map, x87. */
 static const uint8_t x86_first[256] = {
     [0x0f] = 2, [0x26] = 1, [0x2e] = 1, [0x36] = 1, [0x3e] = 1, [0x64] = 1, [0x65] = 1, [0x66] = 1, [0x67] = 1,
-    [0x9a] = 1, [0x9c] = 1, [0xca] = 1, [0xcb] = 1, [0xcf] = 1, [0xe8] = 1, [0xea] = 1, [0xf0] = 1, [0xf2] = 1, [0xf3] = 1, [0xf4] = 1, [0xff] = 1,
+    [0x9a] = 1, [0x9c] = 1, [0xca] = 1, [0xcb] = 1, [0xcf] = 1, [0xd9] = 3, [0xe8] = 1, [0xea] = 1, [0xf0] = 1, [0xf2] = 1, [0xf3] = 1, [0xf4] = 1, [0xff] = 1,
 };
 /* Second bytes behind 0F that classify() may name. */
 static const uint8_t x86_second[256] = {
     [0x00] = 1, [0x01] = 1, [0x05] = 1, [0x07] = 1, [0x20] = 1, [0x21] = 1, [0x22] = 1, [0x23] = 1, [0x30] = 1, [0x31] = 1,
     [0x32] = 1, [0x33] = 1, [0x34] = 1, [0x35] = 1, [0xa2] = 1, [0xc7] = 1,
+};
+
+/* Second bytes behind D9: what x87 computes by the host's library. */
+static const uint8_t x87_second[256] = {
+    [0xf0] = 1, [0xf1] = 1, [0xf2] = 1, [0xf3] = 1, [0xf5] = 1, [0xf8] = 1, [0xf9] = 1, [0xfb] = 1, [0xfe] = 1, [0xff] = 1,
 };
 
 /* Neither repeats by itself nor can be of interest: true for nearly everything that runs. */
@@ -39,7 +44,7 @@ static inline int x86_plain(const Core *c, const uint8_t *b, uint32_t n)
     if (c->mode64 && (b[i] & 0xf0) == 0x40)
         return 0;
     int look = x86_first[b[i]];
-    return look == 0 || (look == 2 && i + 1 < n && !x86_second[b[i + 1]]);
+    return look == 0 || (look > 1 && i + 1 < n && !(look == 2 ? x86_second : x87_second)[b[i + 1]]);
 }
 
 static int x86_kind(const Core *c, const uint8_t *b, int n)
@@ -143,7 +148,7 @@ static int interesting(const Core *c, const uint8_t *b, int n)
             return 0;
         if (b[i] == 0xf4)
             return 1;
-        return b[i] == 0x0f && i + 1 < n && x86_second[b[i + 1]];
+        return i + 1 < n && ((b[i] == 0x0f && x86_second[b[i + 1]]) || (b[i] == 0xd9 && x87_second[b[i + 1]]));
     }
     int thumb = in_thumb(c);
     if (n < 4 && !thumb)

@@ -72,7 +72,10 @@ pop ax
 or ax, 0x100
 push ax
 popf
+rdtsc
 nop
+pushf
+pop ax
 and ax, 0xfeff
 push ax
 popf
@@ -98,8 +101,8 @@ def test_interrupts_and_exceptions_go_through_the_vector_table() -> None:
     guest = _guest(BODY)
     guest.run_until(1 << 40)
     assert guest.end == End("halt", 0)
-    # ud2, div; int 0x21, int 0xff, int3, into, and steps behind four instructions
-    assert _words(guest) == (2, 4 + 4)
+    # ud2, div; int 0x21, int 0xff, int3, into, and steps behind seven instructions
+    assert _words(guest) == (2, 4 + 7)
     status = int.from_bytes(guest.engine.read_memory(STATUS, 4), "little")
     assert status == guest.engine.read("cr0")
     assert guest.engine.read("cs") == BASE >> 4

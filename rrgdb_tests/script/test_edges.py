@@ -89,6 +89,14 @@ def test_an_unmapped_read_ends_the_run(tmp_path: Path) -> None:
     assert "UC_ERR_READ_UNMAPPED" in seen[0]
 
 
+@pytest.mark.parametrize("start", ["fninit; ", ""])
+def test_sines_are_those_of_every_host(tmp_path: Path, start: str) -> None:
+    script = Script(f"{start}fld1; fsincos; mov ${DATA:#x},%rax; fstpt (%rax); fstpt 16(%rax)")
+    _, (_, memory, _), path = plain_and_recorded(tmp_path, script, "x86_64")
+    assert [memory[at : at + 10][::-1].hex() for at in (0, 16)] == ["3ffe8a51407da8345c92", "3ffed76aa47848677021"]
+    check(path)
+
+
 def test_a_hook_moves_the_program_counter(tmp_path: Path) -> None:
     skipped = CODE + 5 + 7
 

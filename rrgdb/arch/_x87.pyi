@@ -1,0 +1,3 @@
+def execute(
+    opcode: int, control: int, status: int, empty: int, st0: bytes, st1: bytes, /
+) -> tuple[int, int, bytes | None, bytes | None, bytes | None]: ...
