@@ -8,6 +8,7 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <fenv.h>
 #include <structmember.h>
 
 #include "_core.h"
@@ -237,7 +238,12 @@ static PyObject *Core_run(Core *c, PyObject *args)
     if (c->icount < c->last_icount)
         c->spell = c->spell_end = c->tails = c->tails_at = 0; /* the guest was put back */
     Py_BEGIN_ALLOW_THREADS
+    /* Unicorn lets the host's FPU add and multiply for the guest: not in whatever way this thread was told to round. */
+    fenv_t arithmetic;
+    fegetenv(&arithmetic);
+    fesetenv(FE_DFL_ENV);
     run_phases(c);
+    fesetenv(&arithmetic);
     Py_END_ALLOW_THREADS
     c->last_icount = c->icount;
     return PyLong_FromLong(c->reason);
