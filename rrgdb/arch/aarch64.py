@@ -134,6 +134,8 @@ _TIMED = {
     (3, 3, 14, 3, 2): "cntv_cval",
     (3, 3, 9, 13, 0): "pmccntr",
     (3, 3, 9, 13, 2): "pmevcntr",  # PMXEVCNTR_EL0
+    (3, 3, 9, 12, 3): "pmovs",  # PMOVSCLR_EL0
+    (3, 3, 9, 14, 3): "pmovs",  # PMOVSSET_EL0
     **{(3, 3, 14, 8 | n >> 3, n & 7): "pmevcntr" for n in range(31)},
 }
 _RANDOM = {(3, 3, 2, 4, 0), (3, 3, 2, 4, 1)}  # RNDR, RNDRRS
@@ -141,7 +143,7 @@ _READ_ONLY = {"cntpct", "cntvct"}
 # Enable bits for EL0: in PMUSERENR_EL0 for what the performance monitors count (EN; CR and ER for reads only), else
 # in CNTKCTL_EL1.
 _EL0_ENABLE = {"cntpct": 1 << 0, "cntvct": 1 << 1, "cntv": 1 << 8, "cntp": 1 << 9}
-_EL0_MONITOR_READ = {"pmccntr": 1 << 0 | 1 << 2, "pmevcntr": 1 << 0 | 1 << 3}
+_EL0_MONITOR_READ = {"pmccntr": 1 << 0 | 1 << 2, "pmevcntr": 1 << 0 | 1 << 3, "pmovs": 1 << 0}
 
 _HLT_SEMIHOST, _WFE, _WFI = 0xD45E0000, 0xD503205F, 0xD503207F
 _NZCV = 0xF0000000
@@ -207,7 +209,7 @@ def _exception_level(cpu: Cpu) -> int:
 
 def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     """Counters are functions of the icount; what the performance monitors count is always retired instructions, and
-    writes to their counters are accepted and ignored. RNDR never fails."""
+    writes to their counters are accepted and ignored, and none overflows. RNDR never fails."""
     word = int.from_bytes(code[:4], "little")
     access = _system_access(word)
     if access is None:
@@ -236,7 +238,7 @@ def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
         if not reads:
             arm_timer.write(cpu, name, cpu.read(target) if target else 0, now, "_el0")
         elif target:
-            monitored = {"pmccntr": cpu.icount, "pmevcntr": cpu.icount & 0xFFFFFFFF}
+            monitored = {"pmccntr": cpu.icount, "pmevcntr": cpu.icount & 0xFFFFFFFF, "pmovs": 0}
             cpu.write(target, monitored[name] if name in monitored else arm_timer.read(cpu, name, now, "_el0"))
     else:
         raise IllegalInstruction

@@ -124,6 +124,8 @@ _TIMED = {
     (14, 3, 0, 1): "cntv_ctl",
     (9, 13, 0, 0): "pmccntr",
     (9, 13, 0, 2): "pmxevcntr",
+    (9, 12, 0, 3): "pmovsr",
+    (9, 14, 0, 3): "pmovsr",  # PMOVSSET
 }
 _TIMED_WIDE = {
     (14, 0): "cntpct",
@@ -134,7 +136,7 @@ _TIMED_WIDE = {
 _READ_ONLY = {"cntpct", "cntvct"}
 # Enable bits for PL0: in PMUSERENR for what the performance monitors count, else in CNTKCTL.
 _USER_ENABLE = {"cntpct": 1 << 0, "cntvct": 1 << 1, "cntv": 1 << 8, "cntp": 1 << 9}
-_MONITORS = {"pmccntr", "pmxevcntr"}
+_MONITORS = {"pmccntr", "pmxevcntr", "pmovsr"}
 
 _SVC_SEMIHOST, _HLT_SEMIHOST = 0x0F123456, 0xE10F0070
 _SVC_SEMIHOST_T, _HLT_SEMIHOST_T = 0xDFAB, 0xBABC
@@ -294,7 +296,7 @@ def _allowed(cpu: Cpu, name: str) -> None:
 
 def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     """Counters are functions of the icount; what the performance monitors count is always retired instructions, and
-    writes to their counters are accepted and ignored."""
+    writes to their counters are accepted and ignored, and none overflows."""
     word = _thumb_word(code) if cpu.read("cpsr") & _T else int.from_bytes(code[:4], "little")
     wide = word & 0x0F000000 == 0x0C000000
     if wide:
@@ -313,7 +315,8 @@ def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     names = [*(f"r{n}" for n in range(13)), "sp", "lr"]
     now = arm_timer.count(host)
     if reads:
-        value = cpu.icount if name in _MONITORS else arm_timer.read(cpu, name, now)
+        monitored = 0 if name == "pmovsr" else cpu.icount
+        value = monitored if name in _MONITORS else arm_timer.read(cpu, name, now)
         cpu.write(names[low], value & _MASK)
         if wide:
             cpu.write(names[high], value >> 32 & _MASK)

@@ -178,6 +178,13 @@ def test_aarch64_counters_from_el0(word: int, enables: dict[str, int], allowed: 
         _refused("aarch64", _word(word), Trap.COUNTER, cpsr=0, **enables)
 
 
+@pytest.mark.parametrize("word", [0xD53B9C60, 0xD53B9E60])
+def test_aarch64_counters_never_overflow(word: int) -> None:
+    assert _run("aarch64", _word(word), Trap.COUNTER, cpsr=0x3C5, x0=5).registers["x0"] == 0
+    _run("aarch64", _word(word), Trap.COUNTER, cpsr=0, pmuserenr_el0=1)
+    _refused("aarch64", _word(word), Trap.COUNTER, cpsr=0, pmuserenr_el0=8)
+
+
 def test_aarch64_counters_are_read_only() -> None:
     _refused("aarch64", _word(0xD51BE040), Trap.COUNTER, cpsr=0x3C5)
 

@@ -22,7 +22,7 @@ INSTRUCTIONS = [
         ("aarch64", f"mrs x0, {register}", Trap.COUNTER)
         for register in (
             *("cntvct_el0", "cntpct_el0", "cntv_tval_el0", "cntp_tval_el0", "cntv_ctl_el0", "cntp_ctl_el0"),
-            *("cntv_cval_el0", "pmccntr_el0", "pmevcntr0_el0", "pmxevcntr_el0"),
+            *("cntv_cval_el0", "pmccntr_el0", "pmevcntr0_el0", "pmxevcntr_el0", "pmovsclr_el0", "pmovsset_el0"),
         )
     ),
     *(
@@ -32,7 +32,7 @@ INSTRUCTIONS = [
             *(f"mrrc p15, {op}, r0, r1, c14" for op in range(4)),
             *(f"mrc p15, 0, r0, c14, c{timer}, {op}" for timer in (2, 3) for op in (0, 1)),
             "mrc p15, 0, r0, c9, c13, 0",
-            "mrc p15, 0, r0, c9, c13, 2",
+            *(f"mrc p15, 0, r0, c9, c{crm}, {op}" for crm, op in ((13, 2), (12, 3), (14, 3))),
         )
     ),
     ("aarch64", "mrs x0, rndr", Trap.ENTROPY),
