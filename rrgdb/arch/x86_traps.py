@@ -29,7 +29,7 @@ NAMES64 = (*words("rax rcx rdx rbx rsp rbp rsi rdi"), *(f"r{n}" for n in range(8
 
 _LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _CR0_PE = 1
-_CR4_TSD, _CR4_PCE = 1 << 2, 1 << 8
+_CR4_TSD, _CR4_DE, _CR4_PCE = 1 << 2, 1 << 3, 1 << 8
 _IF, _TF, _NT, _RF, _VM, _AC = 1 << 9, 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
 _DR6_BS = 1 << 14
 _MODE_CS32, _MODE_CS64 = 1 << 4, 1 << 15
@@ -85,7 +85,7 @@ def _decode_group7(modrm: int, at: int, legacy: set[int], rex: int) -> _Decoded 
 
 
 def _decode(code: bytes, long_mode: bool) -> _Decoded | None:
-    """What of interest the instruction is. ``length`` is exact for COUNTER, ENTROPY and COMPUTE only."""
+    """What of interest the instruction is. ``length`` is exact for those that ``emulate`` performs."""
     legacy, rex, at = _prefixes(code, long_mode)
     opcode = code[at : at + 2]
     if 0xF0 in legacy:  # LOCK: undefined, or not one of ours
@@ -108,6 +108,8 @@ def _decode(code: bytes, long_mode: bool) -> _Decoded | None:
         return _Decoded(Trap.MMU, "mov cr", at + 3) if register in (0, 3, 4) else None
     if opcode == b"\x0f\x01":
         return _decode_group7(modrm, at, legacy, rex)
+    if opcode == b"\x0f\x23" and not rex & 4:
+        return _Decoded(Trap.DEBUG, f"dr{register}", at + 3, modrm & 7 | (rex & 1) << 3)
     # F3 makes RDPID and SENDUIPI of the same opcode.
     if opcode == b"\x0f\xc7" and modrm >= 0xF0 and not legacy & {0xF2, 0xF3}:
         return _Decoded(Trap.ENTROPY, "random", at + 3, modrm & 7 | (rex & 1) << 3, 0x66 in legacy, bool(rex & 8))
@@ -149,9 +151,28 @@ def _write_operand(cpu: Cpu, name: str, bits: int, value: int) -> None:
     cpu.write(name, value & (1 << bits) - 1 | kept)
 
 
+_EMULATED = (Trap.COUNTER, Trap.ENTROPY, Trap.COMPUTE, Trap.DEBUG)
+
+
+def _write_debug_register(cpu: Cpu, name: str, value: int) -> None:
+    """Volume 3B, 17.2. General detect (GD of DR7) is not there."""
+    if _ring(cpu):
+        raise IllegalInstruction(_GENERAL_PROTECTION, 0)
+    if name in ("dr4", "dr5"):
+        if cpu.read("cr4") & _CR4_DE:
+            raise IllegalInstruction
+        name = {"dr4": "dr6", "dr5": "dr7"}[name]
+    if not cpu.read("modes") & _MODE_CS64:
+        value &= 0xFFFFFFFF
+    fixed = {"dr6": 0xFFFF0FF0, "dr7": 1 << 10}.get(name)
+    if fixed is not None and value >> 32:
+        raise IllegalInstruction(_GENERAL_PROTECTION, 0)
+    cpu.write(name, value | (fixed or 0))
+
+
 def _emulate(long_mode: bool, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     decoded = _decode(code, long_mode)
-    if decoded is None or decoded.trap is not trap or trap not in (Trap.COUNTER, Trap.ENTROPY, Trap.COMPUTE):
+    if decoded is None or decoded.trap is not trap or trap not in _EMULATED:
         raise IllegalInstruction
     names = NAMES64 if long_mode else NAMES32
     if trap is Trap.COUNTER:
@@ -161,6 +182,8 @@ def _emulate(long_mode: bool, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost)
         cpu.write(names[2], value >> 32 & 0xFFFFFFFF)
         if decoded.what == "rdtscp":
             cpu.write(names[1], cpu.read("tsc_aux") & 0xFFFFFFFF)
+    elif trap is Trap.DEBUG:
+        _write_debug_register(cpu, decoded.what, cpu.read(names[decoded.register]))
     elif decoded.what == "x87":
         x87.execute(cpu, decoded.register)
     elif trap is Trap.COMPUTE:

@@ -65,7 +65,7 @@ typedef int (*unmap_fn)(void *, uint64_t, size_t);
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
     R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
-    R_DENIED, R_ILLEGAL, R_FAR
+    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG
 };
 
 /* classes of instructions as unicorn.py hands them to set_class */
@@ -163,6 +163,9 @@ typedef struct Core {
     int other_size; /* code is not of the family's own size */
     int resumed;    /* RF ends behind the first instruction of this run */
     int far_sysret;
+    int guest_points; /* breakpoints of the guest's own are on */
+    uint64_t debug[8]; /* its debug registers, then */
+    int debug_id;      /* of the first of them */
 
     /* see _arm.h; the pointers go to Unicorn's own */
     int arm, stopped, it_held, it_error;

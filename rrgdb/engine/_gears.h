@@ -158,10 +158,11 @@ static void run_phases(Core *c)
 {
     for (;;) {
         x86_look(c);
+        x86_look_at_debug(c);
         c->resumed = c->x86 && !c->bare && x86_flags(c) & X86_RF;
         if (c->watch_count || c->guard_count || c->access_hooked || c->unguard)
             place_guards(c);
-        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->other_size;
+        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->other_size || c->guest_points;
         c->limit = c->user_limit;
         if (c->resumed && c->limit > c->icount + 1)
             c->limit = c->icount + 1;

@@ -182,6 +182,10 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
             return;
         }
     }
+    if (c->guest_points && x86_guest_points_at(c, addr)) {
+        stop(c, R_DEBUG, addr);
+        return;
+    }
     if (b) {
         if (c->x86 && !plain && !c->faulted && x86_begins_run(c, addr, b, (int)size)) {
             stop(c, R_RESTART, addr);

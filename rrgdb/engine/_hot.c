@@ -118,14 +118,14 @@ static int take_functions(Core *c, PyObject *functions)
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
-                            "fast", "compressed", "pc", "stale_pc", "eflags", "bare", "arm", "no_sync", "riscv", NULL};
+                            "fast", "compressed", "pc", "stale_pc", "eflags", "debug", "bare", "arm", "no_sync", "riscv", NULL};
     unsigned long long uc, ram, arm[5], no_sync, riscv[3];
     PyObject *functions, *filters[2], *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!pppii(OO)OKppiiip(KKKKK)K(KKK)", names, &uc, &PyDict_Type, &functions,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!pppii(OO)OKppiiiip(KKKKK)K(KKK)", names, &uc, &PyDict_Type, &functions,
                                      &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0],
                                      &filters[1], &pages, &ram, &c->fast, &c->compressed, &c->pc_id, &c->stale_pc,
-                                     &c->eflags_id, &c->bare, &arm[0], &arm[1], &arm[2], &arm[3], &arm[4], &no_sync, &riscv[0],
-                                     &riscv[1], &riscv[2]))
+                                     &c->eflags_id, &c->debug_id, &c->bare, &arm[0], &arm[1], &arm[2], &arm[3], &arm[4],
+                                     &no_sync, &riscv[0], &riscv[1], &riscv[2]))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     if (take_functions(c, functions))
@@ -593,7 +593,7 @@ PyMODINIT_FUNC PyInit__hot(void)
     static const struct { const char *name; int value; } constants[] = {
         {"LIMIT", R_LIMIT}, {"BREAKPOINT", R_BREAKPOINT}, {"WATCHPOINT", R_WATCHPOINT}, {"RANGE", R_RANGE},
         {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL},
-        {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE},
+        {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE}, {"DEBUG", R_DEBUG},
         {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
         {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL}, {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
         {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW},

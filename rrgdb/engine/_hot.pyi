@@ -12,6 +12,7 @@ EXCEPTION: int
 ERROR: int
 LOST: int
 NONE: int
+DEBUG: int
 CLASS_PLAIN: int
 CLASS_MMU: int
 CLASS_TRAP: int
@@ -66,6 +67,7 @@ class Core:
         pc: int,
         stale_pc: int,
         eflags: int,
+        debug: int,
         bare: bool,
         arm: tuple[int, ...],
         no_sync: int,

@@ -7,6 +7,8 @@
  * RF stands for one instruction: the one behind the IRET that has set it. Unicorn clears it at the end of some blocks. So a
  * run that begins with RF ends behind its first instruction and clears it, and behind what loads flags from memory a new
  * run begins.
+ *
+ * A guest's own breakpoints, in the debug registers, are looked at here: Unicorn would keep them outside the state.
  */
 
 #define X86_RF (1u << 16)
@@ -55,6 +57,35 @@ static void x86_end_run(Core *c)
     if (done || (c->reason == R_FAR && c->far_sysret))
         x86_clear_rf(c);
     c->resumed &= !done;
+}
+
+static void x86_look_at_debug(Core *c)
+{
+    uint64_t control = 0;
+    c->guest_points = 0;
+    if (!c->x86 || c->bare)
+        return;
+    c->reg_read(c->uc, c->debug_id + 7, &control);
+    if (!(control & 0xff))
+        return;
+    c->debug[7] = control;
+    c->guest_points = 1;
+    for (int i = 0; i < 4; i++) {
+        c->debug[i] = 0;
+        c->reg_read(c->uc, c->debug_id + i, &c->debug[i]);
+    }
+}
+
+/* Bits of DR6: those of the guest's breakpoints that stand here and are on. Not behind a return that has set RF. */
+static unsigned x86_guest_points_at(const Core *c, uint64_t addr)
+{
+    unsigned hit = 0;
+    if (c->resumed && c->icount == c->run_icount)
+        return 0;
+    for (int i = 0; i < 4; i++)
+        if (c->debug[7] >> 2 * i & 3 && !(c->debug[7] >> (16 + 4 * i) & 3) && c->debug[i] == addr)
+            hit |= 1u << i;
+    return hit;
 }
 
 /* Far transfers and returns from interrupts and system calls: they may load flags, and change the size and base of code. */

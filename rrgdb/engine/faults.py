@@ -138,7 +138,7 @@ class FaultReader:
             if kind is ExceptionKind.UNDEFINED and self._riscv and self._read_memory(pc, 2) == _C_EBREAK:
                 kind = ExceptionKind.BREAKPOINT
             retired = False
-        elif self._is_single_step(number):
+        elif self._x86 and number == _DEBUG:
             # It would not come again: it belongs to the instruction, and its entry counts instead of that.
             core.icount -= 1
             retired, size = False, 0
@@ -173,10 +173,6 @@ class FaultReader:
             opcode = _opcode(self._read_memory(last, self._core.last_size), self._arch.bits == 64)[:1]
             return opcode in (b"\xcc", b"\xcd", b"\xce", b"\xf1")
         return self._kinds.get(number) is ExceptionKind.SYSCALL
-
-    def _is_single_step(self, number: int) -> bool:
-        """x86's TF, and no breakpoint of the guest's own, which comes before an instruction."""
-        return self._x86 and number == _DEBUG and not self._registers.raw_read("dr6") & 15
 
     def _is_amo(self, pc: int) -> bool:
         word = int.from_bytes(self._read_memory(pc, 4), "little")
@@ -213,6 +209,12 @@ class FaultReader:
         else:
             kind = ExceptionKind.WRITE_FAULT if (detail or 0) & _WRITE else ExceptionKind.READ_FAULT
         return kind, address, detail
+
+    def own_breakpoint(self, pc: int) -> CpuException:
+        """x86: what a breakpoint in the guest's debug registers raises before the instruction at ``pc``."""
+        here = sum(1 << n for n in range(4) if self._registers.raw_read(f"dr{n}") == pc)
+        self._registers.raw_write("dr6", self._registers.raw_read("dr6") & ~15 | here)
+        return CpuException(ExceptionKind.NATIVE, _DEBUG, pc, pc)
 
     def is_system_call(self, code: bytes) -> bool:
         """SYSCALL and SYSENTER: without a hook Unicorn passes over them in silence."""

@@ -138,6 +138,7 @@ class UnicornEngine:
             pc=constant(next(str(r.engine) for r in arch.registers if r.name == arch.pc)),
             stale_pc=4 if arch.engine_arch == "UC_ARCH_RISCV" else 0,
             eflags=constant("X86_REG_EFLAGS") if x86 else 0,
+            debug=constant("X86_REG_DR0") if x86 else 0,
             bare=uc is not None,
             arm=(arm.pc, arm.thumb, arm.condexec, arm.no_exit, arm.jump) if arm else (0,) * 5,
             no_sync=self._handle.value + no_sync() if x86 or (fast and not arm) else 0,
@@ -238,6 +239,8 @@ class UnicornEngine:
                 return Exit(ExitKind.TRAP, trap=self._traps[code, bool(core.code_thumb)], code=code)
             if reason == _hot.SYSCALL:
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.system_call(core.pc, core.trapped_code()))
+            if reason == _hot.DEBUG:
+                return Exit(ExitKind.EXCEPTION, exception=self._faults.own_breakpoint(core.pc))
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
             if reason in (_hot.DENIED, _hot.ILLEGAL):

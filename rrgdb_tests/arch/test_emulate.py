@@ -255,6 +255,33 @@ def test_x86_counter_permissions(code: str, cs: int, cr4: int, allowed: bool) ->
         assert (error.number, error.detail) == (13, 0)
 
 
+@pytest.mark.parametrize(
+    ("code", "state", "register", "value"),
+    [
+        ("0f23c1", {"rcx": 1 << 40}, "dr0", 1 << 40),
+        ("410f23df", {"r15": 7}, "dr3", 7),
+        ("0f23f1", {"rcx": 0x4001}, "dr6", 0xFFFF4FF1),
+        ("0f23e1", {"rcx": 0x4001}, "dr6", 0xFFFF4FF1),
+        ("0f23f9", {"rcx": 3}, "dr7", 0x403),
+        ("0f23e9", {"rcx": 3}, "dr7", 0x403),
+    ],
+)
+def test_x86_debug_registers(code: str, state: dict[str, int], register: str, value: int) -> None:
+    assert _run("x86_64", bytes.fromhex(code), Trap.DEBUG, cr0=1, **state).registers[register] == value
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "number"),
+    [
+        ("0f23c1", {"cs": 3}, 13),
+        ("0f23f9", {"rcx": 1 << 32}, 13),
+        ("0f23e1", {"cr4": 8}, None),
+    ],
+)
+def test_x86_debug_registers_refuse(code: str, state: dict[str, int], number: int | None) -> None:
+    assert _refused("x86_64", bytes.fromhex(code), Trap.DEBUG, cr0=1, **state).number == number
+
+
 @pytest.mark.parametrize(("cr0", "eflags", "cs", "allowed"), [(0, 2, 0x1B, True), (1, 1 << 17, 0x18, False)])
 def test_x86_rings_of_real_and_virtual_8086_mode(cr0: int, eflags: int, cs: int, allowed: bool) -> None:
     state = {"cr0": cr0, "eflags": eflags, "cs": cs, "cr4": 4}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
 from rrgdb.board.guest import Board, End
@@ -48,6 +50,21 @@ iret
 to_call: inc word ptr [{CALLS}]
 iret
 """
+DEBUGGED = f"""
+mov eax, {BASE} + (target - start)
+mov dr0, eax
+mov cx, 4
+round: mov eax, 1
+mov dr7, eax
+nop
+target: nop
+loop round
+hlt
+to_call: xor eax, eax
+mov dr7, eax
+inc word ptr [{CALLS}]
+iret
+"""
 VECTORS = {0: "to_fault", 1: "to_call", 3: "to_call", 4: "to_call", 6: "to_fault", 0x21: "to_call", 0xFF: "to_call"}
 SET_UP = "".join(
     f"mov word ptr [{4 * n}], offset {handler} - start\nmov word ptr [{4 * n + 2}], {BASE >> 4}\n"
@@ -86,7 +103,8 @@ hlt
 
 def _guest(body: str) -> Board:
     spec = default_board("i386")
-    code = assemble("i386", START + SET_UP + "mov cx, 300\n" + body + HANDLERS)
+    handlers = HANDLERS if "to_call:" not in body else HANDLERS.replace("to_call:", "other:")
+    code = assemble("i386", START + SET_UP + "mov cx, 300\n" + body + handlers)
     image = load_raw(code, "test", ARCHES["i386"], BASE, None)
     ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
     return Board(spec, UnicornEngine(image.arch, ram), BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
@@ -108,17 +126,18 @@ def test_interrupts_and_exceptions_go_through_the_vector_table() -> None:
     assert guest.engine.read("cs") == BASE >> 4
 
 
-def test_steps_cuts_and_returns_agree() -> None:
-    whole = _guest(BODY)
+@pytest.mark.parametrize("body", [BODY, DEBUGGED])
+def test_steps_cuts_and_returns_agree(body: str) -> None:
+    whole = _guest(body)
     whole.run_until(1 << 40)
     end = whole.engine.icount
-    stepped, states = _guest(BODY), []
+    stepped, states = _guest(body), []
     while stepped.end is None:
         states.append((board_state(stepped), stepped.engine.pc))
         stepped.run_until(len(states))
     assert board_state(stepped) == board_state(whole)
     for icount in range(0, end, 7):
-        cut = _guest(BODY)
+        cut = _guest(body)
         cut.run_until(icount)
         assert (board_state(cut), cut.engine.pc) == states[icount]
         saved = Saved.of(cut)
@@ -126,6 +145,15 @@ def test_steps_cuts_and_returns_agree() -> None:
         assert board_state(cut)[1] == board_state(whole)[1]
         saved.load(cut)
         assert (board_state(cut), cut.engine.pc) == states[icount]
+        cut.run_until(end)
+        assert board_state(cut)[1] == board_state(whole)[1]
+
+
+def test_a_breakpoint_of_the_guests_own_is_hit_each_time() -> None:
+    guest = _guest(DEBUGGED)
+    guest.run_until(1 << 40)
+    assert (guest.end, _words(guest)) == (End("halt", 0), (0, 4))
+    assert guest.engine.read("dr6") & 15 == 1
 
 
 def test_a_breakpoint_stands_at_a_linear_address() -> None:

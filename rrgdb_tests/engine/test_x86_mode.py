@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rrgdb.arch.base import ExceptionKind, Trap
 from rrgdb.engine.base import ExitKind
 from rrgdb_tests.engine.rig import CODE, DATA, Bench
 
@@ -34,6 +35,14 @@ PROGRAMS = {
     "to flags that are computed": ["a", "mov eax, 5\ncmp eax, 0xf0000000\nsetc bl\npushf\npop {dx}"],
     "to a restart": ["a", f"mov byte ptr [{CODE} + (n - start)], 0x90\nn: nop\nnop\nnop"],
 }
+
+
+class NoHost:
+    def entropy(self, length: int) -> bytes:
+        raise AssertionError(length)
+
+    def virtual_ns(self) -> int:
+        raise AssertionError
 
 
 def _source(family: str, name: str) -> str:
@@ -125,3 +134,38 @@ def test_selectors_fill_a_whole_register(family: str) -> None:
         b.engine.write(name, value)
     b.run(6)
     assert [b.engine.read(name) for name in names] == [0x28, 0x30, 0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_breakpoint_of_the_guests_own_stands_before_its_instruction(family: str, fast: bool) -> None:
+    """At any of its registers; RF passes over it once, a data breakpoint is none."""
+    b = Bench.with_code(family, "mov ecx, 1000\nagain: nop\nnop\ndec ecx\njnz again\nnop", fast=fast)
+    for number in range(4):
+        b.engine.write(f"dr{number}", CODE + 6)
+    b.engine.write("dr7", 0x300000 | 0b10_01 << 2)  # 1 is for data, 2 for code; 0 and 3 are off
+    for hit in range(3):
+        exception = b.to_exception()
+        assert (exception.kind, exception.number, exception.pc) == (ExceptionKind.NATIVE, 1, CODE + 6)
+        assert (b.engine.icount, b.engine.read("dr6") & 15) == (2 + 4 * hit, 15)
+        assert b.to_exception() == exception
+        b.engine.write("eflags", b.engine.read("eflags") | RF)
+    state = b.engine.save()
+    b.engine.write("dr7", 0)
+    assert b.run(1 << 20).kind is ExitKind.EXCEPTION  # off the end
+    assert b.engine.icount > 4000
+    b.engine.load(state)
+    assert (b.to_exception().number, b.engine.icount) == (1, 14)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_debug_registers_are_written_by_the_guest(family: str) -> None:
+    a = "rax" if family == "x86_64" else "eax"
+    b = Bench.with_code(family, f"mov {a}, 0x1234\nmov dr3, {a}\nmov dr7, {a}\nmov ecx, 2\nnop")
+    for icount in (1, 2):
+        exit_ = b.run(9)
+        assert (exit_.kind, exit_.trap, b.engine.icount) == (ExitKind.TRAP, Trap.DEBUG, icount)
+        b.engine.arch.emulate(b.engine, Trap.DEBUG, exit_.code, NoHost())
+        b.engine.count_one()
+    assert (b.engine.read("dr3"), b.engine.read("dr7")) == (0x1234, 0x1634)
+    assert b.run(4).kind is ExitKind.LIMIT
