@@ -226,7 +226,7 @@ _KIND_VECTORS = {
 }
 _TRAPS = frozenset((1, 3, 4, 8))  # reported behind an instruction (#DB as far as the engine has it), or an abort
 _WITH_ERROR_CODE = frozenset((8, 10, 11, 12, 13, 14, 17))
-_INT3, _INT_N, _INTO = 0xCC, 0xCD, 0xCE
+_INT3, _INT_N, _INTO, _INT1 = 0xCC, 0xCD, 0xCE, 0xF1
 _FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT)
 _INTERRUPT_GATE, _TRAP_GATE = 0xE, 0xF
 _EFER_LMA = 1 << 10
@@ -253,7 +253,7 @@ def _is_software(cpu: Cpu, exception: CpuException) -> bool:
         code = code[1:]
     if code[:1] == bytes((_INT_N,)):
         return code[1:2] == bytes((exception.number & 0xFF,))
-    return (code[:1], exception.number) in ((bytes((_INT3,)), 3), (bytes((_INTO,)), _OVERFLOW))
+    return (code[0] if code else None, exception.number) in ((_INT3, 3), (_INTO, _OVERFLOW), (_INT1, _DEBUG))
 
 
 def _error_code(cpu: Cpu, exception: CpuException) -> int:
@@ -344,7 +344,8 @@ def _deliver(cpu: Cpu, exception: CpuException, long_mode: bool) -> bool:
         return False  # to another ring
     software = _is_software(cpu, exception)
     selector = int.from_bytes(gate[2:4], "little")
-    if (software and gate[5] >> 5 & 3 < cs & 3) or not _same_privilege(cpu, selector):
+    checked = software and (vector != _DEBUG or exception.next_pc - exception.pc > 1)  # INT1 enters any gate
+    if (checked and gate[5] >> 5 & 3 < cs & 3) or not _same_privilege(cpu, selector):
         return False
     frame = [cpu.read("ss"), cpu.read("rsp")] if long_mode else []
     back = exception.next_pc if software else exception.pc

@@ -75,6 +75,7 @@ _WRITE, _FETCH = 1 << 1, 1 << 4  # of a page fault's error code
 _WNR = {"UC_ARCH_ARM": 1 << 11, "UC_ARCH_ARM64": 1 << 6}  # of a data abort's status or syndrome
 _PREFIXES = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
 _SYSCALL, _SYSENTER = b"\x0f\x05", b"\x0f\x34"
+_ICEBP = b"\xf1"
 _EFER_SCE = 1
 
 
@@ -135,6 +136,8 @@ class FaultReader:
             if kind is ExceptionKind.READ_FAULT and self._riscv and self._is_amo(pc):
                 # The engine tells of the load half; the architecture has one cause for both (volume II, 3.1.15).
                 kind, number = ExceptionKind.WRITE_FAULT, number + 2 if number >= 0 else number
+            if kind is ExceptionKind.UNDEFINED and self._x86 and self._opcode_at(pc, size) == _ICEBP:
+                kind, number = ExceptionKind.NATIVE, _DEBUG
             if kind is ExceptionKind.UNDEFINED and self._riscv and self._read_memory(pc, 2) == _C_EBREAK:
                 kind = ExceptionKind.BREAKPOINT
             retired = False
@@ -170,9 +173,11 @@ class FaultReader:
         if number < 0 or pc != (last + self._core.last_size) & self._mask:
             return False
         if self._x86:
-            opcode = _opcode(self._read_memory(last, self._core.last_size), self._arch.bits == 64)[:1]
-            return opcode in (b"\xcc", b"\xcd", b"\xce", b"\xf1")
+            return self._opcode_at(last, self._core.last_size) in (b"\xcc", b"\xcd", b"\xce", b"\xf1")
         return self._kinds.get(number) is ExceptionKind.SYSCALL
+
+    def _opcode_at(self, pc: int, size: int) -> bytes:
+        return _opcode(self._read_memory(pc, max(size, 1)), self._arch.bits == 64)[:1]
 
     def _is_amo(self, pc: int) -> bool:
         word = int.from_bytes(self._read_memory(pc, 4), "little")

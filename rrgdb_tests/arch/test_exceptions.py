@@ -272,7 +272,7 @@ def test_x86_entry(name: str, exception: CpuException, vector: int, back: int, e
 @X86
 @pytest.mark.parametrize(
     ("code", "vector", "length"),
-    [("cd80", 0x80, 2), ("cd0e", 14, 2), ("cd03", 3, 2), ("cc", 3, 1), ("ce", 4, 1)],
+    [("cd80", 0x80, 2), ("cd0e", 14, 2), ("cd03", 3, 2), ("cc", 3, 1), ("ce", 4, 1), ("f1", 1, 1)],
 )
 def test_x86_software_interrupts_that_come_as_native(name: str, code: str, vector: int, length: int) -> None:
     """The engine tells ``int n`` and a fault apart by nothing but the instruction itself."""

@@ -101,13 +101,17 @@ hlt
 """
 
 
+def image(body: str) -> bytes:
+    """A program that begins in protected mode at BASE."""
+    handlers = HANDLERS if "to_call:" not in body else HANDLERS.replace("to_call:", "other:")
+    return assemble("i386", START + SET_UP + "mov cx, 300\n" + body + handlers)
+
+
 def _guest(body: str) -> Board:
     spec = default_board("i386")
-    handlers = HANDLERS if "to_call:" not in body else HANDLERS.replace("to_call:", "other:")
-    code = assemble("i386", START + SET_UP + "mov cx, 300\n" + body + handlers)
-    image = load_raw(code, "test", ARCHES["i386"], BASE, None)
+    raw = load_raw(image(body), "test", ARCHES["i386"], BASE, None)
     ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
-    return Board(spec, UnicornEngine(image.arch, ram), BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
+    return Board(spec, UnicornEngine(raw.arch, ram), BOARD_RAM, FakeHost(), place_image(raw, spec, BOARD_RAM, ""))
 
 
 def _words(guest: Board) -> tuple[int, int]:

@@ -58,13 +58,17 @@ hlt
 """
 
 
+def image(family: str, source: str) -> bytes:
+    """A program for BASE that writes from OUT on."""
+    return assemble(family, source.format(di="rdi" if family == "x86_64" else "edi", out=OUT))
+
+
 def _guest(family: str, source: str, *, fast: bool = True) -> Board:
     spec = default_board(family)
-    text = source.format(di="rdi" if family == "x86_64" else "edi", out=OUT)
-    image = load_raw(assemble(family, text), "test", ARCHES[family], BASE, None)
+    raw = load_raw(image(family, source), "test", ARCHES[family], BASE, None)
     ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
-    engine = UnicornEngine(image.arch, ram, fast=fast)
-    return Board(spec, engine, BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
+    engine = UnicornEngine(raw.arch, ram, fast=fast)
+    return Board(spec, engine, BOARD_RAM, FakeHost(), place_image(raw, spec, BOARD_RAM, ""))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -222,6 +222,15 @@ def test_a_single_step_trap_comes_behind_the_instruction(family: str) -> None:
         assert (b.engine.icount, exit_.exception.pc, b.engine.read_memory(b.pc - 2, 2)[-1:]) == (3, b.pc, b"\x90")
 
 
+@pytest.mark.parametrize("family", X86)
+def test_int1_is_a_debug_exception(family: str) -> None:
+    b = Bench.with_code(family, "nop\n.byte 0xf1\nnop")
+    for _ in range(2):
+        exception = b.to_exception()
+        assert (exception.kind, exception.number) == (ExceptionKind.NATIVE, 1)
+        assert (exception.pc, exception.next_pc, b.engine.icount) == (CODE + 1, CODE + 2, 1)
+
+
 def test_syscall_is_defined() -> None:
     b = Bench.with_code("x86_64", "nop\nsyscall\nnop")
     assert b.to_exception().kind is ExceptionKind.UNDEFINED
