@@ -71,8 +71,6 @@ class Trap(Enum):
     """reads random numbers (RDRAND, RNDR): ``Arch.emulate`` asks the host"""
     COMPUTE = auto()
     """what the engine computes wrong, or as this host does (x87's sines): ``Arch.emulate`` computes it"""
-    DEBUG = auto()
-    """writes a debug register: ``Arch.emulate`` does, since the engine keeps breakpoints outside the CPU's state"""
     SEMIHOST = auto()
     """semihosting call: the board serves it"""
     HYPERCALL = auto()
@@ -240,7 +238,7 @@ class Arch:
     classify: Callable[[bytes], Trap | None]
     """instruction bytes -> trap class; pure; the engine caches the answer by the bytes"""
     emulate: Callable[[Cpu, Trap, bytes, TrapHost], None]
-    """perform a COUNTER, ENTROPY, COMPUTE, DEBUG, SYSTEM or STATUS instruction: write its results and advance pc; raises
+    """perform a COUNTER, ENTROPY, COMPUTE, SYSTEM or STATUS instruction: write its results and advance pc; raises
     ``IllegalInstruction``, with nothing changed, where the hardware would"""
     exception_signal: Callable[[CpuException], int]
     """GDB signal number for an exception that no guest handler takes"""

@@ -108,8 +108,8 @@ def _decode(code: bytes, long_mode: bool) -> _Decoded | None:
         return _Decoded(Trap.MMU, "mov cr", at + 3) if register in (0, 3, 4) else None
     if opcode == b"\x0f\x01":
         return _decode_group7(modrm, at, legacy, rex)
-    if opcode == b"\x0f\x23" and not rex & 4:
-        return _Decoded(Trap.DEBUG, f"dr{register}", at + 3, modrm & 7 | (rex & 1) << 3)
+    if opcode == b"\x0f\x23" and not rex & 4:  # the engine keeps breakpoints outside the CPU's state
+        return _Decoded(Trap.SYSTEM, f"dr{register}", at + 3, modrm & 7 | (rex & 1) << 3)
     # F3 makes RDPID and SENDUIPI of the same opcode.
     if opcode == b"\x0f\xc7" and modrm >= 0xF0 and not legacy & {0xF2, 0xF3}:
         return _Decoded(Trap.ENTROPY, "random", at + 3, modrm & 7 | (rex & 1) << 3, 0x66 in legacy, bool(rex & 8))
@@ -151,7 +151,7 @@ def _write_operand(cpu: Cpu, name: str, bits: int, value: int) -> None:
     cpu.write(name, value & (1 << bits) - 1 | kept)
 
 
-_EMULATED = (Trap.COUNTER, Trap.ENTROPY, Trap.COMPUTE, Trap.DEBUG)
+_EMULATED = (Trap.COUNTER, Trap.ENTROPY, Trap.COMPUTE, Trap.SYSTEM)
 
 
 def _write_debug_register(cpu: Cpu, name: str, value: int) -> None:
@@ -182,7 +182,7 @@ def _emulate(long_mode: bool, cpu: Cpu, trap: Trap, code: bytes, host: TrapHost)
         cpu.write(names[2], value >> 32 & 0xFFFFFFFF)
         if decoded.what == "rdtscp":
             cpu.write(names[1], cpu.read("tsc_aux") & 0xFFFFFFFF)
-    elif trap is Trap.DEBUG:
+    elif trap is Trap.SYSTEM:
         _write_debug_register(cpu, decoded.what, cpu.read(names[decoded.register]))
     elif decoded.what == "x87":
         x87.execute(cpu, decoded.register)

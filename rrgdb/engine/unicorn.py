@@ -158,8 +158,8 @@ class UnicornEngine:
         """what this build of Unicorn hides: such details of exceptions are guessed"""
         self._context = Context(self._uc, layout.context_bytes, layout.hosts)
         if x86:
-            places = (layout.flags, layout.previous_exception, layout.code_segment, layout.modes)
-            self._core.set_context(self._context.address, *(-1 if at is None else at for at in places))
+            offsets = (layout.flags, layout.previous_exception, layout.code_segment, layout.modes)
+            self._core.set_context(self._context.address, *(-1 if at is None else at for at in offsets))
         self._banked = layout.banked
         self._registers = RegisterFile(
             _lib,

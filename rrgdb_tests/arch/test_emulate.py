@@ -267,7 +267,7 @@ def test_x86_counter_permissions(code: str, cs: int, cr4: int, allowed: bool) ->
     ],
 )
 def test_x86_debug_registers(code: str, state: dict[str, int], register: str, value: int) -> None:
-    assert _run("x86_64", bytes.fromhex(code), Trap.DEBUG, cr0=1, **state).registers[register] == value
+    assert _run("x86_64", bytes.fromhex(code), Trap.SYSTEM, cr0=1, **state).registers[register] == value
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_x86_debug_registers(code: str, state: dict[str, int], register: str, va
     ],
 )
 def test_x86_debug_registers_refuse(code: str, state: dict[str, int], number: int | None) -> None:
-    assert _refused("x86_64", bytes.fromhex(code), Trap.DEBUG, cr0=1, **state).number == number
+    assert _refused("x86_64", bytes.fromhex(code), Trap.SYSTEM, cr0=1, **state).number == number
 
 
 @pytest.mark.parametrize(("cr0", "eflags", "cs", "allowed"), [(0, 2, 0x1B, True), (1, 1 << 17, 0x18, False)])

@@ -164,8 +164,8 @@ def test_debug_registers_are_written_by_the_guest(family: str) -> None:
     b = Bench.with_code(family, f"mov {a}, 0x1234\nmov dr3, {a}\nmov dr7, {a}\nmov ecx, 2\nnop")
     for icount in (1, 2):
         exit_ = b.run(9)
-        assert (exit_.kind, exit_.trap, b.engine.icount) == (ExitKind.TRAP, Trap.DEBUG, icount)
-        b.engine.arch.emulate(b.engine, Trap.DEBUG, exit_.code, NoHost())
+        assert (exit_.kind, exit_.trap, b.engine.icount) == (ExitKind.TRAP, Trap.SYSTEM, icount)
+        b.engine.arch.emulate(b.engine, Trap.SYSTEM, exit_.code, NoHost())
         b.engine.count_one()
     assert (b.engine.read("dr3"), b.engine.read("dr7")) == (0x1234, 0x1634)
     assert b.run(4).kind is ExitKind.LIMIT
