@@ -319,8 +319,8 @@ def _deliver_real(cpu: Cpu, exception: CpuException, sp: str, pc: str) -> bool:
     back = exception.next_pc if _is_software(cpu, exception) else exception.pc
     frame = [value & 0xFFFF for value in (flags, cpu.read("cs"), back - cpu.read("cs_base"))]
     places = [stack + (top - 2 * n & 0xFFFF) for n in (1, 2, 3)]
-    for at in places:
-        cpu.read_memory(at, 2)
+    if any(len(cpu.read_memory(at, 2)) < 2 for at in places):
+        return False
     for at, value in zip(places, frame, strict=True):
         cpu.write_memory(at, value.to_bytes(2, "little"))
     cpu.write(sp, top & ~0xFFFF | top - 6 & 0xFFFF)

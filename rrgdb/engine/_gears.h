@@ -162,7 +162,8 @@ static void run_phases(Core *c)
         c->resumed = c->x86 && !c->bare && x86_flags(c) & X86_RF;
         if (c->watch_count || c->guard_count || c->access_hooked || c->unguard)
             place_guards(c);
-        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->other_size || c->guest_points;
+        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->other_size ||
+                    c->guest_points;
         c->limit = c->user_limit;
         if (c->resumed && c->limit > c->icount + 1)
             c->limit = c->icount + 1;

@@ -158,6 +158,8 @@ class UnicornEngine:
         """what this build of Unicorn hides: such details of exceptions are guessed"""
         self._context = Context(self._uc, layout.context_bytes, layout.hosts)
         if x86:
+            if not layout.hidden:
+                raise EngineError(f"x86: {build_id()} hides its segments; rrgdb needs the version that it is tied to")
             offsets = (layout.flags, layout.previous_exception, layout.code_segment, layout.modes)
             self._core.set_context(self._context.address, *(-1 if at is None else at for at in offsets))
         self._banked = layout.banked
