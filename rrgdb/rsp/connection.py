@@ -12,13 +12,13 @@ import trio
 from rrgdb.rsp import commands, packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
 from rrgdb.rsp.engine_thread import CallQueue
-from rrgdb.rsp.packets import Decoder, Event, Packet, Rejected, Signal
+from rrgdb.rsp.greeting import RECEIVE_SIZE, Greeting
+from rrgdb.rsp.packets import Event, Packet, Rejected, Signal
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import EIO, PacketError
 
 log = logging.getLogger("rrgdb.rsp")
 
-RECEIVE_SIZE = 65536
 QUEUE_LIMIT = 64
 """packets that a peer may send ahead; GDB sends one, LLDB a few"""
 CONSOLE_LIMIT = 4 << 20
@@ -29,6 +29,7 @@ PARTING_SECONDS = 0.25
 MEMORY_SECONDS = 1.0
 """how long a 0x03 that found nothing running is kept for a resume that follows: GDB that steps by itself (software
 watchpoints, ``step``) may send it between two of its steps"""
+_IGNORED = (Signal.ACK, Signal.JUNK)
 RESUMES = (b"vCont;", b"bs", b"bc")
 REFUSAL = b"E.another debugger is attached to this guest"
 _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
@@ -38,8 +39,11 @@ _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
 class Connection:
     """Reads always, so that 0x03 and the end of the stream are seen while a packet is served; serves in order."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, debuggee: Debuggee, engine: CallQueue) -> None:
+    def __init__(
+        self, stream: trio.abc.HalfCloseableStream, greeting: Greeting, debuggee: Debuggee, engine: CallQueue
+    ) -> None:
         self._stream = stream
+        self._greeting = greeting
         self._engine = engine
         self._token = trio.lowlevel.current_trio_token()
         self.session = Session(debuggee, self._console)
@@ -81,14 +85,18 @@ class Connection:
                 await trio.aclose_forcefully(self._stream)
 
     async def _read(self, nursery: trio.Nursery) -> None:
-        decoder = Decoder()
+        events = self._greeting.events
         try:
-            while data := await self._stream.receive_some(RECEIVE_SIZE):
-                for event in decoder.feed(bytes(data)):
+            while True:
+                for event in events:
                     if event is Signal.INTERRUPT:
                         self._interrupt(nursery)
-                    elif event is not Signal.ACK and not await self._serve_at_once(event):
+                    elif event not in _IGNORED and not await self._serve_at_once(event):
                         self._enqueue(event, nursery)
+                data = await self._stream.receive_some(RECEIVE_SIZE)
+                if not data:
+                    break
+                events = self._greeting.decoder.feed(bytes(data))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except trio.WouldBlock:
@@ -225,14 +233,14 @@ class Connection:
         self._wake.set()
 
 
-async def refuse(stream: trio.abc.Stream) -> None:
+async def refuse(stream: trio.abc.Stream, greeting: Greeting) -> None:
     """Answer everything that a second debugger says with an error that names the reason, for a while."""
-    decoder = Decoder()
     answer = packets.ACK + packets.encode(REFUSAL)
     with trio.move_on_after(FAREWELL_SECONDS):
         try:
+            await stream.send_all(answer)
             while data := await stream.receive_some(RECEIVE_SIZE):
-                if any(isinstance(event, Packet) for event in decoder.feed(bytes(data))):
+                if any(isinstance(event, Packet) for event in greeting.decoder.feed(bytes(data))):
                     await stream.send_all(answer)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

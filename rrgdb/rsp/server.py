@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import math
 import os
 import signal
 import socket
 import stat
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -22,10 +24,13 @@ from rrgdb.rsp.address import Address, AddressError, StdioAddress, TcpAddress, U
 from rrgdb.rsp.connection import Connection, refuse
 from rrgdb.rsp.debuggee import Debuggee
 from rrgdb.rsp.engine_thread import CallQueue
+from rrgdb.rsp.greeting import Greeting, StrangerError, greet
 
 log = logging.getLogger("rrgdb.rsp")
 
 OnReady = Callable[[Callable[[], None]], None]
+SILENT_LIMIT = 16
+"""connections that have said nothing yet; one more makes the oldest give way"""
 REFUSED_LIMIT = 16
 """debuggers that are told at the same time that another one is attached"""
 GRACE_SECONDS = 0.75
@@ -104,6 +109,7 @@ class _Server:
         self._once = once
         self._place = trio.Lock()
         """held by the debugger that is attached"""
+        self._silent: deque[trio.CancelScope] = deque()
         self._refused = 0
         self._finishing = False
         self._scope = trio.CancelScope()
@@ -119,13 +125,17 @@ class _Server:
             self._scope.cancel()
 
     async def _take(self, stream: trio.SocketStream) -> None:
+        greeting = await self._greeted(stream)
+        if greeting is None:
+            await trio.aclose_forcefully(stream)
+            return
         with trio.move_on_after(GRACE_SECONDS) as grace:
             await self._place.acquire()
         if grace.cancelled_caught:
-            await self._refuse(stream)
+            await self._refuse(stream, greeting)
             return
         _keep_alive(stream.socket)
-        connection = Connection(stream, self._debuggee, self._engine)
+        connection = Connection(stream, greeting, self._debuggee, self._engine)
         try:
             await connection.run()
         finally:
@@ -133,15 +143,41 @@ class _Server:
         if self._once or self._finishing or connection.session.killed:
             self._scope.cancel()
 
-    async def _refuse(self, stream: trio.SocketStream) -> None:
+    async def _greeted(self, stream: trio.SocketStream) -> Greeting | None:
+        """None: it is no debugger, and the user has been told."""
+        if len(self._silent) >= SILENT_LIMIT:
+            self._silent.popleft().cancel()
+        with trio.CancelScope() as scope:
+            self._silent.append(scope)
+            try:
+                return await greet(stream)
+            except StrangerError as error:
+                log.error("connection%s dropped: %s", _origin(stream), error)
+            finally:
+                if scope in self._silent:
+                    self._silent.remove(scope)
+        if scope.cancelled_caught:
+            log.error("connection%s dropped: more than %d have sent no packet", _origin(stream), SILENT_LIMIT)
+        return None
+
+    async def _refuse(self, stream: trio.SocketStream, greeting: Greeting) -> None:
         if self._refused >= REFUSED_LIMIT:
             await trio.aclose_forcefully(stream)
             return
         self._refused += 1
         try:
-            await refuse(stream)
+            await refuse(stream, greeting)
         finally:
             self._refused -= 1
+
+
+def _origin(stream: trio.SocketStream) -> str:
+    """Where a connection comes from, for a line to the user; '' if that has no name."""
+    try:
+        peer = stream.socket.getpeername()
+    except OSError:
+        return ""
+    return f" from {TcpAddress(*peer[:2])}" if isinstance(peer, tuple) else ""
 
 
 def _keep_alive(sock: trio.socket.SocketType) -> None:
@@ -159,7 +195,11 @@ async def _serve_stdio(debuggee: Debuggee, engine: CallQueue) -> None:
     os.dup2(2, 1)
     try:
         stream = trio.StapledStream(trio.lowlevel.FdStream(write), trio.lowlevel.FdStream(read))
-        await Connection(stream, debuggee, engine).run()
+        greeting = await greet(stream, math.inf)
+        if greeting is not None:
+            await Connection(stream, greeting, debuggee, engine).run()
+    except StrangerError as error:
+        log.error("standard input: %s", error)
     finally:
         os.dup2(kept, 1)
         os.close(kept)

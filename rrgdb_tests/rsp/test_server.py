@@ -9,18 +9,19 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from rrgdb.rsp import connection
 from rrgdb.rsp.address import AddressError, StdioAddress, TcpAddress, UnixAddress, parse_address
 from rrgdb.rsp.connection import QUEUE_LIMIT
 from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.rsp.packets import Decoder, Event, Packet, Signal, encode
-from rrgdb.rsp.server import run, serve
+from rrgdb.rsp.server import SILENT_LIMIT, run, serve
 from rrgdb_tests.rsp.fake import FOREVER, FakeDebuggee
 
 LOCAL = TcpAddress("127.0.0.1", 0)
@@ -237,7 +238,85 @@ async def test_second_debugger_is_sent_away(fake: FakeDebuggee, monkeypatch: pyt
         first = await running.connect()
         await first.ask(b"qC")
         second = await running.connect()
+        assert await second.ask(b"qC") == b"E.another debugger is attached to this guest"
         assert await second.event() is None
+
+
+async def say_and_listen(running: Running, said: bytes) -> bytes:
+    """All that the server answers until it closes the connection."""
+    client = await running.connect()
+    heard = b""
+    with trio.fail_after(10), suppress(trio.BrokenResourceError):
+        await client.send(said)
+        while data := await client.stream.receive_some(65536):
+            heard += data
+    return heard
+
+
+@pytest.mark.parametrize("once", [False, True])
+async def test_a_stranger_disturbs_nobody(fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, once: bool) -> None:
+    page = b"POST / HTTP/1.1\r\n\r\n" + encode(b"k")
+    async with serving(fake, once=once) as running:
+        assert await say_and_listen(running, page) == b""
+        debugger = await running.connect()
+        assert await debugger.ask(b"qC") == b"QC1"
+        assert await say_and_listen(running, page) == b""
+        assert await say_and_listen(running, b"+" + page) == b""
+        assert await debugger.ask(b"qC") == b"QC1"
+        assert fake.calls == ["attached"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 3
+    assert all(line.startswith("connection from 127.0.0.1:") and line.count("\n") == 0 for line in lines)
+    assert all("dropped: b'" in line for line in lines)
+
+
+async def test_noise_behind_the_first_packet_is_passed_over(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(encode(b"qC") + b"\r\nnoise" + encode(b"qAttached"))
+        assert [await client.reply(), await client.reply()] == [b"QC1", b"1"]
+
+
+async def test_a_silent_connection_does_not_keep_the_place(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        silent = await running.connect()
+        await silent.send(b"+")
+        debugger = await running.connect()
+        assert await debugger.ask(b"qC") == b"QC1"
+        assert await silent.ask(b"qC") == b"E.another debugger is attached to this guest"
+
+
+async def test_a_silent_connection_is_dropped_and_a_debugger_may_rest(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, mock_clock: MockClock
+) -> None:
+    async with serving(fake) as running:
+        debugger, silent = await running.connect(), await running.connect()
+        assert await debugger.ask(b"qC") == b"QC1"
+        await wait_all_tasks_blocked(0.01)
+        mock_clock.jump(29.9)
+        await wait_all_tasks_blocked(0.01)
+        assert caplog.records == []
+        mock_clock.jump(0.2)
+        assert await silent.event() is None
+        mock_clock.jump(1e6)
+        await wait_all_tasks_blocked(0.01)
+        assert await debugger.ask(b"qC") == b"QC1"
+    assert [record.getMessage().partition(" dropped: ")[2] for record in caplog.records] == [
+        "no packet came within 30 s"
+    ]
+
+
+async def test_many_silent_connections_do_not_keep_a_debugger_out(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(fake) as running:
+        silent = [await running.connect() for _ in range(SILENT_LIMIT + 3)]
+        debugger = await running.connect()
+        assert await debugger.ask(b"qC") == b"QC1"
+        for client in silent[:3]:
+            assert await client.event() is None
+        assert await silent[-1].ask(b"qC") == b"E.another debugger is attached to this guest"
+    assert all("have sent no packet" in record.getMessage() for record in caplog.records)
 
 
 async def test_drop_mid_packet_and_reconnect(fake: FakeDebuggee) -> None:
@@ -500,6 +579,13 @@ def test_stdio() -> None:
     assert err == b""
     assert out.startswith(b"+$QC1#c5+$OK#9a")
     assert out.endswith(b"ended ['attached', 'detached resume=True']\n")
+
+
+def test_stdio_that_begins_with_something_else() -> None:
+    with start("stdio") as process:
+        out, err = process.communicate(b"hello" + encode(b"D"), timeout=20)
+    assert err == b"standard input: b'hello$D#44' is nothing that a debugger sends\n"
+    assert out == b"ended []\n"
 
 
 def test_run_raises_address_errors(fake: FakeDebuggee) -> None:
