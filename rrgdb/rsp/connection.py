@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from contextlib import suppress
 
 import trio
 
 from rrgdb.rsp import commands, packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
-from rrgdb.rsp.engine_thread import CallQueue
+from rrgdb.rsp.engine_thread import CallQueue, tell
 from rrgdb.rsp.greeting import RECEIVE_SIZE, Greeting
 from rrgdb.rsp.packets import Event, Packet, Rejected, Signal
 from rrgdb.rsp.session import Session
@@ -157,33 +156,39 @@ class Connection:
                 return
 
     async def _serve(self, event: Event, served: trio.Event) -> None:
+        frame: bytes | None = None
         if isinstance(event, Packet):
             if not self.session.no_ack:
                 await self._send(packets.ACK)
-            reply = await self._handle(event.payload)
+            frame = await self._answer(event.payload)
         elif isinstance(event, Rejected):
             if not self.session.no_ack:
                 await self._send(packets.ACK)
-            reply = self.session.error(PacketError(event.reason))
-        elif self.session.no_ack:
-            reply = None if event is Signal.NACK else self.session.error(PacketError("bad checksum"))
-        else:
+            frame = self._error(PacketError(event.reason))
+        elif not self.session.no_ack:
             await self._send(packets.NACK if event is Signal.BAD_CHECKSUM else self._last)
-            reply = None
+        elif event is Signal.BAD_CHECKSUM:
+            frame = self._error(PacketError("bad checksum"))
         served.set()
         self._post()
-        if reply is not None:
-            self._last = packets.encode(reply)
-            await self._send(self._last)
+        if frame is not None:
+            self._last = frame
+            await self._send(frame)
 
-    async def _handle(self, payload: bytes) -> bytes | None:
+    async def _answer(self, payload: bytes) -> bytes | None:
         try:
-            if commands.is_brief(payload):
-                return await self._engine.call_briefly(self.session.handle, payload)
-            return await self._engine.call(self.session.handle, payload)
+            call = self._engine.call_briefly if commands.is_brief(payload) else self._engine.call
+            reply = await call(self.session.handle, payload)
+            return None if reply is None else packets.encode(reply)
+        except MemoryError:
+            log.error("packet %r: not enough memory", payload[:80])
+            return self._error(DebuggeeError("not enough memory", EIO))
         except Exception as error:  # a bug of ours: the session goes on, the log says where
             log.error("packet %r: %r", payload[:80], error)
-            return self.session.error(DebuggeeError(f"internal error: {type(error).__name__}", EIO))
+            return self._error(DebuggeeError(f"internal error: {type(error).__name__}", EIO))
+
+    def _error(self, error: DebuggeeError) -> bytes:
+        return packets.encode(self.session.error(error))
 
     async def _send(self, frame: bytes) -> None:
         self._outbox.append(frame)
@@ -211,8 +216,7 @@ class Connection:
     def _console(self, text: str) -> None:
         """On the engine thread. Ordered before the reply of the packet that is being served."""
         self._said.append(text)
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._post)
+        tell(self._token, self._post)
 
     def _post(self) -> None:
         while self._said:

@@ -23,7 +23,7 @@ import trio
 from rrgdb.rsp.address import Address, AddressError, StdioAddress, TcpAddress, UnixAddress
 from rrgdb.rsp.connection import Connection, refuse
 from rrgdb.rsp.debuggee import Debuggee
-from rrgdb.rsp.engine_thread import CallQueue
+from rrgdb.rsp.engine_thread import CallQueue, tell
 from rrgdb.rsp.greeting import Greeting, StrangerError, greet
 
 log = logging.getLogger("rrgdb.rsp")
@@ -35,6 +35,9 @@ REFUSED_LIMIT = 16
 """debuggers that are told at the same time that another one is attached"""
 GRACE_SECONDS = 0.75
 """how long a new debugger waits for the place of one that is leaving, which may take connection.PARTING_SECONDS"""
+RETRY_SECONDS = 0.1
+"""between two attempts to accept a connection while there is no room for it"""
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _BACKLOG = 16
 
 
@@ -89,7 +92,7 @@ async def serve(
     """Serve debuggers, one at a time, until one kills the guest, the first has gone (``once``), or cancelled.
 
     ``on_listening`` gets ``Listening on HOST:PORT`` when a debugger may connect; ``on_ready`` a thread-safe function
-    that ends the server as soon as no debugger is attached. Raises AddressError.
+    that ends the server as soon as no debugger is attached, whether or not it has ended. Raises AddressError.
     """
     if isinstance(address, StdioAddress):
         await _serve_stdio(debuggee, engine)
@@ -98,7 +101,7 @@ async def serve(
         on_listening(f"Listening on {name}")
         server = _Server(debuggee, engine, once)
         token = trio.lowlevel.current_trio_token()
-        on_ready(lambda: token.run_sync_soon(server.finish))
+        on_ready(lambda: tell(token, server.finish))
         await server.run(listeners)
 
 
@@ -116,7 +119,25 @@ class _Server:
 
     async def run(self, listeners: Sequence[trio.SocketListener]) -> None:
         with self._scope:
-            await trio.serve_listeners(self._take, list(listeners))
+            async with trio.open_nursery() as nursery:
+                for listener in listeners:
+                    nursery.start_soon(self._accept, listener, nursery)
+
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        failing = False
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                if not failing:
+                    log.error("cannot accept a connection: %s; trying again", _reason(error))
+                failing = True
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                failing = False
+                nursery.start_soon(self._take, stream)
 
     def finish(self) -> None:
         """End when the debugger that is attached has gone, or now if there is none."""
@@ -125,9 +146,17 @@ class _Server:
             self._scope.cancel()
 
     async def _take(self, stream: trio.SocketStream) -> None:
-        greeting = await self._greeted(stream)
-        if greeting is None:
+        origin = _origin(stream)
+        try:
+            await self._talk(stream, origin)
+        except Exception as error:  # a bug of ours, or no memory: the next debugger may still come
+            log.error("connection%s: %r", origin, _first(error))
+        finally:
             await trio.aclose_forcefully(stream)
+
+    async def _talk(self, stream: trio.SocketStream, origin: str) -> None:
+        greeting = await self._greeted(stream, origin)
+        if greeting is None:
             return
         with trio.move_on_after(GRACE_SECONDS) as grace:
             await self._place.acquire()
@@ -140,10 +169,10 @@ class _Server:
             await connection.run()
         finally:
             self._place.release()
-        if self._once or self._finishing or connection.session.killed:
-            self._scope.cancel()
+            if self._once or self._finishing or connection.session.killed:
+                self._scope.cancel()
 
-    async def _greeted(self, stream: trio.SocketStream) -> Greeting | None:
+    async def _greeted(self, stream: trio.SocketStream, origin: str) -> Greeting | None:
         """None: it is no debugger, and the user has been told."""
         if len(self._silent) >= SILENT_LIMIT:
             self._silent.popleft().cancel()
@@ -152,17 +181,16 @@ class _Server:
             try:
                 return await greet(stream)
             except StrangerError as error:
-                log.error("connection%s dropped: %s", _origin(stream), error)
+                log.error("connection%s dropped: %s", origin, error)
             finally:
                 if scope in self._silent:
                     self._silent.remove(scope)
         if scope.cancelled_caught:
-            log.error("connection%s dropped: more than %d have sent no packet", _origin(stream), SILENT_LIMIT)
+            log.error("connection%s dropped: more than %d have sent no packet", origin, SILENT_LIMIT)
         return None
 
     async def _refuse(self, stream: trio.SocketStream, greeting: Greeting) -> None:
         if self._refused >= REFUSED_LIMIT:
-            await trio.aclose_forcefully(stream)
             return
         self._refused += 1
         try:
@@ -178,6 +206,13 @@ def _origin(stream: trio.SocketStream) -> str:
     except OSError:
         return ""
     return f" from {TcpAddress(*peer[:2])}" if isinstance(peer, tuple) else ""
+
+
+def _first(error: Exception) -> Exception:
+    """The error that a nursery has wrapped."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _keep_alive(sock: trio.socket.SocketType) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from rrgdb.rsp import connection
+from rrgdb.rsp import connection, packets, server
 from rrgdb.rsp.address import AddressError, StdioAddress, TcpAddress, UnixAddress, parse_address
 from rrgdb.rsp.connection import QUEUE_LIMIT
 from rrgdb.rsp.engine_thread import EngineThread
@@ -83,11 +86,11 @@ async def serving(
         async with trio.open_nursery() as nursery:
             running = Running(fake, engine, "")
 
-            async def server() -> None:
+            async def serve_until_end() -> None:
                 await serve(fake, address, engine=engine, once=once, on_listening=send.send_nowait)
                 running.ended.set()
 
-            nursery.start_soon(server)
+            nursery.start_soon(serve_until_end)
             running.address = (await receive.receive()).removeprefix("Listening on ")
             yield running
             nursery.cancel_scope.cancel()
@@ -457,6 +460,98 @@ async def test_bug_is_logged_in_one_line_and_the_session_goes_on(
         assert await client.ask(b"g") == b"E05"
         assert await client.ask(b"qC") == b"QC1"
     assert [record.getMessage() for record in caplog.records] == ["packet b'g': RuntimeError('oops')"]
+
+
+async def test_want_of_memory_is_an_error_reply(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise MemoryError
+
+    encode_reply = packets.encode
+
+    def encode_unless_long(reply: bytes) -> bytes:
+        return fail() if len(reply) > 1000 else encode_reply(reply)
+
+    monkeypatch.setattr(packets, "encode", encode_unless_long)
+    fake.read_register = fail  # type: ignore[method-assign]
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"p1") == b"E05"
+        assert await client.ask(b"m80000000,1000") == b"E05"
+        assert await client.ask(b"s") == b"E05"
+        assert await client.ask(b"qC") == b"QC1"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"packet b'{packet}': not enough memory" for packet in ("p1", "m80000000,1000", "s")
+    ]
+
+
+async def test_want_of_memory_where_no_packet_is_served_costs_the_connection_alone(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"qC") == b"QC1"
+
+        def fail(*_: object) -> list[Event]:
+            monkeypatch.undo()
+            raise MemoryError
+
+        monkeypatch.setattr(Decoder, "feed", fail)
+        await client.send(encode(b"qC"))
+        await until(lambda: "detached resume=False" in fake.calls)
+        again = await running.connect()
+        assert await again.ask(b"qC") == b"QC1"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("connection from 127.0.0.1:")
+    assert line.endswith(": MemoryError()")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_no_room_for_connections_is_told_once_and_waited_out(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    accept = trio.SocketListener.accept
+    monkeypatch.setattr(server, "RETRY_SECONDS", 0.001)
+    attempts: list[bool] = []
+
+    async def full(self: trio.SocketListener) -> trio.SocketStream:
+        if len(attempts) == 1 or len(attempts) > 20:
+            attempts.append(True)
+            return await accept(self)
+        attempts.append(False)
+        await trio.lowlevel.checkpoint()
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(trio.SocketListener, "accept", full)
+    async with serving(fake) as running:
+        for _ in range(2):
+            client = await running.connect()
+            assert await client.ask(b"qC") == b"QC1"
+            await client.stream.aclose()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [f"cannot accept a connection: {os.strerror(number).lower()}; trying again"] * 2
+
+
+async def test_the_end_of_the_server_may_be_asked_for_after_its_end(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A guest that ran on by itself may end while, or after, the server does."""
+    asked = threading.Event()
+    finish: list[Callable[[], None]] = []
+
+    def idle(_quiet: bool) -> None:
+        asked.wait()
+        finish[0]()
+
+    with EngineThread(lambda: None, idle) as engine:
+        await trio.to_thread.run_sync(
+            partial(
+                trio.run, partial(serve, fake, LOCAL, engine=engine, on_ready=lambda end: (finish.append(end), end()))
+            )
+        )
+        asked.set()
+    assert caplog.records == []
 
 
 async def test_console_output_that_nobody_reads_is_dropped(
