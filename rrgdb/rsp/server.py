@@ -37,6 +37,8 @@ GRACE_SECONDS = 0.75
 """how long a new debugger waits for the place of one that is leaving, which may take connection.PARTING_SECONDS"""
 RETRY_SECONDS = 0.1
 """between two attempts to accept a connection while there is no room for it"""
+TELL_SECONDS = 10.0
+"""without such a failure, after which the next one is told again"""
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _BACKLOG = 16
 
@@ -124,19 +126,18 @@ class _Server:
                     nursery.start_soon(self._accept, listener, nursery)
 
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
-        failing = False
+        failed = -math.inf
         while True:
             try:
                 stream = await listener.accept()
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
-                if not failing:
+                if trio.current_time() - failed > TELL_SECONDS:
                     log.error("cannot accept a connection: %s; trying again", _reason(error))
-                failing = True
+                failed = trio.current_time()
                 await trio.sleep(RETRY_SECONDS)
             else:
-                failing = False
                 nursery.start_soon(self._take, stream)
 
     def finish(self) -> None:
