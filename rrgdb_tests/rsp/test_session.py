@@ -116,6 +116,7 @@ def expedited(icount: int) -> bytes:
         (b"vRun;;", b"T05" + REGISTERS + b"thread:1;"),
         (b"R00", None),
         (b"k", None),
+        (b"k 1:f=c,20", b"E16"),
         (b"vKill;1", b"OK"),
         (b"vKill;2", b"E03"),
         (b"D", b"OK"),

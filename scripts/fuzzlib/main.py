@@ -10,17 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzzlib import qcow2
+from fuzzlib import packets, qcow2
 from fuzzlib.runner import Limits, Runner, Target
 
-TARGETS: dict[str, type[Target]] = {"qcow2": qcow2.Qcow2}
+TARGETS: dict[str, type[Target]] = {"packets": packets.Packets, "qcow2": qcow2.Qcow2}
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz",
-        description="Damage sound files at random and read them; every error but a clear one is a finding. "
-        "The status is 1 if there was one.",
+        description="Damage sound input at random and use it: images (qcow2), what debuggers send (packets). Every "
+        "error but a clear one is a finding. The status is 1 if there was one.",
     )
     parser.add_argument("--seconds", type=float, default=60, metavar="N", help="how long (60)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the random damage (1)")
