@@ -17,10 +17,10 @@ CONSOLE_SCRIPT = ["-c", "from rrgdb.__main__ import main; main()"]
 INTERRUPT = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
 
 
-def command(start: list[str], first: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``rrgdb machines`` with the modules in ``first`` before all others."""
+def command(start: list[str], first: Path | None = None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``rrgdb machines`` (or other arguments) with the modules in ``first`` before all others."""
     return subprocess.run(
-        [sys.executable, "-P", *start, "machines"],
+        [sys.executable, "-P", *start, *(arguments or ("machines",))],
         env={**os.environ, "PYTHONPATH": str(first or "")},
         capture_output=True,
         text=True,
@@ -65,6 +65,12 @@ def test_interrupt_once_the_modules_are_there() -> None:
     )
     done = command(["-c", text])
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "rrgdb: interrupted")
+
+
+def test_interrupt_while_the_modules_of_qcow2_are_imported(tmp_path: Path) -> None:
+    put(tmp_path, "argparse", "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = command(["-m", "rrgdb.qcow2"], tmp_path, "info", "nothing")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "qcow2: interrupted\n")
 
 
 OTHER_UNICORNS = [
