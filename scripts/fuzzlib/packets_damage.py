@@ -111,6 +111,24 @@ def _fresh(_: bytes, base: int, rng: random.Random) -> bytes:
     return rng.choice(_NAMES) + b"".join(words)
 
 
+def _write(_: bytes, base: int, rng: random.Random) -> bytes:
+    """One that is mostly sound: code, data, registers and the program counter."""
+    size = rng.choice((1, 2, 4, 4, 8, 64, 5000))
+    data = rng.choice((rng.randbytes(size), bytes(size), b"\xff" * size))
+    address = base + rng.choice((0, 0x14, 0x18, 0x28, 0x30, 0x1000, 0x1008, 0x1FFE, 0x3FFFFF))
+    match rng.randrange(4):
+        case 0:
+            return b"M%x,%x:%b" % (address, size, data.hex().encode())
+        case 1:
+            return b"X%x,%x:%b" % (address, size, data)
+        case 2:
+            value = rng.choice((address, base + 0x1000, 0, rng.getrandbits(64)))
+            width = rng.choice((4, 8, 8, 16))
+            return b"P%x=%b" % (rng.randrange(40), (value % (1 << 8 * width)).to_bytes(width, "little").hex().encode())
+        case _:
+            return rng.choice((b"s", b"c", b"bs", b"bc", b"vCont;s:p1.1", b"vCont;r%x,%x:p1.1" % (base, address)))
+
+
 def _monitor(_: bytes, __: int, rng: random.Random) -> bytes:
     text = " ".join(rng.choice(_MONITOR) for _ in range(rng.randrange(1, 4)))
     return b"qRcmd," + text.encode().hex().encode()
@@ -141,7 +159,7 @@ def _expression(base: int, rng: random.Random) -> bytes:
 
 _Change = Callable[[bytes, int, random.Random], bytes]
 _CHANGES: tuple[_Change, ...] = (
-    *(_number,) * 5, _separator, _bytes, _length, _name, _fresh, _fresh, _monitor, _condition, _condition,
+    *(_number,) * 5, _separator, _bytes, _length, _name, _fresh, _write, _write, _monitor, _condition, _condition,
 )  # fmt: skip
 
 
