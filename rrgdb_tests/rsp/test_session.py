@@ -363,6 +363,19 @@ def test_one_who_says_nothing_is_not_attached(session: Session, fake: FakeDebugg
     assert fake.calls == []
 
 
+@pytest.mark.parametrize("again", [b"R00", b"vRun;", b"vAttach;1"])
+def test_a_debugger_that_comes_back_after_it_has_detached_is_attached(
+    session: Session, fake: FakeDebuggee, again: bytes
+) -> None:
+    for packet in (b"!", b"D", again, b"Z0,80000004,4"):
+        session.handle(packet)
+    assert fake.calls == ["attached", "detached resume=True", "attached"]
+    assert fake.points
+    session.drop()
+    assert fake.calls[-1] == "detached resume=False"
+    assert not fake.points
+
+
 def test_kill_ends_the_server(session: Session, fake: FakeDebuggee) -> None:
     assert session.handle(b"k") is None
     assert session.should_close

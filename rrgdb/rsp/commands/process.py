@@ -62,6 +62,7 @@ def _run(session: Session, _: bytes) -> bytes:
 
 def _restart(session: Session, _: bytes) -> None:
     session.gone = False
+    _come_back(session)
     session.debuggee.restart()
 
 
