@@ -98,7 +98,7 @@ def test_a_condition_that_cannot_be_evaluated_stops_with_a_reason(replay: Gdb) -
         replay.delete(number)
 
 
-@pytest.mark.parametrize("arch", ["riscv64", "x86_64"], indirect=True)
+@pytest.mark.parametrize("arch", ["x86_64"], indirect=True)
 def test_the_beginning_of_history_is_told_whatever_stands_there(replay: Gdb) -> None:
     replay.break_at("*$pc")
     replay.stepi()

@@ -116,7 +116,7 @@ def test_packets_that_break_something_are_found(packets: Any, tmp_path: Path, mo
 @pytest.mark.parametrize("target", ["packets", "qcow2"])
 def test_for_a_moment(tmp_path: Path, target: str) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts/fuzz", "--seconds=3", "--seed=99", "--findings", tmp_path / "found", target],
+        [sys.executable, ROOT / "scripts/fuzz", "--seconds=2", "--seed=99", "--findings", tmp_path / "found", target],
         capture_output=True,
         text=True,
         check=False,
