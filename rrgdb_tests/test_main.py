@@ -11,6 +11,9 @@ import pytest
 
 import rrgdb
 from rrgdb.engine import UNICORN
+from rrgdb.snapshots.store import StoreError
+from rrgdb.timeline import opening
+from rrgdb.timeline.opening import GuestOptions
 
 MODULE = ["-m", "rrgdb"]
 CONSOLE_SCRIPT = ["-c", "from rrgdb.__main__ import main; main()"]
@@ -61,6 +64,21 @@ def test_interrupt_once_the_modules_are_there() -> None:
     )
     done = command(["-c", text])
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "rrgdb: interrupted")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StoreError, OSError])
+def test_a_recording_that_is_not_begun_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(opening, "_go_live", fail)
+    image = tmp_path / "image"
+    image.write_bytes(bytes(16))
+    with pytest.raises(error):
+        opening.record(tmp_path / "r", image, GuestOptions(board="riscv64-virt", memory=1 << 20, load=0x80000000))
+    assert not (tmp_path / "r").exists()
 
 
 def test_interrupt_while_the_modules_of_qcow2_are_imported(tmp_path: Path) -> None:
