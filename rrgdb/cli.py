@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -506,9 +507,15 @@ def _fail(error: BaseException, status: int) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point: one clear line for what went wrong; 2 for usage, 1 for failure."""
+    """Entry point: one clear line for what went wrong; 2 for usage, 1 for failure, 130 for an interrupt."""
     try:
-        cli(standalone_mode=True)
+        sys.exit(cli.main(standalone_mode=False))
+    except click.ClickException as e:
+        e.show()
+        sys.exit(e.exit_code)
+    except click.Abort:
+        say("interrupted")
+        sys.exit(128 + signal.SIGINT)
     except Exception as e:
         if "--debug" in sys.argv:
             traceback.print_exc()

@@ -12,7 +12,7 @@ from rrgdb.engine.base import Engine, EngineError, Watch
 from rrgdb.recording.doors import Divergence
 from rrgdb.recording.log import LogError
 from rrgdb.rsp import debuggee as rsp
-from rrgdb.rsp.agent import condition_holds
+from rrgdb.rsp.agent import judge
 from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.naming import START
@@ -28,6 +28,7 @@ MAX_HISTORY = 10_000
 MAX_READ = 1 << 20
 _WATCH_KINDS = {PointKind.WRITE: "w", PointKind.READ: "r", PointKind.ACCESS: "a"}
 _WATCH_STOPS = {"w": rsp.StopKind.WATCH, "r": rsp.StopKind.RWATCH, "a": rsp.StopKind.AWATCH}
+_BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
 # x87: the stack registers are relative to the top that fstat holds, so it goes first.
 _WRITE_FIRST = ("fctrl", "fstat", "ftag")
 
@@ -181,8 +182,19 @@ class Target:
                 stop = self._backward.step(points)
             else:
                 stop = self._backward.run(points)
+        if stop.kind is StopKind.BREAKPOINT and stop.address is not None:
+            self._explain(stop.address, points.breakpoints.get(stop.address))
+        if how in _BACKWARD and self.timeline.icount == self.timeline.start:
+            # Whatever else stands there: GDB is to know that there is nothing behind it.
+            stop = Stop(StopKind.HISTORY_BEGIN, self.timeline.icount)
         self._last = self._told_stop(stop)
         return self._last
+
+    def _explain(self, address: int, condition: Condition | None) -> None:
+        """Tell why a breakpoint has stopped whose condition cannot be evaluated."""
+        failure = condition.failure() if condition is not None else None
+        if failure is not None:
+            self.timeline.say(f"breakpoint at {address:#x}: its condition cannot be evaluated: {failure}\n")
 
     def _told_stop(self, stop: Stop) -> rsp.Stop:
         kind = stop.kind
@@ -398,12 +410,17 @@ def _read_memory(engine: Engine, address: int, length: int) -> bytes:
 
 def agent_condition(engine: Engine, codes: tuple[bytes, ...]) -> Condition:
     """The condition that these agent expressions are."""
-    registers = engine.arch.registers
+    arch = engine.arch
 
-    def holds() -> bool:
-        return condition_holds(codes, lambda n: engine.read(registers[n].name), lambda a, n: _read_memory(engine, a, n))
+    def register(number: int) -> int:
+        if number >= len(arch.registers):
+            raise DebuggeeError(f"register {number}: {arch.name} has {len(arch.registers)}")
+        return engine.read(arch.registers[number].name)
 
-    return Condition(holds, codes)
+    def judged() -> tuple[bool, str | None]:
+        return judge(codes, register, lambda address, length: _read_memory(engine, address, length))
+
+    return Condition(lambda: judged()[0], codes, lambda: judged()[1])
 
 
 @contextmanager

@@ -2,6 +2,11 @@
 
 import sys
 
-from .cli import main
+try:
+    from .cli import main
 
-sys.exit(main())
+    status = main()
+except KeyboardInterrupt:  # before ``main`` can see it
+    print("qcow2: interrupted", file=sys.stderr)
+    status = 1
+sys.exit(status)

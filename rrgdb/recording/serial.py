@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
+import math
 import os
 import re
 import select
@@ -28,6 +30,7 @@ import tty
 from collections import deque
 from collections.abc import Callable
 
+log = logging.getLogger("rrgdb.serial")
 OnInput = Callable[[bytes], None]
 
 PATIENT_QUEUE = 64 << 20
@@ -38,6 +41,9 @@ _LINGER_S = 1.0
 _BLOCK = 4096
 """bytes a read or write; a pipe that is ready takes as many without blocking (PIPE_BUF)"""
 _POLL_MS = 100
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_TELL_S = 10.0
+"""without a failure for want of room, after which the next one is told again"""
 
 
 class SerialError(Exception):
@@ -206,14 +212,14 @@ class Backend:
     def _read_all(self, on_input: OnInput) -> None:
         """Body of the reader thread."""
 
-    def _wait(self, *fds: int) -> set[int]:
-        """Wait until some of ``fds`` are readable; empty once the backend is closing."""
+    def _wait(self, *fds: int, timeout_ms: int | None = None) -> set[int]:
+        """Wait until some of ``fds`` are readable; empty once the backend is closing, or after ``timeout_ms``."""
         if self._closed:
             return set()
         poller = select.poll()
         for fd in (self._wake_read, *fds):
             poller.register(fd, select.POLLIN)
-        ready = {fd for fd, _ in poller.poll()}
+        ready = {fd for fd, _ in poller.poll(timeout_ms)}
         return set() if self._wake_read in ready else ready
 
     def _pump(self, fd: int, on_input: OnInput) -> None:
@@ -296,6 +302,8 @@ class _Socket(Backend):
         self._address = address
         self._server = server
         self._socket: socket.socket | None = None
+        self._full = -math.inf
+        """when there was no room for a connection last"""
 
     def describe(self) -> str:
         if not self._server or self._socket is None:
@@ -333,14 +341,27 @@ class _Socket(Backend):
             self._writer.target(None)
             return
         while self._wait(self._socket.fileno()):
-            with contextlib.suppress(OSError):
-                peer, _ = self._socket.accept()
-                with peer:
-                    try:
-                        self._adopt(peer)
-                        self._serve(self._socket, peer.fileno(), on_input)
-                    finally:
-                        self._writer.target(None)
+            peer = self._accept(self._socket)
+            if peer is None:
+                continue
+            with contextlib.suppress(OSError), peer:
+                try:
+                    self._adopt(peer)
+                    self._serve(self._socket, peer.fileno(), on_input)
+                finally:
+                    self._writer.target(None)
+
+    def _accept(self, listener: socket.socket) -> socket.socket | None:
+        """None if who came has gone; and after a moment if there is no room for one more."""
+        try:
+            return listener.accept()[0]
+        except OSError as e:
+            if e.errno in _FULL:
+                if time.monotonic() - self._full > _TELL_S:
+                    log.error("serial %s: cannot accept a connection: %s; trying again", self._option, e.strerror)
+                self._full = time.monotonic()
+                self._wait(timeout_ms=_POLL_MS)
+            return None
 
     def _serve(self, listener: socket.socket, peer: int, on_input: OnInput) -> None:
         while ready := self._wait(peer, listener.fileno()):
@@ -350,9 +371,8 @@ class _Socket(Backend):
                 if not data:
                     return
                 on_input(data)
-            if listener.fileno() in ready:
-                with contextlib.suppress(OSError):
-                    listener.accept()[0].close()
+            if listener.fileno() in ready and (other := self._accept(listener)) is not None:
+                other.close()
 
     def _release(self) -> None:
         if self._socket is not None:

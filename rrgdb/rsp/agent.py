@@ -291,11 +291,6 @@ def _straighten(instructions: list[_Instruction]) -> tuple[tuple[_Action, int], 
     return tuple(actions)
 
 
-def validate(code: bytes) -> None:
-    """Check everything that can be known without running. Raises AgentError."""
-    _decode(code)
-
-
 def evaluate(code: bytes, read_register: ReadRegister, read_memory: ReadMemory, byteorder: ByteOrder = "little") -> int:
     """Run ``code``; the top of the stack at ``end``, unsigned 64 bits.
 
@@ -331,25 +326,22 @@ def _walk(steps: tuple[tuple[_Action | int, int, int], ...], machine: _Machine) 
     raise AgentError(f"agent expression: not finished after {STEP_LIMIT} operations")
 
 
-def condition_holds(
-    codes: Iterable[bytes],
-    read_register: ReadRegister,
-    read_memory: ReadMemory,
-    byteorder: ByteOrder = "little",
-    faults: tuple[type[Exception], ...] = (),
-) -> bool:
-    """Whether a point with these conditions hits: no condition at all, or any that is non-zero.
+def judge(
+    codes: Iterable[bytes], read_register: ReadRegister, read_memory: ReadMemory, byteorder: ByteOrder = "little"
+) -> tuple[bool, str | None]:
+    """Whether a point with these conditions hits: no condition at all, or any that is non-zero. And if that cannot be
+    told, why not.
 
-    One that fails (AgentError, DebuggeeError or one of ``faults`` out of the readers) counts as true: the user should
-    see a condition that cannot be told.
+    One that fails (AgentError, or DebuggeeError out of the readers) counts as true, as it does for gdbserver: the user
+    should see a condition that cannot be evaluated.
     """
-    caught: tuple[type[Exception], ...] = (DebuggeeError, *faults) if faults else (DebuggeeError,)
+    failure: str | None = None
     any_code = False
     for code in codes:
         any_code = True
         try:
             if evaluate(code, read_register, read_memory, byteorder):
-                return True
-        except caught:
-            return True
-    return not any_code
+                return True, None
+        except DebuggeeError as error:
+            failure = failure or str(error)
+    return failure is not None or not any_code, failure

@@ -53,7 +53,4 @@ class Background:
 
     def finish(self) -> None:
         """End the server as soon as no debugger is attached; the caller goes on serving calls while it is alive."""
-        try:
-            self._finish()
-        except trio.RunFinishedError:
-            return
+        self._finish()

@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from contextlib import suppress
 
 import trio
 
 from rrgdb.rsp import commands, packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
-from rrgdb.rsp.engine_thread import CallQueue
-from rrgdb.rsp.packets import Decoder, Event, Packet, Rejected, Signal
+from rrgdb.rsp.engine_thread import CallQueue, tell
+from rrgdb.rsp.greeting import RECEIVE_SIZE, Greeting
+from rrgdb.rsp.packets import Event, Packet, Rejected, Signal
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import EIO, PacketError
 
 log = logging.getLogger("rrgdb.rsp")
 
-RECEIVE_SIZE = 65536
 QUEUE_LIMIT = 64
 """packets that a peer may send ahead; GDB sends one, LLDB a few"""
 CONSOLE_LIMIT = 4 << 20
@@ -29,6 +28,7 @@ PARTING_SECONDS = 0.25
 MEMORY_SECONDS = 1.0
 """how long a 0x03 that found nothing running is kept for a resume that follows: GDB that steps by itself (software
 watchpoints, ``step``) may send it between two of its steps"""
+_IGNORED = (Signal.ACK, Signal.JUNK)
 RESUMES = (b"vCont;", b"bs", b"bc")
 REFUSAL = b"E.another debugger is attached to this guest"
 _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
@@ -38,8 +38,11 @@ _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
 class Connection:
     """Reads always, so that 0x03 and the end of the stream are seen while a packet is served; serves in order."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, debuggee: Debuggee, engine: CallQueue) -> None:
+    def __init__(
+        self, stream: trio.abc.HalfCloseableStream, greeting: Greeting, debuggee: Debuggee, engine: CallQueue
+    ) -> None:
         self._stream = stream
+        self._greeting = greeting
         self._engine = engine
         self._token = trio.lowlevel.current_trio_token()
         self.session = Session(debuggee, self._console)
@@ -81,14 +84,18 @@ class Connection:
                 await trio.aclose_forcefully(self._stream)
 
     async def _read(self, nursery: trio.Nursery) -> None:
-        decoder = Decoder()
+        events = self._greeting.events
         try:
-            while data := await self._stream.receive_some(RECEIVE_SIZE):
-                for event in decoder.feed(bytes(data)):
+            while True:
+                for event in events:
                     if event is Signal.INTERRUPT:
                         self._interrupt(nursery)
-                    elif event is not Signal.ACK and not await self._serve_at_once(event):
+                    elif event not in _IGNORED and not await self._serve_at_once(event):
                         self._enqueue(event, nursery)
+                data = await self._stream.receive_some(RECEIVE_SIZE)
+                if not data:
+                    break
+                events = self._greeting.decoder.feed(bytes(data))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except trio.WouldBlock:
@@ -149,33 +156,39 @@ class Connection:
                 return
 
     async def _serve(self, event: Event, served: trio.Event) -> None:
+        frame: bytes | None = None
         if isinstance(event, Packet):
             if not self.session.no_ack:
                 await self._send(packets.ACK)
-            reply = await self._handle(event.payload)
+            frame = await self._answer(event.payload)
         elif isinstance(event, Rejected):
             if not self.session.no_ack:
                 await self._send(packets.ACK)
-            reply = self.session.error(PacketError(event.reason))
-        elif self.session.no_ack:
-            reply = None if event is Signal.NACK else self.session.error(PacketError("bad checksum"))
-        else:
+            frame = self._error(PacketError(event.reason))
+        elif not self.session.no_ack:
             await self._send(packets.NACK if event is Signal.BAD_CHECKSUM else self._last)
-            reply = None
+        elif event is Signal.BAD_CHECKSUM:
+            frame = self._error(PacketError("bad checksum"))
         served.set()
         self._post()
-        if reply is not None:
-            self._last = packets.encode(reply)
-            await self._send(self._last)
+        if frame is not None:
+            self._last = frame
+            await self._send(frame)
 
-    async def _handle(self, payload: bytes) -> bytes | None:
+    async def _answer(self, payload: bytes) -> bytes | None:
         try:
-            if commands.is_brief(payload):
-                return await self._engine.call_briefly(self.session.handle, payload)
-            return await self._engine.call(self.session.handle, payload)
+            call = self._engine.call_briefly if commands.is_brief(payload) else self._engine.call
+            reply = await call(self.session.handle, payload)
+            return None if reply is None else packets.encode(reply)
+        except MemoryError:
+            log.error("packet %r: not enough memory", payload[:80])
+            return self._error(DebuggeeError("not enough memory", EIO))
         except Exception as error:  # a bug of ours: the session goes on, the log says where
             log.error("packet %r: %r", payload[:80], error)
-            return self.session.error(DebuggeeError(f"internal error: {type(error).__name__}", EIO))
+            return self._error(DebuggeeError(f"internal error: {type(error).__name__}", EIO))
+
+    def _error(self, error: DebuggeeError) -> bytes:
+        return packets.encode(self.session.error(error))
 
     async def _send(self, frame: bytes) -> None:
         self._outbox.append(frame)
@@ -203,8 +216,7 @@ class Connection:
     def _console(self, text: str) -> None:
         """On the engine thread. Ordered before the reply of the packet that is being served."""
         self._said.append(text)
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._post)
+        tell(self._token, self._post)
 
     def _post(self) -> None:
         while self._said:
@@ -225,14 +237,14 @@ class Connection:
         self._wake.set()
 
 
-async def refuse(stream: trio.abc.Stream) -> None:
+async def refuse(stream: trio.abc.Stream, greeting: Greeting) -> None:
     """Answer everything that a second debugger says with an error that names the reason, for a while."""
-    decoder = Decoder()
     answer = packets.ACK + packets.encode(REFUSAL)
     with trio.move_on_after(FAREWELL_SECONDS):
         try:
+            await stream.send_all(answer)
             while data := await stream.receive_some(RECEIVE_SIZE):
-                if any(isinstance(event, Packet) for event in decoder.feed(bytes(data))):
+                if any(isinstance(event, Packet) for event in greeting.decoder.feed(bytes(data))):
                     await stream.send_all(answer)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

@@ -22,6 +22,13 @@ IN_PLACE_SECONDS = 0.001
 means takes longer than they do"""
 
 
+def tell(token: trio.lowlevel.TrioToken, function: Callable[[], object]) -> None:
+    """Thread-safe: call ``function`` soon on trio's thread. Nothing happens if that run of trio has ended: nobody is
+    there then who waits for it, and a thread cannot know beforehand."""
+    with suppress(trio.RunFinishedError):
+        token.run_sync_soon(function)
+
+
 class Again(BaseException):
     """A call cannot be finished now; it is to be made once more later. For ``CallQueue.serve`` alone."""
 
@@ -54,8 +61,7 @@ class _Call(Generic[_T]):
             told = self._told
         self._running.release()
         if told:
-            with suppress(trio.RunFinishedError):  # nobody waits any more
-                self.token.run_sync_soon(self.done.set)
+            tell(self.token, self.done.set)
 
     def wait_in_place(self) -> None:
         """On trio's thread: ``done`` is set if the call is over in a moment, or it will be."""

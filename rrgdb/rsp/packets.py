@@ -53,6 +53,8 @@ class Signal(Enum):
     ACK = auto()
     NACK = auto()
     BAD_CHECKSUM = auto()
+    JUNK = auto()
+    """bytes that mean nothing there, however many"""
 
 
 Event: TypeAlias = Packet | Rejected | Signal
@@ -137,6 +139,7 @@ class Decoder:
         self._checksum = b""
         self._notification = False
         self._oversized = False
+        self._in_junk = False
 
     def feed(self, data: bytes) -> list[Event]:
         events: list[Event] = []
@@ -156,6 +159,10 @@ class Decoder:
 
     def _between(self, data: bytes, at: int, events: list[Event]) -> int:
         match = _START.search(data, at)
+        start = len(data) if match is None else match.start()
+        if start > at and not self._in_junk:
+            events.append(Signal.JUNK)
+        self._in_junk = match is None and (self._in_junk or start > at)
         if match is None:
             return len(data)
         byte = match[0][0]

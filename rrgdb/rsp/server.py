@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import math
 import os
 import signal
 import socket
 import stat
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -21,15 +23,22 @@ import trio
 from rrgdb.rsp.address import Address, AddressError, StdioAddress, TcpAddress, UnixAddress
 from rrgdb.rsp.connection import Connection, refuse
 from rrgdb.rsp.debuggee import Debuggee
-from rrgdb.rsp.engine_thread import CallQueue
+from rrgdb.rsp.engine_thread import CallQueue, tell
+from rrgdb.rsp.greeting import Greeting, StrangerError, greet
 
 log = logging.getLogger("rrgdb.rsp")
 
 OnReady = Callable[[Callable[[], None]], None]
+SILENT_LIMIT = 16
+"""connections that have said nothing yet; one more makes the oldest give way"""
 REFUSED_LIMIT = 16
 """debuggers that are told at the same time that another one is attached"""
 GRACE_SECONDS = 0.75
 """how long a new debugger waits for the place of one that is leaving, which may take connection.PARTING_SECONDS"""
+RETRY_SECONDS = 0.1
+"""between two attempts to accept a connection while there is no room for it"""
+TELL_SECONDS = 10.0
+"""without such a failure, after which the next one is told again"""
 _BACKLOG = 16
 
 
@@ -84,7 +93,7 @@ async def serve(
     """Serve debuggers, one at a time, until one kills the guest, the first has gone (``once``), or cancelled.
 
     ``on_listening`` gets ``Listening on HOST:PORT`` when a debugger may connect; ``on_ready`` a thread-safe function
-    that ends the server as soon as no debugger is attached. Raises AddressError.
+    that ends the server as soon as no debugger is attached, whether or not it has ended. Raises AddressError.
     """
     if isinstance(address, StdioAddress):
         await _serve_stdio(debuggee, engine)
@@ -93,7 +102,7 @@ async def serve(
         on_listening(f"Listening on {name}")
         server = _Server(debuggee, engine, once)
         token = trio.lowlevel.current_trio_token()
-        on_ready(lambda: token.run_sync_soon(server.finish))
+        on_ready(lambda: tell(token, server.finish))
         await server.run(listeners)
 
 
@@ -104,13 +113,29 @@ class _Server:
         self._once = once
         self._place = trio.Lock()
         """held by the debugger that is attached"""
+        self._silent: deque[trio.CancelScope] = deque()
         self._refused = 0
         self._finishing = False
         self._scope = trio.CancelScope()
 
     async def run(self, listeners: Sequence[trio.SocketListener]) -> None:
         with self._scope:
-            await trio.serve_listeners(self._take, list(listeners))
+            async with trio.open_nursery() as nursery:
+                for listener in listeners:
+                    nursery.start_soon(self._accept, listener, nursery)
+
+    async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        failed = -math.inf
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:  # no descriptors, no memory; trio passes over a peer that has gone
+                if trio.current_time() - failed > TELL_SECONDS:
+                    log.error("cannot accept a connection: %s; trying again", _reason(error))
+                failed = trio.current_time()
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                nursery.start_soon(self._take, stream)
 
     def finish(self) -> None:
         """End when the debugger that is attached has gone, or now if there is none."""
@@ -119,29 +144,73 @@ class _Server:
             self._scope.cancel()
 
     async def _take(self, stream: trio.SocketStream) -> None:
+        origin = _origin(stream)
+        try:
+            await self._talk(stream, origin)
+        except Exception as error:  # a bug of ours, or no memory: the next debugger may still come
+            log.error("connection%s: %r", origin, _first(error))
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _talk(self, stream: trio.SocketStream, origin: str) -> None:
+        greeting = await self._greeted(stream, origin)
+        if greeting is None:
+            return
         with trio.move_on_after(GRACE_SECONDS) as grace:
             await self._place.acquire()
         if grace.cancelled_caught:
-            await self._refuse(stream)
+            await self._refuse(stream, greeting)
             return
         _keep_alive(stream.socket)
-        connection = Connection(stream, self._debuggee, self._engine)
+        connection = Connection(stream, greeting, self._debuggee, self._engine)
         try:
             await connection.run()
         finally:
             self._place.release()
-        if self._once or self._finishing or connection.session.killed:
-            self._scope.cancel()
+            if self._once or self._finishing or connection.session.killed:
+                self._scope.cancel()
 
-    async def _refuse(self, stream: trio.SocketStream) -> None:
+    async def _greeted(self, stream: trio.SocketStream, origin: str) -> Greeting | None:
+        """None: it is no debugger, and the user has been told."""
+        if len(self._silent) >= SILENT_LIMIT:
+            self._silent.popleft().cancel()
+        with trio.CancelScope() as scope:
+            self._silent.append(scope)
+            try:
+                return await greet(stream)
+            except StrangerError as error:
+                log.error("connection%s dropped: %s", origin, error)
+            finally:
+                if scope in self._silent:
+                    self._silent.remove(scope)
+        if scope.cancelled_caught:
+            log.error("connection%s dropped: more than %d have sent no packet", origin, SILENT_LIMIT)
+        return None
+
+    async def _refuse(self, stream: trio.SocketStream, greeting: Greeting) -> None:
         if self._refused >= REFUSED_LIMIT:
-            await trio.aclose_forcefully(stream)
             return
         self._refused += 1
         try:
-            await refuse(stream)
+            await refuse(stream, greeting)
         finally:
             self._refused -= 1
+
+
+def _origin(stream: trio.SocketStream) -> str:
+    """Where a connection comes from, for a line to the user; '' if that has no name."""
+    try:
+        peer = stream.socket.getpeername()
+    except OSError:
+        return ""
+    return f" from {TcpAddress(*peer[:2])}" if isinstance(peer, tuple) else ""
+
+
+def _first(error: Exception) -> Exception:
+    """The error that a nursery has wrapped."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _keep_alive(sock: trio.socket.SocketType) -> None:
@@ -159,7 +228,11 @@ async def _serve_stdio(debuggee: Debuggee, engine: CallQueue) -> None:
     os.dup2(2, 1)
     try:
         stream = trio.StapledStream(trio.lowlevel.FdStream(write), trio.lowlevel.FdStream(read))
-        await Connection(stream, debuggee, engine).run()
+        greeting = await greet(stream, math.inf)
+        if greeting is not None:
+            await Connection(stream, greeting, debuggee, engine).run()
+    except StrangerError as error:
+        log.error("standard input: %s", error)
     finally:
         os.dup2(kept, 1)
         os.close(kept)

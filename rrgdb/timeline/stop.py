@@ -40,11 +40,13 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Whether a breakpoint at the present position is to stop; called with the guest standing there. ``code``: the
-    same, for the engine and for other processes."""
+    """Whether a breakpoint at the present position is to stop; asked with the guest standing there. ``code``: the
+    same, for the engine and for other processes. ``failure``: why that cannot be told, if it cannot: the breakpoint is
+    to stop then."""
 
     holds: Callable[[], bool]
     code: Conditions = ()
+    failure: Callable[[], str | None] = lambda: None
 
     def __call__(self) -> bool:
         return self.holds()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rrgdb_tests.e2e.conftest import TICKS
@@ -78,6 +80,35 @@ def test_a_conditional_breakpoint_stops_only_where_it_is_true(replay: Gdb) -> No
     replay.cont(reverse=True)
     assert (replay.icount, replay.value("tick_count")) == (seven, 7)
     assert replay.cont(reverse=True)["reason"] == "no-history"
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "x86_64"], indirect=True)
+def test_a_condition_that_cannot_be_evaluated_stops_with_a_reason(replay: Gdb) -> None:
+    for condition, why in (
+        ("100 / (tick_count - 3) == 1000", "divides by zero"),
+        ("tick_count == 3 && *(int *) -16 == 1", "fffffff0"),
+    ):
+        number = replay.break_at("tick", condition)
+        for reverse in (False, True):
+            start = len(replay.transcript)
+            assert replay.cont(reverse)["reason"] == "breakpoint-hit"
+            assert replay.value("tick_count") == 3
+            assert re.search(f"its condition cannot be evaluated: .*{why}", replay.transcript[start:])
+            assert replay.cont(reverse)["reason"] == "no-history"
+        replay.delete(number)
+
+
+@pytest.mark.parametrize("arch", ["x86_64"], indirect=True)
+def test_the_beginning_of_history_is_told_whatever_stands_there(replay: Gdb) -> None:
+    replay.break_at("*$pc")
+    replay.stepi()
+    assert replay.stepi(reverse=True)["reason"] == "no-history"
+    replay.stepi()
+    replay.stepi()
+    assert replay.cont(reverse=True)["reason"] == "no-history"
+    assert replay.icount == 0
+    replay.stepi()
+    assert replay.icount == 1
 
 
 def test_a_condition_on_a_hot_line_is_quick_enough_to_use(replay: Gdb) -> None:

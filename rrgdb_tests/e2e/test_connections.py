@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,19 +91,6 @@ def test_gdb_without_the_program_file(recording: Path, start: Start) -> None:
     )
     assert "icount 1 of" in output
     assert "=> 0x" in output
-
-
-def test_rubbish_on_the_port_does_no_harm(ticker: Path, recording: Path, start: Start, gdb: NewGdb) -> None:
-    server = start("replay", "--gdb", "127.0.0.1:0", recording)
-    with server.connect() as link:
-        link.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(range(256)) * 64)
-        link.shutdown(socket.SHUT_WR)
-        while link.recv(4096):
-            pass
-    debugger = gdb(ticker)
-    debugger.connect(server.address)
-    debugger.break_at("tick")
-    assert debugger.cont()["reason"] == "breakpoint-hit"
 
 
 def test_detach_from_a_live_guest_is_answered_and_the_guest_runs_to_its_end(

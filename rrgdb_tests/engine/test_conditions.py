@@ -18,7 +18,7 @@ from rrgdb.engine import _hot
 from rrgdb.engine.base import ExitKind
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn import UnicornEngine
-from rrgdb.rsp.agent import AgentError, condition_holds, validate
+from rrgdb.rsp.agent import AgentError, _decode, judge
 from rrgdb.rsp.debuggee import DebuggeeError
 from rrgdb_tests.board.fakes import FakeHost
 from rrgdb_tests.engine.rig import BOARD_RAM, CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, Bench, Saved
@@ -76,9 +76,9 @@ class Spec:
     def judge(self, code: bytes) -> tuple[bool, bool]:
         """(whether the condition holds, whether a hook may leave it open)"""
         self.beyond = False
-        holds = condition_holds([code], self.register, self.memory)
+        holds, _ = judge([code], self.register, self.memory)
         try:
-            validate(code)
+            _decode(code)
         except AgentError:
             return holds, True
         named = {step.operand for step in _split(code) if step.name == "reg"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,6 +163,40 @@ def test_server(kind: str, start: Starter, tmp_path: Path) -> None:
         assert receive(peer, 10) == b"last"
     assert backend.dropped == 0
     assert not (tmp_path / "sock").exists()
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_no_room_for_a_connection_is_told_once_and_waited_out(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, attached: bool
+) -> None:
+    monkeypatch.setattr("rrgdb.recording.serial._POLL_MS", 1)
+    attempts: list[int] = []
+    accept = socket.socket.accept
+
+    def full(self: socket.socket) -> tuple[socket.socket, Any]:
+        attempts.append(1)
+        if len(attempts) == 1 + attached * 2 or len(attempts) > 10:
+            return accept(self)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    backend, sink = start("tcp::0,server")
+    if attached:
+        attempts.append(0)
+        attempts.append(0)
+    monkeypatch.setattr(socket.socket, "accept", full)
+    with connect(backend) as peer:
+        peer.sendall(b"in")
+        sink.wait_for(b"in")
+        if attached:
+            with connect(backend) as second:
+                assert second.recv(1) == b""
+    if not attached:
+        with connect(backend) as peer:
+            peer.sendall(b" again")
+            sink.wait_for(b"in again")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["serial tcp::0,server: cannot accept a connection: Too many open files; trying again"]
+    assert len(attempts) > 10
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

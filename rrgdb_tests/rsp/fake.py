@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from rrgdb.rsp.agent import condition_holds
+from rrgdb.rsp.agent import judge
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
     EventInfo,
@@ -129,7 +129,7 @@ class FakeDebuggee:
         self.points = {p for p in self.points if (p.kind, p.address, p.length) != key}
 
     def _holds(self, point: Point) -> bool:
-        return condition_holds(point.conditions, self._value, self.read_memory)
+        return judge(point.conditions, self._value, self.read_memory)[0]
 
     def _hit(self, at_store: bool) -> Stop | None:
         for point in sorted(self.points, key=lambda p: p.kind.value):

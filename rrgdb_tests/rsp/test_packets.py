@@ -72,6 +72,11 @@ def test_signals_between_packets() -> None:
     assert events == [Signal.ACK, Signal.NACK, Signal.INTERRUPT, Packet(b"g"), Signal.INTERRUPT]
 
 
+def test_junk_is_told_once_however_long() -> None:
+    events = Decoder().feed(b"junk and more+junk$g#67\n")
+    assert events == [Signal.JUNK, Signal.ACK, Signal.JUNK, Packet(b"g"), Signal.JUNK]
+
+
 def test_interrupt_byte_inside_a_packet_is_data() -> None:
     assert Decoder().feed(encode(b"X0,1:\x03")) == [Packet(b"X0,1:\x03")]
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from rrgdb.rsp import connection
+from rrgdb.rsp import connection, packets, server
 from rrgdb.rsp.address import AddressError, StdioAddress, TcpAddress, UnixAddress, parse_address
 from rrgdb.rsp.connection import QUEUE_LIMIT
 from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.rsp.packets import Decoder, Event, Packet, Signal, encode
-from rrgdb.rsp.server import run, serve
+from rrgdb.rsp.server import SILENT_LIMIT, run, serve
 from rrgdb_tests.rsp.fake import FOREVER, FakeDebuggee
 
 LOCAL = TcpAddress("127.0.0.1", 0)
@@ -82,11 +86,11 @@ async def serving(
         async with trio.open_nursery() as nursery:
             running = Running(fake, engine, "")
 
-            async def server() -> None:
+            async def serve_until_end() -> None:
                 await serve(fake, address, engine=engine, once=once, on_listening=send.send_nowait)
                 running.ended.set()
 
-            nursery.start_soon(server)
+            nursery.start_soon(serve_until_end)
             running.address = (await receive.receive()).removeprefix("Listening on ")
             yield running
             nursery.cancel_scope.cancel()
@@ -237,7 +241,85 @@ async def test_second_debugger_is_sent_away(fake: FakeDebuggee, monkeypatch: pyt
         first = await running.connect()
         await first.ask(b"qC")
         second = await running.connect()
+        assert await second.ask(b"qC") == b"E.another debugger is attached to this guest"
         assert await second.event() is None
+
+
+async def say_and_listen(running: Running, said: bytes) -> bytes:
+    """All that the server answers until it closes the connection."""
+    client = await running.connect()
+    heard = b""
+    with trio.fail_after(10), suppress(trio.BrokenResourceError):
+        await client.send(said)
+        while data := await client.stream.receive_some(65536):
+            heard += data
+    return heard
+
+
+@pytest.mark.parametrize("once", [False, True])
+async def test_a_stranger_disturbs_nobody(fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, once: bool) -> None:
+    page = b"POST / HTTP/1.1\r\n\r\n" + encode(b"k")
+    async with serving(fake, once=once) as running:
+        assert await say_and_listen(running, page) == b""
+        debugger = await running.connect()
+        assert await debugger.ask(b"qC") == b"QC1"
+        assert await say_and_listen(running, page) == b""
+        assert await say_and_listen(running, b"+" + page) == b""
+        assert await debugger.ask(b"qC") == b"QC1"
+        assert fake.calls == ["attached"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 3
+    assert all(line.startswith("connection from 127.0.0.1:") and line.count("\n") == 0 for line in lines)
+    assert all("dropped: b'" in line for line in lines)
+
+
+async def test_noise_behind_the_first_packet_is_passed_over(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.send(encode(b"qC") + b"\r\nnoise" + encode(b"qAttached"))
+        assert [await client.reply(), await client.reply()] == [b"QC1", b"1"]
+
+
+async def test_a_silent_connection_does_not_keep_the_place(fake: FakeDebuggee) -> None:
+    async with serving(fake) as running:
+        silent = await running.connect()
+        await silent.send(b"+")
+        debugger = await running.connect()
+        assert await debugger.ask(b"qC") == b"QC1"
+        assert await silent.ask(b"qC") == b"E.another debugger is attached to this guest"
+
+
+async def test_a_silent_connection_is_dropped_and_a_debugger_may_rest(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, mock_clock: MockClock
+) -> None:
+    async with serving(fake) as running:
+        debugger, silent = await running.connect(), await running.connect()
+        assert await debugger.ask(b"qC") == b"QC1"
+        await wait_all_tasks_blocked(0.01)
+        mock_clock.jump(29.9)
+        await wait_all_tasks_blocked(0.01)
+        assert caplog.records == []
+        mock_clock.jump(0.2)
+        assert await silent.event() is None
+        mock_clock.jump(1e6)
+        await wait_all_tasks_blocked(0.01)
+        assert await debugger.ask(b"qC") == b"QC1"
+    assert [record.getMessage().partition(" dropped: ")[2] for record in caplog.records] == [
+        "no packet came within 30 s"
+    ]
+
+
+async def test_many_silent_connections_do_not_keep_a_debugger_out(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(fake) as running:
+        silent = [await running.connect() for _ in range(SILENT_LIMIT + 3)]
+        debugger = await running.connect()
+        assert await debugger.ask(b"qC") == b"QC1"
+        for client in silent[:3]:
+            assert await client.event() is None
+        assert await silent[-1].ask(b"qC") == b"E.another debugger is attached to this guest"
+    assert all("have sent no packet" in record.getMessage() for record in caplog.records)
 
 
 async def test_drop_mid_packet_and_reconnect(fake: FakeDebuggee) -> None:
@@ -380,6 +462,98 @@ async def test_bug_is_logged_in_one_line_and_the_session_goes_on(
     assert [record.getMessage() for record in caplog.records] == ["packet b'g': RuntimeError('oops')"]
 
 
+async def test_want_of_memory_is_an_error_reply(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise MemoryError
+
+    encode_reply = packets.encode
+
+    def encode_unless_long(reply: bytes) -> bytes:
+        return fail() if len(reply) > 1000 else encode_reply(reply)
+
+    monkeypatch.setattr(packets, "encode", encode_unless_long)
+    fake.read_register = fail  # type: ignore[method-assign]
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"p1") == b"E05"
+        assert await client.ask(b"m80000000,1000") == b"E05"
+        assert await client.ask(b"s") == b"E05"
+        assert await client.ask(b"qC") == b"QC1"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"packet b'{packet}': not enough memory" for packet in ("p1", "m80000000,1000", "s")
+    ]
+
+
+async def test_want_of_memory_where_no_packet_is_served_costs_the_connection_alone(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(fake) as running:
+        client = await running.connect()
+        assert await client.ask(b"qC") == b"QC1"
+
+        def fail(*_: object) -> list[Event]:
+            monkeypatch.undo()
+            raise MemoryError
+
+        monkeypatch.setattr(Decoder, "feed", fail)
+        await client.send(encode(b"qC"))
+        await until(lambda: "detached resume=False" in fake.calls)
+        again = await running.connect()
+        assert await again.ask(b"qC") == b"QC1"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("connection from 127.0.0.1:")
+    assert line.endswith(": MemoryError()")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_no_room_for_connections_is_told_once_and_waited_out(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    accept = trio.SocketListener.accept
+    monkeypatch.setattr(server, "RETRY_SECONDS", 0.001)
+    attempts: list[bool] = []
+
+    async def full(self: trio.SocketListener) -> trio.SocketStream:
+        if len(attempts) == 1 or len(attempts) > 20:
+            attempts.append(True)
+            return await accept(self)
+        attempts.append(False)
+        await trio.lowlevel.checkpoint()
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(trio.SocketListener, "accept", full)
+    async with serving(fake) as running:
+        for _ in range(2):
+            client = await running.connect()
+            assert await client.ask(b"qC") == b"QC1"
+            await client.stream.aclose()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [f"cannot accept a connection: {os.strerror(number).lower()}; trying again"]
+
+
+async def test_the_end_of_the_server_may_be_asked_for_after_its_end(
+    fake: FakeDebuggee, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A guest that ran on by itself may end while, or after, the server does."""
+    asked = threading.Event()
+    finish: list[Callable[[], None]] = []
+
+    def idle(_quiet: bool) -> None:
+        asked.wait()
+        finish[0]()
+
+    with EngineThread(lambda: None, idle) as engine:
+        await trio.to_thread.run_sync(
+            partial(
+                trio.run, partial(serve, fake, LOCAL, engine=engine, on_ready=lambda end: (finish.append(end), end()))
+            )
+        )
+        asked.set()
+    assert caplog.records == []
+
+
 async def test_console_output_that_nobody_reads_is_dropped(
     fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -500,6 +674,13 @@ def test_stdio() -> None:
     assert err == b""
     assert out.startswith(b"+$QC1#c5+$OK#9a")
     assert out.endswith(b"ended ['attached', 'detached resume=True']\n")
+
+
+def test_stdio_that_begins_with_something_else() -> None:
+    with start("stdio") as process:
+        out, err = process.communicate(b"hello" + encode(b"D"), timeout=20)
+    assert err == b"standard input: b'hello$D#44' is nothing that a debugger sends\n"
+    assert out == b"ended []\n"
 
 
 def test_run_raises_address_errors(fake: FakeDebuggee) -> None:

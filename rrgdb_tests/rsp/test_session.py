@@ -85,8 +85,8 @@ def expedited(icount: int) -> bytes:
         (b"Z0,80000004,4;X3,220127;X3,220027;cmds:1,X3,220127", b"OK"),
         (b"Z0,80000004,4;cmds:0,X1,27", b"OK"),
         (b"Z0,80000004,4;X3,2201", b"E16"),
-        (b"Z0,80000004,4;X1,ff", b"E16"),
-        (b"Z0,80000004,4;X0,", b"E16"),
+        (b"Z0,80000004,4;X1,ff", b"OK"),
+        (b"Z0,80000004,4;X0,", b"OK"),
         (b"Z0,80000004,4;Y", b"E16"),
         (b"vCont?", b"vCont;c;C;s;S;t;r"),
         (b"vCont;t", b"OK"),
@@ -116,6 +116,7 @@ def expedited(icount: int) -> bytes:
         (b"vRun;;", b"T05" + REGISTERS + b"thread:1;"),
         (b"R00", None),
         (b"k", None),
+        (b"k 1:f=c,20", b"E16"),
         (b"vKill;1", b"OK"),
         (b"vKill;2", b"E03"),
         (b"D", b"OK"),
@@ -360,6 +361,19 @@ def test_dropped_link_leaves_the_guest_stopped(session: Session, fake: FakeDebug
 def test_one_who_says_nothing_is_not_attached(session: Session, fake: FakeDebuggee) -> None:
     session.drop()
     assert fake.calls == []
+
+
+@pytest.mark.parametrize("again", [b"R00", b"vRun;", b"vAttach;1"])
+def test_a_debugger_that_comes_back_after_it_has_detached_is_attached(
+    session: Session, fake: FakeDebuggee, again: bytes
+) -> None:
+    for packet in (b"!", b"D", again, b"Z0,80000004,4"):
+        session.handle(packet)
+    assert fake.calls == ["attached", "detached resume=True", "attached"]
+    assert fake.points
+    session.drop()
+    assert fake.calls[-1] == "detached resume=False"
+    assert not fake.points
 
 
 def test_kill_ends_the_server(session: Session, fake: FakeDebuggee) -> None:

@@ -6,10 +6,15 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from rrgdb.rsp.packets import encode
+from rrgdb.target import Target
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,9 +64,59 @@ def test_what_a_case_does_is_found(tmp_path: Path, runner: ModuleType, capfd: py
     assert "7-4" in capfd.readouterr().err
 
 
-def test_qcow2_for_a_moment(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def packets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+        from fuzzlib.packets import Packets  # noqa: PLC0415 - not a package that is installed
+
+        yield Packets(tmp_path_factory.mktemp("packets"))
+
+
+@pytest.mark.parametrize("how", ["live", "socket", "replay"])
+def test_packets_of_any_kind_do_no_harm(packets: Any, tmp_path: Path, how: str) -> None:
+    """A sample that is always the same."""
+    for case in range(40 if how == "replay" else 4):
+        files = packets.damage(random.Random(f"sample:{case}"))
+        family = files["guest"].split()[0].decode()
+        directory = tmp_path / str(case) / "case"
+        directory.mkdir(parents=True)
+        (directory / "guest").write_text(f"{family} {how}")
+        (directory / "stream").write_bytes(files["stream"])
+        packets.exercise(directory, random.Random(case))
+
+
+def test_packets_that_break_something_are_found(packets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults put into the stub, each of another kind."""
+
+    def moves(target: Target, address: int, length: int) -> bytes:
+        target.timeline.seek(min(target.timeline.icount + 1, target.timeline.end))
+        return b"x"
+
+    def fails(*_: object) -> bytes:
+        raise KeyError("lost")
+
+    directory = tmp_path / "case"
+    directory.mkdir()
+    (directory / "guest").write_text("i386 replay")
+    for name, fault, stream, error, words in (
+        ("read_memory", moves, encode(b"m100000,4"), AssertionError, "moves the guest"),
+        ("read_registers", fails, encode(b"g"), KeyError, "lost"),
+        ("detached", lambda *_, **__: None, encode(b"Z0,100000,1"), AssertionError, "points are left"),
+        ("write_memory", lambda t, a, d: t.engine.write_memory(a, d), encode(b"M101800,1:55"), AssertionError, "state"),
+    ):
+        (directory / "stream").write_bytes(stream * 30)
+        with monkeypatch.context() as patch:
+            patch.setattr(Target, name, fault)
+            with pytest.raises(error, match=words):
+                packets.exercise(directory, random.Random(1))
+    packets.exercise(directory, random.Random(1))
+
+
+@pytest.mark.parametrize("target", ["packets", "qcow2"])
+def test_for_a_moment(tmp_path: Path, target: str) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts/fuzz", "--seconds=4", "--seed=99", "--findings", tmp_path / "found", "qcow2"],
+        [sys.executable, ROOT / "scripts/fuzz", "--seconds=2", "--seed=99", "--findings", tmp_path / "found", target],
         capture_output=True,
         text=True,
         check=False,

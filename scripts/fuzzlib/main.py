@@ -10,29 +10,36 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzzlib import qcow2
+from fuzzlib import packets, qcow2
 from fuzzlib.runner import Limits, Runner, Target
 
-TARGETS: dict[str, type[Target]] = {"qcow2": qcow2.Qcow2}
+TARGETS: dict[str, type[Target]] = {"packets": packets.Packets, "qcow2": qcow2.Qcow2}
+
+MEMORY = {"packets": 4096}
+"""MiB of address space, where it is not the usual: each guest and each thread reserves more than it uses"""
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz",
-        description="Damage sound files at random and read them; every error but a clear one is a finding. "
-        "The status is 1 if there was one.",
+        description="Damage sound input at random and use it: images (qcow2), what debuggers send (packets). Every "
+        "error but a clear one is a finding. The status is 1 if there was one.",
     )
     parser.add_argument("--seconds", type=float, default=60, metavar="N", help="how long (60)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the random damage (1)")
     parser.add_argument("--first", type=int, default=0, metavar="CASE", help="number of the first case (0)")
     parser.add_argument("--limit", type=float, default=10, metavar="N", help="CPU seconds that a case may take (10)")
-    parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="memory that a case may take (1024)")
+    parser.add_argument(
+        "--memory", type=int, metavar="MIB", help="address space that a case may take (1024; packets: 4096)"
+    )
     parser.add_argument(
         "--findings", type=Path, default=Path("fuzz-findings"), metavar="DIR", help="where findings go (fuzz-findings)"
     )
     parser.add_argument("--again", type=Path, metavar="DIR", help="run the one finding that was saved in DIR")
     parser.add_argument("target", choices=sorted(TARGETS))
     chosen = parser.parse_args()
+    if chosen.memory is None:
+        chosen.memory = MEMORY.get(chosen.target, 1024)
     if chosen.seconds <= 0 or chosen.limit <= 0 or chosen.memory <= 0:
         parser.error("--seconds, --limit and --memory must be positive")
     return chosen

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from rrgdb.rsp import agent
 from rrgdb.rsp.commands.base import Command, always
 from rrgdb.rsp.debuggee import Point, PointKind
 from rrgdb.rsp.wire import PacketError, address_and_length, data, number, split
@@ -45,7 +44,6 @@ def _conditions(options: bytes) -> tuple[bytes, ...]:
         code = data(options[match.end() : end], "breakpoint condition")
         if 2 * len(code) != end - match.end():
             raise PacketError("breakpoint condition is cut off")
-        agent.validate(code)
         codes.append(code)
         at = end
     return tuple(codes)

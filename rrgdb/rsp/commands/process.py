@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import DebuggeeError
-from rrgdb.rsp.wire import ESRCH, number
+from rrgdb.rsp.wire import ESRCH, PacketError, number
 
 if TYPE_CHECKING:
     from rrgdb.rsp.session import Session
@@ -36,8 +36,10 @@ def _detach(session: Session, arguments: bytes) -> bytes:
     return b"OK"
 
 
-def _kill(session: Session, _: bytes) -> None:
+def _kill(session: Session, arguments: bytes) -> None:
     """An extended-remote GDB kills before each ``run``: the guest then waits for vRun."""
+    if arguments:
+        raise PacketError("bad arguments of k")
     if session.extended:
         session.gone = True
     else:
@@ -60,6 +62,7 @@ def _run(session: Session, _: bytes) -> bytes:
 
 def _restart(session: Session, _: bytes) -> None:
     session.gone = False
+    _come_back(session)
     session.debuggee.restart()
 
 
