@@ -21,7 +21,12 @@ class Change:
     text: str
 
 
-CHANGES = (Change(2, ("riscv32", "riscv64"), "PMP is enforced"),)
+CHANGES = (
+    Change(2, ("riscv32", "riscv64"), "PMP is enforced"),
+    Change(2, ("i386", "x86_64"), "x87 functions have all their bits, and real mode, RF and debug registers work"),
+    Change(2, ("arm", "aarch64"), "performance monitors and unknown calls to the firmware answer otherwise"),
+)
+"""The most important one stands for all of a number: docs/formats.md lists them."""
 
 
 def difference(manifest: Manifest, arch: str) -> str:
