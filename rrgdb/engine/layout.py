@@ -31,10 +31,10 @@ _ENGINES = 3
 class Layout:
     """Offsets into the bytes of a saved CPU context, None where the probe found nothing (or more than one place).
 
-    ``context_bytes`` is how much of the CPU must be saved: more than Unicorn's own size where that ends too early.
+    ``more_bytes`` is how much of the CPU must be saved behind what Unicorn saves by itself, where that ends too early.
     """
 
-    context_bytes: int
+    more_bytes: int = 0
     fault_address: int | None = None
     """RISC-V: xtval; Arm: FAR or DFAR"""
     syndrome: int | None = None
@@ -56,25 +56,34 @@ class Layout:
     hosts: tuple[int, ...] = ()
     """8-byte words that hold addresses of this process or its time: 0 in a fresh engine, and no part of the guest's
     state"""
+    objects: tuple[int, ...] = ()
+    """8-byte words that hold addresses of what the engine has made, or what it was made as: those of another engine
+    would have it write anywhere"""
+    lists: int | None = None
+    """ARM: where lists of 4-byte words begin that reach to the end, each behind the number of its words: regions of the
+    memory protection unit. Unicorn takes their lengths from the bytes that it restores"""
     missing: tuple[str, ...] = ()
     """what the probe should have found and did not"""
 
 
 class Context:
-    """A uc_context of ``size`` bytes behind its header; None: Unicorn's own size. ``hosts`` (see ``Layout``) read as 0
-    and are written as 0."""
+    """A uc_context with as many bytes as ``layout`` says, whatever the CPU's model; None: as Unicorn makes it.
 
-    def __init__(self, uc: Any, size: int | None = None, hosts: tuple[int, ...] = ()) -> None:
+    The layout's ``hosts`` and ``objects`` read as 0. A state that is restored leaves the objects as they are."""
+
+    def __init__(self, uc: Any, layout: Layout | None = None) -> None:
         self._uc = uc  # kept alive: the handle is only good that long
         self._handle = handle = uc._uch
-        self._hosts = hosts
+        layout = layout or Layout()
+        self._hosts, self._objects = layout.hosts, layout.objects
         native = ctypes.c_void_p()
         self._check(_lib.uc_context_alloc(handle, ctypes.byref(native)))
         self._check(_lib.uc_context_save(handle, native))
         header = ctypes.string_at(native, HEADER)
         _lib.uc_context_free(native)
-        self.size = size or int.from_bytes(header[:8], "little")
+        self.size = int.from_bytes(header[:8], "little") + layout.more_bytes
         self._buffer = ctypes.create_string_buffer(self.size.to_bytes(8, "little") + header[8:], HEADER + self.size)
+        self._counts = () if layout.lists is None else _counts(self.save(), layout.lists)
 
     @property
     def address(self) -> int:
@@ -88,19 +97,39 @@ class Context:
 
     def save(self) -> bytes:
         self._check(_lib.uc_context_save(self._handle, self._buffer))
-        self._forget_hosts()
+        self._forget(self._hosts + self._objects)
         return self._buffer.raw[HEADER:]
 
-    def _forget_hosts(self) -> None:
-        for at in self._hosts:
-            ctypes.memset(ctypes.addressof(self._buffer) + HEADER + at, 0, 8)
+    def _forget(self, places: Iterable[int]) -> None:
+        for at in places:
+            ctypes.memset(self.address + HEADER + at, 0, 8)
 
     def restore(self, state: bytes) -> None:
+        """ValueError if the bytes cannot be the state of this CPU."""
         if len(state) != self.size:
             raise ValueError(f"CPU context of {len(state)} bytes, expected {self.size}")
-        ctypes.memmove(ctypes.addressof(self._buffer) + HEADER, state, self.size)
-        self._forget_hosts()
+        if any(int.from_bytes(state[at : at + 4], "little") != count for at, count in self._counts):
+            raise ValueError("CPU context of another number of memory regions")
+        kept: list[tuple[int, bytes]] = []
+        if self._objects:
+            self._check(_lib.uc_context_save(self._handle, self._buffer))
+            now = self._buffer.raw
+            kept = [(at, now[HEADER + at : HEADER + at + 8]) for at in self._objects]
+        ctypes.memmove(self.address + HEADER, state, self.size)
+        self._forget(self._hosts)
+        for at, word in kept:
+            ctypes.memmove(self.address + HEADER + at, word, 8)
         self._check(_lib.uc_context_restore(self._handle, self._buffer))
+
+
+def _counts(state: bytes, at: int) -> tuple[tuple[int, int], ...]:
+    """(place, value) of the number before each list of ``Layout.lists``."""
+    found = []
+    while at < len(state):
+        count = int.from_bytes(state[at : at + 4], "little")
+        found.append((at, count))
+        at += 4 + 4 * count
+    return tuple(found)
 
 
 class _Probe:
@@ -134,8 +163,17 @@ def _hosts(arch: int, mode: int, code: str, registers: dict[int, int], count: in
     """8-byte words that are no guest's: what differs between engines that have done the same is an address in this
     process, or its time. The values themselves say nothing: a guest's may be any."""
     probes = [_Probe(arch, mode) for _ in range(_ENGINES)]  # at the same time, so at different addresses
-    states = [probe.run(code, registers, count=count) for probe in probes]
+    return _different([probe.run(code, registers, count=count) for probe in probes])
+
+
+def _different(states: list[bytes]) -> tuple[int, ...]:
+    """8-byte words that are not the same in all states."""
     return tuple(at for at in range(0, len(states[0]) - 7, 8) if len({s[at : at + 8] for s in states}) > 1)
+
+
+def _words(first: int, shift: int, count: int) -> str:
+    """Instruction words (hex) that differ in one field, which counts up from 0."""
+    return b"".join(struct.pack("<I", first | n << shift) for n in range(count)).hex()
 
 
 def _common(places: Iterable[set[int]]) -> int | None:
@@ -153,21 +191,21 @@ def _riscv(wide: bool) -> Layout:
     uc, a0 = probe.uc, riscv_const.UC_RISCV_REG_A0
     # The FP flags may lie behind what Unicorn saves: take in as many bytes as it needs to see them.
     uc.reg_write(riscv_const.UC_RISCV_REG_MSTATUS, 1 << 13)
-    size, flags = probe.context.size, None
+    needed, flags = 0, None
     for more in range(0, _MAX_TAIL, 8):
-        context = Context(uc, size + more)
+        context = Context(uc, Layout(more))
         uc.reg_write(riscv_const.UC_RISCV_REG_FFLAGS, 0)
         clear = context.save()
         uc.reg_write(riscv_const.UC_RISCV_REG_FFLAGS, 31)
         if context.save() != clear:
             # One word more: the flags are the first bytes of softfloat's status.
-            size = flags = size + more + 8
+            needed = flags = more + 8
             break
     # lr.w a1, (a0) on an odd address
     values = (0x12345677, 0x76543211)
     address = _common(_places(probe.run("af250510", {a0: v}, [a0]), v.to_bytes(4, "little")) for v in values)
     return Layout(
-        size, fault_address=address, missing=_missing({"floating-point flags": flags, "fault address": address})
+        needed, fault_address=address, missing=_missing({"floating-point flags": flags, "fault address": address})
     )
 
 
@@ -182,10 +220,12 @@ def _aarch64() -> Layout:
     address = _common(_places(probe.run("017c5fc8", {x0: v}, [x0]), v.to_bytes(8, "little")) for v in values)
     # eret: the cycle counter is brought up to date
     returned = {arm64_const.UC_ARM64_REG_ELR_EL1: _CODE}
+    # msr dbgbcr0_el1, x0 to msr dbgbcr5_el1, x0: breakpoints of the guest's own
+    breakpoints = _words(0xD51000A0, 8, 6)
     return Layout(
-        probe.context.size,
         fault_address=address,
         syndrome=syndrome,
+        objects=_hosts(const.UC_ARCH_ARM64, const.UC_MODE_ARM, breakpoints, {x0: 0x1E5}, 6),
         hosts=_hosts(const.UC_ARCH_ARM64, const.UC_MODE_ARM, "e0039fd6", returned),
         missing=_missing({"syndrome": syndrome, "fault address": address}),
     )
@@ -211,13 +251,21 @@ def _arm() -> Layout:
         near = range(max(address - 32, 0), address, 4)
         places = [at for at in near if all(int.from_bytes(s[at : at + 4], "little") & 0xF0F == 1 for s in states)]
         status = places[0] if len(places) == 1 else None
-    banked = _arm_banks(probe)
-    found = {"fault address": address, "fault status": status, "banked registers": banked.start if banked else None}
+    banked, lists = _arm_banks(probe), _arm_lists()
+    found = {
+        "fault address": address,
+        "fault status": status,
+        "banked registers": banked.start if banked else None,
+        "memory regions": lists,
+    }
+    # mcr p14, 0, r0, c0, c0, 5 to mcr p14, 0, r0, c0, c5, 5: breakpoints of the guest's own
+    breakpoints = _hosts(const.UC_ARCH_ARM, const.UC_MODE_ARM, _words(0xEE000EB0, 0, 6), {r0: 0x1E5}, 6)
     return Layout(
-        probe.context.size,
         fault_address=address,
         syndrome=status,
         banked=banked or range(0),
+        objects=tuple(sorted({*breakpoints, *_arm_regions()})),
+        lists=lists,
         # movs pc, lr: the cycle counter is brought up to date
         hosts=_hosts(const.UC_ARCH_ARM, const.UC_MODE_ARM, "0ef0b0e1", {arm_const.UC_ARM_REG_LR: _CODE}),
         missing=_missing(found),
@@ -241,6 +289,29 @@ def _arm_banks(probe: _Probe) -> range | None:
             if int.from_bytes(state[at : at + 4], "little") != value:
                 return None
     return range(start - 64, start + 64 + 40)
+
+
+def _arm_model(model: int) -> Context:
+    uc: Any = unicorn.Uc(const.UC_ARCH_ARM, const.UC_MODE_ARM)
+    uc.ctl_set_cpu_model(model)
+    return Context(uc)
+
+
+def _arm_regions() -> set[int]:
+    """Addresses of the lists of regions (version 7 and 8 of the architecture), and the CPU's features before them."""
+    found: set[int] = set()
+    for model in (arm_const.UC_CPU_ARM_CORTEX_R5, arm_const.UC_CPU_ARM_CORTEX_M33):
+        engines = [_arm_model(model) for _ in range(_ENGINES)]
+        found.update(_different([context.save() for context in engines]))
+    return found | {min(found, default=8) - 8}
+
+
+def _arm_lists() -> int | None:
+    """A Cortex-R5 has 16 regions: three lists for their bases, sizes and rights; the others are empty."""
+    state = _arm_model(arm_const.UC_CPU_ARM_CORTEX_R5).save()
+    filled = (16).to_bytes(4, "little") + bytes(4 * 16)
+    start = state.find(filled * 3)
+    return start if start >= 0 and not state[start + 3 * len(filled) :].strip(b"\0") else None
 
 
 # mov %eax, (%ecx) to a page not touched before; mov %ecx, %dr0; mov %ecx, %dr1; mov %ecx, %dr2; mov %ecx, %dr3;
@@ -303,7 +374,7 @@ def _x86(mode: int) -> Layout:
     flags = _common(_places(state, struct.pack("<Q", v)) for v, state in ran.items())
     segments = _segments()
     return Layout(
-        context.size,
+        objects=_hosts(const.UC_ARCH_X86, mode, "0f23f8", {rax: 0x4FF}),  # mov %eax, %dr7
         hosts=_hosts(const.UC_ARCH_X86, mode, _X86_LEAVES_ADDRESSES, {rax: 0x2AA, rcx: _CODE + 0x1800}, 6),
         error_code=error,
         previous_exception=previous,
@@ -331,5 +402,4 @@ def find_layout(engine_arch: str, engine_mode: str) -> Layout:
     try:
         return _PROBES[f"{engine_arch} {engine_mode}"]()
     except unicorn.UcError as e:
-        uc: Any = unicorn.Uc(getattr(const, engine_arch), getattr(const, engine_mode))
-        return Layout(Context(uc).size, missing=(f"anything ({e})",))
+        return Layout(missing=(f"anything ({e})",))

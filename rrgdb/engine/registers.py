@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ _ARM_CP_REG, _ARM_CP_REG_VALUE = struct.Struct("<7I4x"), (32, 8)
 _MSR, _MSR_VALUE = struct.Struct("<I4x"), (8, 8)
 # What Unicorn brings up to date only at a stop: condition flags, ITSTATE.
 _LATE = ("X86_REG_EFLAGS", "ARM_REG_CPSR")
+_STRICT = "UC_IGNORE_REG_BREAK"
+"""in the environment: Unicorn returns an error for a register that the CPU model lacks, and does not print a warning"""
 _MMR_FIELDS = {"selector": (0, 2), "base": (8, 8), "limit": (16, 4), "flags": (20, 4)}
 
 
@@ -126,6 +129,7 @@ class RegisterFile:
         self._pc = arch.pc
         self._second_set = arch.second_set
         self._buffer = (ctypes.c_uint8 * 64)()
+        self._absent = self._find_absent()
         self._all = self._plan(arch.registers)
         self._digest = self._plan([self._registers[n] for n in arch.digest_registers if n not in arch.register_index])
 
@@ -167,8 +171,27 @@ class RegisterFile:
             pairs.append(struct.pack("<ii", slot.number if slot.plain else -1, slot.size))
         return list(registers), b"".join(pairs)
 
+    def _find_absent(self) -> frozenset[str]:
+        """Coprocessor registers that this CPU model does not have."""
+        before = os.environ.get(_STRICT)
+        os.environ[_STRICT] = "1"
+        try:
+            return frozenset(name for name, slot in self._slots.items() if slot.selector and self._refused(slot))
+        finally:
+            if before is None:
+                del os.environ[_STRICT]
+            else:
+                os.environ[_STRICT] = before
+
+    def _refused(self, slot: _Slot) -> bool:
+        ctypes.memset(self._buffer, 0, 64)
+        ctypes.memmove(self._buffer, slot.selector, len(slot.selector))
+        return bool(self._library.uc_reg_read(self._handle, slot.number, self._buffer))
+
     def raw_read(self, name: str) -> int:
-        """What the engine holds, whatever the CPU's mode says about access."""
+        """What the engine holds, whatever the CPU's mode says about access; 0 of a register that its model lacks."""
+        if name in self._absent:
+            return 0
         slot = self._slots[name]
         ctypes.memset(self._buffer, 0, 64)
         ctypes.memmove(self._buffer, slot.selector, len(slot.selector))
@@ -176,6 +199,8 @@ class RegisterFile:
         return int.from_bytes(bytes(self._buffer[slot.offset : slot.offset + slot.size]), "little")
 
     def raw_write(self, name: str, value: int) -> None:
+        if name in self._absent:
+            return
         if name == self._pc and self._second_set:
             # Unicorn takes the instruction set from bit 0.
             register, mask = self._second_set.selected_by

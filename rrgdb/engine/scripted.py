@@ -47,8 +47,10 @@ def new_uc(arch: Arch, model: int) -> Any:
     """A fresh engine of Unicorn. EngineError for a model that it does not have."""
     uc: Any = unicorn.Uc(getattr(const, arch.engine_arch), getattr(const, arch.engine_mode))
     try:
-        if uc.ctl_get_cpu_model() != model:
-            uc.ctl_set_cpu_model(model)
+        if model >> 31:
+            raise UcError(const.UC_ERR_ARG)
+        # It can be chosen once, and to ask for the model chooses it.
+        uc.ctl_set_cpu_model(model)
     except UcError as e:
         raise EngineError(f"CPU model {model} of {arch.name}: {e}") from None
     return uc

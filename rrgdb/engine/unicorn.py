@@ -156,7 +156,7 @@ class UnicornEngine:
         layout = find_layout(arch.engine_arch, arch.engine_mode)
         self.unknown = layout.missing
         """what this build of Unicorn hides: such details of exceptions are guessed"""
-        self._context = Context(self._uc, layout.context_bytes, layout.hosts)
+        self._context = Context(self._uc, layout)
         if x86:
             if not layout.hidden:
                 raise EngineError(f"x86: {build_id()} hides its segments; rrgdb needs the version that it is tied to")

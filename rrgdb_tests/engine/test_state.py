@@ -13,7 +13,7 @@ import pytest
 from rrgdb.arch.base import ExceptionKind, MemoryFault, words
 from rrgdb.engine import layout
 from rrgdb.engine.base import EngineError, ExitKind, Watch
-from rrgdb.engine.layout import Context, find_layout
+from rrgdb.engine.layout import Context, Layout, find_layout
 from rrgdb_tests.engine.rig import CODE, DATA, FAMILIES, Bench, assemble
 
 RISCV = ("riscv64", "riscv32")
@@ -71,7 +71,7 @@ def test_a_guest_may_hold_what_looks_like_a_pointer(family: str, mapping_above_4
         engine.write(register.name, wide if register.bits == 64 else 1 if number % 2 else wide & 0xFFFFFFFF)
     known = find_layout(engine.arch.engine_arch, engine.arch.engine_mode)
     saved = engine.save()
-    raw = Context(engine._uc, known.context_bytes).save()
+    raw = Context(engine._uc, Layout(known.more_bytes)).save()
     changed = {at for at in range(0, len(raw) - 7, 8) if raw[at : at + 8] != saved[16 + at : 24 + at]}
     for at in changed:  # what is left out is no small number, and no guest's
         assert int.from_bytes(raw[at : at + 8], "little") >> 32 > 1, at

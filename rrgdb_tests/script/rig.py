@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import subprocess
 from collections.abc import Callable
@@ -40,6 +41,14 @@ def assemble(arch: str, text: str, address: int = CODE) -> bytes:
 def new_uc(arch: str) -> Any:
     family = ARCHES[arch]
     return Uc(getattr(const, family.engine_arch), getattr(const, family.engine_mode))
+
+
+def all_models(arch: str) -> list[tuple[str, int]]:
+    """(name, number) of every CPU model of this family that Unicorn has."""
+    family = {"aarch64": "ARM64", "arm": "ARM", "x86_64": "X86", "i386": "X86"}.get(arch, arch.upper())
+    names = vars(importlib.import_module(f"unicorn.{family.rstrip('3264' if 'RISCV' in family else '').lower()}_const"))
+    prefix = f"UC_CPU_{family}_"
+    return [(n.removeprefix(prefix), v) for n, v in names.items() if n.startswith(prefix) and "ENDING" not in n]
 
 
 def register(arch: str, name: str) -> int:
