@@ -56,6 +56,27 @@ def test_wfi_goes_on_and_lets_the_host_rest(family: str) -> None:
     assert (guest.engine.icount, rests, guest.end) == (5, [1, 3], None)
 
 
+@pytest.mark.parametrize("conduit", ["hvc", "smc"])
+@pytest.mark.parametrize("function", [0, 0x80000000, 0x84000050, 0xC4000050, 0xFFFFFFFF])
+@pytest.mark.parametrize(("family", "word"), [("aarch64", "ldr x0, ={0}"), ("arm", "ldr r0, ={0}")])
+def test_a_call_that_no_firmware_knows_returns(family: str, word: str, function: int, conduit: str) -> None:
+    extensions = "" if family == "aarch64" else ".arch_extension sec\n.arch_extension virt\n"
+    guest = raw(family, f"{extensions}{word.format(function)}\n{conduit} #0\nnop\nnop")
+    guest.run_until(3)
+    assert (guest.end, guest.engine.icount) == (None, 3)
+    assert guest.engine.read("x0" if family == "aarch64" else "r0") == (1 << guest.arch.bits) - 1
+
+
+@pytest.mark.parametrize("family", ["aarch64", "arm"])
+def test_a_call_from_user_mode_is_undefined(family: str) -> None:
+    user = "mov x0, #0x3c0\nmsr spsr_el1, x0\nadr x0, 1f\nmsr elr_el1, x0\neret\n1: hvc #0"
+    if family == "arm":
+        user = ".arch_extension virt\ncps #0x10\nhvc #0"
+    guest = raw(family, user)
+    guest.run_until(100)
+    assert guest.end == End("signal", 4)
+
+
 @pytest.mark.parametrize("family", ["i386", "x86_64"])
 def test_entering_a_handler_is_a_step_of_its_own(family: str) -> None:
     guest = board(family, "x86_trap", LOOPS=2)
