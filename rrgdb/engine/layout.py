@@ -11,12 +11,14 @@ import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import unicorn
 from unicorn import arm64_const, arm_const, riscv_const, x86_const
 from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
+
+from rrgdb.engine.structure import scratch
 
 HEADER = 40
 """bytes before the CPU's own in a uc_context"""
@@ -25,6 +27,18 @@ _CODE = 0x10000
 _MAX_TAIL = 512
 _ENGINES = 3
 """that are compared to tell this process's values from a guest's"""
+
+
+class Bound(NamedTuple):
+    """A number of ``size`` bytes ``at`` a place in the context, which is one of ``values``: Unicorn looks things up by
+    it, unchecked."""
+
+    at: int
+    size: int
+    values: frozenset[int]
+
+    def holds(self, state: bytes) -> bool:
+        return int.from_bytes(state[self.at : self.at + self.size], "little") in self.values
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,10 @@ class Layout:
     lists: int | None = None
     """ARM: where lists of 4-byte words begin that reach to the end, each behind the number of its words: regions of the
     memory protection unit. Unicorn takes their lengths from the bytes that it restores"""
+    region: int | None = None
+    """ARM (4 bytes, and 4 for the other security state): which of these regions is chosen"""
+    bounds: tuple[Bound, ...] = ()
+    """what every state keeps to"""
     missing: tuple[str, ...] = ()
     """what the probe should have found and did not"""
 
@@ -72,10 +90,11 @@ class Context:
     The layout's ``hosts`` and ``objects`` read as 0. A state that is restored leaves the objects as they are."""
 
     def __init__(self, uc: Any, layout: Layout | None = None) -> None:
-        self._uc = uc  # kept alive: the handle is only good that long
+        self.uc = uc  # kept alive: the handle is only good that long
         self._handle = handle = uc._uch
         layout = layout or Layout()
-        self._hosts, self._objects = layout.hosts, layout.objects
+        self._bounds = layout.bounds
+        self._hosts, self._objects = _runs(layout.hosts), _runs(layout.objects)
         native = ctypes.c_void_p()
         self._check(_lib.uc_context_alloc(handle, ctypes.byref(native)))
         self._check(_lib.uc_context_save(handle, native))
@@ -84,6 +103,9 @@ class Context:
         self.size = int.from_bytes(header[:8], "little") + layout.more_bytes
         self._buffer = ctypes.create_string_buffer(self.size.to_bytes(8, "little") + header[8:], HEADER + self.size)
         self._counts = () if layout.lists is None else _counts(self.save(), layout.lists)
+        if layout.region is not None:
+            regions = frozenset(range(max(1, *(count for _, count in self._counts))))
+            self._bounds += tuple(Bound(at, 4, regions) for at in (layout.region, layout.region + 4))
 
     @property
     def address(self) -> int:
@@ -100,9 +122,9 @@ class Context:
         self._forget(self._hosts + self._objects)
         return self._buffer.raw[HEADER:]
 
-    def _forget(self, places: Iterable[int]) -> None:
-        for at in places:
-            ctypes.memset(self.address + HEADER + at, 0, 8)
+    def _forget(self, runs: Iterable[tuple[int, int]]) -> None:
+        for at, size in runs:
+            ctypes.memset(self.address + HEADER + at, 0, size)
 
     def restore(self, state: bytes) -> None:
         """ValueError if the bytes cannot be the state of this CPU."""
@@ -110,16 +132,30 @@ class Context:
             raise ValueError(f"CPU context of {len(state)} bytes, expected {self.size}")
         if any(int.from_bytes(state[at : at + 4], "little") != count for at, count in self._counts):
             raise ValueError("CPU context of another number of memory regions")
+        for bound in self._bounds:
+            if not bound.holds(state):
+                raise ValueError(f"CPU context with a value at byte {bound.at} that no CPU has")
+        start = self.address + HEADER
         kept: list[tuple[int, bytes]] = []
         if self._objects:
             self._check(_lib.uc_context_save(self._handle, self._buffer))
-            now = self._buffer.raw
-            kept = [(at, now[HEADER + at : HEADER + at + 8]) for at in self._objects]
-        ctypes.memmove(self.address + HEADER, state, self.size)
+            kept = [(at, ctypes.string_at(start + at, size)) for at, size in self._objects]
+        ctypes.memmove(start, state, self.size)
         self._forget(self._hosts)
-        for at, word in kept:
-            ctypes.memmove(self.address + HEADER + at, word, 8)
+        for at, words in kept:
+            ctypes.memmove(start + at, words, len(words))
         self._check(_lib.uc_context_restore(self._handle, self._buffer))
+
+
+def _runs(places: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """(start, bytes) of the runs of 8-byte words at these places."""
+    runs: list[tuple[int, int]] = []
+    for at in sorted(places):
+        if runs and sum(runs[-1]) == at:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 8)
+        else:
+            runs.append((at, 8))
+    return tuple(runs)
 
 
 def _counts(state: bytes, at: int) -> tuple[tuple[int, int], ...]:
@@ -136,7 +172,7 @@ class _Probe:
     """A scratch engine that runs one short program up to its exception."""
 
     def __init__(self, arch: int, mode: int) -> None:
-        self.uc: Any = unicorn.Uc(arch, mode)
+        self.uc = scratch(arch, mode)
         self.uc.mem_map(_CODE, 0x2000)
         self.uc.hook_add(const.UC_HOOK_INTR, lambda uc, _number, _data: uc.emu_stop())
         self.context = Context(self.uc)
@@ -176,6 +212,31 @@ def _words(first: int, shift: int, count: int) -> str:
     return b"".join(struct.pack("<I", first | n << shift) for n in range(count)).hex()
 
 
+def _written(context: Context, write: Callable[[int], None], values: Iterable[int], size: int) -> tuple[Bound, ...]:
+    """Places of ``size`` bytes that hold each of ``values`` when ``write`` has been called with it."""
+    found: set[int] | None = None
+    for value in values:
+        write(value)
+        state, wanted = context.save(), value.to_bytes(size, "little")
+        here = {at for at in range(0, len(state) - size + 1, size) if state[at : at + size] == wanted}
+        found = here if found is None else found & here
+    return tuple(Bound(at, size, frozenset(values)) for at in sorted(found or ()))
+
+
+_ROUNDINGS = frozenset(range(6))
+"""softfloat's numbers of rounding modes, also of those that only some instructions use"""
+
+
+def _rounding(context: Context, write: Callable[[int], None]) -> tuple[Bound, ...]:
+    """Places of rounding modes; ``write`` chooses one of the four of IEEE 754."""
+    states = []
+    for mode in range(4):
+        write(mode)
+        states.append(context.save())
+    columns = enumerate(zip(*states, strict=True))
+    return tuple(Bound(at, 1, _ROUNDINGS) for at, values in columns if set(values) == {0, 1, 2, 3})
+
+
 def _common(places: Iterable[set[int]]) -> int | None:
     """The one place that all have in common."""
     common = set.intersection(*places)
@@ -201,12 +262,13 @@ def _riscv(wide: bool) -> Layout:
             # One word more: the flags are the first bytes of softfloat's status.
             needed = flags = more + 8
             break
+    levels = frozenset((0, 1, 3))
+    privilege = _written(Context(uc), lambda level: uc.reg_write(riscv_const.UC_RISCV_REG_PRIV, level), levels, 4)
     # lr.w a1, (a0) on an odd address
     values = (0x12345677, 0x76543211)
     address = _common(_places(probe.run("af250510", {a0: v}, [a0]), v.to_bytes(4, "little")) for v in values)
-    return Layout(
-        needed, fault_address=address, missing=_missing({"floating-point flags": flags, "fault address": address})
-    )
+    found = {"floating-point flags": flags, "fault address": address, "privilege": len(privilege) or None}
+    return Layout(needed, fault_address=address, bounds=privilege, missing=_missing(found))
 
 
 def _aarch64() -> Layout:
@@ -222,9 +284,11 @@ def _aarch64() -> Layout:
     returned = {arm64_const.UC_ARM64_REG_ELR_EL1: _CODE}
     # msr dbgbcr0_el1, x0 to msr dbgbcr5_el1, x0: breakpoints of the guest's own
     breakpoints = _words(0xD51000A0, 8, 6)
+    fpcr = arm64_const.UC_ARM64_REG_FPCR
     return Layout(
         fault_address=address,
         syndrome=syndrome,
+        bounds=_rounding(probe.context, lambda mode: probe.uc.reg_write(fpcr, mode << 22)),
         objects=_hosts(const.UC_ARCH_ARM64, const.UC_MODE_ARM, breakpoints, {x0: 0x1E5}, 6),
         hosts=_hosts(const.UC_ARCH_ARM64, const.UC_MODE_ARM, "e0039fd6", returned),
         missing=_missing({"syndrome": syndrome, "fault address": address}),
@@ -260,9 +324,12 @@ def _arm() -> Layout:
     }
     # mcr p14, 0, r0, c0, c0, 5 to mcr p14, 0, r0, c0, c5, 5: breakpoints of the guest's own
     breakpoints = _hosts(const.UC_ARCH_ARM, const.UC_MODE_ARM, _words(0xEE000EB0, 0, 6), {r0: 0x1E5}, 6)
+    fpscr = arm_const.UC_ARM_REG_FPSCR
     return Layout(
         fault_address=address,
         syndrome=status,
+        bounds=_rounding(probe.context, lambda mode: probe.uc.reg_write(fpscr, mode << 22)),
+        region=_arm_region(),
         banked=banked or range(0),
         objects=tuple(sorted({*breakpoints, *_arm_regions()})),
         lists=lists,
@@ -292,7 +359,7 @@ def _arm_banks(probe: _Probe) -> range | None:
 
 
 def _arm_model(model: int) -> Context:
-    uc: Any = unicorn.Uc(const.UC_ARCH_ARM, const.UC_MODE_ARM)
+    uc = scratch(const.UC_ARCH_ARM, const.UC_MODE_ARM)
     uc.ctl_set_cpu_model(model)
     return Context(uc)
 
@@ -304,6 +371,18 @@ def _arm_regions() -> set[int]:
         engines = [_arm_model(model) for _ in range(_ENGINES)]
         found.update(_different([context.save() for context in engines]))
     return found | {min(found, default=8) - 8}
+
+
+def _arm_region() -> int | None:
+    """RGNR of a Cortex-R5: coprocessor 15, c6, c2, 0."""
+    context = _arm_model(arm_const.UC_CPU_ARM_CORTEX_R5)
+    found = _written(
+        context,
+        lambda number: context.uc.reg_write(arm_const.UC_ARM_REG_CP_REG, (15, 0, 0, 6, 2, 0, 0, number)),
+        range(1, 16),
+        4,
+    )
+    return found[0].at if len(found) == 1 else None
 
 
 def _arm_lists() -> int | None:
@@ -373,7 +452,15 @@ def _x86(mode: int) -> Layout:
     ran = {v: _Probe(const.UC_ARCH_X86, mode).run("90", {eflags: v}) for v in conditions}
     flags = _common(_places(state, struct.pack("<Q", v)) for v, state in ran.items())
     segments = _segments()
+    plain = _Probe(const.UC_ARCH_X86, mode)
+    write, plain_context = plain.uc.reg_write, plain.context
+    bounds = (
+        *_written(plain_context, lambda top: write(x86_const.UC_X86_REG_FPSW, top << 11), range(8), 4),
+        *_rounding(plain_context, lambda way: write(x86_const.UC_X86_REG_FPCW, 0x37F | way << 10)),
+        *_rounding(plain_context, lambda way: write(x86_const.UC_X86_REG_MXCSR, 0x1F80 | way << 13)),
+    )
     return Layout(
+        bounds=bounds,
         objects=_hosts(const.UC_ARCH_X86, mode, "0f23f8", {rax: 0x4FF}),  # mov %eax, %dr7
         hosts=_hosts(const.UC_ARCH_X86, mode, _X86_LEAVES_ADDRESSES, {rax: 0x2AA, rcx: _CODE + 0x1800}, 6),
         error_code=error,

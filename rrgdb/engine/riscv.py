@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import unicorn
 from unicorn import riscv_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch.base import Protection
-from rrgdb.engine.layout import Context
-from rrgdb.engine.structure import cpu_of, find_cpu, one
+from rrgdb.engine.layout import Context, Layout
+from rrgdb.engine.structure import cpu_of, find_cpu, one, scratch
 
 _CODE = 0x10000
 _MARKS = tuple(0x5A17C0DE + 0x01010101 * n for n in range(1, 32))
@@ -94,7 +93,7 @@ class PmpTable:
 
 
 def _scratch(wide: bool) -> Any:
-    uc: Any = unicorn.Uc(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64 if wide else const.UC_MODE_RISCV32)
+    uc = scratch(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64 if wide else const.UC_MODE_RISCV32)
     uc.ctl_set_cpu_model(riscv_const.UC_CPU_RISCV64_SIFIVE_U54 if wide else riscv_const.UC_CPU_RISCV32_SIFIVE_U34)
     uc.mem_map(_CODE, 0x1000)
     return uc
@@ -149,14 +148,14 @@ def find_addresses(uc: Any, wide: bool) -> Addresses:
 
 
 @cache
-def find_pmp_table(wide: bool, context_bytes: int) -> PmpTable:
+def find_pmp_table(wide: bool, layout: Layout) -> PmpTable:
     """EngineError where it cannot be found."""
     word = 8 if wide else 4
 
     def written(csr: int, value: int, address: int = 0) -> tuple[bytes, bytes]:
         """Context before and behind ``csrw csr, a0``, with ``address`` in pmpaddr0."""
         uc = _scratch(wide)
-        context = Context(uc, context_bytes)
+        context = Context(uc, layout)
         uc.mem_write(_CODE, struct.pack("<II", _PMPADDR << 20 | 12 << 15 | 1 << 12 | 0x73, csr << 20 | 0x51073))
         uc.reg_write(riscv_const.UC_RISCV_REG_A2, address)
         uc.reg_write(riscv_const.UC_RISCV_REG_A0, value)

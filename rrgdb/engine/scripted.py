@@ -18,10 +18,12 @@ from rrgdb.engine import _hot
 from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.engine.memory import PAGE, Ram, Region
 from rrgdb.engine.registers import constant
-from rrgdb.engine.unicorn import _EXITS, _TRANSLATION, UnicornEngine, _lib
+from rrgdb.engine.unicorn import _EXITS, _TRANSLATION, TRANSLATED_BYTES, UnicornEngine, _lib
 
 UcError = unicorn.UcError
 MAX_REGIONS = 256
+MAX_DEVICE = 1 << 36
+"""bytes of one: Unicorn takes it away page by page"""
 _HALTED = Exit(ExitKind.HALT)
 _FETCHES = (const.UC_MEM_FETCH, const.UC_MEM_FETCH_UNMAPPED, const.UC_MEM_FETCH_PROT)
 _INVALID = const.UC_HOOK_MEM_INVALID
@@ -51,6 +53,7 @@ def new_uc(arch: Arch, model: int) -> Any:
             raise UcError(const.UC_ERR_ARG)
         # It can be chosen once, and to ask for the model chooses it.
         uc.ctl_set_cpu_model(model)
+        uc.ctl_set_tcg_buffer_size(TRANSLATED_BYTES)
     except UcError as e:
         raise EngineError(f"CPU model {model} of {arch.name}: {e}") from None
     return uc
@@ -203,8 +206,8 @@ class ScriptEngine(UnicornEngine):
         return self._context.save()
 
     def restore_context(self, state: bytes) -> None:
-        """ValueError if the state is not of this build."""
-        self._context.restore(state)
+        """ValueError, EngineError if the state is not of this build."""
+        self._restore_context(state)
         self.context_restored()
 
     def context_restored(self) -> None:
@@ -249,7 +252,9 @@ class ScriptEngine(UnicornEngine):
         return at
 
     def map(self, base: int, size: int, perms: int, offset: int, *, zero: bool = True) -> None:
-        """Map a piece of RAM. UcError if Unicorn refuses, EngineError if it is one piece too many."""
+        """Map a piece of RAM. UcError if Unicorn refuses, EngineError if it is one piece too many, or none of RAM."""
+        if offset + size > self.ram.size:
+            raise EngineError(f"mem_map: {size} bytes at offset {offset} of {self.ram.size} bytes of RAM")
         if len(self.ram.regions) >= MAX_REGIONS - 1:
             raise EngineError(f"mem_map: more than {MAX_REGIONS - 1} pieces of memory")
         self.uc.mem_map_ptr(base, size, perms, self.ram.address + offset)
@@ -268,7 +273,9 @@ class ScriptEngine(UnicornEngine):
     # -- hooks -----------------------------------------------------------------------------------
 
     def add_hook(self, number: int, kind: int, begin: int, end: int, aux1: int, aux2: int) -> None:
-        """A hook that calls ``dispatch``. UcError if Unicorn refuses."""
+        """A hook that calls ``dispatch``. UcError if Unicorn refuses, EngineError if the number has one."""
+        if number in self._handles:
+            raise EngineError(f"hook_add: there is a hook {number} already")
         early = bool(kind & const.UC_HOOK_BLOCK)
         invalid = bool(kind & (_INVALID | const.UC_HOOK_MEM_FETCH))
         within = bool(kind & _WITHIN)
@@ -296,7 +303,10 @@ class ScriptEngine(UnicornEngine):
         self._changed()
 
     def map_device(self, base: int, size: int, read: int, write: int) -> None:
-        """Memory-mapped callbacks that call ``dispatch`` with these numbers; 0: none."""
+        """Memory-mapped callbacks that call ``dispatch`` with these numbers; 0: none. UcError if Unicorn refuses,
+        EngineError if the device is too large."""
+        if size > MAX_DEVICE:
+            raise EngineError(f"mmio_map: a device of {size} bytes, expected at most {MAX_DEVICE}")
         self.uc.mmio_map(
             base,
             size,

@@ -20,6 +20,15 @@ _ENGINE_BYTES = 24 << 10
 """as much of Unicorn's engine structure as is searched"""
 _CPU_BYTES = 128 << 10
 _CODE = 0x10000
+_TRANSLATED_BYTES = 1 << 20
+
+
+def scratch(arch: int, mode: int) -> Any:
+    """A fresh engine of Unicorn for an experiment, with little room for translated code: Unicorn reserves a GiB for
+    each, and ends the process where it gets none."""
+    uc: Any = unicorn.Uc(arch, mode)
+    uc.ctl_set_tcg_buffer_size(_TRANSLATED_BYTES)
+    return uc
 
 
 def structure(uc: Any) -> bytes:
@@ -93,7 +102,7 @@ def no_sync() -> int:
     """Offset in the engine structure of the flag (1 byte) by which Unicorn leaves the CPU's state as it is where it
     would bring it up to date for a hook or an exit. Each run begins with it clear; writing the program counter alone
     sets it, writing it in a batch does not. EngineError where this build of Unicorn has no such flag."""
-    uc: Any = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_32)
+    uc = scratch(const.UC_ARCH_X86, const.UC_MODE_32)
     uc.mem_map(_CODE, 0x1000)
     uc.mem_write(_CODE, b"\x90\x90")
     pc = x86_const.UC_X86_REG_EIP

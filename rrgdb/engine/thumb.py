@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import unicorn
 from unicorn import arm_const
 from unicorn import unicorn_const as const
 
 from rrgdb.engine import _hot
 from rrgdb.engine.layout import Context
-from rrgdb.engine.structure import cpu_of, find_cpu, one, structure
+from rrgdb.engine.structure import cpu_of, find_cpu, one, scratch, structure
 
 _MAX_NESTED = 64
 """jump buffers of nested runs stand in a row"""
@@ -53,7 +52,7 @@ class Addresses:
 
 
 def _scratch() -> Any:
-    uc: Any = unicorn.Uc(const.UC_ARCH_ARM, const.UC_MODE_ARM)
+    uc = scratch(const.UC_ARCH_ARM, const.UC_MODE_ARM)
     uc.ctl_set_cpu_model(arm_const.UC_CPU_ARM_CORTEX_A15)
     uc.mem_map(_CODE, 0x1000)
     return uc

@@ -80,6 +80,11 @@ _TRANSLATION: dict[str, int | dict[int, int]] = {
     "contextidr": 0,
 }
 _CODE_SEGMENT = ("cs", "cs_base")
+_ARM_CONTROL = {
+    "UC_ARCH_ARM": ("sctlr", {0x10, 0x11, 0x12, 0x13, 0x16, 0x17, 0x1A, 0x1B, 0x1F}),
+    "UC_ARCH_ARM64": ("sctlr_el1", {0x0, 0x4, 0x5, 0x8, 0x9, 0xC, 0xD}),
+}
+"""the control register and all modes (PSTATE.M) of a family"""
 _TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
 
 
@@ -175,7 +180,7 @@ class UnicornEngine:
         self._core.set_registers(self._registers.in_hooks())
         self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
         self._kept_values = dict.fromkeys(arch.kept_registers, 0)
-        self._pmp_table = riscv.find_pmp_table(wide, layout.context_bytes) if native else None
+        self._pmp_table = riscv.find_pmp_table(wide, layout) if native else None
         self._protected = False
         self._core.set_controls(
             [(*self._registers.selector(name), self._translates(name)) for name in self._controls()]
@@ -596,7 +601,7 @@ class UnicornEngine:
     def load(self, state: bytes) -> None:
         """The caller has put RAM in place and called ``pages_changed``. EngineError if the state is not ours."""
         icount, context, kept = self._parse(state)
-        self._context.restore(context)
+        self._restore_context(context)
         self._kept_values = kept
         self._core.icount = icount
         before = self._core.mmu_seen
@@ -624,6 +629,23 @@ class UnicornEngine:
         if not kept and self._pmp_table is not None:
             found |= self._pmp_table.registers(context)
         return _STATE.unpack_from(state)[0], context, found
+
+    def _restore_context(self, state: bytes) -> None:
+        """EngineError, ValueError if no CPU like this one can be in that state: Unicorn would look things up out of
+        bounds."""
+        self._context.restore(state)
+        known = _ARM_CONTROL.get(self.arch.engine_arch)
+        if known is None:
+            return
+        control, modes = known
+        mode = self._registers.raw_read("cpsr") & 0x1F
+        if mode not in modes:
+            raise EngineError(f"a CPU state of mode {mode:#x}, which there is not")
+        before = self._context.save()
+        # What Unicorn works out of the state for translated code is in there as well: a write works it out anew.
+        self._registers.raw_write(control, self._registers.raw_read(control))
+        if self._context.save() != before:
+            raise EngineError("a CPU state that does not agree with itself")
 
     def _refresh_interrupts(self) -> None:
         """Whether an interrupt is pending is kept outside the context: writing MIP as it is works it out anew."""

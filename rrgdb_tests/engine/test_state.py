@@ -222,3 +222,41 @@ def test_running_into_a_page_that_may_not_be_executed() -> None:
     b.engine.pages_changed([0])
     exception = b.to_exception()
     assert (exception.kind, exception.pc) == (ExceptionKind.FETCH_FAULT, VIRTUAL + 0x1000)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_that_no_cpu_can_be_in_are_refused(family: str) -> None:
+    """Unicorn looks things up by these values, unchecked: privilege levels, modes of rounding, the top of the x87
+    stack, and what translated code was made for."""
+    b = Bench.with_code(family, STORE[family])
+    b.run(4)
+    engine = b.engine
+    state, digest = engine.save(), engine.registers_digest()
+    bounds = find_layout(engine.arch.engine_arch, engine.arch.engine_mode).bounds
+    assert bounds
+    for bound in bounds:
+        place = 16 + bound.at
+        for value in (b"\xff" * bound.size, b"\x7f" * bound.size, b"\x80".rjust(bound.size, b"\0")):
+            with pytest.raises((EngineError, ValueError), match="that no CPU has"):
+                engine.load(state[:place] + value + state[place + bound.size :])
+    engine.load(state)
+    assert (engine.save(), engine.registers_digest()) == (state, digest)
+
+
+@pytest.mark.parametrize("family", ["arm", "aarch64"])
+def test_what_arm_works_out_of_the_state_is_compared(family: str) -> None:
+    """The flags by which code is translated name the table in which addresses are looked up."""
+    b = Bench.with_code(family, STORE[family])
+    b.run(4)
+    state = b.engine.save()
+    refused = set()
+    for at in range(16 + 320, 16 + 352, 4):
+        for value in (b"\xff" * 4, b"\x02\0\0\0"):
+            try:
+                b.engine.load(state[:at] + value + state[at + 4 :])
+            except EngineError as e:
+                refused.add(str(e))
+    assert "a CPU state that does not agree with itself" in refused
+    assert any("which there is not" in said for said in refused)
+    b.engine.load(state)
+    assert b.engine.save() == state
