@@ -163,28 +163,35 @@ class Machine:
         self.layout = replace(self.layout, hooks=tuple(h for h in self.layout.hooks if h.number != number))
 
     def become(self, wanted: Layout) -> None:
-        """Take another layout; contents of memory stay as they are. EngineError if Unicorn refuses."""
+        """Take another layout; contents of memory stay as they are. EngineError if Unicorn refuses: the layout is then
+        what it has come to."""
         engine, here = self.engine, self.layout
         if wanted == here:
             return
         try:
             for base, size, *_ in {*here.pieces, *here.devices} - {*wanted.pieces, *wanted.devices}:
                 engine.unmap(base, size)
-            kept = [p for p in here.pieces if p in wanted.pieces]
+            kept = tuple(p for p in here.pieces if p in wanted.pieces)
             engine.set_regions(Region(p.base, p.size, p.offset) for p in kept)
+            devices = tuple(d for d in here.devices if d in wanted.devices)
+            self.layout = replace(here, pieces=kept, devices=devices)
             for p in wanted.pieces:
                 if p not in here.pieces:
                     engine.map(*p, zero=False)
+                    self.layout = replace(self.layout, pieces=tuple(sorted((*self.layout.pieces, p))))
             for d in wanted.devices:
                 if d not in here.devices:
                     engine.map_device(*d)
+                    self.layout = replace(self.layout, devices=(*self.layout.devices, d))
             same = 0
             while same < min(len(here.hooks), len(wanted.hooks)) and here.hooks[same] == wanted.hooks[same]:
                 same += 1
             for h in here.hooks[same:]:
                 engine.delete_hook(h.number)
+            self.layout = replace(self.layout, hooks=here.hooks[:same])
             for h in wanted.hooks[same:]:
                 engine.add_hook(*h)
+                self.layout = replace(self.layout, hooks=(*self.layout.hooks, h))
         except UcError as e:
             raise EngineError(f"the machine at icount {engine.icount} cannot be made: {e}") from e
         self.layout = wanted

@@ -14,12 +14,13 @@ import rrgdb
 from rrgdb.engine.base import EngineError
 from rrgdb.recording.doors import Divergence
 from rrgdb.recording.events import Event, EventKind
-from rrgdb.script.machine import Layout
+from rrgdb.script.guest import ScriptGuest
+from rrgdb.script.machine import DeviceRange, Hook, Layout, Piece
 from rrgdb.script.ops import SOURCE, Answer, Kind, Op, decode, encode_answer
 from rrgdb.timeline import opening
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb_tests.script import programs
-from rrgdb_tests.script.rig import Trace, new_uc
+from rrgdb_tests.script.rig import CODE, PAGE, Trace, new_uc
 
 U32, U64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
 I32, I64 = st.integers(-(1 << 31), (1 << 31) - 1), st.integers(-(1 << 63), (1 << 63) - 1)
@@ -76,6 +77,77 @@ def _damaged(path: Path, change: Any) -> None:
     log.close_chunk(horizon)
     log.close()
     (path / "snapshots.qcow2").unlink()
+
+
+def test_memory_lies_within_what_rrgdb_keeps(tmp_path: Path) -> None:
+    """An operation that maps what lies behind it would give the guest the process's own memory."""
+    uc, path = new_uc("x86_64"), tmp_path / "r"
+    with rrgdb.attach(uc, path, memory=1 << 20):
+        programs.run(uc, "x86_64", Trace())
+    beyond = Op(Kind.MAP, (0x40_0000, 0x1000, 7, 1 << 20)).encode()
+
+    def change(event: Event) -> Event:
+        maps = event.kind is EventKind.INPUT and event.source == SOURCE and event.payload[0] == Kind.MAP
+        return event._replace(payload=beyond) if maps else event
+
+    _damaged(path, change)
+    with pytest.raises(EngineError, match="4096 bytes at offset 1048576 of 1048576 bytes of RAM"):
+        rrgdb.open(path).close()
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        (Op(Kind.HOOK, (3, 4, 1, 0, 0, 0)), "there is a hook 3 already"),
+        (Op(Kind.DEVICE, (0x40_0000, (1 << 36) + PAGE, 1, 2)), "a device of 68719480832 bytes"),
+        (Op(Kind.DEVICE, (0x40_0000, (1 << 64) - PAGE, 1, 2)), "a device of"),
+        (Op(Kind.MAP, (CODE, PAGE, 7, 0)), "MAP at icount"),
+    ],
+)
+def test_operations_that_no_script_can_have_done_are_told(op: Op, message: str, tmp_path: Path) -> None:
+    """In place of the last operation between the two runs."""
+    uc, path = new_uc("x86_64"), tmp_path / "r"
+    with rrgdb.attach(uc, path):
+        programs.run(uc, "x86_64", Trace())
+    seen = []
+
+    def change(event: Event) -> Event:
+        if event.kind is not EventKind.INPUT or event.payload[0] != Kind.REGISTER:
+            return event
+        seen.append(event)
+        return event._replace(payload=op.encode())
+
+    _damaged(path, change)
+    assert seen
+    with pytest.raises(EngineError, match=message), rrgdb.open(path) as recording:
+        recording.seek(recording.end)
+
+
+BAD_LAYOUTS = {
+    "a piece of memory beyond all": Layout(pieces=(Piece(CODE, PAGE, 7, 1 << 30),)),
+    "pieces of memory on each other": Layout(pieces=(Piece(CODE, PAGE, 7, 0), Piece(CODE, PAGE, 7, PAGE))),
+    "a device of the size of everything": Layout(devices=(DeviceRange(0, (1 << 64) - PAGE, 1, 2),)),
+    "a hook twice": Layout(hooks=(Hook(1, 4, 1, 0, 0, 0),) * 2),
+    "a hook of no type": Layout(hooks=(Hook(1, 1 << 31, 1, 0, 0, 0),)),
+}
+
+
+@pytest.mark.parametrize("what", BAD_LAYOUTS)
+def test_a_machine_that_cannot_be_made_is_told_and_left_behind(what: str, tmp_path: Path) -> None:
+    uc, path = new_uc("x86_64"), tmp_path / "r"
+    with rrgdb.attach(uc, path, memory=1 << 20):
+        programs.run(uc, "x86_64", Trace())
+    with rrgdb.open(path) as recording:
+        recording.seek(50)
+        right = recording.state_digest()
+        guest = recording._opened.guest
+        assert isinstance(guest, ScriptGuest)
+        with pytest.raises(EngineError):
+            guest.machine.become(BAD_LAYOUTS[what])
+        recording.seek(0)
+        recording.seek(50)
+        assert recording.state_digest() == right
+        assert recording.verify() > 0
 
 
 @pytest.mark.parametrize("kind", [EventKind.ANSWER, EventKind.INPUT])
