@@ -219,7 +219,9 @@ class Marks:
             raise UnusableSnapshotError(str(e)) from e
         build = self._guest.engine.build
         if state.ram_bytes != self._ram.size:
-            raise WrongMachineError(
+            # The starting snapshot is looked at first: if others do not fit, they are damaged.
+            kind = UnusableSnapshotError if self._disk else WrongMachineError
+            raise kind(
                 f"snapshot {stored.name} was made with {state.ram_bytes} bytes of RAM, "
                 f"the manifest's machine has {self._ram.size}"
             )
@@ -517,6 +519,8 @@ class Marks:
             self._door.load(state.door)
         except (EngineError, ValueError) as e:
             raise UnusableSnapshotError(f"the state saved at icount {mark.icount} does not load: {e}") from e
+        if engine.icount != mark.icount:
+            raise UnusableSnapshotError(f"the state saved at icount {mark.icount} is of icount {engine.icount}")
 
     def _put(self, mark: Mark, numbers: PageNumbers, pages: list[memoryview], to: Replacement) -> None:
         """Give ``pages`` of RAM what they hold at a mark. Raises StoreError; some may have it then."""

@@ -80,7 +80,7 @@ class Preparation:
         whole = True
         try:
             with t.excursion():
-                t.marks.restore(begin)
+                t.put_back(begin)
                 whole = self._go_through(missing, here, until)
         except (Divergence, EngineError, TimelineError, UnusableSnapshotError):
             pass  # whoever goes there is told

@@ -61,6 +61,8 @@ class Timeline:
         self._diversion_ran = False
         self._pc_written = False
         self._live_end = 0
+        self._checked: set[str] = set()
+        """snapshots (ids) whose state was compared with what was recorded"""
         self._told = 0
         """up to this position of history all output was shown"""
         door.wake = self.engine.interrupt
@@ -367,11 +369,37 @@ class Timeline:
         while True:
             mark = self.marks.best(icount)
             try:
-                self.marks.restore(mark)
+                self.put_back(mark)
             except UnusableSnapshotError as e:
                 self._pass_over(mark, e)
             else:
                 return
+
+    def put_back(self, mark: Mark) -> None:
+        """Restore a mark of history. What a snapshot on disk brings is compared, before anything is built on it, with
+        the digest recorded for its position, if there is one. After UnusableSnapshotError: restore another.
+
+        Automatic snapshots have a digest of their own. That of another one's position may have been taken behind inputs
+        that the snapshot does not have yet; of one before inputs that it has, nothing can be told, and nothing of one
+        behind the guest's end."""
+        self.marks.restore(mark)
+        stored, expected = mark.stored, self._digests_here()
+        if stored is None or mark.state is not None or stored.id in self._checked or not expected:
+            return
+        here, delivered = self.icount, 0
+        inputs, end = self.log.inputs, self.log.end
+        first = inputs.index_at(here)
+        brought = first < len(inputs) and inputs.icount(first) == here and self.door.next_input() != here
+        unknown = (brought and not stored.automatic) or (end is not None and end.icount == here)
+        agrees = unknown or self.marks.state_digest() in expected
+        while not agrees and not stored.automatic and self.door.next_input() == here:
+            delivered += self.door.deliver(here, 1)
+            agrees = self.marks.state_digest() in expected
+        if not agrees:
+            raise UnusableSnapshotError(f"snapshot {stored.name} is not the state recorded at icount {here}")
+        if delivered:
+            self.marks.restore(mark)
+        self._checked.add(stored.id)
 
     def _restore(self, mark: Mark) -> None:
         """Put back a mark that is in no list. If it cannot be, replay comes to the same position."""

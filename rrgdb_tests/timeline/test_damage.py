@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import xxhash
 
 from rrgdb.qcow2 import Image
 from rrgdb.qcow2.hostfile import Buffer, HostFile
@@ -21,6 +22,7 @@ from rrgdb.recording.log import EventLog, LogError
 from rrgdb.recording.manifest import ManifestError
 from rrgdb.snapshots.store import RAM_OFFSET, SnapshotStore, StoreError
 from rrgdb.timeline.opening import Opened, record, replay
+from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.timeline import TimelineError
@@ -120,6 +122,105 @@ def _page_written_between(image: Image, a: int, b: int) -> int:
     low, high = image.snapshots[a], image.snapshots[b]
     pages = image.diff_vmstate(low, high, RAM_OFFSET, high.vm_state_size - RAM_OFFSET)
     return next(p for p in pages if any(image.view(high).read_vmstate_clusters([p])[0]))
+
+
+def _mend(store: Path, icount: int, number: int, change: Callable[[bytearray], None]) -> None:
+    """Change part ``number`` of the state blob of the snapshots at a position, and its checksum with it."""
+    data = bytearray(store.read_bytes())
+    found = 0
+    for start in range(0, len(data) - 4096, 4096):
+        if data[start + 4 : start + 8] != b"RRST":
+            continue
+        length = int.from_bytes(data[start : start + 4], "little")
+        blob = data[start + 4 : start + 4 + length]
+        places, at = [], 8
+        for _ in range(6):
+            size = int.from_bytes(blob[at : at + 4], "little")
+            places.append(slice(at + 4, at + 4 + size))
+            at += 4 + size
+        if int.from_bytes(blob[places[1]][:8], "little") != icount:
+            continue
+        part = blob[places[number]]
+        change(part)
+        blob[places[number]] = part
+        blob[-8:] = xxhash.xxh3_64_digest(bytes(blob[:-8]))
+        data[start + 4 : start + 4 + length] = blob
+        found += 1
+    assert found == 1
+    store.write_bytes(data)
+
+
+def _bit(at: int) -> Callable[[bytearray], None]:
+    def flip(part: bytearray) -> None:
+        part[at] ^= 1
+
+    return flip
+
+
+def _saved_digest_of_another_state(part: bytearray) -> None:
+    part[:] = bytes(8)
+
+
+MENDED = {
+    "icount": (1, _bit(1)),
+    "register a0": (1, _bit(16 + 10 * 8)),
+    "device": (2, _bit(3 + 4)),
+    "answers used": (3, _bit(1)),
+    "inputs delivered": (3, _bit(9)),
+    "size of RAM": (4, _bit(2)),
+    "digest of RAM": (5, _saved_digest_of_another_state),
+}
+
+
+@pytest.mark.parametrize("what", MENDED)
+def test_a_snapshot_that_says_so_itself_is_not_believed(damaged: Path, right: dict[int, bytes], what: str) -> None:
+    """Whatever its own checksum says, the state that it brings is compared with the one recorded there."""
+    with replay(damaged) as opened:
+        snapshot = opened.timeline.marks.stored[4]
+    _mend(damaged / "snapshots.qcow2", snapshot.icount, *MENDED[what])
+    with replay(damaged) as opened:
+        t, said = opened.timeline, []
+        t.say = said.append
+        assert t.marks.best(snapshot.icount + 7).stored == snapshot
+        t.seek(snapshot.icount + 7)
+        assert snapshot not in t.marks.stored
+        assert len(said) == 1
+        assert said[0].count("\n") == 1
+        assert "passed over" in said[0]
+        _assert_right(opened, right)
+        assert len(t.marks.stored) >= 10
+
+
+def test_a_snapshot_among_inputs_is_believed(tmp_path: Path) -> None:
+    """One before, or behind, an input of its position, where the digest was recorded on the other side of it."""
+    path = tmp_path / "r"
+    with record(path, build("riscv64", "mixer"), OPTIONS, interval=1e-9) as opened:
+        t = opened.timeline
+        for n in range(6):
+            t.run(NONE, steps=STEPS)
+            t.marks.take_snapshot(f"before {n}")
+            opened.door.feed("serial0", b"line %d\r" % n)
+            opened.door.take_inputs(t.icount)
+            t.marks.take_snapshot(f"behind {n}")
+        t.run(NONE, steps=STEPS)
+    with replay(path) as opened:
+        t, said = opened.timeline, []
+        t.say = said.append
+        for stored in t.marks.stored:
+            t.seek(min(stored.icount + 1, t.end))
+            t.seek(0)
+        assert said == []
+        assert verify(t) > 5
+
+
+def test_prepared_positions_rest_on_no_damaged_snapshot(damaged: Path, right: dict[int, bytes]) -> None:
+    with replay(damaged) as opened:
+        snapshot = opened.timeline.marks.stored[4]
+    _mend(damaged / "snapshots.qcow2", snapshot.icount, 1, _bit(16 + 10 * 8))
+    with replay(damaged) as opened:
+        opened.timeline.seek(snapshot.icount + STEPS - 1)
+        Preparation(opened.timeline).work()
+        _assert_right(opened, right)
 
 
 def test_the_starting_snapshot_does_not_hold_the_images(damaged: Path, right: dict[int, bytes]) -> None:
