@@ -113,7 +113,7 @@ def test_packets_that_break_something_are_found(packets: Any, tmp_path: Path, mo
     packets.exercise(directory, random.Random(1))
 
 
-@pytest.mark.parametrize("target", ["packets", "qcow2"])
+@pytest.mark.parametrize("target", ["packets", "qcow2", "recordings"])
 def test_for_a_moment(tmp_path: Path, target: str) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts/fuzz", "--seconds=2", "--seed=99", "--findings", tmp_path / "found", target],

@@ -10,10 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzzlib import packets, qcow2
+from fuzzlib import packets, qcow2, recordings
 from fuzzlib.runner import Limits, Runner, Target
 
-TARGETS: dict[str, type[Target]] = {"packets": packets.Packets, "qcow2": qcow2.Qcow2}
+TARGETS: dict[str, type[Target]] = {
+    "packets": packets.Packets,
+    "qcow2": qcow2.Qcow2,
+    "recordings": recordings.Recordings,
+}
 
 MEMORY = {"packets": 4096}
 """MiB of address space, where it is not the usual: each guest and each thread reserves more than it uses"""

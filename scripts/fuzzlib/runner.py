@@ -32,7 +32,7 @@ class Target(Protocol):
         """Make the sound files; ``work`` is a scratch directory."""
 
     def damage(self, rng: random.Random) -> dict[str, bytes]:
-        """Name and content of the files of one case."""
+        """Path in the case's directory, and content, of the files of one case."""
 
     def exercise(self, directory: Path, rng: random.Random) -> None:
         """Use the files in ``directory``; raises what is a finding."""
@@ -99,7 +99,8 @@ class Runner:
 
     def again(self, finding: Path) -> str | None:
         """Run the files of a finding in this process; returns what was found."""
-        files = {path.name: path.read_bytes() for path in finding.iterdir() if path.name != "what.txt"}
+        found = [path for path in finding.rglob("*") if path.is_file() and path.name != "what.txt"]
+        files = {str(path.relative_to(finding)): path.read_bytes() for path in found}
         return self._run(files, int(finding.name.rpartition("-")[2]))
 
     def _spawn(self, case: int, seconds: float) -> tuple[int, int]:
@@ -146,8 +147,7 @@ class Runner:
     def _run(self, files: dict[str, bytes], case: int) -> str | None:
         shutil.rmtree(self._directory, ignore_errors=True)
         self._directory.mkdir()
-        for name, content in files.items():
-            (self._directory / name).write_bytes(content)
+        _write(self._directory, files)
         try:
             self._target.exercise(self._directory, random.Random(case))
         except Exception:
@@ -157,10 +157,16 @@ class Runner:
     def _save(self, case: int, said: str) -> None:
         where = self._findings / f"{self._seed}-{case}"
         where.mkdir(parents=True, exist_ok=True)
-        for name, content in self._files(case).items():
-            (where / name).write_bytes(content)
+        _write(where, self._files(case))
         (where / "what.txt").write_text(said)
         print(f"{where}: {said.strip().splitlines()[-1]}", file=sys.stderr, flush=True)
+
+
+def _write(directory: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _end_of(status: int) -> str:
