@@ -148,14 +148,14 @@ def find_addresses(uc: Any, wide: bool) -> Addresses:
 
 
 @cache
-def find_pmp_table(wide: bool, layout: Layout) -> PmpTable:
+def find_pmp_table(wide: bool, more_bytes: int) -> PmpTable:
     """EngineError where it cannot be found."""
     word = 8 if wide else 4
 
     def written(csr: int, value: int, address: int = 0) -> tuple[bytes, bytes]:
         """Context before and behind ``csrw csr, a0``, with ``address`` in pmpaddr0."""
         uc = _scratch(wide)
-        context = Context(uc, layout)
+        context = Context(uc, Layout(more_bytes))
         uc.mem_write(_CODE, struct.pack("<II", _PMPADDR << 20 | 12 << 15 | 1 << 12 | 0x73, csr << 20 | 0x51073))
         uc.reg_write(riscv_const.UC_RISCV_REG_A2, address)
         uc.reg_write(riscv_const.UC_RISCV_REG_A0, value)

@@ -88,6 +88,7 @@ class ScriptEngine(UnicornEngine):
         self._until: int | None = None
         self._handles: dict[int, int] = {}
         self._kept: list[Any] = []
+        self._pc_id = constant(str(self._engine_id(arch.pc)))
         self._translation_ids = frozenset(
             constant(engine)
             for name in _TRANSLATION
@@ -149,7 +150,8 @@ class ScriptEngine(UnicornEngine):
     def begin(self, pc: int, until: int) -> None:
         """A run begins at ``pc`` and ends where pc is ``until``."""
         self.set_until(until)
-        self._registers.raw_write(self.arch.pc, pc)
+        # As Unicorn does: on Arm bit 0 chooses the instruction set.
+        self.uc.reg_write(self._pc_id, pc)
         self._pc = self._core.address()
 
     def set_until(self, until: int) -> None:

@@ -180,7 +180,7 @@ class UnicornEngine:
         self._core.set_registers(self._registers.in_hooks())
         self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
         self._kept_values = dict.fromkeys(arch.kept_registers, 0)
-        self._pmp_table = riscv.find_pmp_table(wide, layout) if native else None
+        self._pmp_table = riscv.find_pmp_table(wide, layout.more_bytes) if native else None
         self._protected = False
         self._core.set_controls(
             [(*self._registers.selector(name), self._translates(name)) for name in self._controls()]

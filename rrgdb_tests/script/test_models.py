@@ -16,7 +16,7 @@ from rrgdb.engine.layout import Context, find_layout
 from rrgdb_tests.e2e.harness import PATIENCE, Gdb, Server
 from rrgdb_tests.e2e.harness import rrgdb as rrgdb_command
 from rrgdb_tests.script import programs
-from rrgdb_tests.script.rig import CODE, DATA, PAGE, all_models, assemble, check, new_uc, register
+from rrgdb_tests.script.rig import CODE, DATA, PAGE, all_models, assemble, check, new_uc, plain_and_recorded, register
 
 
 def named(arch: str, model: int) -> Any:
@@ -33,6 +33,23 @@ def test_every_model(arch: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == [name for name, _ in all_models(arch)]
     assert len(done.stdout.split()) >= 4
+
+
+def test_bit_0_of_the_first_address_chooses_thumb(tmp_path: Path) -> None:
+    thumb, plain = bytes.fromhex("0130 0130 00bf"), bytes.fromhex("020080e2 0000a0e1")
+
+    def script(uc: Any) -> int:
+        uc.mem_map(CODE, PAGE)
+        uc.mem_write(CODE, thumb)
+        uc.mem_write(CODE + 0x100, plain)
+        for _ in range(2):
+            uc.emu_start(CODE | 1, CODE + len(thumb))
+            uc.emu_start(CODE + 0x100, CODE + 0x100 + len(plain))
+        return int(uc.reg_read(arm_const.UC_ARM_REG_R0))
+
+    expected, got, path = plain_and_recorded(tmp_path, script, "arm")
+    assert got == expected == 8
+    check(path)
 
 
 @pytest.mark.e2e
