@@ -59,7 +59,7 @@ class Damaged:
 
 
 _SPOILT = (LookupError, ValueError, TypeError, AttributeError, RecursionError, MemoryError, struct.error)
-_SPOILT += (zstandard.ZstdError,)
+_SPOILT += (zstandard.ZstdError, OverflowError)
 
 
 def damage(files: dict[str, bytes], rng: random.Random) -> Damaged:
