@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rrgdb.arch import ARCHES
     from rrgdb.arch.base import MemoryFault
     from rrgdb.attached import Session, attach
+    from rrgdb.errors import Error
     from rrgdb.recording.doors import Divergence
     from rrgdb.timeline.timeline import TimelineError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ARCHES",
     "Divergence",
+    "Error",
     "MemoryFault",
     "Recording",
     "Session",
@@ -31,6 +33,7 @@ __all__ = [
 _PLACES = {
     "ARCHES": "arch",
     "Divergence": "recording.doors",
+    "Error": "errors",
     "MemoryFault": "arch.base",
     "Recording": "api",
     "Session": "attached",

@@ -7,6 +7,7 @@ interrupted, in one line.
 import os
 import signal
 import sys
+from itertools import takewhile
 
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -24,7 +25,8 @@ def main() -> None:
             signal.signal(signal.SIGINT, handler)
         command_line()
     except ImportError as error:
-        if "--debug" in sys.argv:
+        # Of rrgdb itself, before the verb: behind it are the guest's arguments as well.
+        if "--debug" in takewhile(lambda word: word.startswith("-"), sys.argv[1:]):
             raise
         print(f"rrgdb: {' '.join(str(error).split())[:400]}", file=sys.stderr)
         sys.exit(1)

@@ -5,29 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 import rrgdb
-from rrgdb import terminal
-from rrgdb.arch.base import MemoryFault
+from rrgdb import failures, terminal
 from rrgdb.board.boards import BOARDS
-from rrgdb.board.image import ImageError
 from rrgdb.board.spec import machine_rows
-from rrgdb.click_types import Disk, Number, Parsed, Size, moved_disks_option, recording_argument
-from rrgdb.engine.base import EngineError
-from rrgdb.recording.directory import RecordingBusyError, RecordingError
-from rrgdb.recording.doors import Divergence
-from rrgdb.recording.log import LogError
-from rrgdb.recording.manifest import ManifestError
+from rrgdb.click_types import Disk, Number, Parsed, Seconds, Size, moved_disks_option, recording_argument
+from rrgdb.recording.directory import RecordingBusyError
 from rrgdb.recording.serial import Backend, SerialError
 from rrgdb.recording.serial import parse as parse_serial
 from rrgdb.rsp import gdbinit as gdb_file
@@ -36,34 +29,14 @@ from rrgdb.rsp.address import Address, AddressError, StdioAddress, parse_address
 from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.snapshot_cli import snapshot
 from rrgdb.snapshots.naming import START
-from rrgdb.snapshots.store import StoreError
 from rrgdb.target import Target
 from rrgdb.terminal import say
 from rrgdb.timeline import opening
-from rrgdb.timeline.export import ExportError
-from rrgdb.timeline.opening import GuestOptions, Opened, OptionError
+from rrgdb.timeline.opening import GuestOptions, Opened
 from rrgdb.timeline.stop import Points, Stop, StopKind
-from rrgdb.timeline.timeline import TimelineError
 from rrgdb.timeline.verify import verify as verify_recording
 from rrgdb.timeline.workers import default_jobs
 
-FAILURES = (
-    AddressError,
-    Divergence,
-    EngineError,
-    ExportError,
-    ImageError,
-    LogError,
-    ManifestError,
-    MemoryFault,
-    OSError,
-    RecordingError,
-    SerialError,
-    StoreError,
-    TimelineError,
-    ValueError,
-)
-USAGE_ERRORS = (OptionError,)
 CONSOLES = ("serial0", "semihosting")
 log = logging.getLogger("rrgdb")
 
@@ -103,7 +76,7 @@ guest_options = _options(
     ),
     click.option(
         "--snapshot-interval",
-        type=click.FloatRange(0.001),
+        type=Seconds(0.001),
         default=opening.INTERVAL,
         show_default=True,
         metavar="SECONDS",
@@ -158,7 +131,21 @@ stub_options = _options(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    """Whatever goes wrong in a verb is one line; see ``failures``."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        debug = ctx.params["debug"]
+        threading.excepthook = partial(failures.tell_of_thread, debug=debug)
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as e:
+            sys.exit(failures.tell(e, debug=debug))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(rrgdb.__version__, prog_name="rrgdb")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
@@ -282,7 +269,7 @@ def run(
 @guest_options
 @serial_option
 @click.option("--max-icount", type=Number(), metavar="N", help="Stop after N instructions.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds.")
+@click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @image_argument
 @args_argument
 def record(
@@ -497,17 +484,8 @@ def gdbinit() -> None:
     click.echo(gdb_file.text(), nl=False)
 
 
-def _fail(error: BaseException, status: int) -> NoReturn:
-    if isinstance(error, OSError) and error.filename is not None:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    else:
-        text = str(error) or type(error).__name__
-    say(text)
-    sys.exit(status)
-
-
 def main() -> None:
-    """Entry point: one clear line for what went wrong; 2 for usage, 1 for failure, 130 for an interrupt."""
+    """Entry point: 2 for usage, 1 for failure, 130 for an interrupt, or the guest's own status."""
     try:
         sys.exit(cli.main(standalone_mode=False))
     except click.ClickException as e:
@@ -516,11 +494,3 @@ def main() -> None:
     except click.Abort:
         say("interrupted")
         sys.exit(128 + signal.SIGINT)
-    except Exception as e:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        if isinstance(e, USAGE_ERRORS):
-            _fail(e, 2)
-        if isinstance(e, FAILURES):
-            _fail(e, 1)
-        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,17 @@ class Number(click.ParamType[int]):
         if number < 0:
             self.fail(f"{value!r}: expected a number that is not negative", param, ctx)
         return number
+
+
+class Seconds(click.FloatRange):
+    """Seconds that a clock can wait for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        # Not a number compares as False.
+        if not seconds <= threading.TIMEOUT_MAX:
+            self.fail(f"{value!r}: expected a number of seconds, at most {threading.TIMEOUT_MAX:g}", param, ctx)
+        return seconds
 
 
 class Parsed(click.ParamType[Any]):

@@ -12,6 +12,8 @@ from enum import Enum, IntEnum, auto
 from functools import cached_property
 from typing import Protocol
 
+from rrgdb.errors import Error
+
 
 def words(text: str) -> tuple[str, ...]:
     """Names out of a table written as one string."""
@@ -163,7 +165,7 @@ class Cpu(Protocol):
     def write_memory(self, address: int, data: bytes) -> None: ...
 
 
-class MemoryFault(Exception):
+class MemoryFault(Error):
     """A debugger or emulation access to memory that is not there; ``address`` is the first bad byte."""
 
     def __init__(self, address: int) -> None:

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rrgdb.errors import Error
+
 HEADER_MAGIC = 0x1BADB002
 BOOT_MAGIC = 0x2BADB002
 SEARCH_BYTES = 8192
@@ -20,7 +22,7 @@ MEMORY_AVAILABLE = 1
 LOADER_NAME = b"rrgdb\0"
 
 
-class ImageError(Exception):
+class ImageError(Error):
     """An image that cannot be run; ``offset`` is the place in the file (bytes)."""
 
     def __init__(self, name: str, offset: int, what: str, expected: str) -> None:

@@ -18,6 +18,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from rrgdb.errors import Error
+
 HERE = Path(__file__).resolve().parent
 IMAGE = HERE / "race.elf"
 ARCHITECTURE = "i386:x86-64"
@@ -48,7 +50,7 @@ FRAME = re.compile(r"#0 +(?:0x[0-9a-f]+ in )?(\w+) \(.*\) at (\S+):(\d+)$")
 WATCHED = re.compile(r"(?:Hardware w|W)atchpoint \d+: -location ")
 
 
-class DemoError(Exception):
+class DemoError(Error):
     """The demo cannot go on; one line for the user."""
 
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from rrgdb.arch.base import Arch, CpuException, Trap
 from rrgdb.engine.memory import Ram
+from rrgdb.errors import Error
 
 
-class EngineError(Exception):
+class EngineError(Error):
     """The engine cannot do what it was asked: one clear line."""
 
 

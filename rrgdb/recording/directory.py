@@ -25,12 +25,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from rrgdb.errors import Error
 from rrgdb.recording import manifest as manifests
 from rrgdb.recording.behaviour import BEHAVIOUR
 from rrgdb.recording.files import READ_ONLY, LockedError, lock, read_regular, unlock, write_atomically
 from rrgdb.recording.index import IndexFile
 from rrgdb.recording.log import EventLog
-from rrgdb.recording.manifest import Disk, Guest, Image, Manifest, Option
+from rrgdb.recording.manifest import Disk, Guest, Image, Manifest, ManifestError, Option
 
 MANIFEST = "manifest.json"
 IMAGES = "images"
@@ -40,7 +41,7 @@ INDEX = "history.index"
 LOCK = "lock"
 
 
-class RecordingError(Exception):
+class RecordingError(Error):
     """The recording cannot be created or opened: one line with the path and what was expected."""
 
 
@@ -189,6 +190,10 @@ class Recording:
             unlock(held)
             raise
         return cls(path, manifest, log, held, writable)
+
+    def misfit(self, key: str, expected: str, got: object) -> ManifestError:
+        """The error for a value of the manifest, named by its key, that fits no guest."""
+        return manifests.misfit(self.path / MANIFEST, key, expected, got)
 
     @property
     def snapshots(self) -> Path:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
+from rrgdb.errors import Error
 from rrgdb.recording.events import MAX_PAYLOAD, MAX_SOURCES, Event, EventKind, check_source_name
 from rrgdb.recording.host import Journal
 from rrgdb.recording.log import EventLog
@@ -41,7 +42,7 @@ class Mode(Enum):
     DIVERT = auto()
 
 
-class Divergence(Exception):
+class Divergence(Error):
     """The replayed guest does not do what the log says; one line. ``reason`` is a clause that says why it may be so."""
 
     def __init__(self, icount: int, expected: str, got: str, reason: str = "") -> None:
@@ -53,7 +54,7 @@ class Divergence(Exception):
         self.reason = reason
 
 
-class HistoryEnd(Exception):
+class HistoryEnd(Error):
     """Replay needs an answer that lies behind the end of the log; ``icount`` is the executing instruction."""
 
     def __init__(self, icount: int) -> None:

@@ -9,10 +9,12 @@ import os
 import stat
 from pathlib import Path
 
+from rrgdb.errors import Error
+
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-class LockedError(Exception):
+class LockedError(Error):
     """Somebody else has the lock: one line."""
 
 

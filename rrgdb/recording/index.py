@@ -38,6 +38,8 @@ import numpy.typing as npt
 import xxhash
 import zstandard
 
+from rrgdb.errors import Error
+
 MAJOR, MINOR = 1, 0
 MAX_RANGES = 1 << 19
 MAX_STORED = (16 << 20) + (64 << 10)
@@ -53,7 +55,7 @@ _SUM_AT = 48
 Ranges = npt.NDArray[np.uint64]
 
 
-class IndexFileError(Exception):
+class IndexFileError(Error):
     """The index cannot be read or written: one line."""
 
 

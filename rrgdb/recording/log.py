@@ -53,6 +53,7 @@ from typing import NamedTuple, Self
 import xxhash
 import zstandard
 
+from rrgdb.errors import Error
 from rrgdb.recording.events import (
     CHRONOLOGY,
     MAX_ICOUNT,
@@ -85,7 +86,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SCAN = 1 << 20
 
 
-class LogError(Exception):
+class LogError(Error):
     """The event log cannot be read or written: one line with file, offset and what was expected."""
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rrgdb.errors import Error
 from rrgdb.recording.files import read_regular, write_atomically
 
 FORMAT = "rrgdb-recording"
@@ -33,7 +34,7 @@ KINDS = ("board", "script")
 Option = str | int | bool
 
 
-class ManifestError(Exception):
+class ManifestError(Error):
     """The manifest cannot be read or written: one line with file, key and what was expected."""
 
 
@@ -108,6 +109,13 @@ class Manifest:
         return json.dumps(head | built | {"guest": guest}, indent=2) + "\n"
 
 
+def misfit(path: Path, key: str, expected: str, got: object) -> ManifestError:
+    """The error for a value of the manifest at ``path`` that is not what was expected."""
+    shown = ascii(got)
+    shown = shown if len(shown) <= 40 else shown[:37] + "..."
+    return ManifestError(f"{path}: {key}: expected {expected}, got {shown}")
+
+
 class _Fields:
     """One JSON object being taken apart; ``where`` is its key, for messages."""
 
@@ -122,9 +130,7 @@ class _Fields:
         return ".".join(filter(None, (self._where, key)))
 
     def refuse(self, key: str, expected: str, got: object) -> NoReturn:
-        shown = ascii(got)
-        shown = shown if len(shown) <= 40 else shown[:37] + "..."
-        raise ManifestError(f"{self._path}: {self.key(key) or 'top level'}: expected {expected}, got {shown}")
+        raise misfit(self._path, self.key(key) or "top level", expected, got)
 
     def take(self, key: str) -> Any:
         if key not in self._left:

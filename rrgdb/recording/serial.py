@@ -30,6 +30,8 @@ import tty
 from collections import deque
 from collections.abc import Callable
 
+from rrgdb.errors import Error
+
 log = logging.getLogger("rrgdb.serial")
 OnInput = Callable[[bytes], None]
 
@@ -46,7 +48,7 @@ _TELL_S = 10.0
 """without a failure for want of room, after which the next one is told again"""
 
 
-class SerialError(Exception):
+class SerialError(Error):
     """A serial backend cannot be parsed or started: one line with the option's value."""
 
 

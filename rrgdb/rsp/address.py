@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from rrgdb.errors import Error
+
 LOOPBACK = "127.0.0.1"
 _TCP = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:\[\]]*)):([0-9]{1,5})")
 
 
-class AddressError(Exception):
+class AddressError(Error):
     """The address cannot be read or cannot be listened on; one line."""
 
 

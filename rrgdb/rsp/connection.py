@@ -8,6 +8,7 @@ from collections import deque
 
 import trio
 
+from rrgdb.errors import one_line
 from rrgdb.rsp import commands, packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
 from rrgdb.rsp.engine_thread import CallQueue, tell
@@ -80,7 +81,8 @@ class Connection:
                 try:
                     await self._engine.call(self.session.drop)
                 except Exception as error:  # the next debugger may still come
-                    log.error("detaching: %r", error)
+                    log.error("detaching: %s", one_line(error))
+                    log.debug("detaching", exc_info=error)
                 await trio.aclose_forcefully(self._stream)
 
     async def _read(self, nursery: trio.Nursery) -> None:
@@ -180,12 +182,10 @@ class Connection:
             call = self._engine.call_briefly if commands.is_brief(payload) else self._engine.call
             reply = await call(self.session.handle, payload)
             return None if reply is None else packets.encode(reply)
-        except MemoryError:
-            log.error("packet %r: not enough memory", payload[:80])
-            return self._error(DebuggeeError("not enough memory", EIO))
-        except Exception as error:  # a bug of ours: the session goes on, the log says where
-            log.error("packet %r: %r", payload[:80], error)
-            return self._error(DebuggeeError(f"internal error: {type(error).__name__}", EIO))
+        except Exception as error:  # mostly a bug of ours: the session goes on
+            log.error("packet %r: %s", payload[:80], one_line(error))
+            log.debug("packet %r", payload[:80], exc_info=error)
+            return self._error(DebuggeeError(one_line(error), EIO))
 
     def _error(self, error: DebuggeeError) -> bytes:
         return packets.encode(self.session.error(error))

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from rrgdb.errors import Error
 
-class DebuggeeError(Exception):
+
+class DebuggeeError(Error):
     """The request cannot be served; ``errno`` goes into ``Exx``, the text into ``E.text``.
 
     errno follows GDB's File-I/O numbering (EFAULT 14, EINVAL 22, ENOENT 2, EBUSY 16).

@@ -12,6 +12,8 @@ from typing import Generic, Self, TypeVar
 
 import trio
 
+from rrgdb.errors import one_line
+
 log = logging.getLogger("rrgdb.rsp")
 
 _T = TypeVar("_T")
@@ -213,8 +215,9 @@ class EngineThread(CallQueue):
     def _told_idle(self, idle: Callable[[bool], float | None], quiet: bool) -> float | None:
         try:
             return idle(quiet)
-        except Exception as error:  # a bug of ours: calls must still be served
-            log.error("idle: %r", error)
+        except Exception as error:  # calls must still be served
+            log.error("%s", one_line(error))
+            log.debug("idle", exc_info=error)
             self._idle = None
             return None
 

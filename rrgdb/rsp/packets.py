@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
+from rrgdb.errors import Error
+
 PACKET_SIZE = 0x20000
 """bytes of one payload in either direction; qSupported's PacketSize"""
 
@@ -62,7 +64,7 @@ Event: TypeAlias = Packet | Rejected | Signal
 _SIGNALS = {_INTERRUPT: Signal.INTERRUPT, ACK[0]: Signal.ACK, NACK[0]: Signal.NACK}
 
 
-class FramingError(ValueError):
+class FramingError(Error):
     """A payload with a run length or an escape that means nothing."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rrgdb.errors import Error
 
-class StoreError(Exception):
+
+class StoreError(Error):
     """The store cannot be read or written: one line with the file."""

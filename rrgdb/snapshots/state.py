@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 import xxhash
 
+from rrgdb.errors import Error
+
 MAX_BYTES = (8 << 20) - 4
 """a state blob has at most this many bytes: with its length, the room before RAM in the VM state"""
 _HEAD = struct.Struct("<4sHH")
 _MAGIC, _VERSION, _PARTS = b"RRST", 1, 6
 
 
-class StateError(Exception):
+class StateError(Error):
     """Bytes that are no state blob, or not of this guest: one line."""
 
 

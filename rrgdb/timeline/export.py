@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rrgdb.arch import core_notes
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, Ram, Region
+from rrgdb.errors import Error
 from rrgdb.timeline.delta import page_numbers
 from rrgdb.timeline.guest import Guest
 
@@ -26,7 +27,7 @@ _LINUX_SIGNALS = {10: 7}
 """GDB's number of a signal -> Linux's, where they differ (SIGBUS)"""
 
 
-class ExportError(Exception):
+class ExportError(Error):
     """The state cannot be exported: one line with the file."""
 
 

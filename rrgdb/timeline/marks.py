@@ -18,6 +18,7 @@ import numpy as np
 
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement
+from rrgdb.errors import Error
 from rrgdb.recording.doors import Door
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored, StoreError
@@ -54,11 +55,11 @@ class Mark:
         return chain(self.delta.chunks.values(), self.blocks.chunks.values())
 
 
-class WrongMachineError(Exception):
+class WrongMachineError(Error):
     """The recording is of another machine than its manifest says: one line."""
 
 
-class UnusableSnapshotError(Exception):
+class UnusableSnapshotError(Error):
     """A snapshot cannot be loaded here: one line."""
 
 

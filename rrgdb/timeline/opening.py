@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,13 +15,15 @@ from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
 from rrgdb.board.boards import BOARDS, board_of, default_board
 from rrgdb.board.guest import Board
-from rrgdb.board.image import Image, load_image, load_raw, place_image
+from rrgdb.board.image import Image, ImageError, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec
-from rrgdb.engine.memory import Ram
+from rrgdb.engine.base import EngineError
+from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.scripted import ScriptEngine, new_uc
 from rrgdb.engine.unicorn import UnicornEngine, build_id
+from rrgdb.errors import UsageError
 from rrgdb.recording import behaviour
-from rrgdb.recording.directory import MANIFEST, NewImage, Recording, RecordingError, default_path
+from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
 from rrgdb.recording.doors import Door
 from rrgdb.recording.manifest import MAX_PATH, Disk, Option
 from rrgdb.script.guest import ScriptGuest
@@ -39,9 +42,11 @@ from rrgdb.timeline.workers import Workers
 INTERVAL = 0.1
 BUDGET = 4 << 30
 KERNEL = "kernel"
+MAX_ARGS = 1 << 16
+"""characters of a guest's arguments"""
 
 
-class OptionError(Exception):
+class OptionError(UsageError):
     """An option does not fit: one line naming it and what was expected."""
 
 
@@ -120,26 +125,61 @@ class Opened:
         self.close()
 
 
-def _find_board(name: str | None, arch: Arch) -> BoardSpec:
-    if name is None:
-        return default_board(arch.name)
-    if name not in BOARDS:
-        raise OptionError(f"-M {name}: expected one of {', '.join(BOARDS)}")
-    return BOARDS[name]
-
-
-def _read_image(data: bytes, name: str, options: GuestOptions) -> tuple[Image, BoardSpec]:
+def _image_asked_for(data: bytes, name: str, options: GuestOptions) -> tuple[Image, BoardSpec]:
+    """Raises OptionError, ImageError."""
+    spec = None if options.board is None else BOARDS.get(options.board)
+    if options.board is not None and spec is None:
+        raise OptionError(f"-M {options.board}: expected one of {', '.join(BOARDS)}")
     if options.load is None:
         if options.entry is not None:
             raise OptionError("--entry: expected together with --load (an ELF file names its own entry)")
         image = load_image(data, name)
-        return image, _find_board(options.board, image.arch)
-    if options.board is None:
-        raise OptionError("--load: a raw image needs -M BOARD")
-    spec = BOARDS.get(options.board)
+        return image, spec or default_board(image.arch.name)
     if spec is None:
-        raise OptionError(f"-M {options.board}: expected one of {', '.join(BOARDS)}")
-    return load_raw(data, name, ARCHES[spec.arches[0]], options.load, options.entry), spec
+        raise OptionError("--load: a raw image needs -M BOARD")
+    arch, load, entry = ARCHES[spec.arches[0]], options.load, options.entry
+    if load >= 1 << arch.bits:
+        raise OptionError(f"--load {load:#x}: expected an address of {arch.bits} bits")
+    if entry is not None and not load <= entry < load + len(data):
+        raise OptionError(f"--entry {entry:#x}: expected an address in the image, {load:#x}-{load + len(data) - 1:#x}")
+    return load_raw(data, name, arch, load, entry), spec
+
+
+def _image_recorded(recording: Recording) -> tuple[Image, BoardSpec, str]:
+    """The image and the board that a manifest names, and the guest's arguments. ManifestError, RecordingError."""
+    guest, misfit = recording.manifest.guest, recording.misfit
+    if not guest.images:
+        raise misfit("guest.images", "the image of a board's guest", [])
+    if guest.board not in BOARDS:
+        raise misfit("guest.board", f"one of {', '.join(BOARDS)}", guest.board)
+    spec = board_of(guest.board, guest.revision)
+    if spec is None:
+        raise misfit("guest.revision", f"one of {guest.board} that this rrgdb has", guest.revision)
+    try:
+        spec.check_ram(guest.ram_bytes)
+    except ValueError as e:
+        raise misfit("guest.ram_bytes", f"what a board can have ({e})", guest.ram_bytes) from None
+    kernel = guest.images[0]
+    entry, args = guest.options.get("entry"), guest.options.get("args", "")
+    if not isinstance(args, str):
+        raise misfit("guest.options.args", "text", args)
+    if entry is not None and (type(entry) is not int or entry < 0 or kernel.load_address is None):
+        raise misfit("guest.options.entry", "an address, of a raw image alone", entry)
+    data, name = recording.image(kernel.name), str(recording.image_path(kernel.name))
+    try:
+        if kernel.load_address is None:
+            image = load_image(data, name)
+        else:
+            image = load_raw(data, name, ARCHES[spec.arches[0]], kernel.load_address, entry)
+        place_image(image, spec, guest.ram_bytes, args)
+    except ImageError as e:
+        # The image is the one that was recorded: what is said of it does not fit.
+        raise misfit("guest.images[0]", f"an image for board {spec.name} ({e})", kernel.name) from None
+    if guest.cpu not in image.arch.engine_models:
+        raise misfit("guest.cpu", f"one of {', '.join(image.arch.engine_models)}", guest.cpu)
+    if len(guest.disks) > spec.disks:
+        raise misfit("guest.disks", f"at most {spec.disks} on board {spec.name}", len(guest.disks))
+    return image, spec, args
 
 
 def _new_disks(disks: Sequence[NewDisk], spec: BoardSpec) -> list[DiskImage]:
@@ -246,10 +286,10 @@ def record(
     ``checkpoint_memory``: bytes that checkpoints may take, and half of that again snapshots that wait for the disk;
     ``starting``: name of the starting snapshot; ``disks``: the guest's, in the order of their slots.
 
-    Raises OSError, ImageError, OptionError, ValueError, RecordingError, StoreError: one line each.
+    Raises OSError, ImageError, OptionError, RecordingError, StoreError: one line each.
     """
     data = image_path.read_bytes()
-    image, spec = _read_image(data, str(image_path), options)
+    image, spec = _image_asked_for(data, str(image_path), options)
     memory = options.memory if options.memory is not None else spec.default_ram
     try:
         spec.check_ram(memory)
@@ -258,6 +298,10 @@ def record(
     cpu = options.cpu or next(iter(image.arch.engine_models))
     if cpu not in image.arch.engine_models:
         raise OptionError(f"--cpu {cpu}: {image.arch.name} has {', '.join(image.arch.engine_models)}")
+    if not options.args.isprintable() or len(options.args) > MAX_ARGS:
+        raise OptionError(f"ARGS {ascii(options.args)[:60]}: expected at most {MAX_ARGS} printable characters")
+    if not image_path.name.isprintable():
+        raise OptionError(f"IMAGE {image_path.name!a}: expected a name of printable characters")
     place_image(image, spec, memory, options.args)
     problem = naming.problem(starting) if starting != START else None
     if problem is not None:
@@ -345,7 +389,7 @@ def record_script(
     """Begin a recording of what a script does with ``uc``, a plain ``unicorn.Uc``, in directory ``path``, standing at
     icount 0. ``memory``: bytes that the script can map altogether, a multiple of 4096.
 
-    Raises OSError, EngineError, ValueError, RecordingError, StoreError: one line each.
+    Raises OSError, EngineError, RecordingError, StoreError: one line each.
     """
     recording = Recording.create(
         path,
@@ -364,39 +408,30 @@ def record_script(
 
 
 def _replay_script(recording: Recording) -> Opened:
-    guest = recording.manifest.guest
-    if guest.board not in ARCHES or not guest.cpu.isdecimal() or guest.images:
-        raise OptionError(f"{recording.path}: a script's guest of CPU family {guest.board!r}, model {guest.cpu!r}")
-    arch = ARCHES[guest.board]
-    return _build_script(arch, new_uc(arch, int(guest.cpu)), guest.ram_bytes, recording)
+    guest, misfit = recording.manifest.guest, recording.misfit
+    if guest.images:
+        raise misfit("guest.images", "none, of a script's machine", len(guest.images))
+    if guest.disks:
+        raise misfit("guest.disks", "none, of a script's machine", len(guest.disks))
+    arch = ARCHES.get(guest.board)
+    if arch is None:
+        raise misfit("guest.board", f"a CPU family, one of {', '.join(ARCHES)}", guest.board)
+    if not guest.ram_bytes or guest.ram_bytes % PAGE:
+        raise misfit("guest.ram_bytes", f"a positive multiple of {PAGE}", guest.ram_bytes)
+    if not re.fullmatch(r"[0-9]{1,9}", guest.cpu):
+        raise misfit("guest.cpu", "Unicorn's number of a model", guest.cpu)
+    try:
+        uc = new_uc(arch, int(guest.cpu))
+    except EngineError as e:
+        raise misfit("guest.cpu", f"Unicorn's number of a model ({e})", guest.cpu) from None
+    return _build_script(arch, uc, guest.ram_bytes, recording)
 
 
 def _replay_board(recording: Recording, moved: Mapping[str, Path], *, disks_needed: bool) -> Opened:
+    image, spec, args = _image_recorded(recording)
     guest = recording.manifest.guest
-    if not guest.images:
-        raise OptionError(f"{recording.path}: a board's guest without an image")
-    kernel = guest.images[0]
-    entry = guest.options.get("entry")
-    args = guest.options.get("args", "")
-    options = GuestOptions(
-        board=guest.board,
-        load=kernel.load_address,
-        entry=entry if isinstance(entry, int) else None,
-        args=args if isinstance(args, str) else "",
-    )
-    spec = board_of(guest.board, guest.revision)
-    if spec is None:
-        raise RecordingError(
-            f"{recording.path / MANIFEST}: guest.board: {guest.board} in revision {guest.revision}: this rrgdb has none"
-        )
-    image, _ = _read_image(recording.image(kernel.name), str(recording.image_path(kernel.name)), options)
-    if guest.cpu not in image.arch.engine_models:
-        raise OptionError(f"{recording.path}: the recording wants CPU {guest.cpu}, this rrgdb has none of that name")
-    spec.check_ram(guest.ram_bytes)
-    if len(guest.disks) > spec.disks:
-        raise OptionError(f"{recording.path}: {len(guest.disks)} disks, board {spec.name} has room for {spec.disks}")
     images, messages = _disks_of(recording, moved, needed=disks_needed)
-    opened = _build(image, spec, guest.ram_bytes, guest.cpu, options.args, recording, images)
+    opened = _build(image, spec, guest.ram_bytes, guest.cpu, args, recording, images)
     opened.messages += messages
     return opened
 
@@ -413,7 +448,7 @@ def replay(
     ``checkpoint_memory``: bytes that checkpoints may take. ``disks``: where images of disks are now, by the names of
     the disks; not ``disks_needed``: the guest will not run, so they may be missing.
 
-    Raises RecordingError, ManifestError, LogError, ImageError, OptionError, ValueError: one line each. What is not
+    Raises RecordingError, ManifestError, LogError, OptionError: one line each. What is not
     usable but not needed either is told in ``messages``.
     """
     recording = Recording.open(path, writable=writable)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.engine.memory import PAGE
+from rrgdb.errors import Error
 from rrgdb.recording.doors import DEBUGGER, Divergence, Door, HistoryEnd, Mode
 from rrgdb.recording.log import EventLog
 from rrgdb.timeline.disks import DiskError
@@ -33,7 +34,7 @@ LEAST_SKIP = 10_000_000
 _REGISTER, _MEMORY = struct.Struct("<BI"), struct.Struct("<BQ")
 
 
-class TimelineError(Exception):
+class TimelineError(Error):
     """The move cannot be made: one line."""
 
 

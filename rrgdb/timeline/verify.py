@@ -8,6 +8,7 @@ from contextlib import closing
 from random import Random
 
 from rrgdb.engine.base import EngineError
+from rrgdb.errors import Error
 from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.marks import UnusableSnapshotError
 from rrgdb.timeline.timeline import Timeline, TimelineError
@@ -26,7 +27,7 @@ _ERRORS: dict[str, type[Exception]] = {
 }
 
 
-class SpanError(Exception):
+class SpanError(Error):
     """A part of history cannot be verified by itself: one line."""
 
 

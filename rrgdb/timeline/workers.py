@@ -18,6 +18,8 @@ from pathlib import Path
 from socket import socketpair
 from typing import Any
 
+from rrgdb.errors import Error
+
 MAX_JOBS = 8
 CHECKPOINTS = 32 << 20
 """bytes of checkpoints that a worker keeps; with guest RAM and about 100 MiB that is what it takes"""
@@ -30,7 +32,7 @@ GRACE = 2.0
 _START = "import sys; sys.path[:] = sys.argv[2:]; from rrgdb.worker import main; main(int(sys.argv[1]))"
 
 
-class WorkerError(Exception):
+class WorkerError(Error):
     """A worker died or cannot be started: one line."""
 
 
