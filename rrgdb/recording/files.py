@@ -52,13 +52,25 @@ def sync_directory(path: Path) -> None:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Contents of a regular file; one byte more than ``limit`` if it is longer. OSError, also for any other file."""
-    # O_NONBLOCK: opening a named pipe must not wait for its other end.
+    """Contents of a regular file of at most ``limit`` bytes. OSError, also for a longer one and for any other file."""
+    # Opening some devices does something, and a socket cannot be opened.
+    _checked_size(os.stat(path), path, limit)
+    # O_NONBLOCK: opening a named pipe must not wait for its other end, should there be one by now.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return file.read(limit + 1)
+        size = _checked_size(os.fstat(fd), path, limit)
+        data = file.read(size + 1)
+    if len(data) > size:
+        raise OSError(errno.EINVAL, "expected a file that does not grow while it is read", os.fspath(path))
+    return data
+
+
+def _checked_size(status: os.stat_result, path: Path, limit: int) -> int:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "expected a regular file", os.fspath(path))
+    if status.st_size > limit:
+        raise OSError(errno.EFBIG, f"expected at most {limit} bytes, got {status.st_size}", os.fspath(path))
+    return status.st_size
 
 
 def lock(path: Path) -> int:

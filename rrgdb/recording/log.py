@@ -409,7 +409,7 @@ class EventLog:
 
     def _find_chunk(self, offset: int, end: int) -> int | None:
         """Offset of the first valid chunk header at or behind ``offset``."""
-        while offset < end:
+        while (offset := self._data_at(offset, end)) < end:
             window = os.pread(self._fd, _SCAN, offset)
             at = window.find(_CHUNK_MAGIC)
             while at >= 0:
@@ -420,6 +420,15 @@ class EventLog:
                 return None
             offset += _SCAN - len(_CHUNK_MAGIC) + 1
         return None
+
+    def _data_at(self, offset: int, end: int) -> int:
+        """Offset of the first byte at or behind ``offset`` that is not in a hole of the file: a hole may be huge."""
+        try:
+            return os.lseek(self._fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return end
+            return offset  # such a file system knows of no holes
 
     def _damaged(self, what: str) -> LogError:
         return LogError(f"{self.path}: offset {self.size}: {what}")

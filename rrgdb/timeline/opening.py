@@ -15,7 +15,7 @@ from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
 from rrgdb.board.boards import BOARDS, board_of, default_board
 from rrgdb.board.guest import Board
-from rrgdb.board.image import Image, ImageError, load_image, load_raw, place_image
+from rrgdb.board.image import MAX_FILE, Image, ImageError, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE, Ram
@@ -25,6 +25,7 @@ from rrgdb.errors import UsageError
 from rrgdb.recording import behaviour
 from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
 from rrgdb.recording.doors import Door
+from rrgdb.recording.files import read_regular
 from rrgdb.recording.manifest import MAX_PATH, Disk, Option
 from rrgdb.script.guest import ScriptGuest
 from rrgdb.snapshots import disks as overlays
@@ -288,7 +289,7 @@ def record(
 
     Raises OSError, ImageError, OptionError, RecordingError, StoreError: one line each.
     """
-    data = image_path.read_bytes()
+    data = read_regular(image_path, MAX_FILE)
     image, spec = _image_asked_for(data, str(image_path), options)
     memory = options.memory if options.memory is not None else spec.default_ram
     try:

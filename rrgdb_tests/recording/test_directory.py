@@ -164,7 +164,7 @@ def test_a_changed_image_is_refused(path: Path) -> None:
     with pytest.raises(RecordingError, match=r"cannot read image 'my kernel.elf': No such file"):
         Recording.open(path)
     os.mkfifo(file)
-    with pytest.raises(RecordingError, match="not a regular file"):
+    with pytest.raises(RecordingError, match="expected a regular file"):
         Recording.open(path)
     file.unlink()
     file.write_bytes(KERNEL.data)
