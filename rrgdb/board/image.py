@@ -59,6 +59,10 @@ class Image:
     registers: Mapping[str, int] = field(default_factory=dict)
     """GDB register name -> value to write after ``Arch.reset``"""
     multiboot: bool = False
+    headers: tuple[tuple[int, int], ...] = ()
+    """(start, end) in the file of what describes an ELF file to its readers: its headers, and its notes"""
+    left_out: str = ""
+    """what of the file is not loaded, in one line"""
 
     @property
     def end(self) -> int:
@@ -94,6 +98,7 @@ def place_image(image: Image, board: BoardSpec, ram_size: int, args: str = "") -
         expected = f"{' or '.join(board.arches)} for board {board.name}"
         raise ImageError(image.name, 0x12, f"image for {image.arch.name}", expected)
     regions = board.ram_regions(ram_size)
+    image = _without_headers(image, regions)
     for segment in image.segments:
         device = board.device_at(segment.paddr, segment.memsz)
         if device is not None:
@@ -111,6 +116,39 @@ def place_image(image: Image, board: BoardSpec, ram_size: int, args: str = "") -
     segment = Segment(address, address, block, len(block))
     registers = {"eax": multiboot.BOOT_MAGIC, "ebx": address}
     return replace(image, segments=(*image.segments, segment), registers={**image.registers, **registers})
+
+
+def _without_headers(image: Image, regions: Sequence[tuple[int, int]]) -> Image:
+    """Without what lies below RAM, as far as that is the file's headers: a linker puts them into the first segment, a
+    page below the code, unless it is told not to. QEMU drops whatever lies outside RAM."""
+    kept, dropped = [], []
+    for segment in image.segments:
+        outside = not any(base <= segment.paddr < base + size for base, size in regions)
+        above = min((base for base, _ in regions if base > segment.paddr), default=segment.end)
+        cut = min(above - segment.paddr, segment.memsz)
+        if not outside or any(_beside(segment.data[:cut], segment.offset, image.headers)):
+            kept.append(segment)
+            continue
+        dropped.append((segment.paddr, cut))
+        if cut < segment.memsz:
+            kept.append(
+                Segment(above, segment.vaddr + cut, segment.data[cut:], segment.memsz - cut, segment.offset + cut)
+            )
+    if not dropped:
+        return image
+    what = f"{image.name}: its headers at {_ranges(dropped)} lie outside RAM and are left out"
+    if not kept:
+        raise ImageError(image.name, 0, f"nothing but headers, at {_ranges(dropped)}", "a segment to load")
+    return _checked(replace(image, segments=tuple(kept), left_out=what))
+
+
+def _beside(data: bytes, offset: int, headers: Sequence[tuple[int, int]]) -> bytes:
+    """``data``, which is at ``offset`` in the file, with zeros where the headers are."""
+    rest = bytearray(data)
+    for start, end in headers:
+        low, high = (min(max(at - offset, 0), len(rest)) for at in (start, end))
+        rest[low:high] = bytes(high - low)
+    return bytes(rest)
 
 
 def _ranges(regions: Sequence[tuple[int, int]]) -> str:
@@ -148,9 +186,37 @@ def _load_elf(data: bytes, name: str) -> Image:
     if sum(h["p_filesz"] for h in loadable) > len(data):
         what = f"segments of more bytes than the file's {len(data)} (cut off?)"
         raise ImageError(name, header["e_phoff"], what, "each byte of the file in one segment at most")
-    segments = tuple(_segment(data, name, h, arch) for h in loadable)
-    entry = _physical_entry(header["e_entry"], segments)
-    return _checked(Image(name, arch, entry, segments, multiboot=boot is not None))
+    segments = [_segment(data, name, h, arch) for h in loadable]
+    entry = _physical_entry(header["e_entry"], [s for s, h in zip(segments, loadable, strict=True) if h["p_flags"] & 1])
+    return _checked(
+        Image(
+            name,
+            arch,
+            entry,
+            _without_runtime_tails(segments),
+            multiboot=boot is not None,
+            headers=_header_ranges(header, headers),
+        )
+    )
+
+
+def _header_ranges(header: Any, headers: Sequence[Any]) -> tuple[tuple[int, int], ...]:
+    table = header["e_phoff"]
+    notes = [(h["p_offset"], h["p_offset"] + h["p_filesz"]) for h in headers if h["p_type"] == "PT_NOTE"]
+    return ((0, header["e_ehsize"]), (table, table + len(headers) * header["e_phentsize"]), *notes)
+
+
+def _without_runtime_tails(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Without zeros that would lie on another segment: such a segment is stored elsewhere than it runs (``AT>`` of
+    linker scripts), the program copies it, and its size in memory counts there only. QEMU takes it so."""
+
+    def stored(segment: Segment) -> Segment:
+        zeros = segment.paddr + len(segment.data)
+        if any(other is not segment and other.paddr < segment.end and zeros < other.end for other in segments):
+            return replace(segment, memsz=len(segment.data))
+        return segment
+
+    return tuple(segment for segment in map(stored, segments) if segment.memsz)
 
 
 def _check_type(e_type: object, name: str) -> None:
@@ -199,10 +265,11 @@ def _segment(data: bytes, name: str, header: Any, arch: Arch) -> Segment:
     return Segment(paddr, vaddr, data[offset : offset + filesz], memsz, offset)
 
 
-def _physical_entry(entry: int, segments: Sequence[Segment]) -> int:
-    """Where the segment that holds the virtual address ``entry`` puts it (QEMU's ``-kernel`` does the same)."""
-    for segment in segments:
-        if segment.vaddr <= entry < segment.vaddr + segment.memsz:
+def _physical_entry(entry: int, code: Sequence[Segment]) -> int:
+    """Where the segment of code whose bytes hold the virtual address ``entry`` puts it: for QEMU's ``-kernel`` that is
+    the last one whose addresses differ."""
+    for segment in reversed(code):
+        if segment.vaddr != segment.paddr and segment.vaddr <= entry < segment.vaddr + len(segment.data):
             return entry - segment.vaddr + segment.paddr
     return entry
 

@@ -353,5 +353,12 @@ def _told(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (Qcow2Error, OSError, ValueError) as e:
-        text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        text = _reason(e, path) if isinstance(e, OSError) else str(e)
         raise StoreError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from e
+
+
+def _reason(error: OSError, path: Path | str) -> str:
+    """What the system says, and of which file if that is another one: what lies under an image."""
+    text = error.strerror or str(error)
+    other = error.filename
+    return text if other is None or os.fspath(other) == os.fspath(path) else f"it needs {other}: {text}"

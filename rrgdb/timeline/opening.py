@@ -303,7 +303,7 @@ def record(
         raise OptionError(f"ARGS {ascii(options.args)[:60]}: expected at most {MAX_ARGS} printable characters")
     if not image_path.name.isprintable():
         raise OptionError(f"IMAGE {image_path.name!a}: expected a name of printable characters")
-    place_image(image, spec, memory, options.args)
+    placed = place_image(image, spec, memory, options.args)
     problem = naming.problem(starting) if starting != START else None
     if problem is not None:
         raise OptionError(f"--rrsnapshot: {problem}")
@@ -330,6 +330,8 @@ def record(
         stack.callback(recording.close)
         opened = _build(image, spec, memory, cpu, options.args, recording, images)
         opened.timeline.marks.budget = checkpoint_memory
+        if placed.left_out:
+            say(placed.left_out)
         _go_live(opened, interval, budget, say, starting)
         stack.pop_all()
         return opened

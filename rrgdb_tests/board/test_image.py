@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
@@ -78,6 +79,88 @@ def test_other_program_headers_and_empty_segments_do_not_load() -> None:
 def test_segments_may_touch() -> None:
     data = elf(segments=[Seg(BASE + 64, CODE), Seg(BASE, CODE)])
     assert len(place(load_image(data, "a.elf")).segments) == 2
+
+
+def test_zeros_at_a_load_address_give_way_to_another_segment() -> None:
+    """``.data`` and ``.bss`` run elsewhere than they are stored (``AT>``); ``.rodata`` is stored behind ``.data``."""
+    run = BASE + MIB
+    data = elf(segments=[Seg(BASE, CODE), Seg(run, b"data", paddr=BASE + 64, memsz=4096), Seg(BASE + 68, b"rodata")])
+    image = place(load_image(data, "a.elf"))
+    assert [(s.paddr, s.data, s.memsz) for s in image.segments] == [
+        (BASE, CODE, 64),
+        (BASE + 64, b"data", 4),
+        (BASE + 68, b"rodata", 6),
+    ]
+    # In whichever order, and where nothing but zeros is left of the segment, or of both.
+    data = elf(segments=[Seg(BASE + 32, b"", memsz=64), Seg(run, b"", paddr=BASE + 40, memsz=64), Seg(BASE, CODE)])
+    assert [(s.paddr, s.memsz) for s in place(load_image(data, "a.elf")).segments] == [(BASE, 64)]
+    # Bytes of the file still must not overlap.
+    data = elf(segments=[Seg(BASE, CODE), Seg(run, b"data", paddr=BASE + 60, memsz=4096)])
+    with pytest.raises(ImageError, match="overlap"):
+        load_image(data, "a.elf")
+
+
+def test_the_entry_is_translated_by_code_whose_bytes_hold_it() -> None:
+    """QEMU: by the last executable segment with another load address."""
+    overlays = [Seg(0x1000, CODE, paddr=BASE), Seg(0x1000, CODE, paddr=BASE + 64)]
+    assert load_image(elf(segments=overlays, entry=0x1004), "a.elf").entry == BASE + 64 + 4
+    data = bytearray(elf(segments=overlays, entry=0x1004))
+    data[64 + 56 + 4] = 6  # the second one is not executable
+    assert load_image(bytes(data), "a.elf").entry == BASE + 4
+    beyond = [Seg(BASE, CODE), Seg(BASE - 64, b"1234", paddr=BASE + 64, memsz=128)]
+    assert load_image(elf(segments=beyond, entry=BASE + 4), "a.elf").entry == BASE + 4
+
+
+def headed(bits: int, machine: int, base: int, notes: bytes = b"") -> bytes:
+    """As a linker makes it that was told the address of the code alone: the file's first page, with the headers, goes
+    one page lower."""
+    plain = Elf([Seg(base, b"", offset=0), Seg(0, b"", type=PT_NOTE)], base + 16, machine, bits)
+    head = len(plain.build())
+    first, second = plain.segments
+    first.vaddr, first.filesz, first.memsz = base - 4096, 4096 + len(CODE), 4096 + 128
+    second.offset, second.filesz = head, len(notes)
+    return (plain.build() + notes).ljust(4096, b"\0") + CODE
+
+
+@pytest.mark.parametrize("name", ["riscv64", "riscv32", "i386", "x86_64"])
+@pytest.mark.parametrize("notes", [b"", b"GNU\0build id"])
+def test_headers_below_ram_are_left_out(name: str, notes: bytes) -> None:
+    machine, bits, base = KINDS[name]
+    image = place(load_image(headed(bits, machine, base, notes), "a.elf"))
+    assert [(s.paddr, s.vaddr, s.data, s.memsz, s.offset) for s in image.segments] == [(base, base, CODE, 128, 4096)]
+    assert image.left_out == (f"a.elf: its headers at {base - 4096:#x}-{base - 1:#x} lie outside RAM and are left out")
+    assert image.entry == base + 16
+
+
+def test_a_segment_of_headers_alone_is_left_out() -> None:
+    data = Elf([Seg(0x10000, b"", offset=0, filesz=120, memsz=120), Seg(BASE, CODE)], BASE).build()
+    image = place(load_image(data, "a.elf"))
+    assert [s.paddr for s in image.segments] == [BASE]
+    assert "headers at 0x10000-0x10077 lie outside RAM" in image.left_out
+    with pytest.raises(ImageError, match="nothing but headers, at 0x10000-0x10077"):
+        place(load_image(Elf([Seg(0x10000, b"", offset=0, filesz=120, memsz=120)], 0x10000).build(), "a.elf"))
+
+
+def test_multiboot_with_headers_below_ram() -> None:
+    data = headed(32, EM_386, 0x100000)
+    data = data[:4096] + header(3) + data[4096 + 12 :]
+    image = place(load_image(data, "kernel"))
+    assert image.segments[0].paddr == 0x100000
+    assert image.registers["eax"] == 0x2BADB002
+
+
+@pytest.mark.parametrize("at", [160, 4095])
+def test_what_is_no_header_is_not_left_out(at: int) -> None:
+    data = bytearray(headed(64, EM_RISCV, BASE))
+    data[at + 40] = 1
+    with pytest.raises(ImageError, match="lies outside RAM") if at + 40 < 4096 else contextlib.nullcontext():
+        place(load_image(bytes(data), "a.elf"))
+
+
+def test_in_ram_headers_are_loaded() -> None:
+    image = place(load_image(headed(64, EM_RISCV, BASE + MIB), "a.elf"))
+    assert image.left_out == ""
+    assert image.segments[0].data[:4] == b"\x7fELF"
 
 
 REJECTED: dict[str, tuple[bytes, str]] = {
