@@ -385,11 +385,8 @@ def info(recording: Path, as_json: bool) -> None:
 def _facts(opened: Opened) -> dict[str, Any]:
     recording, timeline = opened.recording, opened.timeline
     manifest, events = recording.manifest, recording.log
-    by_source: dict[str, int] = {}
-    for listed in (events.answers, events.inputs, events.digests):
-        for event in listed:
-            name = f"{event.kind.name.lower()} {event.source}"
-            by_source[name] = by_source.get(name, 0) + 1
+    listed = {"answer": events.answers, "input": events.inputs, "digest": events.digests}
+    by_source = {f"{kind} {name}": n for kind, each in listed.items() for name, n in each.by_source().items()}
     sizes = timeline.marks.sizes()
     return {
         "recording": str(recording.path),

@@ -6,7 +6,9 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple, overload
+from typing import NamedTuple, TypeAlias, overload
+
+from rrgdb.recording import _events
 
 MAX_SOURCES = 255
 MAX_SOURCE_NAME = 64
@@ -14,6 +16,8 @@ MAX_SOURCE_NAME = 64
 MAX_PAYLOAD = 1 << 20
 """bytes of one event"""
 MAX_ICOUNT = (1 << 64) - 1
+Columns: TypeAlias = tuple[bytes, bytes, bytes, bytes]
+"""icounts (u64), sources (u8), ends of the payloads (u64), payloads: of events of one kind, in the host's byte order"""
 MIN_EVENT = 4
 """bytes that the shortest event takes: delta, source, kind, length"""
 
@@ -85,12 +89,31 @@ class EventList(Sequence[Event]):
         """Index of the first event at or after ``icount``; ``len(self)`` if there is none."""
         return bisect_left(self._icounts, icount)
 
+    def by_source(self) -> dict[str, int]:
+        """How many there are of each source."""
+        sources = self._sources.tobytes()
+        counts = {name: sources.count(bytes((index,))) for index, name in enumerate(self._names)}
+        return {name: count for name, count in counts.items() if count}
+
     def append(self, icount: int, source: int, payload: bytes) -> None:
         """For the log alone; ``source`` is the index into the names."""
         self._icounts.append(icount)
         self._sources.append(source)
         self._payloads += payload
         self._ends.append(len(self._payloads))
+
+    def extend(self, columns: Columns) -> None:
+        """For the log alone: append events whose ``ends`` count on from ``payload_bytes``."""
+        icounts, sources, ends, payloads = columns
+        self._icounts.frombytes(icounts)
+        self._sources.frombytes(sources)
+        self._ends.frombytes(ends)
+        self._payloads += payloads
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all payloads."""
+        return len(self._payloads)
 
     def truncate(self, length: int) -> None:
         """For the log alone: keep the first ``length`` events."""
@@ -99,6 +122,7 @@ class EventList(Sequence[Event]):
 
 
 def new_lists(names: list[str]) -> dict[EventKind, EventList]:
+    """One for each kind, in the order of their numbers."""
     return {kind: EventList(kind, names) for kind in EventKind}
 
 
@@ -112,20 +136,6 @@ def encode_varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
-
-
-def decode_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The value and the offset after it; ValueError unless it is the shortest form of a value below 2**64."""
-    value = shift = 0
-    for index in range(at, min(at + 10, len(data))):
-        byte = data[index]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            if value > MAX_ICOUNT or (byte == 0 and index > at):
-                break
-            return value, index + 1
-    raise ValueError(f"expected a varint below 2**64 at byte {at} of the chunk")
 
 
 def check_source_name(source: str) -> bytes:
@@ -171,54 +181,29 @@ class ChunkEncoder:
         return True
 
 
-def _decode_source(raw: bytes, at: int, names: list[str]) -> tuple[int, int]:
-    """The source's index and the offset behind it; a definition is appended to ``names``."""
-    source = raw[at]
-    if source < len(names):
-        return source, at + 1
-    if source > len(names) or source >= MAX_SOURCES:
-        raise ValueError(f"expected a source index up to {min(len(names), MAX_SOURCES - 1)}, got {source}")
-    length = raw[at + 1]
-    name = raw[at + 2 : at + 2 + length]
-    if len(name) != length or not 0 < length <= MAX_SOURCE_NAME:
-        raise ValueError(f"expected a source name of 1 to {MAX_SOURCE_NAME} bytes, got {length}")
-    text = name.decode()
-    if text in names:
-        raise ValueError(f"source {text!r} is defined twice")
-    names.append(text)
-    return source, at + 2 + length
-
-
 def decode_chunk(
     raw: bytes, count: int, span: tuple[int, int], names: list[str], lists: Mapping[EventKind, EventList]
 ) -> None:
-    """Append the events of one chunk to ``lists`` and its new sources to ``names``; ValueError says what is wrong.
+    """Append the events of one chunk to ``lists`` (see ``new_lists``) and its new sources to ``names``; ValueError says
+    what is wrong.
 
     ``span``: the icount of the first event and the horizon."""
-    at = 0
-    icount, horizon = span
-    try:
-        for index in range(count):
-            delta, at = decode_varint(raw, at)
-            if index == 0 and delta:
-                raise ValueError(f"expected delta 0 at the first event, got {delta}")
-            icount += delta
-            if icount > horizon:
-                raise ValueError(f"expected icounts up to {horizon}, got {icount}")
-            source, at = _decode_source(raw, at, names)
-            kind = raw[at]
-            length, at = decode_varint(raw, at + 1)
-            if kind not in lists:
-                raise ValueError(f"event kind {kind} is unknown to this version of rrgdb")
-            if length > MAX_PAYLOAD or length > len(raw) - at:
-                raise ValueError(f"expected an event of at most {min(MAX_PAYLOAD, len(raw) - at)} bytes, got {length}")
-            if lists[EventKind.END]:
-                raise ValueError("expected no event behind the end of the guest")
-            lists[EventKind(kind)].append(icount, source, raw[at : at + length])
-            at += length
-    except IndexError:
-        raise ValueError(f"expected {count} events, the chunk ends inside one") from None
-    except UnicodeDecodeError:
-        raise ValueError("expected a source name in UTF-8") from None
-    if at != len(raw):
-        raise ValueError(f"expected {count} events in {len(raw)} bytes, they take {at}")
+    of_kinds = tuple(lists.values())
+    bases = tuple([events.payload_bytes for events in of_kinds])
+    columns, defined = _events.decode(raw, count, *span, len(names), bool(of_kinds[EventKind.END]), bases)
+    if defined:
+        _define(defined, names)
+    for events, column in zip(of_kinds, columns, strict=True):
+        if column[0]:
+            events.extend(column)
+
+
+def _define(defined: list[bytes], names: list[str]) -> None:
+    for name in defined:
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            raise ValueError("expected a source name in UTF-8") from None
+        if text in names:
+            raise ValueError(f"source {text!r} is defined twice")
+        names.append(text)

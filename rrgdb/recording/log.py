@@ -102,9 +102,7 @@ class _Chunk(NamedTuple):
 
 
 def _checksum(header: bytes, stored: bytes, previous: int) -> int:
-    hasher = xxhash.xxh3_64(header[:_SUM_AT], seed=previous)
-    hasher.update(stored)
-    return hasher.intdigest()
+    return xxhash.xxh3_64_intdigest(header[:_SUM_AT] + stored, previous)
 
 
 def _max_raw(stored_length: int) -> int:
@@ -339,40 +337,51 @@ class EventLog:
 
     def _read_chunks(self) -> None:
         end = os.fstat(self._fd).st_size
+        window, start = b"", self.size
+        unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_RAW)
         while self.size < end:
-            chunk = self._chunk_at(self.size)
+            at = self.size - start
+            if len(window) - at < _CHUNK_HEADER.size:
+                window, start, at = os.pread(self._fd, _SCAN, self.size), self.size, 0
+            chunk = self._parse_header(window, at)
             if chunk is None:
                 problem = "expected a chunk header"
             elif self.size + _CHUNK_HEADER.size + chunk.stored_length > end:
                 problem = f"expected {chunk.stored_length} bytes of payload"
             else:
-                problem = self._read_chunk(chunk)
+                self._check_header(chunk)
+                if len(window) - at < (needed := _CHUNK_HEADER.size + chunk.stored_length):
+                    window, start, at = os.pread(self._fd, max(needed, _SCAN), self.size), self.size, 0
+                problem = self._read_chunk(chunk, window, at, unpacker)
             if problem:
                 behind = self._find_chunk(self.size + 1, end)
                 if behind is not None:
                     raise self._damaged(f"{problem}; the log goes on at offset {behind}")
                 self.truncated_bytes = end - self.size
-                return
+                break
+        self._interned = {name: index for index, name in enumerate(self._names)}
+        self._written = {kind: len(events) for kind, events in self._lists.items()}
 
-    def _read_chunk(self, chunk: _Chunk) -> str:
-        """Take in the whole chunk at ``self.size``; returns what is wrong if it may be a torn tail."""
+    def _check_header(self, chunk: _Chunk) -> None:
         if chunk.sequence != self._sequence:
             raise self._damaged(f"expected chunk number {self._sequence}, got {chunk.sequence}")
         if chunk.raw_length > MAX_RAW or not self._lengths_fit(chunk):
             raise self._damaged(f"expected lengths that fit, got {chunk.raw_length} raw, {chunk.stored_length} stored")
-        header = os.pread(self._fd, _SUM_AT, self.size)
-        stored = os.pread(self._fd, chunk.stored_length, self.size + _CHUNK_HEADER.size)
-        if _checksum(header, stored, self._checksum) != chunk.checksum:
+
+    def _read_chunk(self, chunk: _Chunk, window: bytes, at: int, unpacker: zstandard.ZstdDecompressor) -> str:
+        """Take in the whole chunk at ``self.size``, which is at ``at`` in ``window``; returns what is wrong if it may
+        be a torn tail."""
+        payload = at + _CHUNK_HEADER.size
+        stored = window[payload : payload + chunk.stored_length]
+        if _checksum(window[at : at + _SUM_AT], stored, self._checksum) != chunk.checksum:
             return "expected the chunk's checksum"
         if not self.horizon <= chunk.first <= chunk.horizon or chunk.events * MIN_EVENT > chunk.raw_length:
             raise self._damaged(f"expected icounts from {self.horizon} on and a count that fits")
         try:
-            raw = self._unpack(chunk, stored)
+            raw = stored if chunk.codec == _RAW else self._unpack(chunk, stored, unpacker)
             decode_chunk(raw, chunk.events, (chunk.first, chunk.horizon), self._names, self._lists)
         except ValueError as error:
             raise self._damaged(str(error)) from error
-        self._interned = {name: index for index, name in enumerate(self._names)}
-        self._written = {kind: len(events) for kind, events in self._lists.items()}
         self._chain(chunk.horizon, chunk.checksum)
         self.size += _CHUNK_HEADER.size + chunk.stored_length
         return ""
@@ -384,28 +393,23 @@ class EventLog:
         return chunk.codec == _ZSTD and chunk.stored_length < chunk.raw_length <= _max_raw(chunk.stored_length)
 
     @staticmethod
-    def _unpack(chunk: _Chunk, stored: bytes) -> bytes:
-        if chunk.codec == _RAW:
-            return stored
+    def _unpack(chunk: _Chunk, stored: bytes, unpacker: zstandard.ZstdDecompressor) -> bytes:
         try:
             # zstandard trusts the size in the frame over max_output_size, so look at it first.
             if zstandard.frame_content_size(stored) != chunk.raw_length:
                 raise ValueError(f"expected a zstd frame of {chunk.raw_length} bytes")
-            unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_RAW)
             return unpacker.decompress(stored, max_output_size=chunk.raw_length, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise ValueError("expected a valid zstd frame") from error
 
-    def _chunk_at(self, offset: int) -> _Chunk | None:
-        """The chunk header at ``offset`` if it is whole and its CRC is right."""
-        data = os.pread(self._fd, _CHUNK_HEADER.size, offset)
-        if len(data) < _CHUNK_HEADER.size or data[:4] != _CHUNK_MAGIC:
+    def _parse_header(self, data: bytes, at: int) -> _Chunk | None:
+        """The chunk header at ``at`` in ``data`` if it is whole and its CRC is right."""
+        if len(data) - at < _CHUNK_HEADER.size:
             return None
-        crc = zlib.crc32(data[:_CRC_AT], self._header_crc).to_bytes(4, "little")
-        if crc != data[_CRC_AT:_SUM_AT]:
+        magic, *fields, crc, checksum = _CHUNK_HEADER.unpack_from(data, at)
+        if magic != _CHUNK_MAGIC or zlib.crc32(data[at : at + _CRC_AT], self._header_crc) != crc:
             return None
-        fields = _CHUNK_HEADER.unpack(data)
-        return _Chunk._make((*fields[1:8], fields[9]))
+        return _Chunk._make((*fields, checksum))
 
     def _find_chunk(self, offset: int, end: int) -> int | None:
         """Offset of the first valid chunk header at or behind ``offset``."""
@@ -413,7 +417,7 @@ class EventLog:
             window = os.pread(self._fd, _SCAN, offset)
             at = window.find(_CHUNK_MAGIC)
             while at >= 0:
-                if self._chunk_at(offset + at) is not None:
+                if self._parse_header(os.pread(self._fd, _CHUNK_HEADER.size, offset + at), 0) is not None:
                     return offset + at
                 at = window.find(_CHUNK_MAGIC, at + 1)
             if len(window) < _SCAN:

@@ -413,7 +413,7 @@ EVENT = b"\0\0\3rtc\0\1x"
         (b"\0\0\x41" + b"a" * 65 + b"\0\0", 1, "expected a source name of 1 to 64 bytes, got 65"),
         (b"\0\0\1\xff\0\0", 1, "expected a source name in UTF-8"),
         (EVENT + b"\0\1\3rtc\0\0", 2, "'rtc' is defined twice"),
-        (EVENT + b"\x65\0\0\0", 2, "expected icounts up to 100, got 101"),
+        (EVENT + b"\x65\0\0\0", 2, "expected icounts up to 100, got 0 and 101 more"),
         (EVENT + b"\x80\0\0\0\0", 2, "expected a varint"),
         (EVENT + b"\xff" * 9 + b"\x7f\0\0\0", 2, "expected a varint"),
         (EVENT + b"\xff" * 12, 2, "expected a varint"),
