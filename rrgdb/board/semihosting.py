@@ -200,7 +200,12 @@ class Semihosting(Stateful):
         return length - len(data)
 
     def _readc(self, call: Call) -> int:
-        return self.pending.pop(0) if self.pending else -1
+        if not self.pending:
+            return -1
+        byte = self.pending[0]
+        # Unlike ``pop(0)``, this moves nothing.
+        del self.pending[:1]
+        return byte
 
     def _iserror(self, call: Call) -> int:
         return int(call.field(0) > call.mask >> 1)

@@ -206,7 +206,7 @@ class Door(Journal):
         """The input sources that the guest listens to."""
         return tuple(self._sinks)
 
-    def feed(self, source: str, data: bytes) -> int:
+    def feed(self, source: str, data: bytes | memoryview) -> int:
         """Live bytes arrived (thread-safe). Returns how many were taken: those beyond 1 MiB waiting are not.
         ValueError if the guest does not listen to ``source``."""
         with self._room:
@@ -225,7 +225,7 @@ class Door(Journal):
         thread): back-pressure for a backend's reader."""
         rest = memoryview(data)
         while rest:
-            rest = rest[self.feed(source, bytes(rest)) :]
+            rest = rest[self.feed(source, rest) :]
             with self._room:
                 self._room.wait_for(lambda: self._closed or self._waiting[source] < INBOX)
                 if self._closed:

@@ -59,7 +59,7 @@ class _Writer:
         self.dropped = 0
         self._patient = patient
         self._limit = PATIENT_QUEUE if patient else IMPATIENT_QUEUE
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[memoryview] = deque()
         self._size = 0
         self._fd: int | None = None
         self._busy = False
@@ -84,12 +84,10 @@ class _Writer:
         with self._changed:
             if not data or self._deadline is not None:
                 return
-            self._queue.append(data)
+            self._queue.append(memoryview(data))
             self._size += len(data)
-            while self._size > self._limit:
-                oldest = self._queue.popleft()
-                self._size -= len(oldest)
-                self.dropped += len(oldest)
+            while (excess := self._size - self._limit) > 0:
+                self.dropped += len(self._first(excess))
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -115,26 +113,30 @@ class _Writer:
                     self.dropped += len(left)
                 self._changed.notify_all()
 
-    def _take(self) -> tuple[int, bytes] | None:
+    def _take(self) -> tuple[int, memoryview] | None:
         """The descriptor and the next block to write; None once all is done."""
         with self._changed:
             self._changed.wait_for(lambda: self._deadline is not None or self._can_write())
             late = self._deadline is not None and not self._patient and time.monotonic() > self._deadline
             if late or not self._can_write() or self._fd is None:
                 return None
-            block = self._queue.popleft()
-            if len(block) > _BLOCK:
-                self._queue.appendleft(block[_BLOCK:])
-                block = block[:_BLOCK]
-            self._size -= len(block)
             self._busy = True
-            return self._fd, block
+            return self._fd, self._first(_BLOCK)
+
+    def _first(self, most: int) -> memoryview:
+        """Take the oldest bytes, at most so many, out of the queue; what they are part of is not copied."""
+        piece = self._queue.popleft()
+        if len(piece) > most:
+            self._queue.appendleft(piece[most:])
+            piece = piece[:most]
+        self._size -= len(piece)
+        return piece
 
     def _can_write(self) -> bool:
         return bool(self._queue) and self._fd is not None and not self._failed
 
 
-def _write_when_ready(fd: int, block: bytes) -> tuple[bytes, bool]:
+def _write_when_ready(fd: int, block: memoryview) -> tuple[memoryview, bool]:
     """Write what ``fd`` takes now; returns the rest, and whether it will never take it."""
     try:
         if not _poll(fd, select.POLLOUT, _POLL_MS):

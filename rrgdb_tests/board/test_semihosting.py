@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,6 +139,23 @@ def test_pending_input_is_bounded(guest: Guest) -> None:
     guest.type(bytes(MAX_INPUT + 5))
     guest.type(b"x")
     assert len(guest.server.pending) == MAX_INPUT
+
+
+class Moving(bytearray):
+    """Counts the bytes that taking one out of the front moves."""
+
+    moved = 0
+
+    def pop(self, index: Any = -1) -> int:
+        self.moved += len(self) if index == 0 else 0
+        return super().pop(index)
+
+
+def test_taking_a_character_moves_none_of_the_others(guest: Guest) -> None:
+    guest.server.pending = Moving(b"abc" * 1000)
+    assert bytes(guest.raw(READC, 0) for _ in range(3000)) == b"abc" * 1000
+    assert guest.raw(READC, 0) not in range(256)
+    assert guest.server.pending.moved == 0
 
 
 def test_directions(guest: Guest) -> None:

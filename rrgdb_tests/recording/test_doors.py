@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rrgdb.recording import doors
 from rrgdb.recording.doors import INBOX, Divergence, Door, HistoryEnd, Mode
 from rrgdb.recording.log import Event, EventKind, EventLog
 from rrgdb_tests.recording.logs import RECORDING, opened
@@ -337,6 +338,34 @@ def test_feeding_threads(log: EventLog) -> None:
         thread.join(30)
     for source, data in sent.items():
         assert b"".join(event.payload for event in log.inputs if event.source == source) == data
+
+
+def test_what_waits_is_not_copied_for_each_bit_of_room(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door(log, lambda: 0)
+    door.mode = Mode.RECORD
+    got = bytearray()
+    door.attach_input("uart0", got.extend)
+    taken: list[int] = []
+    feed = door.feed
+
+    def counting(source: str, data: bytes | memoryview) -> int:
+        if isinstance(data, bytes):
+            taken.append(len(data))
+        return feed(source, data)
+
+    monkeypatch.setattr(door, "feed", counting)
+    monkeypatch.setattr(doors, "INBOX", 1 << 10)
+    data = bytes(range(256)) * 256
+    arrived = threading.Event()
+    door.wake = arrived.set
+    thread = threading.Thread(target=door.feed_all, args=("uart0", data), daemon=True)
+    thread.start()
+    while got != data:
+        assert arrived.wait(30)
+        arrived.clear()
+        door.take_inputs(0)
+    thread.join(30)
+    assert sum(taken) <= 2 * len(data)
 
 
 def test_close_lets_waiting_threads_go(log: EventLog) -> None:

@@ -238,6 +238,40 @@ def test_output_that_nobody_takes_is_bounded(start: Starter) -> None:
         assert receive(peer, IMPATIENT_QUEUE) == b"".join(blocks[3:])
 
 
+def test_of_one_large_piece_the_oldest_bytes_go(start: Starter) -> None:
+    backend, _ = start("tcp::0,server")
+    data = random.Random(2).randbytes(3 * IMPATIENT_QUEUE // 2)
+    backend.write(data)
+    assert backend.dropped == IMPATIENT_QUEUE // 2
+    with connect(backend) as peer:
+        assert receive(peer, IMPATIENT_QUEUE) == data[-IMPATIENT_QUEUE:]
+
+
+class Counted(bytes):
+    """Counts the bytes that slices of it copy."""
+
+    copied = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        if isinstance(found, int):
+            return found
+        Counted.copied += len(found)
+        return Counted(found)
+
+
+def test_a_large_piece_is_not_copied_for_each_block_of_it(tmp_path: Path) -> None:
+    data = Counted(random.Random(1).randbytes(4 << 20))
+    with (tmp_path / "out").open("wb") as file:
+        writer = serial._Writer("test", patient=True)
+        writer.start()
+        writer.write(data)
+        writer.target(file.fileno())
+        writer.close()
+    assert (tmp_path / "out").read_bytes() == data
+    assert Counted.copied <= len(data)
+
+
 def test_pty(start: Starter) -> None:
     backend, sink = start("pty")
     kind, name = backend.describe().split()
@@ -275,10 +309,10 @@ def test_short_writes(start: Starter, tmp_path: Path, monkeypatch: pytest.Monkey
     source = random.Random(3)
     write = serial._write_when_ready
 
-    def some(fd: int, block: bytes) -> tuple[bytes, bool]:
+    def some(fd: int, block: memoryview) -> tuple[memoryview, bool]:
         count = source.randrange(len(block) + 1)
         left, failed = write(fd, block[:count])
-        return left + block[count:], failed
+        return memoryview(bytes(left) + bytes(block[count:])), failed
 
     monkeypatch.setattr(serial, "_write_when_ready", some)
     backend, _ = start(f"file:{tmp_path}/out")

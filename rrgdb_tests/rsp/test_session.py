@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from typing import Any
 
 import pytest
 
@@ -444,6 +445,31 @@ def test_long_monitor_output_goes_to_the_console(session: Session, fake: FakeDeb
     assert said
     assert max(map(len, said)) <= PACKET_SIZE // 8
     assert len(("".join(said) + text).splitlines()) == 5000
+
+
+class Counted(str):
+    """Counts the characters that slices of it copy."""
+
+    copied = 0
+
+    def __getitem__(self, index: Any) -> str:
+        found = Counted(super().__getitem__(index))
+        Counted.copied += len(found)
+        return found
+
+
+@pytest.mark.parametrize("length", [0, 1, PACKET_SIZE // 8, PACKET_SIZE // 8 + 1, 100 * PACKET_SIZE])
+def test_long_output_is_not_copied_for_each_piece_of_it(
+    length: int, session: Session, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Counted("0123456789" * (length // 10 + 1))[:length]
+    Counted.copied = 0
+    monkeypatch.setattr("rrgdb.rsp.monitor.run", lambda _session, _line: text)
+    reply = session.handle(b"qRcmd,78")
+    assert reply is not None
+    last = b"" if reply == b"OK" else bytes.fromhex(reply.decode())
+    assert "".join(said) + last.decode() == text
+    assert Counted.copied <= length
 
 
 def test_packets_that_move_the_guest_or_may_take_long_are_not_brief() -> None:

@@ -26,10 +26,10 @@ def _command(session: Session, arguments: bytes) -> bytes:
         if "error-message" in session.offered:
             raise
         text = f"error: {error}\n"
-    while len(text) > _REPLY_LIMIT:
-        session.console(text[:_REPLY_LIMIT])
-        text = text[_REPLY_LIMIT:]
-    return text.encode().hex().encode() or b"OK"
+    *before, last = (text[at : at + _REPLY_LIMIT] for at in range(0, max(len(text), 1), _REPLY_LIMIT))
+    for part in before:
+        session.console(part)
+    return last.encode().hex().encode() or b"OK"
 
 
 COMMANDS = (Command(b"qRcmd", _command, b",", console=True),)
