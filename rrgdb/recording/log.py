@@ -68,6 +68,7 @@ from rrgdb.recording.events import (
     decode_chunk,
     new_lists,
 )
+from rrgdb.recording.files import write_all
 
 __all__ = ["Event", "EventKind", "EventList", "EventLog", "LogError"]
 
@@ -82,7 +83,6 @@ _CHUNK_MAGIC = b"RRCH"
 _CHUNK_HEADER = struct.Struct("<4sIQQIIIIIQ")
 _CRC_AT, _SUM_AT = 40, 44
 _RAW, _ZSTD = 0, 1
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SCAN = 1 << 20
 
 
@@ -103,6 +103,10 @@ class _Chunk(NamedTuple):
 
 def _checksum(header: bytes, stored: bytes, previous: int) -> int:
     return xxhash.xxh3_64_intdigest(header[:_SUM_AT] + stored, previous)
+
+
+def _reason(error: OSError) -> str:
+    return "disk full" if error.errno == errno.ENOSPC else error.strerror or str(error)
 
 
 def _max_raw(stored_length: int) -> int:
@@ -127,6 +131,7 @@ class EventLog:
         self._checksums = array("Q")
         self._sequence = 0
         self._broken = False
+        self._synced = 0
         self._names: list[str] = []
         self._lists = new_lists(self._names)
         self._written = dict.fromkeys(EventKind, 0)
@@ -258,11 +263,15 @@ class EventLog:
         return self.size - size
 
     def sync(self) -> None:
-        """Force what is written to the disk (fsync)."""
+        """Force what is written to the disk (fsync). LogError says up to where it is safe."""
+        horizon = self.horizon
         try:
             os.fsync(self._fd)
         except OSError as error:
-            raise LogError(f"{self.path}: cannot write to disk: {error.strerror}") from error
+            raise LogError(
+                f"{self.path}: {_reason(error)}: the recording is safe up to icount {self._synced} only"
+            ) from error
+        self._synced = horizon
 
     def close(self) -> None:
         """Sync and close; idempotent. Events that no ``close_chunk`` wrote are lost."""
@@ -303,20 +312,19 @@ class EventLog:
 
     def _write(self, data: bytes) -> None:
         """Append all of ``data`` or nothing."""
-        if not self.writable or self._broken:
-            raise LogError(f"{self.path}: {'an earlier write failed' if self._broken else 'opened for reading only'}")
-        done = 0
+        if not self.writable:
+            raise LogError(f"{self.path}: opened for reading only")
+        if self._broken:
+            raise LogError(f"{self.path}: an earlier write failed: the recording ends at icount {self.horizon}")
         try:
-            while done < len(data):
-                done += os.write(self._fd, data[done:] if done else data)
+            write_all(self._fd, data)
         except OSError as error:
-            what = "disk full" if error.errno in _FULL else error.strerror
             try:
                 os.ftruncate(self._fd, self.size)
             except OSError:
                 # The tail stays torn, which a reader copes with; a chunk behind it would be out of its reach.
                 self._broken = True
-            raise LogError(f"{self.path}: {what} while writing {len(data)} bytes at offset {self.size}") from error
+            raise LogError(f"{self.path}: {_reason(error)}: the recording ends at icount {self.horizon}") from error
         self.size += len(data)
 
     # Reading

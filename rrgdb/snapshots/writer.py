@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rrgdb.errors import one_line
 from rrgdb.qcow2 import Image, Snapshot
 from rrgdb.snapshots.disks import Disks, Kept, Moment
 from rrgdb.snapshots.errors import StoreError
@@ -274,13 +275,13 @@ class StoreWriter:
         entries = group.entries if isinstance(group, Deletion) else group
         names = ", ".join(entry.stored.name for entry in entries)
         what = f"cannot delete {names}" if isinstance(group, Deletion) else f"cannot take snapshot {names}"
-        error = StoreError(f"{self._image.path}: {what}: {why}")
+        error = StoreError(f"{self._image.path}: {what}: {one_line(why)}")
         try:
             self._image.reload()
             if self._disks is not None:
                 self._disks.give_up()
         except Exception as e:  # as above; the next write tells
-            error = StoreError(f"{self._image.path}: {what}: {why}; {e}")
+            error = StoreError(f"{self._image.path}: {what}: {one_line(why)}; {one_line(e)}")
         with self.lock:
             lost = [
                 *([] if isinstance(group, Deletion) else group),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +21,12 @@ from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.scripted import ScriptEngine, new_uc
 from rrgdb.engine.unicorn import UnicornEngine, build_id
-from rrgdb.errors import UsageError
+from rrgdb.errors import Error, UsageError
 from rrgdb.recording import behaviour
 from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
 from rrgdb.recording.doors import Door
 from rrgdb.recording.files import read_regular
+from rrgdb.recording.log import LogError
 from rrgdb.recording.manifest import MAX_PATH, Disk, Option
 from rrgdb.script.guest import ScriptGuest
 from rrgdb.snapshots import disks as overlays
@@ -101,21 +102,21 @@ class Opened:
         return unused
 
     def close(self) -> None:
-        """Idempotent. Raises LogError or StoreError if what was recorded last cannot be written; all is closed then."""
+        """Idempotent. Raises LogError, StoreError or ManifestError if what was recorded last cannot be written, the
+        first of them; all is closed then."""
         if self.closed:
             return
         self.closed = True
-        with ExitStack() as stack:
-            stack.callback(self.ram.close)
-            stack.callback(self.recording.close)
-            stack.callback(self.timeline.marks.disks.close)
-            if self.store is not None:
-                stack.callback(self.store.close)
-            stack.callback(self.timeline.index.close)
-            if self.workers is not None:
-                stack.callback(self.workers.close)
-            stack.callback(self.door.close)
-            stack.callback(self.timeline.close)
+        failure: BaseException | None = None
+        parts = (self.timeline, self.door, self.workers, self.timeline.index, self.store, self.timeline.marks.disks)
+        for part in (*parts, self.recording, self.ram):
+            try:
+                if part is not None:
+                    part.close()
+            except BaseException as e:  # whatever it is, the rest is closed
+                failure = failure or e
+        if failure is not None:
+            raise failure
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +124,12 @@ class Opened:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Error as late:
+            # What went wrong first is what the user hears of, unless now the log could not be written.
+            if not isinstance(error, Error) or (isinstance(late, LogError) and not isinstance(error, LogError)):
+                raise
 
 
 def _image_asked_for(data: bytes, name: str, options: GuestOptions) -> tuple[Image, BoardSpec]:
@@ -326,8 +332,7 @@ def record(
             disks=listed,
             revision=spec.revision,
         )
-        stack.callback(shutil.rmtree, recording.path, ignore_errors=True)
-        stack.callback(recording.close)
+        stack.callback(_give_up, recording)
         opened = _build(image, spec, memory, cpu, options.args, recording, images)
         opened.timeline.marks.budget = checkpoint_memory
         if placed.left_out:
@@ -406,8 +411,15 @@ def record_script(
     try:
         return _go_live(_build_script(arch, uc, memory, recording), interval, budget, say)
     except BaseException:
-        recording.close()
+        _give_up(recording)
         raise
+
+
+def _give_up(recording: Recording) -> None:
+    """Nothing was recorded: nothing is left."""
+    with suppress(Error):
+        recording.close()
+    shutil.rmtree(recording.path, ignore_errors=True)
 
 
 def _replay_script(recording: Recording) -> Opened:
