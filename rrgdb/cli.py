@@ -252,7 +252,12 @@ def run(
 ) -> None:
     """Record IMAGE from its first instruction, with a stub for a debugger."""
     backend = _beside_stub(backend, address)
-    with _begin(image, args, chosen) as opened, _serial(opened, backend, live=True):
+    with (
+        terminal.finishing() as working,
+        _begin(image, args, chosen) as opened,
+        _serial(opened, backend, live=True),
+        working,
+    ):
         say(f"recording to {opened.recording.path}")
         try:
             _serve(opened, address, once, report_exit, running, jobs)
@@ -276,7 +281,12 @@ def record(
     image: Path, args: tuple[str, ...], backend: Backend, max_icount: int | None, timeout: float | None, **chosen: Any
 ) -> None:
     """Record IMAGE without a stub, until it ends, Ctrl-C, or a limit."""
-    with _begin(image, args, chosen) as opened, _serial(opened, backend, live=True):
+    with (
+        terminal.finishing() as working,
+        _begin(image, args, chosen) as opened,
+        _serial(opened, backend, live=True),
+        working,
+    ):
         timeline = opened.timeline
         say(f"recording to {opened.recording.path}")
         stop = _run_to_end(opened, max_icount, timeout)
@@ -345,7 +355,12 @@ def replay(
 ) -> None:
     """Serve a recording to a debugger."""
     backend = _beside_stub(backend, address)
-    with _open(recording, checkpoint_memory, dict(disks)) as opened, _serial(opened, backend, live=False):
+    with (
+        terminal.finishing() as working,
+        _open(recording, checkpoint_memory, dict(disks)) as opened,
+        _serial(opened, backend, live=False),
+        working,
+    ):
         _serve(opened, address, once, report_exit, False, jobs)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 import click
 from rich.console import Console
@@ -16,8 +16,9 @@ _REFRESH = 0.2
 
 
 def say(text: str) -> None:
-    """A line for the user, on stderr."""
-    click.echo(f"rrgdb: {text.rstrip()}", err=True)
+    """A line for the user, on stderr; nobody may be there any more to read it."""
+    with suppress(OSError):
+        click.echo(f"rrgdb: {text.rstrip()}", err=True)
 
 
 @contextmanager
@@ -33,28 +34,59 @@ def counting(
     columns: list[ProgressColumn] = [TextColumn(f"{what}: {{task.completed:,}}{of} {unit}"), TimeElapsedColumn()]
     if total is not None:
         columns.insert(1, BarColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        over = threading.Event()
+    progress = Progress(*columns, console=console, transient=True, auto_refresh=False)
+    task = progress.add_task(what, total=total)
+    over = threading.Event()
 
-        def refresh() -> None:
+    def refresh() -> None:
+        # The terminal may be gone by now.
+        with suppress(OSError):
             while not over.wait(_REFRESH):
-                progress.update(task, completed=done())
+                progress.update(task, completed=done(), refresh=True)
 
-        thread = threading.Thread(target=refresh, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    thread = threading.Thread(target=refresh, daemon=True)
+    progress.start()
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        with suppress(OSError):
+            progress.stop()
+
+
+def hangups() -> tuple[signal.Signals, ...]:
+    """SIGHUP, unless it is ignored (nohup): then it stays so."""
+    return () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 
 
 @contextmanager
 def interrupting(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM call ``interrupt`` instead of ending the process."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, lambda *_: interrupt()) for number in signals}
+    """Inside, SIGINT, SIGTERM and SIGHUP call ``interrupt`` instead of ending the process."""
+    with _handling((signal.SIGINT, signal.SIGTERM, *hangups()), interrupt):
+        yield
+
+
+@contextmanager
+def finishing() -> Iterator[AbstractContextManager[None]]:
+    """Gives a context: once that is left, neither SIGTERM nor SIGHUP (which comes twice when a terminal goes) ends the
+    process, until this one is left as well: what is written in between is written whole."""
+    with ExitStack() as handlers:
+
+        @contextmanager
+        def working() -> Iterator[None]:
+            try:
+                yield
+            finally:
+                handlers.enter_context(_handling((signal.SIGTERM, *hangups()), lambda: None))
+
+        yield working()
+
+
+@contextmanager
+def _handling(signals: Sequence[signal.Signals], call: Callable[[], None]) -> Iterator[None]:
+    previous = {number: signal.signal(number, lambda *_: call()) for number in signals}
     try:
         yield
     finally:

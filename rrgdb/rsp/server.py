@@ -51,7 +51,8 @@ def run(
     on_listening: Callable[[str], None] = lambda _: None,
     on_ready: OnReady = lambda _: None,
 ) -> None:
-    """``serve`` in a trio run of its own, until it ends or SIGINT or SIGTERM comes. Raises AddressError."""
+    """``serve`` in a trio run of its own, until it ends or SIGINT, SIGTERM or SIGHUP comes (unless that
+    is ignored, as by nohup). Raises AddressError."""
     trio.run(_until_signal, debuggee, address, engine, once, on_listening, on_ready)
 
 
@@ -64,7 +65,8 @@ async def _until_signal(
     on_ready: OnReady,
 ) -> None:
     failure: list[AddressError] = []
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    hangups = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hangups) as signals:
         async with trio.open_nursery() as nursery:
 
             async def watch() -> None:

@@ -654,7 +654,7 @@ def start(address: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_of_the_server_is_a_clean_end(number: signal.Signals) -> None:
     with start(":0") as process:
         assert process.stdout is not None
