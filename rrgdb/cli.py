@@ -32,6 +32,7 @@ from rrgdb.snapshots.naming import START
 from rrgdb.target import Target
 from rrgdb.terminal import say
 from rrgdb.timeline import opening
+from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.opening import GuestOptions, Opened
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.verify import verify as verify_recording
@@ -265,6 +266,8 @@ def run(
             opened.discard()
             raise
         status = _exit_status(opened)
+        if opened.guest.end is not None and opened.guest.cause and opened.timeline.at_present:
+            say(_how_guest_ended(opened.guest))
         if opened.discard():
             say("nothing was executed: no recording is left")
     sys.exit(status)
@@ -292,10 +295,8 @@ def record(
         stop = _run_to_end(opened, max_icount, timeout)
         status = _exit_status(opened)
         count = len(timeline.marks.stored)
-        say(
-            f"{_how_it_ended(opened, stop, timeout)} after {timeline.icount} instructions; "
-            f"{count} snapshot{'s' if count != 1 else ''}"
-        )
+        how = _how_it_ended(opened, stop, timeout) + ("," if opened.guest.cause else "")
+        say(f"{how} after {timeline.icount} instructions; {count} snapshot{'s' if count != 1 else ''}")
     sys.exit(status)
 
 
@@ -324,14 +325,21 @@ def _status(opened: Opened) -> Iterator[None]:
         yield
 
 
+def _how_guest_ended(guest: Guest) -> str:
+    """Empty: it has not."""
+    if guest.end is None:
+        return ""
+    if guest.end.kind == "exit":
+        return f"guest exited with status {guest.end.value}"
+    if guest.end.kind == "signal":
+        return f"guest died of an unhandled exception (signal {guest.end.value}) {guest.cause}"
+    return f"guest halted for good: {guest.cause}"
+
+
 def _how_it_ended(opened: Opened, stop: Stop, timeout: float | None) -> str:
-    end = opened.timeline.guest.end
-    if end is not None and end.kind == "exit":
-        return f"guest exited with status {end.value}"
-    if end is not None and end.kind == "signal":
-        return f"guest died of an unhandled exception (signal {end.value})"
-    if end is not None:
-        return "guest halted for good"
+    ended = _how_guest_ended(opened.guest)
+    if ended:
+        return ended
     if stop.kind is not StopKind.INTERRUPT:
         return "stopped by --max-icount"
     return "interrupted" if timeout is None else f"interrupted, or stopped by --timeout {timeout:g},"

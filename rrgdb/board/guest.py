@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, MemoryFault, Trap
 from rrgdb.board import psci
+from rrgdb.board.cause import of_death, of_wait
 from rrgdb.board.device import Device
 from rrgdb.board.devices.virtio_blk import Disk, VirtioBlk
 from rrgdb.board.devices.virtio_mmio import VirtioMmio
@@ -59,6 +60,8 @@ class Board:
         self.host = host
         self.arch = engine.arch
         self.end: End | None = None
+        self.cause = ""
+        self.waits = ""
         self.idle: Callable[[], None] = lambda: None
         """called when the CPU waits for an interrupt: a live host may rest a moment"""
         self._due: list[Callable[[], None]] = []
@@ -141,7 +144,7 @@ class Board:
             elif exit_.kind is ExitKind.EXCEPTION and exit_.exception is not None:
                 self._raise(exit_.exception)
             elif exit_.kind is ExitKind.HALT:
-                self.end = End("halt", 0)
+                self._halt(exit_)
             elif self.end is None or exit_.kind is not ExitKind.LIMIT:
                 return exit_
         return Exit(ExitKind.LIMIT)
@@ -176,8 +179,9 @@ class Board:
                 self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
                 return
             if self.arch.halt_waits_forever:
-                self.end = End("halt", 0)
+                self._halt(exit_)
                 return
+            self.waits = self.waits or of_wait(exit_.code, engine, self.spec)
             self.idle()
             self.arch.step_over(engine, len(exit_.code))
             engine.count_one()
@@ -203,6 +207,10 @@ class Board:
             elif not before:
                 engine.count_one()
 
+    def _halt(self, exit_: Exit) -> None:
+        self.cause = of_wait(exit_.code, self.engine, self.spec)
+        self.end = End("halt", 0)
+
     def _exception(self, kind: ExceptionKind, exit_: Exit, number: int = -1, detail: int | None = None) -> CpuException:
         pc = self.engine.pc
         return CpuException(kind, number, pc, pc + len(exit_.code), detail=detail)
@@ -211,6 +219,7 @@ class Board:
         if self.arch.enter_exception(self.engine, exception):
             self.engine.count_one()
         else:
+            self.cause = of_death(exception, self.engine, self.spec)
             self.end = End("signal", self.arch.exception_signal(exception))
 
     # -- state -----------------------------------------------------------------------------------

@@ -24,6 +24,10 @@ class Guest(Protocol):
     def engine(self) -> Engine: ...
 
     idle: Callable[[], None]
+    cause: str
+    """in words, why it has ended by a signal or halted; of the end that was reached last"""
+    waits: str
+    """in words, where it waited for what never comes; empty: it has not yet"""
 
     @property
     def end(self) -> GuestEnd | None:

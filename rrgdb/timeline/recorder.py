@@ -58,7 +58,7 @@ class Recorder:
         self._interval = interval
         self._budget = budget
         self._waiting = waiting
-        self._said_full = False
+        self._said_full = self._said_waits = False
         self._say = say
         self._clock = clock
         self._running = running
@@ -99,7 +99,12 @@ class Recorder:
         self._door.flush_output()
 
     def _rest(self) -> None:
-        if not self._door.has_pending_input and self._door.mode is Mode.RECORD:
+        if self._door.mode is not Mode.RECORD:
+            return
+        if self._guest.waits and not self._said_waits:
+            self._said_waits = True
+            self._say(f"{self._guest.waits}: the guest goes on")
+        if not self._door.has_pending_input:
             time.sleep(IDLE)
 
     def _digest(self) -> None:
