@@ -19,6 +19,7 @@ from rrgdb import cli
 from rrgdb.engine.base import EngineError
 from rrgdb.errors import Error, UsageError
 from rrgdb.recording import manifest as manifests
+from rrgdb.recording.doors import Door
 from rrgdb.timeline import opening
 from rrgdb.timeline.opening import OptionError, record
 from rrgdb.timeline.stop import Points
@@ -109,6 +110,21 @@ def test_a_thread_that_fails_is_one_line(run: Run, monkeypatch: pytest.MonkeyPat
     assert status == 2
     assert heard.splitlines()[0].startswith("rrgdb: internal error (KeyError: 'lost')")
     assert heard.splitlines()[1:] == ["rrgdb: behind it"]
+
+
+def test_memory_that_runs_out_in_a_device(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised in a callback of the engine; what was recorded until then is whole."""
+
+    def fail(*_args: Any) -> None:
+        raise MemoryError
+
+    image = guests.build("riscv64", "ticker", {"TICKS": 10, "WORK": 200})
+    with monkeypatch.context() as patch:
+        patch.setattr(Door, "output", fail)
+        status, heard = run("record", "-o", tmp_path / "r", image)
+    assert (status, heard.splitlines()[1:]) == (1, ["rrgdb: out of memory"])
+    with opening.replay(tmp_path / "r") as opened:
+        assert opened.recording.manifest.log_bytes
 
 
 @pytest.mark.parametrize(
