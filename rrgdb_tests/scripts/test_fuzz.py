@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from rrgdb.board.boards import BOARDS
+from rrgdb.errors import Error
 from rrgdb.rsp.packets import encode
 from rrgdb.target import Target
 
@@ -124,3 +126,37 @@ def test_for_a_moment(tmp_path: Path, target: str) -> None:
     )
     assert (done.returncode, (tmp_path / "found").exists()) == (0, False), done.stdout + done.stderr
     assert "0 findings" in done.stdout
+
+
+@pytest.fixture
+def elf(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from fuzzlib import elf  # noqa: PLC0415 - not a package that is installed
+
+    return elf
+
+
+def test_elf_files_load_or_are_refused(elf: ModuleType, tmp_path: Path) -> None:
+    target = elf.Elf(tmp_path)
+    for case in range(400):
+        rng = random.Random(f"5:{case}")
+        elf.load(target.damage(rng)[elf.NAME], rng)
+
+
+def test_elf_finds_what_is_no_error_of_ours(elf: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(elf, "load_image", fail)
+    with pytest.raises(KeyError):
+        elf.load(b"\x7fELF", random.Random(1))
+    monkeypatch.setattr(elf, "load_image", lambda *_: (_ for _ in ()).throw(Error("two\nlines")))
+    with pytest.raises(AssertionError, match="not one line"):
+        elf.load(b"\x7fELF", random.Random(1))
+
+
+def test_elf_through_the_whole_command(elf: ModuleType, tmp_path: Path) -> None:
+    target = elf.Elf(tmp_path)
+    (tmp_path / elf.NAME).write_bytes(elf._plain(BOARDS["riscv64-virt"]))
+    target._recorder.record(tmp_path)
+    assert (tmp_path / "recording/manifest.json").exists()

@@ -10,10 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fuzzlib import packets, qcow2, recordings
+from fuzzlib import elf, packets, qcow2, recordings
 from fuzzlib.runner import Limits, Runner, Target
 
 TARGETS: dict[str, type[Target]] = {
+    "elf": elf.Elf,
     "packets": packets.Packets,
     "qcow2": qcow2.Qcow2,
     "recordings": recordings.Recordings,
