@@ -19,8 +19,8 @@ from rrgdb.board import boards
 from rrgdb.board.boards import BOARDS, board_of
 from rrgdb.recording import behaviour
 from rrgdb.recording.behaviour import BEHAVIOUR, CHANGES
-from rrgdb.recording.directory import RecordingError
 from rrgdb.recording.doors import Divergence
+from rrgdb.recording.manifest import ManifestError
 from rrgdb.timeline.opening import replay
 from rrgdb.timeline.verify import verify
 from rrgdb_tests import recordings
@@ -109,5 +109,5 @@ def test_a_board_is_kept_in_the_revision_of_the_recording(tmp_path: Path) -> Non
     manifest |= {"version": 2, "behaviour": BEHAVIOUR}
     manifest["guest"]["revision"] = 7
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RecordingError, match=r"guest\.board: aarch64-virt in revision 7: this rrgdb has none"):
+    with pytest.raises(ManifestError, match=r"guest\.revision: expected one of aarch64-virt that this .*, got 7"):
         replay(path)
