@@ -24,9 +24,8 @@ def of_death(exception: CpuException, engine: Engine, spec: BoardSpec) -> str:
         address = exception.address
         what = f"{_ACCESSES[exception.kind]} {address:#x}, {_what_is_at(address, engine, spec)}"
     elif exception.kind is ExceptionKind.UNDEFINED:
-        what = (
-            f"undefined instruction {_code(exception.pc, exception.next_pc - exception.pc, engine).hex(' ')}".rstrip()
-        )
+        code = _code(exception.pc, exception.next_pc - exception.pc, engine)
+        what = f"undefined instruction {code.hex(' ')}".rstrip()
     else:
         what = _PLAIN.get(exception.kind, f"exception {exception.number}")
     return f"at pc {exception.pc:#x}: {what}"

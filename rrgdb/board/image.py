@@ -26,6 +26,8 @@ from rrgdb.board.spec import BoardSpec
 MAX_FILE = 1 << 30
 MAX_SEGMENTS = 256
 MAX_SEGMENT_BYTES = 4 << 30
+MAX_HEADERS = 1 << 20
+"""bytes of a segment that are looked at for being headers alone"""
 IDENT_BYTES = 16
 _PARSE_ERRORS = (ELFError, ConstructError, ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
@@ -126,7 +128,7 @@ def _without_headers(image: Image, regions: Sequence[tuple[int, int]]) -> Image:
         outside = not any(base <= segment.paddr < base + size for base, size in regions)
         above = min((base for base, _ in regions if base > segment.paddr), default=segment.end)
         cut = min(above - segment.paddr, segment.memsz)
-        if not outside or any(_beside(segment.data[:cut], segment.offset, image.headers)):
+        if not outside or not _only_headers(segment, cut, image.headers):
             kept.append(segment)
             continue
         dropped.append((segment.paddr, cut))
@@ -142,13 +144,16 @@ def _without_headers(image: Image, regions: Sequence[tuple[int, int]]) -> Image:
     return _checked(replace(image, segments=tuple(kept), left_out=what))
 
 
-def _beside(data: bytes, offset: int, headers: Sequence[tuple[int, int]]) -> bytes:
-    """``data``, which is at ``offset`` in the file, with zeros where the headers are."""
-    rest = bytearray(data)
+def _only_headers(segment: Segment, length: int, headers: Sequence[tuple[int, int]]) -> bool:
+    """Whether the first bytes of a segment are headers, and nothing besides but zeros between them."""
+    if not 0 < length <= min(len(segment.data), MAX_HEADERS):
+        return False
+    rest, found = bytearray(segment.data[:length]), False
     for start, end in headers:
-        low, high = (min(max(at - offset, 0), len(rest)) for at in (start, end))
+        low, high = (min(max(at - segment.offset, 0), length) for at in (start, end))
         rest[low:high] = bytes(high - low)
-    return bytes(rest)
+        found = found or low < high
+    return found and not any(rest)
 
 
 def _ranges(regions: Sequence[tuple[int, int]]) -> str:

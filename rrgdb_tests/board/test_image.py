@@ -157,6 +157,14 @@ def test_what_is_no_header_is_not_left_out(at: int) -> None:
         place(load_image(bytes(data), "a.elf"))
 
 
+@pytest.mark.parametrize(
+    "outside", [Seg(BASE - 2 * MIB, b"", memsz=4096), Seg(BASE - 4096, b"", memsz=8192), Seg(BASE - 64, bytes(64))]
+)
+def test_zeros_below_ram_are_no_headers(outside: Seg) -> None:
+    with pytest.raises(ImageError, match=r"lies outside RAM|overlap"):
+        place(load_image(elf(segments=[outside, Seg(BASE + 4096, CODE)], entry=BASE + 4096), "a.elf"))
+
+
 def test_in_ram_headers_are_loaded() -> None:
     image = place(load_image(headed(64, EM_RISCV, BASE + MIB), "a.elf"))
     assert image.left_out == ""
