@@ -2,7 +2,7 @@
 
 from .backing import Backing, RawFile
 from .bitmaps import Bitmap
-from .errors import Qcow2Error, Qcow2UnsupportedError
+from .errors import Qcow2Error, Qcow2UnsupportedError, Qcow2UsageError
 from .extents import Extent
 from .image import Image
 from .info import Info
@@ -20,6 +20,7 @@ __all__ = [
     "Info",
     "Qcow2Error",
     "Qcow2UnsupportedError",
+    "Qcow2UsageError",
     "RawFile",
     "RepairResult",
     "Snapshot",

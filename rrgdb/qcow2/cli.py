@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 
 from .backing import RawFile, backing_format, backing_path
 from .convert import copy_to_qcow2, copy_to_raw, create_raw, first_difference, open_disk
-from .errors import Qcow2Error
+from .errors import Qcow2Error, Qcow2UsageError
 from .image import Image
 from .layout import whole_sectors
 from .problems import CheckResult
@@ -30,20 +30,20 @@ _Closing = TypeVar("_Closing", RawFile, Image)
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
+        raise Qcow2UsageError(message)
 
 
 def parse_size(text: str) -> int:
-    """``64k``, ``1.5G``, ``512``: bytes. Raises ValueError."""
+    """``64k``, ``1.5G``, ``512``: bytes. Raises Qcow2UsageError."""
     number, shift = text, 0
     if text[-1:].lower() in _SUFFIXES:
         number, shift = text[:-1], _SUFFIXES[text[-1].lower()]
     try:
         size = int(number) << shift if number.isascii() and number.isdecimal() else int(float(number) * (1 << shift))
     except (ValueError, OverflowError):
-        raise ValueError(f"expected a size such as 512, 64k or 1.5G, found {text!r}") from None
+        raise Qcow2UsageError(f"expected a size such as 512, 64k or 1.5G, found {text!r}") from None
     if not 0 <= size < 1 << 63:
-        raise ValueError(f"expected a size from 0 to 2^63, found {text!r}")
+        raise Qcow2UsageError(f"expected a size from 0 to 2^63, found {text!r}")
     return size
 
 
@@ -52,7 +52,7 @@ def _options(text: str) -> dict[str, str]:
     for item in filter(None, text.split(",")):
         name, equals, value = item.partition("=")
         if not equals or name not in _CREATE_OPTIONS.split(", "):
-            raise ValueError(f"expected options {_CREATE_OPTIONS}, found {item!r}")
+            raise Qcow2UsageError(f"expected options {_CREATE_OPTIONS}, found {item!r}")
         found[name] = value
     return found
 
@@ -62,7 +62,7 @@ def _create(path: str, size: int, options: dict[str, str]) -> Image:
     switch = {"on": True, "off": False}
     version, lazy = options.get("compat", "1.1"), options.get("lazy_refcounts", "off")
     if version not in compat or lazy not in switch:
-        raise ValueError("expected compat=0.10 or 1.1 and lazy_refcounts=on or off")
+        raise Qcow2UsageError("expected compat=0.10 or 1.1 and lazy_refcounts=on or off")
     return Image.create(
         path,
         whole_sectors(size),
@@ -220,7 +220,7 @@ def _find(image: Image, name: str) -> Snapshot:
         for snapshot in image.snapshots:
             if getattr(snapshot, attribute) == name:
                 return snapshot
-    raise ValueError(f"{image.path}: expected a snapshot that is there, found {name!r}")
+    raise Qcow2UsageError(f"{image.path}: expected a snapshot that is there, found {name!r}")
 
 
 def _create_verb(args: argparse.Namespace) -> int:
@@ -236,7 +236,7 @@ def _create_verb(args: argparse.Namespace) -> int:
         with closing(below):
             size = below.size
     else:
-        raise ValueError("expected a size, or a backing file that has one")
+        raise Qcow2UsageError("expected a size, or a backing file that has one")
     _create(args.image, size, options).close()
     return 0
 
@@ -256,14 +256,14 @@ def _convert(args: argparse.Namespace) -> int:
     with closing(open_disk(args.source, args.format)) as source:
         if args.output_format == "raw":
             if args.compress or args.options:
-                raise ValueError("raw files have no options and are not compressed")
+                raise Qcow2UsageError("raw files have no options and are not compressed")
             with _new(args.target, create_raw(args.target, source.size)) as raw:
                 copy_to_raw(source, raw, args.progress)
                 raw.flush()
             return 0
         options = _options(args.options)
         if "backing_file" in options:
-            raise ValueError("expected no backing file of what is converted to")
+            raise Qcow2UsageError("expected no backing file of what is converted to")
         with _new(args.target, _create(args.target, source.size, options)) as image:
             copy_to_qcow2(source, image, compressed=args.compress, progress=args.progress)
     return 0
@@ -292,7 +292,7 @@ def _resize(args: argparse.Namespace) -> int:
         size = parse_size(text)
         size = image.size + size if sign == "+" else image.size - size if sign == "-" else size
         if size < image.size and not args.shrink:
-            raise ValueError("expected --shrink: the disk gets smaller and loses its end")
+            raise Qcow2UsageError("expected --shrink: the disk gets smaller and loses its end")
         image.resize(size)
     print("Image resized.")
     return 0
@@ -379,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             if meter is not None:
                 meter.end()
-    except (Qcow2Error, ValueError) as error:
+    except (Qcow2Error, Qcow2UsageError) as error:
         print(f"qcow2: {error}", file=sys.stderr)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""

@@ -1,4 +1,4 @@
-"""Errors of the qcow2 library. Misuse by the caller is ``ValueError``; a full disk is the ``OSError`` of the system."""
+"""Errors of the qcow2 library. A full disk is the ``OSError`` of the system."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class Qcow2Error(Exception):
 
 class Qcow2UnsupportedError(Qcow2Error):
     """The image is (or may be) valid but uses a feature that this library does not offer."""
+
+
+class Qcow2UsageError(ValueError):
+    """What the caller asks for is not possible. One line: what was expected."""

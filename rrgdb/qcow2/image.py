@@ -14,6 +14,7 @@ from . import backing as under
 from . import chain, keeping, options, resizing, vmstate
 from .backing import Backing
 from .check import check_state
+from .errors import Qcow2UsageError
 from .extents import Extent, map_image, merged, stored
 from .hostfile import Buffer, HostFile, sync_directory
 from .info import Info, read_info
@@ -266,7 +267,7 @@ class Image:
         require_range(offset, len(view), self.size)
         end = offset + len(view)
         if offset % self.cluster_size or (end % self.cluster_size and end != self.size):
-            raise ValueError("compressed writes are whole clusters")
+            raise Qcow2UsageError("compressed writes are whole clusters")
         write_compressed(writer, offset, view)
 
     def discard(self, offset: int, length: int) -> None:
@@ -308,7 +309,7 @@ class Image:
         """
         writer = self._require_writer()
         if size < 0 or size % SECTOR:
-            raise ValueError("the disk size must be a multiple of 512, and not negative")
+            raise Qcow2UsageError("the disk size must be a multiple of 512, and not negative")
         self._whole_change(lambda: resizing.resize(writer, size, self._backing))
 
     # -- the backing file
@@ -322,7 +323,7 @@ class Image:
         """
         writer = self._require_writer()
         if self.backing_file is None:
-            raise ValueError("the image has no backing file")
+            raise Qcow2UsageError("the image has no backing file")
         if self.snapshots:
             self._require_backing()
             written = ((e.start, e.length) for e in self.extents(0, self.size, 0) if e.present and not e.depth)
@@ -380,7 +381,7 @@ class Image:
 
     def _require_backing(self) -> None:
         if self.backing_file is not None and self._backing is None:
-            raise ValueError("the image is open without its backing file")
+            raise Qcow2UsageError("the image is open without its backing file")
 
     def _reopen_backing(self) -> None:
         told, old = self._state.preamble, self._backing
@@ -452,7 +453,7 @@ class Image:
         writer = self._require_writer()
         date = divmod(time.time_ns(), 10**9) if date is None else date
         if len(self._state.snapshots) >= MAX_SNAPSHOTS:
-            raise ValueError(f"an image has at most {MAX_SNAPSHOTS} snapshots")
+            raise Qcow2UsageError(f"an image has at most {MAX_SNAPSHOTS} snapshots")
         ident = str(self._state.last_id + 1)
         snapshot = Snapshot(ident, name, *date, vm_clock_ns, vm_state_size, icount, self.size, 0, 0)
         require_fitting(snapshot)
@@ -556,12 +557,12 @@ class Image:
 
     def _require_open(self) -> None:
         if self._file.fd < 0:
-            raise ValueError("the image is closed")
+            raise Qcow2UsageError("the image is closed")
 
     def _require_writer(self) -> Writer:
         self._require_open()
         if self._writer is None:
-            raise ValueError("the image is open read-only")
+            raise Qcow2UsageError("the image is open read-only")
         return self._writer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .errors import Qcow2UsageError
 from .layout import (
     COMPAT_LAZY_REFCOUNTS,
     COMPRESSION_TYPES,
@@ -38,24 +39,24 @@ def new_preamble(
     """The parsed first cluster of a new image, and its bytes. Raises ValueError for what is not possible."""
     bits = cluster_size.bit_length() - 1
     if not MIN_CLUSTER_BITS <= bits <= MAX_CLUSTER_BITS or cluster_size != 1 << bits:
-        raise ValueError("the cluster size must be a power of 2 from 512 to 2097152")
+        raise Qcow2UsageError("the cluster size must be a power of 2 from 512 to 2097152")
     if size < 0 or size % SECTOR:
-        raise ValueError("the disk size must be a multiple of 512, and not negative")
+        raise Qcow2UsageError("the disk size must be a multiple of 512, and not negative")
     require_backing(backing_file, backing_format)
     if version not in (2, 3):
-        raise ValueError("the version must be 2 or 3")
+        raise Qcow2UsageError("the version must be 2 or 3")
     if refcount_bits not in (1, 2, 4, 8, 16, 32, 64):
-        raise ValueError("the refcount width must be a power of 2 from 1 to 64 bits")
+        raise Qcow2UsageError("the refcount width must be a power of 2 from 1 to 64 bits")
     types = {name: number for number, name in COMPRESSION_TYPES.items()}
     if compression not in types:
-        raise ValueError(f"the compression type must be one of {', '.join(types)}")
+        raise Qcow2UsageError(f"the compression type must be one of {', '.join(types)}")
     if version == 2 and (refcount_bits != 16 or lazy_refcounts or compression != "zlib"):
-        raise ValueError("version 2 has refcounts of 16 bits, no lazy refcounts and only zlib")
+        raise Qcow2UsageError("version 2 has refcounts of 16 bits, no lazy refcounts and only zlib")
     order = refcount_bits.bit_length() - 1
     geometry = Geometry(bits, order, version)
     entries = max(1, geometry.l1_entries(size))
     if entries * 8 > MAX_L1_BYTES:
-        raise ValueError("a disk of this size needs larger clusters")
+        raise Qcow2UsageError("a disk of this size needs larger clusters")
     header = Header(
         version=version,
         cluster_bits=bits,
@@ -81,4 +82,4 @@ def new_preamble(
 def require_backing(backing_file: str | None, backing_format: str | None) -> None:
     """Raises ValueError unless both are given or none."""
     if (backing_file is None) != (backing_format is None) or backing_format not in (None, "raw", "qcow2"):
-        raise ValueError("a backing file needs a backing format, raw or qcow2, and the other way round")
+        raise Qcow2UsageError("a backing file needs a backing format, raw or qcow2, and the other way round")

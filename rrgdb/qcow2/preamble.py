@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from .errors import Qcow2Error, Qcow2UnsupportedError
+from .errors import Qcow2Error, Qcow2UnsupportedError, Qcow2UsageError
 from .layout import (
     AUTOCLEAR_RAW_DATA,
     COMPRESSION_TYPES,
@@ -244,14 +244,14 @@ def first_cluster(
     header.backing_file_offset = header.backing_file_size = 0
     if backing_file is not None:
         if not 0 < len(name) <= MAX_BACKING_NAME or b"\0" in name:
-            raise ValueError("a backing file name has 1..1023 bytes and no NUL")
+            raise Qcow2UsageError("a backing file name has 1..1023 bytes and no NUL")
         at = end
         if at < busy[1] and busy[0] < at + len(name) and busy[1] + len(name) <= size:
             at = busy[1]
         header.backing_file_offset, header.backing_file_size = at, len(name)
         body = body.ljust(at, b"\0") + name
     if len(body) > size:
-        raise ValueError("the backing file name does not fit into the first cluster; use a larger cluster size")
+        raise Qcow2UsageError("the backing file name does not fit into the first cluster; use a larger cluster size")
     packed = header.pack()
     body[: len(packed)] = packed
     return bytes(body).ljust(size, b"\0"), end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .backing import Backing
-from .errors import Qcow2UnsupportedError
+from .errors import Qcow2UnsupportedError, Qcow2UsageError
 from .layout import MAX_L1_BYTES
 from .writer import Writer
 
@@ -24,7 +24,7 @@ def resize(writer: Writer, size: int, backing: Backing | None) -> None:
     used = np.flatnonzero(state.l1[first:])
     vm_entries = int(used[-1]) + 1 if len(used) else 0
     if not 0 <= size < 1 << 62 or (then + vm_entries) * 8 > MAX_L1_BYTES:
-        raise ValueError("a disk of this size needs larger clusters")
+        raise Qcow2UsageError("a disk of this size needs larger clusters")
     if size < old:
         writer.drop_tables(then, first)
         last = then << geometry.l2_bits

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .errors import Qcow2Error
+from .errors import Qcow2Error, Qcow2UsageError
 from .hostfile import HostFile
 from .layout import MAX_L1_BYTES, MAX_SNAPSHOT_EXTRA_BYTES, MAX_SNAPSHOT_TABLE_BYTES, Geometry, Header
 
@@ -39,12 +39,12 @@ class Snapshot:
 def require_fitting(snapshot: Snapshot) -> None:
     """Raises ValueError if the table has no room for one of the values."""
     if len(snapshot.name.encode("utf-8", "surrogateescape")) > 255:
-        raise ValueError("a snapshot name has at most 255 bytes")
+        raise Qcow2UsageError("a snapshot name has at most 255 bytes")
     if not (0 <= snapshot.date_s < 1 << 32 and 0 <= snapshot.date_ns < 10**9):
-        raise ValueError("the date must be seconds below 2^32 and nanoseconds below 10^9")
+        raise Qcow2UsageError("the date must be seconds below 2^32 and nanoseconds below 10^9")
     sizes = 0 <= snapshot.vm_state_size < 1 << 62 and 0 <= snapshot.vm_clock_ns < 1 << 64
     if not (sizes and 0 <= (snapshot.icount or 0) < NO_ICOUNT):
-        raise ValueError("VM state size, clock and icount must be 64-bit values")
+        raise Qcow2UsageError("VM state size, clock and icount must be 64-bit values")
 
 
 def encode_entry(snapshot: Snapshot) -> bytes:

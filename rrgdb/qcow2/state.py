@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from .errors import Qcow2Error
+from .errors import Qcow2Error, Qcow2UsageError
 from .hostfile import HostFile
 from .layout import MAX_CLUSTER_BITS, Geometry, Header
 from .mapping import Mapper
@@ -60,7 +60,7 @@ class State:
             raise Qcow2Error(
                 f"{self.file.path}: offset {at}: expected snapshots with different ids, two have {ident!r}"
             )
-        raise ValueError(f"the image has no snapshot with id {ident}")
+        raise Qcow2UsageError(f"the image has no snapshot with id {ident}")
 
     def vmstate_base(self, size: int) -> int:
         """The guest offset at which the VM state of a disk of ``size`` bytes starts."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .errors import Qcow2UsageError
 from .mapping import DATA, PACKED, Under, hosts, kinds
 from .refcounts import Clusters
 from .runs import split_runs
@@ -33,7 +34,7 @@ class View:
 
     def _require_alive(self) -> None:
         if not self._alive(self.snapshot):
-            raise ValueError(f"snapshot {self.snapshot.id} is deleted or its image closed")
+            raise Qcow2UsageError(f"snapshot {self.snapshot.id} is deleted or its image closed")
 
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes of the disk."""
@@ -69,7 +70,7 @@ class View:
         self._require_alive()
         size = self._state.geometry.cluster_size
         if len(offsets) != len(buffers) or set(map(len, buffers)) - {size}:
-            raise ValueError(f"expected a buffer of {size} bytes for each of {len(offsets)} clusters")
+            raise Qcow2UsageError(f"expected a buffer of {size} bytes for each of {len(offsets)} clusters")
         if len(offsets):
             _read_clusters_into(self._state, self._l1, self._base, offsets, buffers)
 
@@ -77,9 +78,9 @@ class View:
 def require_range(offset: int, length: int, size: int | None) -> None:
     """Raises ValueError for bytes outside of 0..size (None: no end)."""
     if offset < 0 or length < 0 or (size is not None and offset + length > size):
-        raise ValueError(f"bytes {offset}..{offset + length} are outside of 0..{size}")
+        raise Qcow2UsageError(f"bytes {offset}..{offset + length} are outside of 0..{size}")
     if offset + length >= 1 << 62:
-        raise ValueError("offsets must be below 2^62")
+        raise Qcow2UsageError("offsets must be below 2^62")
 
 
 def cluster_indices(offsets: Sequence[int] | Clusters, base: int, cluster_bits: int) -> Clusters:
@@ -88,7 +89,7 @@ def cluster_indices(offsets: Sequence[int] | Clusters, base: int, cluster_bits: 
         offsets = np.array(offsets if min(offsets) >= 0 and max(offsets) < 1 << 62 else [-1], np.int64)
     at: Clusters = offsets
     if at.min() < 0 or at.max() >= 1 << 62 or (at & ((1 << cluster_bits) - 1)).any():
-        raise ValueError(f"VM state offsets must be multiples of {1 << cluster_bits}, from 0 to 2^62")
+        raise Qcow2UsageError(f"VM state offsets must be multiples of {1 << cluster_bits}, from 0 to 2^62")
     return (at + base) >> cluster_bits
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .errors import Qcow2Error
+from .errors import Qcow2Error, Qcow2UsageError
 from .hostfile import Buffer
 from .layout import MAX_L1_BYTES, OFFSET_MASK, OFLAG_COPIED, OFLAG_ZERO
 from .mapping import COMPRESSED, COPIED, DATA, Under, data_references, hosts, kinds
@@ -90,7 +90,7 @@ class Writer:
         if entries <= have:
             return
         if entries * 8 > MAX_L1_BYTES:
-            raise ValueError("beyond the largest L1 table (32 MiB)")
+            raise Qcow2UsageError("beyond the largest L1 table (32 MiB)")
         self.state.l1 = np.concatenate([self.state.l1, np.zeros(entries - have, U64)])
         self._l1_changed = self._changed = True
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from rrgdb.qcow2 import Backing, Extent, Image, Qcow2Error, RawFile, Snapshot
+from rrgdb.qcow2 import Backing, Extent, Image, Qcow2Error, Qcow2UsageError, RawFile, Snapshot
 from rrgdb.snapshots.errors import StoreError
 
 T = TypeVar("T")
@@ -352,7 +352,7 @@ def _runs(blocks: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
 def _told(path: Path | str) -> Iterator[None]:
     try:
         yield
-    except (Qcow2Error, OSError, ValueError) as e:
+    except (Qcow2Error, Qcow2UsageError, OSError) as e:
         text = _reason(e, path) if isinstance(e, OSError) else str(e)
         raise StoreError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from e
 

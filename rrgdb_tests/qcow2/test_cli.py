@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.qcow2 import Image
+from rrgdb.qcow2 import Image, Qcow2UsageError
 from rrgdb.qcow2.cli import main, parse_size
 from rrgdb_tests.qcow2.conftest import Qemu
 from rrgdb_tests.qcow2.test_options import texts
@@ -313,3 +313,15 @@ def test_an_odd_disk_is_copied_whole(tmp_path: Path, qemu: Qemu, capsys: pytest.
             assert image.read(0, image.size) == b"x" * 1001 + bytes(23)
         qemu.check(tmp_path / "new")
         (tmp_path / "new").unlink()
+
+
+def test_a_fault_is_not_told_as_a_mistake_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(Image, "create", fail)
+    with pytest.raises(ValueError, match="a fault"):
+        main(["create", str(tmp_path / "x"), "1M"])
+    monkeypatch.undo()
+    with pytest.raises(Qcow2UsageError):
+        Image.create(tmp_path / "x", 1 << 20, cluster_size=3)
