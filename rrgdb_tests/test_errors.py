@@ -122,7 +122,7 @@ def test_memory_that_runs_out_in_a_device(run: Run, tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(Door, "output", fail)
         status, heard = run("record", "-o", tmp_path / "r", image)
-    assert (status, heard.splitlines()[1:]) == (1, ["rrgdb: out of memory"])
+    assert (status, heard.splitlines()[1:]) == (1, ["rrgdb: not enough memory"])
     with opening.replay(tmp_path / "r") as opened:
         assert opened.recording.manifest.log_bytes
 

@@ -56,6 +56,13 @@ def test_interrupts_stay_ignored_where_they_are(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "rrgdb: reached\n")
 
 
+def test_debug_of_the_guests_arguments_is_not_ours(tmp_path: Path) -> None:
+    put(tmp_path, "elftools", "raise ImportError('reached')\n")
+    done = command(MODULE, tmp_path, "run", "x.elf", "--debug")
+    assert (done.returncode, done.stderr) == (1, "rrgdb: reached\n")
+    assert "Traceback" in command(MODULE, tmp_path, "--debug", "run", "x.elf").stderr
+
+
 def test_interrupt_once_the_modules_are_there() -> None:
     text = (
         "import os, signal, time, rrgdb.cli\n"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import trio
 
+from rrgdb.errors import Error
 from rrgdb.rsp.packets import NACK, Decoder, Event, Packet, Rejected, Signal
 
 RECEIVE_SIZE = 65536
@@ -16,7 +17,7 @@ _SHOWN = 16
 """bytes of what a stranger says that the user is shown"""
 
 
-class StrangerError(Exception):
+class StrangerError(Error):
     """The peer is no debugger; the text says how that shows."""
 
 
