@@ -11,8 +11,8 @@ import pytest
 from unicorn import arm_const
 
 import rrgdb
-from rrgdb.engine.base import EngineError
 from rrgdb.engine.layout import Context, find_layout
+from rrgdb.recording.manifest import ManifestError
 from rrgdb_tests.e2e.harness import PATIENCE, Gdb, Server
 from rrgdb_tests.e2e.harness import rrgdb as rrgdb_command
 from rrgdb_tests.script import programs
@@ -122,5 +122,5 @@ def test_a_model_that_unicorn_does_not_have_is_told(tmp_path: Path) -> None:
         cpu = recording.manifest.guest.cpu
     for model in (999, (1 << 32) + 16):
         manifest.write_text(text.replace(f'"cpu": "{cpu}"', f'"cpu": "{model}"'))
-        with pytest.raises(EngineError, match=f"CPU model {model} of arm"):
+        with pytest.raises(ManifestError, match="guest.cpu: expected Unicorn.s number of a model"):
             rrgdb.open(tmp_path / "r")
