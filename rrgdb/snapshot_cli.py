@@ -11,10 +11,11 @@ import click
 
 from rrgdb import terminal
 from rrgdb.click_types import Number, moved_disks_option, recording_argument
+from rrgdb.recording.directory import recording_of
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.timeline import opening
-from rrgdb.timeline.export import FORMATS, export
+from rrgdb.timeline.export import FORMATS, ExportError, export
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.timeline import TimelineError
 
@@ -131,6 +132,9 @@ def export_(
     if len(where) != (2 if icount is None else 1):
         raise click.UsageError("expected a snapshot's NAME and FILE, or --at ICOUNT and FILE")
     file = Path(where[-1])
+    owner = recording_of(file)
+    if owner is not None:
+        raise ExportError(f"{file}: it belongs to the recording {owner}, which would be lost: expected another file")
     with _open(recording, writable=False, disks=disks) as opened:
         _go(opened, _known(opened, where[:1])[0].icount if icount is None else icount)
         timeline = opened.timeline

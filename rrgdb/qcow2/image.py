@@ -71,14 +71,15 @@ class Image:
         refcount_bits: int = 16,
         lazy_refcounts: bool = False,
         compression: str = "zlib",
+        mode: int = 0o666,
     ) -> Image:
         """Make a new image with a disk of ``size`` bytes (a multiple of 512; 0: it only holds VM states), open for
         writing.
 
         ``backing_file`` is stored as given; a relative name starts at the directory of ``path``. ``backing_format``
         (``raw`` or ``qcow2``) is required with it. ``barriers`` as in ``open``. ``compression`` (``zlib``, ``zstd``)
-        is for ``write_compressed``. ``lazy_refcounts`` is a hint for others. Raises FileExistsError if there is such a
-        file, ValueError for options that are not possible.
+        is for ``write_compressed``. ``lazy_refcounts`` is a hint for others. ``mode``: of the file. Raises
+        FileExistsError if there is such a file, ValueError for options that are not possible.
         """
         name = os.fspath(path)
         preamble, head = options.new_preamble(
@@ -92,7 +93,7 @@ class Image:
             backing_file=backing_file,
             backing_format=backing_format,
         )
-        file = HostFile(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        file = HostFile(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=mode)
         below: Backing | None = None
         try:
             below = _open_backing(name, backing_file, backing_format, (file.identity,))
@@ -114,20 +115,29 @@ class Image:
         writable: bool = False,
         backing: bool | Backing = True,
         barriers: bool = False,
+        own: bool = False,
     ) -> Image:
         """Open an image, whether or not it was closed cleanly.
 
         ``backing``: open the backing files too; without, unallocated clusters read as zeros. An object is read instead
         of the backing file that the image names, and stays open when this is closed. ``barriers``: with every commit,
-        order the writes against power loss (two fdatasync a commit); without, only ``flush`` does.
+        order the writes against power loss (two fdatasync a commit); without, only ``flush`` does. ``own``: refuse a
+        symbolic link, what is no regular file, and for writing a file that has another name as well (a hard link).
         """
-        return cls._open(os.fspath(path), (), writable=writable, backing=backing, barriers=barriers)
+        return cls._open(os.fspath(path), (), writable=writable, backing=backing, barriers=barriers, own=own)
 
     @classmethod
     def _open(
-        cls, path: str, chain: tuple[tuple[int, int], ...], *, writable: bool, backing: bool | Backing, barriers: bool
+        cls,
+        path: str,
+        chain: tuple[tuple[int, int], ...],
+        *,
+        writable: bool,
+        backing: bool | Backing,
+        barriers: bool,
+        own: bool = False,
     ) -> Image:
-        file = HostFile(path, os.O_RDWR if writable else os.O_RDONLY)
+        file = HostFile(path, os.O_RDWR if writable else os.O_RDONLY, own=own)
         below: Backing | None = None
         try:
             under.check_chain(path, chain, file.identity)
@@ -207,6 +217,16 @@ class Image:
     def backing_format(self) -> str | None:
         """``raw``, ``qcow2`` or None (not stored)."""
         return self._state.preamble.backing_format
+
+    @property
+    def backing(self) -> Backing | None:
+        """What is read where nothing is allocated."""
+        return self._backing
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """(device, inode) of the open file."""
+        return self._file.identity
 
     @property
     def writable(self) -> bool:
@@ -441,20 +461,22 @@ class Image:
         vm_clock_ns: int = 0,
         icount: int | None = None,
         date: tuple[int, int] | None = None,
+        extra: bytes = b"",
         commit: bool = True,
     ) -> Snapshot:
         """Keep disk and VM state as they are now; on disk when this returns, or, without ``commit``, with the next
         one (``flush``): several snapshots can be one change of the image.
 
         ``vm_state_size``: bytes; ``vm_clock_ns``: how long the guest ran; ``icount``: instructions; ``date``:
-        (seconds since the Unix epoch, nanoseconds), None: now. Raises ValueError for values that do not fit.
+        (seconds since the Unix epoch, nanoseconds), None: now; ``extra``: bytes behind what the format's extra data
+        holds, which others leave alone. Raises ValueError for values that do not fit.
         """
         writer = self._require_writer()
         date = divmod(time.time_ns(), 10**9) if date is None else date
         if len(self._state.snapshots) >= MAX_SNAPSHOTS:
             raise ValueError(f"an image has at most {MAX_SNAPSHOTS} snapshots")
         ident = str(self._state.last_id + 1)
-        snapshot = Snapshot(ident, name, *date, vm_clock_ns, vm_state_size, icount, self.size, 0, 0)
+        snapshot = Snapshot(ident, name, *date, vm_clock_ns, vm_state_size, icount, self.size, 0, 0, extra)
         require_fitting(snapshot)
         return writer.create_snapshot(snapshot, commit=commit)
 

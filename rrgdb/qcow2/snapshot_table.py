@@ -40,6 +40,8 @@ def require_fitting(snapshot: Snapshot) -> None:
     """Raises ValueError if the table has no room for one of the values."""
     if len(snapshot.name.encode("utf-8", "surrogateescape")) > 255:
         raise ValueError("a snapshot name has at most 255 bytes")
+    if len(snapshot.extra) > MAX_SNAPSHOT_EXTRA_BYTES - _EXTRA.size:
+        raise ValueError(f"extra data has at most {MAX_SNAPSHOT_EXTRA_BYTES - _EXTRA.size} bytes")
     if not (0 <= snapshot.date_s < 1 << 32 and 0 <= snapshot.date_ns < 10**9):
         raise ValueError("the date must be seconds below 2^32 and nanoseconds below 10^9")
     sizes = 0 <= snapshot.vm_state_size < 1 << 62 and 0 <= snapshot.vm_clock_ns < 1 << 64

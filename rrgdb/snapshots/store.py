@@ -81,9 +81,10 @@ class SnapshotStore:
         """A new orphan image: it holds nothing but VM states. ``disks``: the guest's; each snapshot is of them as well,
         and the store closes them."""
         try:
-            image = Image.create(path, 0, cluster_size=PAGE, barriers=True)
-            path.chmod(0o600)  # guest memory is nobody else's business, wherever the file is copied
-            return cls(Image.open(path), StoreWriter(image, ram_pages, disks), ram_pages, disks)
+            # Guest memory is nobody else's business, wherever the file is copied.
+            image = Image.create(path, 0, cluster_size=PAGE, barriers=True, mode=0o600)
+            reader = Image.open(path, backing=False, own=True)
+            return cls(reader, StoreWriter(image, ram_pages, disks), ram_pages, disks)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot create the snapshot store: {e}") from e
 
@@ -91,14 +92,24 @@ class SnapshotStore:
     def open(cls, path: Path, ram_pages: int, *, writable: bool, disks: Disks | None = None) -> SnapshotStore:
         """``disks``: the guest's, open for writing if this is; the store closes them. Snapshots that one of them lacks
         are none."""
+        writer: Image | None = None
         try:
-            writer = None
-            if writable:
-                image = Image.open(path, writable=True, barriers=True)
-                # Room of what was deleted before comes first.
-                image.fill_holes()
-                writer = StoreWriter(image, ram_pages, disks)
-            return cls(Image.open(path), writer, ram_pages, disks)
+            image = Image.open(path, backing=False, own=True)
+            try:
+                if image.size or image.backing_file is not None:
+                    raise StoreError(f"{path}: cannot open the snapshot store: expected an image of VM states alone")
+                if writable:
+                    writer = Image.open(path, writable=True, barriers=True, backing=False, own=True)
+                    if writer.identity != image.identity:
+                        raise StoreError(f"{path}: it was replaced while it was opened")
+                    # Room of what was deleted before comes first.
+                    writer.fill_holes()
+                return cls(image, None if writer is None else StoreWriter(writer, ram_pages, disks), ram_pages, disks)
+            except BaseException:
+                image.close()
+                if writer is not None:
+                    writer.close()
+                raise
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot open the snapshot store: {e}") from e
 
