@@ -403,7 +403,8 @@ def _facts(opened: Opened) -> dict[str, Any]:
         for event in listed:
             name = f"{event.kind.name.lower()} {event.source}"
             by_source[name] = by_source.get(name, 0) + 1
-    sizes = timeline.marks.sizes()
+    messages = opened.messages.copy()
+    sizes = timeline.marks.sizes(messages.append)
     return {
         "recording": str(recording.path),
         "created": manifest.created,
@@ -428,7 +429,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
         ],
         "snapshot_bytes": opened.store.file_size if opened.store is not None else 0,
         "disk_bytes": opened.store.disk_bytes if opened.store is not None else 0,
-        "messages": [{"message": m} for m in opened.messages],
+        "messages": [{"message": m} for m in messages],
     }
 
 
@@ -450,6 +451,7 @@ def verify(recording: Path, jobs: int, disks: tuple[tuple[str, Path], ...], stop
     """Replay a whole recording and compare every state digest."""
     with opening.replay(recording, writable=False, disks=dict(disks)) as opened:
         opened.use_workers(jobs)
+        opened.timeline.say = say
         for message in opened.messages:
             say(message)
         checked = verify_recording(opened.timeline, _progress, opened.workers, stops)

@@ -28,6 +28,7 @@ def snapshot() -> None:
 def _open(path: Path, *, writable: bool, disks: Sequence[tuple[str, Path]] | None = None) -> Opened:
     """``disks``: where images of disks are; None: the guest does not run."""
     opened = opening.replay(path, writable=writable, disks=dict(disks or ()), disks_needed=disks is not None)
+    opened.timeline.say = terminal.say
     for message in opened.messages:
         terminal.say(message)
     return opened
@@ -72,7 +73,7 @@ def list_(recording: Path, as_json: bool) -> None:
 
 def _rows(opened: Opened) -> list[dict[str, Any]]:
     marks = opened.timeline.marks
-    sizes = marks.sizes()
+    sizes = marks.sizes(terminal.say)
     return [
         {
             "name": s.name,

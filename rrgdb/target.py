@@ -372,7 +372,7 @@ class Target:
         return stored
 
     def snapshots(self) -> Sequence[rsp.SnapshotInfo]:
-        sizes = self.timeline.marks.sizes()
+        sizes = self.timeline.marks.sizes(lambda line: self.timeline.say(f"{line}\n"))
         return [rsp.SnapshotInfo(s.name, s.icount, sizes[s.id], s.automatic) for s in self.timeline.marks.stored]
 
     def events(self, limit: int) -> Sequence[rsp.EventInfo]:

@@ -209,7 +209,7 @@ def test_a_store_over_another_file_is_none(ours: Path, tmp_path: Path) -> None:
     with Image.open(ours / "snapshots.qcow2", writable=True) as image:
         image.rebase(str(tmp_path / "pipe"), "raw", unsafe=True)
     with replay(ours) as opened:
-        assert "expected an image of VM states alone" in opened.messages[0]
+        assert "expected the header of an image of VM states alone" in opened.messages[0]
 
 
 def test_disk_snapshots_of_others_stay(ours: Path, original: _Made) -> None:

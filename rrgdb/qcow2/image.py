@@ -24,7 +24,7 @@ from .preamble import with_backing
 from .problems import CheckResult
 from .progress import Progress, silent
 from .snapshot_table import Snapshot, require_fitting
-from .state import State, is_unchanged, load_state
+from .state import State, is_unchanged, load_damaged, load_state
 from .tables import Entries
 from .view import View, read_clusters, require_range
 from .writer import Writer
@@ -54,6 +54,7 @@ class Image:
         self._barriers = writer.barriers if writer is not None else False
         self._l1_tables: dict[str, Entries] = {}
         self._lent = False
+        self._known: tuple[int, int] | None = None  # disk and cluster size of a damaged one
 
     # -- opening
 
@@ -162,6 +163,30 @@ class Image:
             image._backing, image._lent = backing, True
         return image
 
+    @classmethod
+    def open_damaged(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        size: int,
+        cluster_size: int,
+        backing: Backing | None = None,
+        own: bool = False,
+    ) -> Image:
+        """Open for reading what is left of the snapshots of an image that ``open`` may refuse. Its disk has ``size``
+        bytes, and it uses none of the format's features: of its header only where the snapshot table is counts.
+        Snapshots whose entries cannot be right are not there, the active state is empty. ``backing`` is read where
+        nothing is allocated and stays open. Each read of a snapshot may raise Qcow2Error.
+        """
+        file = HostFile(os.fspath(path), os.O_RDONLY, own=own)
+        try:
+            image = cls(file, load_damaged(file, size, cluster_size), backing, None, follows=False)
+        except BaseException:
+            file.close()
+            raise
+        image._lent, image._known = True, (size, cluster_size)
+        return image
+
     def reload(self) -> None:
         """Read header and snapshots anew: a reader sees what a writer did since, in the backing file as well.
 
@@ -175,6 +200,8 @@ class Image:
         self._require_open()
         if self._writer is not None:
             self._state, self._writer = open_writable(self._file, barriers=self._barriers)
+        elif self._known is not None:
+            self._state = load_damaged(self._file, *self._known)
         else:
             state = load_state(self._file)
             if state.geometry.data_file:
@@ -222,6 +249,17 @@ class Image:
     def backing(self) -> Backing | None:
         """What is read where nothing is allocated."""
         return self._backing
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it was opened by ``open_damaged``."""
+        return self._known is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it uses none of the format's incompatible features, and is not marked as dirty or corrupt."""
+        header = self._state.header
+        return header.version == 3 and not header.incompatible_features
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -512,6 +550,19 @@ class Image:
         self._require_open()
         require_range(offset, length, None)
         return vmstate.differing(self._state, (self._side(a), self._side(b)), offset, length)
+
+    def filled_vmstate(self, snapshot: Snapshot, offset: int, length: int) -> list[int]:
+        """Offsets of the VM state clusters in a range that do not read as zeros by their entries, ascending."""
+        self._require_open()
+        require_range(offset, length, None)
+        nothing = np.zeros(0, np.uint64), 0
+        return vmstate.differing(self._state, (nothing, self._side(snapshot)), offset, length)
+
+    def filled_disk(self, snapshot: Snapshot) -> list[int]:
+        """As ``filled_vmstate``, of all of the disk."""
+        self._require_open()
+        nothing = np.zeros(0, np.uint64), 0
+        return vmstate.differing(self._state, (nothing, (self._side(snapshot)[0], 0)), 0, self.size)
 
     def diff_disk(self, a: Snapshot, b: Snapshot) -> list[int]:
         """As ``diff_vmstate``, of the disk: offsets of clusters whose content in this image may differ.

@@ -171,6 +171,8 @@ class Disks:
     def __init__(self, overlays: dict[int, _Overlay], owner: bytes) -> None:
         self._overlays = overlays
         self._owner = owner
+        self.damage: list[str] = []
+        """a line about each overlay that is damaged so that snapshots may be missing"""
 
     @classmethod
     def create(cls, directory: Path, images: Sequence[DiskImage], owner: bytes) -> Disks:
@@ -182,7 +184,7 @@ class Disks:
                 path = _overlay_path(directory, image)
                 if not image.readonly:
                     with _told(path):
-                        size = BLOCK if image.size <= _SMALL else 16 * BLOCK
+                        size = _cluster_size(image)
                         below = os.fspath(image.path.resolve())
                         Image.create(
                             path,
@@ -214,19 +216,21 @@ class Disks:
         ``backing``, over another image: then each is over the one of these that has its number, or where that is now.
         """
         found: dict[int, _Overlay] = {}
+        damage: list[str] = []
         try:
             for number, image in enumerate(images):
                 if image.readonly:
                     continue
                 path = _overlay_path(directory, image)
                 with _told(path):
-                    reader = Image.open(path, backing=image.content, own=True)
+                    reader, problem = _open_overlay(path, image, writable=writable)
                 found[number] = overlay = _Overlay(reader, None, {})
+                damage += [problem] if problem else []
                 overlay.seen = {s.id: s for s in reader.snapshots}
                 if reader.size != image.size:
                     raise StoreError(f"{path}: a disk of {reader.size} bytes, expected {image.size}")
                 expected = {os.fspath(image.path.resolve()), *([] if backing is None else [backing[number]])}
-                if backing is not None and reader.backing_file not in expected:
+                if backing is not None and not reader.damaged and reader.backing_file not in expected:
                     raise StoreError(
                         f"{path}: an overlay over {reader.backing_file!r}, expected one over {backing[number]!r}"
                     )
@@ -239,7 +243,9 @@ class Disks:
         except BaseException:
             cls(found, owner).close()
             raise
-        return cls(found, owner)
+        disks = cls(found, owner)
+        disks.damage = damage
+        return disks
 
     # -- reading
 
@@ -278,6 +284,20 @@ class Disks:
                 for offset in overlay.reader.diff_disk(a[number], b[number]):
                     found += (block_number(number, offset // BLOCK + i) for i in range(each))
         return found
+
+    def look_at_tables(self, kept: Kept) -> None:
+        """Read where everything is that the overlays hold at a snapshot."""
+        for number, overlay in self._overlays.items():
+            with _told(overlay.reader.path):
+                if overlay.seen.get(kept[number].id) != kept[number]:
+                    overlay.reload()
+                overlay.reader.filled_disk(kept[number])
+
+    def reload(self) -> None:
+        """See what a writer has done since."""
+        for overlay in self._overlays.values():
+            with _told(overlay.reader.path):
+                overlay.reload()
 
     def complete(self) -> dict[Moment, Kept]:
         """Moments of which every disk has a snapshot."""
@@ -355,6 +375,7 @@ class Disks:
             newest = {_moment(s): s for s in ours}
             going = [s for s in ours if _moment(s) not in moments or newest[_moment(s)] != s]
             if going:
+                require_sound(image)
                 image.delete_snapshots(going)
                 image.flush()
             self._overlays[number].reload()
@@ -363,6 +384,10 @@ class Disks:
 
     def _is_ours(self, snapshot: Snapshot) -> bool:
         return snapshot.extra == self._owner
+
+    def require_sound(self) -> None:
+        """StoreError if one of the overlays is damaged."""
+        self._each(lambda _, image: require_sound(image))
 
     def give_up(self) -> None:
         """Forget what was written and staged since the last ``commit``."""
@@ -385,6 +410,33 @@ class Disks:
                     failure = failure or e
         if failure is not None:
             raise failure
+
+
+def require_sound(image: Image) -> None:
+    """StoreError if an image that is open for writing is damaged."""
+    found = image.check()
+    if found.corruption_count:
+        raise StoreError(f"{image.path}: damaged, so nothing is written to it: {found.corruptions[0]}")
+
+
+def _cluster_size(image: DiskImage) -> int:
+    return BLOCK if image.size <= _SMALL else 16 * BLOCK
+
+
+def _open_overlay(path: Path, image: DiskImage, *, writable: bool) -> tuple[Image, str]:
+    """For reading; of a damaged one, unless it is to be ``writable``, what is left, and a line about that. Raises
+    Qcow2Error, OSError."""
+    try:
+        return Image.open(path, backing=image.content, own=True), ""
+    except Qcow2Error as e:
+        if writable:
+            raise
+        size = _cluster_size(image)
+        found = Image.open_damaged(path, size=image.size, cluster_size=size, backing=image.content, own=True)
+        if not found.snapshots:
+            found.close()
+            raise
+        return found, f"the overlay is damaged, what is left of it is used: {e}"
 
 
 def _overlay_path(directory: Path, image: DiskImage) -> Path:

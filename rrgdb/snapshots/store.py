@@ -68,13 +68,26 @@ class SnapshotStore:
         self._seen = {s.id: s for s in image.snapshots}
         self._taken = 0
         self._differences = Differences()
+        self.damage: list[str] = [] if disks is None else disks.damage.copy()
+        """a line about each file that is damaged so that snapshots may be missing; all are open for reading then"""
         if disks is not None:
             if writer is not None:
                 disks.keep_only({entry.stored.moment for entry in self._entries.values()})
+            self._find_disks(disks)
+
+    def _find_disks(self, disks: Disks) -> None:
+        """Give each snapshot those of its disks; without them it is none."""
+        complete = disks.complete()
+        if any(entry.stored.moment not in complete for entry in self._entries.values()):
+            # A writer may have gone on since the overlays were opened.
+            disks.reload()
             complete = disks.complete()
-            for entry in self._entries.values():
-                entry.kept = complete.get(entry.stored.moment)
-            self._entries = {k: e for k, e in self._entries.items() if e.kept is not None}
+        for entry in self._entries.values():
+            entry.kept = complete.get(entry.stored.moment)
+        lacking = [entry.stored.name for entry in self._entries.values() if entry.kept is None]
+        self._entries = {k: e for k, e in self._entries.items() if e.kept is not None}
+        if lacking and self._image.is_current():
+            self.damage += [f"{self._image.path}: snapshot {name} has no disks; passed over" for name in lacking]
 
     @classmethod
     def create(cls, path: Path, ram_pages: int, disks: Disks | None = None) -> SnapshotStore:
@@ -94,17 +107,20 @@ class SnapshotStore:
         are none."""
         writer: Image | None = None
         try:
-            image = Image.open(path, backing=False, own=True)
+            image, damage = _open_image(path)
             try:
-                if image.size or image.backing_file is not None:
-                    raise StoreError(f"{path}: cannot open the snapshot store: expected an image of VM states alone")
+                if writable and damage:
+                    raise StoreError(damage)
                 if writable:
                     writer = Image.open(path, writable=True, barriers=True, backing=False, own=True)
                     if writer.identity != image.identity:
                         raise StoreError(f"{path}: it was replaced while it was opened")
                     # Room of what was deleted before comes first.
                     writer.fill_holes()
-                return cls(image, None if writer is None else StoreWriter(writer, ram_pages, disks), ram_pages, disks)
+                side = None if writer is None else StoreWriter(writer, ram_pages, disks, sound=False)
+                store = cls(image, side, ram_pages, disks)
+                store.damage += [damage] if damage else []
+                return store
             except BaseException:
                 image.close()
                 if writer is not None:
@@ -137,6 +153,8 @@ class SnapshotStore:
             return state
         with self._reading(entry):
             view = self._image.view(self._on_disk(entry))
+            if self._disks is not None and entry.kept is not None:
+                self._disks.look_at_tables(entry.kept)
             (length,) = _LENGTH.unpack(view.read_vmstate(0, _LENGTH.size))
             if length > MAX_BYTES:
                 raise StateError(f"state of {length} bytes")
@@ -207,6 +225,16 @@ class SnapshotStore:
             sides = self._on_disk(one), self._on_disk(two)
             offsets = self._image.diff_vmstate(*sides, RAM_OFFSET, self._ram_pages * PAGE)
         return (np.array(offsets, np.int64) - RAM_OFFSET) // PAGE
+
+    def filled(self, stored: Stored) -> PageNumbers:
+        """Numbers of the RAM pages that may be other than zeros at a snapshot, ascending."""
+        waiting, root = self._chain(self._entries[stored.id])
+        found = {n for _, pages in waiting for n in pages}
+        if root is not None:
+            with self._reading(root):
+                offsets = self._image.filled_vmstate(self._on_disk(root), RAM_OFFSET, self._ram_pages * PAGE)
+            found.update((offset - RAM_OFFSET) // PAGE for offset in offsets)
+        return _numbers(found)
 
     def _chain(self, entry: Entry) -> tuple[list[tuple[Entry, Mapping[int, bytes]]], Entry | None]:
         """What waits for the disk, from a snapshot down, with its pages; and the one on disk that it builds on."""
@@ -397,6 +425,25 @@ class SnapshotStore:
             self._image.close()
             if self._disks is not None:
                 self._disks.close()
+
+
+def _open_image(path: Path) -> tuple[Image, str]:
+    """The image for reading; if it is damaged, what is left of it, and a line about that. Raises Qcow2Error, OSError,
+    StoreError."""
+    try:
+        image = Image.open(path, backing=False, own=True)
+    except Qcow2Error as e:
+        problem = str(e)
+    else:
+        if image.plain and not image.size and image.cluster_size == PAGE and image.backing_file is None:
+            return image, ""
+        image.close()
+        problem = f"{path}: offset 0: expected the header of an image of VM states alone"
+    image = Image.open_damaged(path, size=0, cluster_size=PAGE, own=True)
+    if image.snapshots:
+        return image, f"the snapshot store is damaged, what is left of it is used: {problem}"
+    image.close()
+    raise StoreError(f"cannot open the snapshot store: {problem}")
 
 
 __all__ = ["AUTOMATIC", "RAM_OFFSET", "SnapshotGoneError", "SnapshotStore", "StoreError", "Stored"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rrgdb.qcow2 import Image, Snapshot
-from rrgdb.snapshots.disks import Disks, Kept, Moment
+from rrgdb.snapshots.disks import Disks, Kept, Moment, require_sound
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState
 
@@ -90,10 +90,11 @@ class Failure(NamedTuple):
 class StoreWriter:
     """Owns the image for writing. All methods are for one thread, the one that takes the snapshots.
 
-    ``before_commit`` runs on the writer's thread; it raises OSError or StoreError.
+    ``before_commit`` runs on the writer's thread; it raises OSError or StoreError. Unless ``sound``, the images are
+    checked before they are written first: what is new must not go to where a snapshot is that damage hides.
     """
 
-    def __init__(self, image: Image, ram_pages: int, disks: Disks | None) -> None:
+    def __init__(self, image: Image, ram_pages: int, disks: Disks | None, *, sound: bool = True) -> None:
         self.lock = threading.Condition()
         self.before_commit: Callable[[], None] = lambda: None
         self.queued_bytes = 0
@@ -101,6 +102,7 @@ class StoreWriter:
         self._image = image
         self._ram_pages = ram_pages
         self._disks = disks
+        self._sound = sound
         self.used_bytes = self._used()
         self._active: Entry | None = None
         self._queue: deque[Entry | Deletion] = deque()
@@ -194,7 +196,15 @@ class StoreWriter:
             group.append(job)
         return group
 
+    def _require_sound(self) -> None:
+        if not self._sound:
+            require_sound(self._image)
+            if self._disks is not None:
+                self._disks.require_sound()
+            self._sound = True
+
     def _write(self, group: Sequence[Entry]) -> None:
+        self._require_sound()
         for entry in group:
             self._staged[entry] = self._stage(entry)
             self._active = entry
@@ -252,6 +262,7 @@ class StoreWriter:
         return {**dict(zip(numbers, stored, strict=True)), **pages}
 
     def _delete(self, deletion: Deletion) -> None:
+        self._require_sound()
         going = deletion.entries
         if self._active in going:
             self._active = None

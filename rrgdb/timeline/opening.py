@@ -479,6 +479,7 @@ def _attach_store(opened: Opened, path: Path) -> list[str]:
         store = store or _open_store(opened, writable=False)
     except StoreError as e:
         return [f"{e}; replay begins with the images"]
+    messages += [] if messages else store.damage
     beyond = [s for s in store.snapshots if s.icount > opened.timeline.end]
     messages += [f"{path}: snapshot {s.name} lies behind the end of the log and is passed over" for s in beyond]
     opened.store = store
