@@ -238,6 +238,7 @@ class Disks:
                     with _told(path):
                         # Whole blocks are written, so nothing below is needed for that.
                         overlay.writer = Image.open(path, writable=True, barriers=True, backing=False, own=True)
+                        overlay.writer.fill_holes()
                     if overlay.writer.identity != reader.identity:
                         raise StoreError(f"{path}: it was replaced while it was opened")
         except BaseException:
@@ -307,6 +308,22 @@ class Disks:
             for snapshot in sorted(overlay.seen.values(), key=self._is_ours):
                 found.setdefault(_moment(snapshot), {})[number] = snapshot
         return {moment: kept for moment, kept in found.items() if len(kept) == len(self._overlays)}
+
+    def most_bytes(self, blocks: Collection[int]) -> int:
+        """What the disk snapshots of one of the guest's take at most, if these blocks differ."""
+        total = 0
+        for number, overlay in self._overlays.items():
+            size = overlay.reader.cluster_size
+            data = len({n * BLOCK // size for n in blocks if disk_and_block(n)[0] == number})
+            first, all_tables = _table_clusters(overlay.reader)
+            clusters = data + min(data, all_tables) + first + 1
+            total += size * (clusters + clusters // (size // 2) + 3)
+        return total
+
+    @property
+    def reserve(self) -> int:
+        """Bytes that a commit may need for a while, as the store's."""
+        return sum(o.reader.cluster_size * 3 * (_table_clusters(o.reader)[0] + 5) for o in self._overlays.values())
 
     @property
     def file_bytes(self) -> int:
@@ -417,6 +434,12 @@ def require_sound(image: Image) -> None:
     found = image.check()
     if found.corruption_count:
         raise StoreError(f"{image.path}: damaged, so nothing is written to it: {found.corruptions[0]}")
+
+
+def _table_clusters(image: Image) -> tuple[int, int]:
+    """Clusters of the L1 table, and L2 tables, of a disk that is full."""
+    tables = -(-image.size // (image.cluster_size * image.cluster_size // 8))
+    return -(-tables * 8 // image.cluster_size), tables
 
 
 def _cluster_size(image: DiskImage) -> int:

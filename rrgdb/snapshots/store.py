@@ -24,7 +24,7 @@ import numpy.typing as npt
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.snapshots.differences import Differences
 from rrgdb.snapshots.disks import BLOCK, Disks, Kept, block_number
-from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.errors import NoRoomError, StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
 from rrgdb.snapshots.writer import (
     AUTOMATIC,
@@ -45,8 +45,15 @@ _LENGTH = struct.Struct("<I")
 _ZERO = bytes(PAGE)
 _NONE: PageNumbers = np.array([], dtype=np.int64)
 _TABLE_PAGES = PAGE // 8
-_BESIDE = 16
-"""clusters that a snapshot takes besides pages and their tables"""
+_COUNTED = PAGE // 2
+"""clusters that a block of refcounts counts"""
+_ENTRY, _REFCOUNTS = 1, 3
+"""clusters by which the snapshot table grows with an entry; blocks that refcounts take besides those for each
+``_COUNTED`` clusters, and their table"""
+_RESERVED = 8
+"""what part of the budget is kept for tables that move, at most"""
+_TURNS = 3
+"""how often a table that moves may be there, with room to grow"""
 
 
 def _numbers(pages: Collection[int]) -> PageNumbers:
@@ -96,6 +103,7 @@ class SnapshotStore:
         try:
             # Guest memory is nobody else's business, wherever the file is copied.
             image = Image.create(path, 0, cluster_size=PAGE, barriers=True, mode=0o600)
+            image.fill_holes()
             reader = Image.open(path, backing=False, own=True)
             return cls(reader, StoreWriter(image, ram_pages, disks), ram_pages, disks)
         except (Qcow2Error, OSError) as e:
@@ -341,11 +349,13 @@ class SnapshotStore:
         base: Stored | None,
         changed: Mapping[int, bytes],
         blocks: Mapping[int, bytes] | None = None,
+        budget: int | None = None,
     ) -> Stored:
         """Add a snapshot: RAM is that of ``base`` (None: zeros) but for the pages ``changed``, and so are the disks but
         for ``blocks``; nobody changes the two any more. It is usable at once, and on disk after the next ``flush``.
+        ``budget``: bytes that all files of the store may take with it.
 
-        Raises StoreError. What fails later is told by ``failed``.
+        Raises StoreError; NoRoomError if the budget might not hold. What fails later is told by ``failed``.
         """
         writer = self._require_writer()
         try:
@@ -355,10 +365,13 @@ class SnapshotStore:
         except (StateError, ValueError) as e:
             raise StoreError(f"{self._image.path}: cannot take snapshot {name}: {e}") from e
         padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + LENGTH_BYTES) // PAGE) * PAGE, b"\0")
+        most = self.most_bytes(len(changed), len(padded), blocks or ())
+        if budget is not None and self.used_bytes + most + self._reserve(budget) > budget:
+            raise NoRoomError(f"{self._image.path}: snapshot {name} might not fit into the budget of {budget} bytes")
         self._taken += 1
         stored = Stored(name, icount, f"taken {self._taken}")
         below = None if base is None else self._entries[base.id]
-        entry = self._entries[stored.id] = Entry(stored, None, below, state, padded, changed, blocks)
+        entry = self._entries[stored.id] = Entry(stored, None, below, state, padded, changed, blocks, most=most)
         writer.put(entry)
         if base is not None:
             self._differences.put(base.id, stored.id, _numbers(changed))
@@ -374,20 +387,33 @@ class SnapshotStore:
 
     @property
     def used_bytes(self) -> int:
-        """What the file has in use, with what waits for it. It has more where something was deleted."""
-        if self._writer is None:
-            return 0
-        waiting = [self.most_bytes(entry.bytes // PAGE) for entry in self._writer.waiting()]
-        return self._writer.used_bytes + sum(waiting)
+        """What the files have in use, with what waits for them. They have more where something was deleted."""
+        return 0 if self._writer is None else self._writer.all_bytes()
 
     @property
     def deleting(self) -> bool:
         """Whether snapshots are still to be deleted: ``used_bytes`` will be less."""
         return self._writer is not None and self._writer.deletions > 0
 
-    def most_bytes(self, pages: int) -> int:
-        """What a snapshot of so many pages takes at most: pages, tables to each 2 MiB of RAM, the state."""
-        return PAGE * (pages + self._ram_pages // _TABLE_PAGES + _BESIDE)
+    def most_bytes(self, pages: int, blob: int = 0, blocks: Collection[int] = ()) -> int:
+        """What a snapshot of so many pages takes at most: those, ``blob`` bytes in front of them, the tables that lead
+        there, and its share of the tables of the file; and that of the disks, of which it has ``blocks``."""
+        data = pages + blob // PAGE
+        clusters = data + min(data, self._tables) + -(-self._tables * 8 // PAGE) + _ENTRY
+        clusters += clusters // _COUNTED + _REFCOUNTS
+        return PAGE * clusters + (0 if self._disks is None else self._disks.most_bytes(blocks))
+
+    @property
+    def _tables(self) -> int:
+        """L2 tables of a whole state; entries of its L1 table."""
+        return -(-(RAM_OFFSET // PAGE + self._ram_pages) // _TABLE_PAGES)
+
+    def _reserve(self, budget: int) -> int:
+        """Bytes that a commit may need for a while, within reason: it writes tables anew before it gives the old ones
+        up, and a deletion those of the active state. So, as a rule, the files keep to the budget as well."""
+        moving = budget // PAGE // _COUNTED + -(-self._tables * 8 // PAGE) + 2 * _ENTRY + _REFCOUNTS
+        most = PAGE * (self._tables + _TURNS * moving) + (0 if self._disks is None else self._disks.reserve)
+        return min(most, budget // _RESERVED)
 
     def failed(self) -> tuple[list[Stored], StoreError] | None:
         """Snapshots that could not be written since the last call, and why. They are usable until ``forget``."""
@@ -446,4 +472,4 @@ def _open_image(path: Path) -> tuple[Image, str]:
     raise StoreError(f"cannot open the snapshot store: {problem}")
 
 
-__all__ = ["AUTOMATIC", "RAM_OFFSET", "SnapshotGoneError", "SnapshotStore", "StoreError", "Stored"]
+__all__ = ["AUTOMATIC", "RAM_OFFSET", "NoRoomError", "SnapshotGoneError", "SnapshotStore", "StoreError", "Stored"]

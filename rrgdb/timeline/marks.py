@@ -403,10 +403,12 @@ class Marks:
         self._detached.add(mark)
         return mark
 
-    def take_snapshot(self, name: str) -> Mark:
-        """A snapshot at the present position. It is usable at once, and on disk after ``flush``.
+    def take_snapshot(self, name: str, budget: int | None = None) -> Mark:
+        """A snapshot at the present position. It is usable at once, and on disk after ``flush``. ``budget``: bytes that
+        the store may take with it.
 
-        Raises StoreError; the marks are unchanged then but for what could not be written before (``settle``)."""
+        Raises StoreError, NoRoomError; the marks are unchanged then but for what could not be written before
+        (``settle``)."""
         if self.incomplete:
             raise StoreError(f"no snapshot is taken of a guest that cannot go on: {self.incomplete}")
         if self._store is None:
@@ -419,7 +421,7 @@ class Marks:
         icount = self._guest.engine.icount
         pages = base.delta.pages()
         pages.update(zip(dirty.tolist(), contents, strict=True))
-        stored = self._store.take(name, icount, state, base.stored, pages, self.disks.all_blocks())
+        stored = self._store.take(name, icount, state, base.stored, pages, self.disks.all_blocks(), budget)
         self._ram.clean(dirty)
         self._remember(stored, state)
         mark = Mark(icount, stored, None)
