@@ -114,8 +114,8 @@ class IndexFile:
 
     @classmethod
     def open(cls, path: Path, recording_id: bytes, *, writable: bool = False) -> Self:
-        """Read an index up to the first thing that is wrong. ``writable``: create it if need be, and cut off what is
-        not in order. A file that is of another recording or no index at all stays as it is.
+        """Read an index up to the first thing that is wrong. ``writable``: create it if need be, cut off what is not
+        in order, and begin anew where it is of another recording or no index at all.
 
         IndexFileError if there is none that can be read, or written if that is wanted."""
         try:
@@ -144,7 +144,7 @@ class IndexFile:
                 os.ftruncate(fd, index.size)
         elif found[:8] == _FILE_MAGIC and not head.startswith(found[:10]):
             raise IndexFileError(f"{path}: expected index version {MAJOR}")
-        elif not writable or not head.startswith(found):
+        elif not writable:
             raise IndexFileError(f"{path}: expected the header of this recording's index")
         else:
             os.ftruncate(fd, 0)
