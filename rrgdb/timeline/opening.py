@@ -84,6 +84,7 @@ class Opened:
         if jobs > 1:
             moved = {image.name: str(image.path.resolve()) for image in self.timeline.marks.disks.images}
             self.workers = Workers(self.recording.path, jobs, moved)
+            self.workers.say = lambda line: self.timeline.say(f"{line}\n")
 
     def discard(self) -> bool:
         """Close the recording, and remove it if nothing has happened in it; whether it was removed."""
