@@ -26,7 +26,7 @@ LEAST_SEGMENTS = 6
 """segments from snapshot to snapshot below which workers are not worth their start"""
 PIECES = 8
 """pieces of history for each worker"""
-_LACKS = 64
+_LACKS = 1 << 14
 """spans that are looked at again because the index may lack something of them"""
 _POINTS, _WATCHES = 4096, 32
 """breakpoints and watches of one replay of such a span"""
