@@ -298,7 +298,7 @@ def record(
             disks=listed,
             revision=spec.revision,
         )
-        stack.callback(shutil.rmtree, recording.path, ignore_errors=True)
+        stack.callback(recording.remove)
         stack.callback(recording.close)
         opened = _build(image, spec, memory, cpu, options.args, recording, images)
         opened.timeline.marks.budget = checkpoint_memory
