@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class StoreError(Exception):
     """The store cannot be read or written: one line with the file."""
+
+
+class NoRoomError(StoreError):
+    """A snapshot might not fit into the budget: nothing was taken."""

@@ -29,7 +29,8 @@ def _command(session: Session, arguments: bytes) -> bytes:
     while len(text) > _REPLY_LIMIT:
         session.console(text[:_REPLY_LIMIT])
         text = text[_REPLY_LIMIT:]
-    return text.encode().hex().encode() or b"OK"
+    # A path of the host may hold what is no UTF-8.
+    return text.encode("utf-8", "backslashreplace").hex().encode() or b"OK"
 
 
 COMMANDS = (Command(b"qRcmd", _command, b",", console=True),)
