@@ -29,6 +29,7 @@ from rrgdb.script.guest import RunOver, ScriptGuest
 from rrgdb.script.machine import Hook
 from rrgdb.script.ops import MAX_DATA, Kind, Op
 from rrgdb.target import Target
+from rrgdb.text import shown
 from rrgdb.timeline import opening
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.stop import Stop, StopKind
@@ -281,7 +282,7 @@ class Session:
 
 
 def _say(line: str) -> None:
-    print(f"rrgdb: {line}", file=sys.stderr, flush=True)
+    print(f"rrgdb: {shown(line)}", file=sys.stderr, flush=True)
 
 
 def attach(

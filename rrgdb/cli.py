@@ -30,7 +30,8 @@ from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.snapshot_cli import snapshot
 from rrgdb.snapshots.naming import START
 from rrgdb.target import Target
-from rrgdb.terminal import say
+from rrgdb.terminal import say, tell
+from rrgdb.text import shown
 from rrgdb.timeline import opening
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.opening import GuestOptions, Opened
@@ -201,7 +202,7 @@ def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, runn
             address,
             engine=engine,
             once=once,
-            on_listening=lambda line: click.echo(line, err=True),
+            on_listening=lambda line: click.echo(shown(line), err=True),
             on_ready=ready,
         )
 
@@ -396,13 +397,13 @@ def info(recording: Path, as_json: bool) -> None:
     for key, value in facts.items():
         if isinstance(value, list):
             if value:
-                click.echo(f"{key}:")
+                tell(f"{key}:")
             for item in value:
-                click.echo("  " + ", ".join(f"{k} {v}" for k, v in item.items()))
+                tell("  " + ", ".join(f"{k} {v}" for k, v in item.items()))
         elif isinstance(value, dict):
-            click.echo(f"{key}: " + (", ".join(f"{k} {v}" for k, v in value.items()) or "none"))
+            tell(f"{key}: " + (", ".join(f"{k} {v}" for k, v in value.items()) or "none"))
         else:
-            click.echo(f"{key}: {value}")
+            tell(f"{key}: {value}")
 
 
 def _facts(opened: Opened) -> dict[str, Any]:
@@ -410,7 +411,8 @@ def _facts(opened: Opened) -> dict[str, Any]:
     manifest, events = recording.manifest, recording.log
     listed = {"answer": events.answers, "input": events.inputs, "digest": events.digests}
     by_source = {f"{kind} {name}": n for kind, each in listed.items() for name, n in each.by_source().items()}
-    sizes = timeline.marks.sizes()
+    messages = opened.messages.copy()
+    sizes = timeline.marks.sizes(messages.append)
     return {
         "recording": str(recording.path),
         "created": manifest.created,
@@ -426,7 +428,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
         "engine": manifest.engine,
         "behaviour": manifest.behaviour,
         "instructions": timeline.end,
-        "end": events.end.payload.decode() if events.end is not None else "open",
+        "end": events.end.payload.decode(errors="backslashreplace") if events.end is not None else "open",
         "events": by_source,
         "log_bytes": events.size,
         "log_truncated_bytes": events.truncated_bytes,
@@ -435,7 +437,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
         ],
         "snapshot_bytes": opened.store.file_size if opened.store is not None else 0,
         "disk_bytes": opened.store.disk_bytes if opened.store is not None else 0,
-        "messages": [{"message": m} for m in opened.messages],
+        "messages": [{"message": m} for m in messages],
     }
 
 
@@ -457,11 +459,12 @@ def verify(recording: Path, jobs: int, disks: tuple[tuple[str, Path], ...], stop
     """Replay a whole recording and compare every state digest."""
     with opening.replay(recording, writable=False, disks=dict(disks)) as opened:
         opened.use_workers(jobs)
+        opened.timeline.say = say
         for message in opened.messages:
             say(message)
         checked = verify_recording(opened.timeline, _progress, opened.workers, stops)
         agreed = "1 state digest agrees" if checked == 1 else f"{checked} state digests agree"
-        click.echo(f"{recording}: {opened.timeline.end} instructions replayed, {agreed}")
+        tell(f"{recording}: {opened.timeline.end} instructions replayed, {agreed}")
         damaged = opened.recording.damage is not None
     if damaged:
         sys.exit(1)
@@ -469,7 +472,7 @@ def verify(recording: Path, jobs: int, disks: tuple[tuple[str, Path], ...], stop
 
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
-        click.echo(text, err=True)
+        click.echo(shown(text.rstrip("\n")), err=True)
 
 
 @cli.command()

@@ -11,10 +11,12 @@ import click
 
 from rrgdb import terminal
 from rrgdb.click_types import Number, moved_disks_option, recording_argument
+from rrgdb.recording.directory import recording_of
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.store import Stored, StoreError
+from rrgdb.text import shown
 from rrgdb.timeline import opening
-from rrgdb.timeline.export import FORMATS, export
+from rrgdb.timeline.export import FORMATS, ExportError, export
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.timeline import TimelineError
 
@@ -27,14 +29,16 @@ def snapshot() -> None:
 def _open(path: Path, *, writable: bool, disks: Sequence[tuple[str, Path]] | None = None) -> Opened:
     """``disks``: where images of disks are; None: the guest does not run."""
     opened = opening.replay(path, writable=writable, disks=dict(disks or ()), disks_needed=disks is not None)
+    opened.timeline.say = terminal.say
     for message in opened.messages:
         terminal.say(message)
     return opened
 
 
 def _known(opened: Opened, names: Sequence[str]) -> list[Stored]:
-    """Snapshots by their names. StoreError."""
-    by_name = {s.name: s for s in opened.timeline.marks.stored}
+    """Snapshots by their names, or what is shown of those. StoreError."""
+    stored = opened.timeline.marks.stored
+    by_name = {shown(s.name): s for s in stored} | {s.name: s for s in stored}
     missing = next((name for name in names if name not in by_name), None)
     if missing is not None:
         raise StoreError(f"{opened.recording.path}: there is no snapshot {missing}")
@@ -66,12 +70,12 @@ def list_(recording: Path, as_json: bool) -> None:
     click.echo(f"{'icount':>16} {'bytes':>12}  name")
     for row in rows:
         kind = "" if row["kind"] == "named" else f" ({row['kind']})"
-        click.echo(f"{row['icount']:>16} {row['changed_bytes']:>12}  {row['name']}{kind}")
+        terminal.tell(f"{row['icount']:>16} {row['changed_bytes']:>12}  {row['name']}{kind}")
 
 
 def _rows(opened: Opened) -> list[dict[str, Any]]:
     marks = opened.timeline.marks
-    sizes = marks.sizes()
+    sizes = marks.sizes(terminal.say)
     return [
         {
             "name": s.name,
@@ -102,7 +106,7 @@ def create(recording: Path, name: str, icount: int | None, disks: tuple[tuple[st
         _go(opened, opened.timeline.end if icount is None else icount)
         marks.take_snapshot(name)
         marks.flush()
-        click.echo(f"snapshot {name} at icount {opened.timeline.icount}")
+        terminal.tell(f"snapshot {name} at icount {opened.timeline.icount}")
 
 
 @snapshot.command()
@@ -131,6 +135,9 @@ def export_(
     if len(where) != (2 if icount is None else 1):
         raise click.UsageError("expected a snapshot's NAME and FILE, or --at ICOUNT and FILE")
     file = Path(where[-1])
+    owner = recording_of(file)
+    if owner is not None:
+        raise ExportError(f"{file}: it belongs to the recording {owner}, which would be lost: expected another file")
     with _open(recording, writable=False, disks=disks) as opened:
         _go(opened, _known(opened, where[:1])[0].icount if icount is None else icount)
         timeline = opened.timeline
@@ -142,7 +149,7 @@ def export_(
 
         with terminal.interrupting(timeline.interrupt), terminal.counting("writing", lambda: done, unit="pages"):
             export(opened.guest, file, format, _image(opened), progress, lambda: timeline.interrupted)
-        click.echo(f"{file}: the state at icount {timeline.icount}")
+        terminal.tell(f"{file}: the state at icount {timeline.icount}")
 
 
 def _image(opened: Opened) -> bytes:

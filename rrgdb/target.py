@@ -17,6 +17,7 @@ from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import Stored, StoreError
+from rrgdb.text import shown
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
@@ -228,7 +229,7 @@ class Target:
         self.timeline.interrupt()
 
     def attached(self, console: Callable[[str], None]) -> None:
-        self.timeline.say = console
+        self.timeline.say = lambda text: console(shown(text.rstrip("\n")) + "\n")
         self._held = True
         if self.running:
             self.running = False
@@ -278,7 +279,7 @@ class Target:
     def replay_info(self) -> rsp.ReplayInfo:
         t = self.timeline
         mode = "diversion" if t.diverted_from is not None else "record" if t.at_present else "replay"
-        return rsp.ReplayInfo(mode, t.icount, t.start, t.end, str(self.opened.recording.path), t.diverted_from)
+        return rsp.ReplayInfo(mode, t.icount, t.start, t.end, shown(str(self.opened.recording.path)), t.diverted_from)
 
     def _go(self, icount: int) -> rsp.Stop:
         self.timeline.clear_interrupt()
@@ -338,7 +339,10 @@ class Target:
     # -- snapshots and events --------------------------------------------------------------------
 
     def _find(self, name: str) -> Stored | None:
-        return next((s for s in self.timeline.marks.stored if s.name == name), None)
+        stored = self.timeline.marks.stored
+        return next((s for s in stored if s.name == name), None) or next(
+            (s for s in stored if shown(s.name) == name), None
+        )
 
     def save_snapshot(self, name: str) -> None:
         problem = naming.problem(name)
@@ -372,8 +376,8 @@ class Target:
         return stored
 
     def snapshots(self) -> Sequence[rsp.SnapshotInfo]:
-        sizes = self.timeline.marks.sizes()
-        return [rsp.SnapshotInfo(s.name, s.icount, sizes[s.id], s.automatic) for s in self.timeline.marks.stored]
+        sizes = self.timeline.marks.sizes(lambda line: self.timeline.say(f"{line}\n"))
+        return [rsp.SnapshotInfo(shown(s.name), s.icount, sizes[s.id], s.automatic) for s in self.timeline.marks.stored]
 
     def events(self, limit: int) -> Sequence[rsp.EventInfo]:
         log, here = self.timeline.log, self.timeline.icount
@@ -381,7 +385,7 @@ class Target:
         for events in (log.answers, log.inputs, log.digests):
             first = events.index_at(here)
             found += [
-                rsp.EventInfo(e.icount, f"{e.kind.name.lower()} {e.source}", len(e.payload))
+                rsp.EventInfo(e.icount, f"{e.kind.name.lower()} {shown(e.source)}", len(e.payload))
                 for e in events[first : first + limit]
             ]
         if log.end is not None:
@@ -429,4 +433,4 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (TimelineError, EngineError, StoreError, LogError, Divergence) as e:
-        raise DebuggeeError(str(e), EIO) from e
+        raise DebuggeeError(shown(str(e)), EIO) from e

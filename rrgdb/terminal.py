@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
+from rrgdb.text import shown
+
 _REFRESH = 0.2
 """seconds"""
 
@@ -18,7 +20,12 @@ _REFRESH = 0.2
 def say(text: str) -> None:
     """A line for the user, on stderr; nobody may be there any more to read it."""
     with suppress(OSError):
-        click.echo(f"rrgdb: {text.rstrip()}", err=True)
+        click.echo(f"rrgdb: {shown(text.rstrip())}", err=True)
+
+
+def tell(text: str) -> None:
+    """A line of what was asked for, on stdout."""
+    click.echo(shown(text))
 
 
 @contextmanager

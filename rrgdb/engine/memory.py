@@ -152,6 +152,11 @@ class Ram:
                 return r.offset + physical - r.base, r.base + r.size - physical
         raise MemoryFault(physical)
 
+    def address_of(self, page: int) -> int | None:
+        """The guest-physical address of a page; None if it is in no region."""
+        at = page * PAGE
+        return next((r.base + at - r.offset for r in self.regions if r.offset <= at < r.offset + r.size), None)
+
     def read(self, physical: int, length: int) -> bytes:
         """Up to ``length`` bytes: shorter where RAM ends; MemoryFault if there is none at all."""
         parts: list[bytes] = []

@@ -43,6 +43,11 @@ class RawFile:
         self._file = HostFile(path, os.O_RDWR if writable else os.O_RDONLY)
         self.size = whole_sectors(self._file.size())
 
+    @property
+    def path(self) -> str:
+        """As it was given."""
+        return self._file.path
+
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill ``view``; zeros behind the end."""
         done = self._file.read_into(offset, view)

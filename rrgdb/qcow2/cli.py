@@ -87,7 +87,8 @@ def _info(args: argparse.Namespace) -> int:
     if args.output == "json":
         _print_json(found)
         return 0
-    print(f"image: {info.path}\nfile format: qcow2\nvirtual size: {info.size} bytes\ndisk size: {info.allocated} bytes")
+    print(f"image: {_shown(info.path)}\nfile format: qcow2")
+    print(f"virtual size: {info.size} bytes\ndisk size: {info.allocated} bytes")
     print(f"cluster_size: {info.cluster_size}")
     if info.backing_file is not None:
         print(f"backing file: {_shown(info.backing_file)}")
@@ -122,7 +123,13 @@ def _print_snapshots(snapshots: Sequence[Snapshot]) -> None:
 
 def _shown(text: str) -> str:
     """A file may hold anything as a name: nothing of it may drive the terminal."""
-    return "".join(c if c.isprintable() and not "\ud800" <= c <= "\udfff" else "?" for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(c: str) -> str:
+    if "\udc80" <= c <= "\udcff":  # a byte that is no UTF-8
+        return f"\\x{ord(c) - 0xDC00:02x}"
+    return c.encode("unicode_escape").decode("ascii")
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -136,7 +143,7 @@ def _check(args: argparse.Namespace) -> int:
         _print_json(_check_json(args.image, left, found))
     else:
         for line in (found or left).corruptions:
-            print(f"ERROR {line}")
+            print(f"ERROR {_shown(line)}")
         for line in (found or left).leaks:
             print(f"Leaked: {line}")
         if found is not None and not found.clean:
@@ -380,10 +387,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if meter is not None:
                 meter.end()
     except (Qcow2Error, Qcow2UsageError) as error:
-        print(f"qcow2: {error}", file=sys.stderr)
+        print(f"qcow2: {_shown(str(error))}", file=sys.stderr)
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        print(f"qcow2: {name}{error.strerror or error}", file=sys.stderr)
+        name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        print(f"qcow2: {_shown(name + (error.strerror or str(error)))}", file=sys.stderr)
     except KeyboardInterrupt:
         print("qcow2: interrupted", file=sys.stderr)
     return failed

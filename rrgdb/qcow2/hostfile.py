@@ -17,14 +17,18 @@ IOV_MAX = 1024
 class HostFile:
     """One open file. Raises OSError as the system does."""
 
-    def __init__(self, path: str, flags: int) -> None:
+    def __init__(self, path: str, flags: int, *, own: bool = False, mode: int = 0o666) -> None:
+        """``own``: a regular file, reached by no symbolic link; for writing, it has no other name (hard link).
+        ``mode``: of a new file."""
         # A FIFO or a terminal would block or never end.
         if not flags & os.O_CREAT:
-            _require_file(os.stat(path).st_mode, path)
+            _require_file((os.lstat if own else os.stat)(path), path, flags, own=own)
+        if own:
+            flags |= os.O_NOFOLLOW
         self.path = path
-        self.fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
+        self.fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
         try:
-            _require_file(os.fstat(self.fd).st_mode, path)
+            _require_file(os.fstat(self.fd), path, flags, own=own)
         except BaseException:
             os.close(self.fd)
             raise
@@ -141,6 +145,13 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def _require_file(mode: int, path: str) -> None:
-    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        raise Qcow2Error(f"{path}: offset 0: expected a regular file or a block device")
+def _require_file(status: os.stat_result, path: str, flags: int, *, own: bool) -> None:
+    mode = status.st_mode
+    if own and stat.S_ISLNK(mode):
+        raise Qcow2Error(f"{path}: offset 0: expected a regular file, found a symbolic link")
+    if not (stat.S_ISREG(mode) or (stat.S_ISBLK(mode) and not own)):
+        raise Qcow2Error(f"{path}: offset 0: expected a regular file{'' if own else ' or a block device'}")
+    if own and flags & os.O_ACCMODE != os.O_RDONLY and status.st_nlink > 1:
+        raise Qcow2Error(
+            f"{path}: offset 0: expected one name of a file to be written, it has {status.st_nlink} (hard links)"
+        )

@@ -25,7 +25,7 @@ from .preamble import with_backing
 from .problems import CheckResult
 from .progress import Progress, silent
 from .snapshot_table import Snapshot, require_fitting
-from .state import State, is_unchanged, load_state
+from .state import State, is_unchanged, load_damaged, load_state
 from .tables import Entries
 from .view import View, read_clusters, require_range
 from .writer import Writer
@@ -55,6 +55,7 @@ class Image:
         self._barriers = writer.barriers if writer is not None else False
         self._l1_tables: dict[str, Entries] = {}
         self._lent = False
+        self._known: tuple[int, int] | None = None  # disk and cluster size of a damaged one
 
     # -- opening
 
@@ -72,14 +73,15 @@ class Image:
         refcount_bits: int = 16,
         lazy_refcounts: bool = False,
         compression: str = "zlib",
+        mode: int = 0o666,
     ) -> Image:
         """Make a new image with a disk of ``size`` bytes (a multiple of 512; 0: it only holds VM states), open for
         writing.
 
         ``backing_file`` is stored as given; a relative name starts at the directory of ``path``. ``backing_format``
         (``raw`` or ``qcow2``) is required with it. ``barriers`` as in ``open``. ``compression`` (``zlib``, ``zstd``)
-        is for ``write_compressed``. ``lazy_refcounts`` is a hint for others. Raises FileExistsError if there is such a
-        file, ValueError for options that are not possible.
+        is for ``write_compressed``. ``lazy_refcounts`` is a hint for others. ``mode``: of the file. Raises
+        FileExistsError if there is such a file, ValueError for options that are not possible.
         """
         name = os.fspath(path)
         preamble, head = options.new_preamble(
@@ -93,7 +95,7 @@ class Image:
             backing_file=backing_file,
             backing_format=backing_format,
         )
-        file = HostFile(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        file = HostFile(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=mode)
         below: Backing | None = None
         try:
             below = _open_backing(name, backing_file, backing_format, (file.identity,))
@@ -115,20 +117,29 @@ class Image:
         writable: bool = False,
         backing: bool | Backing = True,
         barriers: bool = False,
+        own: bool = False,
     ) -> Image:
         """Open an image, whether or not it was closed cleanly.
 
         ``backing``: open the backing files too; without, unallocated clusters read as zeros. An object is read instead
         of the backing file that the image names, and stays open when this is closed. ``barriers``: with every commit,
-        order the writes against power loss (two fdatasync a commit); without, only ``flush`` does.
+        order the writes against power loss (two fdatasync a commit); without, only ``flush`` does. ``own``: refuse a
+        symbolic link, what is no regular file, and for writing a file that has another name as well (a hard link).
         """
-        return cls._open(os.fspath(path), (), writable=writable, backing=backing, barriers=barriers)
+        return cls._open(os.fspath(path), (), writable=writable, backing=backing, barriers=barriers, own=own)
 
     @classmethod
     def _open(
-        cls, path: str, chain: tuple[tuple[int, int], ...], *, writable: bool, backing: bool | Backing, barriers: bool
+        cls,
+        path: str,
+        chain: tuple[tuple[int, int], ...],
+        *,
+        writable: bool,
+        backing: bool | Backing,
+        barriers: bool,
+        own: bool = False,
     ) -> Image:
-        file = HostFile(path, os.O_RDWR if writable else os.O_RDONLY)
+        file = HostFile(path, os.O_RDWR if writable else os.O_RDONLY, own=own)
         below: Backing | None = None
         try:
             under.check_chain(path, chain, file.identity)
@@ -153,6 +164,30 @@ class Image:
             image._backing, image._lent = backing, True
         return image
 
+    @classmethod
+    def open_damaged(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        size: int,
+        cluster_size: int,
+        backing: Backing | None = None,
+        own: bool = False,
+    ) -> Image:
+        """Open for reading what is left of the snapshots of an image that ``open`` may refuse. Its disk has ``size``
+        bytes, and it uses none of the format's features: of its header only where the snapshot table is counts.
+        Snapshots whose entries cannot be right are not there, the active state is empty. ``backing`` is read where
+        nothing is allocated and stays open. Each read of a snapshot may raise Qcow2Error.
+        """
+        file = HostFile(os.fspath(path), os.O_RDONLY, own=own)
+        try:
+            image = cls(file, load_damaged(file, size, cluster_size), backing, None, follows=False)
+        except BaseException:
+            file.close()
+            raise
+        image._lent, image._known = True, (size, cluster_size)
+        return image
+
     def reload(self) -> None:
         """Read header and snapshots anew: a reader sees what a writer did since, in the backing file as well.
 
@@ -166,6 +201,8 @@ class Image:
         self._require_open()
         if self._writer is not None:
             self._state, self._writer = open_writable(self._file, barriers=self._barriers)
+        elif self._known is not None:
+            self._state = load_damaged(self._file, *self._known)
         else:
             state = load_state(self._file)
             if state.geometry.data_file:
@@ -208,6 +245,27 @@ class Image:
     def backing_format(self) -> str | None:
         """``raw``, ``qcow2`` or None (not stored)."""
         return self._state.preamble.backing_format
+
+    @property
+    def backing(self) -> Backing | None:
+        """What is read where nothing is allocated."""
+        return self._backing
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it was opened by ``open_damaged``."""
+        return self._known is not None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it uses none of the format's incompatible features, and is not marked as dirty or corrupt."""
+        header = self._state.header
+        return header.version == 3 and not header.incompatible_features
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """(device, inode) of the open file."""
+        return self._file.identity
 
     @property
     def writable(self) -> bool:
@@ -442,20 +500,22 @@ class Image:
         vm_clock_ns: int = 0,
         icount: int | None = None,
         date: tuple[int, int] | None = None,
+        extra: bytes = b"",
         commit: bool = True,
     ) -> Snapshot:
         """Keep disk and VM state as they are now; on disk when this returns, or, without ``commit``, with the next
         one (``flush``): several snapshots can be one change of the image.
 
         ``vm_state_size``: bytes; ``vm_clock_ns``: how long the guest ran; ``icount``: instructions; ``date``:
-        (seconds since the Unix epoch, nanoseconds), None: now. Raises ValueError for values that do not fit.
+        (seconds since the Unix epoch, nanoseconds), None: now; ``extra``: bytes behind what the format's extra data
+        holds, which others leave alone. Raises ValueError for values that do not fit.
         """
         writer = self._require_writer()
         date = divmod(time.time_ns(), 10**9) if date is None else date
         if len(self._state.snapshots) >= MAX_SNAPSHOTS:
             raise Qcow2UsageError(f"an image has at most {MAX_SNAPSHOTS} snapshots")
         ident = str(self._state.last_id + 1)
-        snapshot = Snapshot(ident, name, *date, vm_clock_ns, vm_state_size, icount, self.size, 0, 0)
+        snapshot = Snapshot(ident, name, *date, vm_clock_ns, vm_state_size, icount, self.size, 0, 0, extra)
         require_fitting(snapshot)
         return writer.create_snapshot(snapshot, commit=commit)
 
@@ -491,6 +551,19 @@ class Image:
         self._require_open()
         require_range(offset, length, None)
         return vmstate.differing(self._state, (self._side(a), self._side(b)), offset, length)
+
+    def filled_vmstate(self, snapshot: Snapshot, offset: int, length: int) -> list[int]:
+        """Offsets of the VM state clusters in a range that do not read as zeros by their entries, ascending."""
+        self._require_open()
+        require_range(offset, length, None)
+        nothing = np.zeros(0, np.uint64), 0
+        return vmstate.differing(self._state, (nothing, self._side(snapshot)), offset, length)
+
+    def filled_disk(self, snapshot: Snapshot) -> list[int]:
+        """As ``filled_vmstate``, of all of the disk."""
+        self._require_open()
+        nothing = np.zeros(0, np.uint64), 0
+        return vmstate.differing(self._state, (nothing, (self._side(snapshot)[0], 0)), 0, self.size)
 
     def diff_disk(self, a: Snapshot, b: Snapshot) -> list[int]:
         """As ``diff_vmstate``, of the disk: offsets of clusters whose content in this image may differ.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .errors import Qcow2Error, Qcow2UsageError
@@ -40,6 +41,8 @@ def require_fitting(snapshot: Snapshot) -> None:
     """Raises ValueError if the table has no room for one of the values."""
     if len(snapshot.name.encode("utf-8", "surrogateescape")) > 255:
         raise Qcow2UsageError("a snapshot name has at most 255 bytes")
+    if len(snapshot.extra) > MAX_SNAPSHOT_EXTRA_BYTES - _EXTRA.size:
+        raise Qcow2UsageError(f"extra data has at most {MAX_SNAPSHOT_EXTRA_BYTES - _EXTRA.size} bytes")
     if not (0 <= snapshot.date_s < 1 << 32 and 0 <= snapshot.date_ns < 10**9):
         raise Qcow2UsageError("the date must be seconds below 2^32 and nanoseconds below 10^9")
     sizes = 0 <= snapshot.vm_state_size < 1 << 62 and 0 <= snapshot.vm_clock_ns < 1 << 64
@@ -83,42 +86,66 @@ def decode_table(raw: bytes, header: Header, geometry: Geometry, path: str) -> t
     snapshots, pos = [], 0
     for _ in range(header.nb_snapshots):
         at = header.snapshots_offset + pos
-        if pos + _ENTRY.size > len(raw):
-            raise ShortError
-        l1_offset, l1_size, id_len, name_len, date_s, date_ns, clock, size, extra_len = _ENTRY.unpack_from(raw, pos)
-        if extra_len > MAX_SNAPSHOT_EXTRA_BYTES:
-            raise Qcow2Error(f"{path}: offset {at + 36}: expected at most 1024 bytes of extra data, found {extra_len}")
-        if l1_offset & (geometry.cluster_size - 1) or l1_offset >= 1 << 63 or l1_size * 8 > MAX_L1_BYTES:
-            raise Qcow2Error(f"{path}: offset {at}: expected a snapshot L1 table on a cluster, of at most 32 MiB")
-        start = pos + _ENTRY.size
-        end = start + extra_len + id_len + name_len
-        if end > len(raw):
-            raise ShortError
-        extra = raw[start : start + extra_len]
-        vm_state_size = int.from_bytes(extra[0:8], "big") if extra_len >= 8 else size
-        disk_size = int.from_bytes(extra[8:16], "big") if extra_len >= 16 else None
-        icount = int.from_bytes(extra[16:24], "big") if extra_len >= 24 else NO_ICOUNT
-        if disk_size is not None and geometry.l1_entries(disk_size) > l1_size:
-            raise Qcow2Error(f"{path}: offset {at + 48}: expected a disk size that the snapshot's L1 table covers")
-        ident = raw[start + extra_len : start + extra_len + id_len].decode("utf-8", "surrogateescape")
-        name = raw[end - name_len : end].decode("utf-8", "surrogateescape")
-        snapshots.append(
-            Snapshot(
-                ident,
-                name,
-                date_s,
-                date_ns,
-                clock,
-                vm_state_size,
-                None if icount == NO_ICOUNT else icount,
-                disk_size,
-                l1_offset,
-                l1_size,
-                extra[24:],
-            )
-        )
+        end = _entry_end(raw, pos, at, path)
+        snapshots.append(_decode_entry(raw[pos:end], at, geometry, path))
         pos = (end + 7) // 8 * 8
     return snapshots, pos
+
+
+def decode_left(raw: bytes, header: Header, geometry: Geometry, path: str) -> tuple[list[Snapshot], int]:
+    """As ``decode_table``, of a damaged table: entries that cannot be right are left out, and what is behind one whose
+    length cannot."""
+    snapshots, pos = [], 0
+    for _ in range(header.nb_snapshots):
+        try:
+            end = _entry_end(raw, pos, pos, path)
+        except (Qcow2Error, ShortError):
+            break
+        with suppress(Qcow2Error):
+            found = _decode_entry(raw[pos:end], pos, geometry, path)
+            if found.l1_offset and found.id:
+                snapshots.append(found)
+        pos = (end + 7) // 8 * 8
+    return snapshots, min(pos, len(raw))
+
+
+def _entry_end(raw: bytes, pos: int, at: int, path: str) -> int:
+    if pos + _ENTRY.size > len(raw):
+        raise ShortError
+    _, _, id_len, name_len, _, _, _, _, extra_len = _ENTRY.unpack_from(raw, pos)
+    if extra_len > MAX_SNAPSHOT_EXTRA_BYTES:
+        raise Qcow2Error(f"{path}: offset {at + 36}: expected at most 1024 bytes of extra data, found {extra_len}")
+    end: int = pos + _ENTRY.size + extra_len + id_len + name_len
+    if end > len(raw):
+        raise ShortError
+    return end
+
+
+def _decode_entry(raw: bytes, at: int, geometry: Geometry, path: str) -> Snapshot:
+    """The whole entry ``raw`` at offset ``at``."""
+    l1_offset, l1_size, id_len, _, date_s, date_ns, clock, size, extra_len = _ENTRY.unpack_from(raw)
+    if l1_offset & (geometry.cluster_size - 1) or l1_offset >= 1 << 63 or l1_size * 8 > MAX_L1_BYTES:
+        raise Qcow2Error(f"{path}: offset {at}: expected a snapshot L1 table on a cluster, of at most 32 MiB")
+    names = _ENTRY.size + extra_len
+    extra = raw[_ENTRY.size : names]
+    vm_state_size = int.from_bytes(extra[0:8], "big") if extra_len >= 8 else size
+    disk_size = int.from_bytes(extra[8:16], "big") if extra_len >= 16 else None
+    icount = int.from_bytes(extra[16:24], "big") if extra_len >= 24 else NO_ICOUNT
+    if disk_size is not None and geometry.l1_entries(disk_size) > l1_size:
+        raise Qcow2Error(f"{path}: offset {at + 48}: expected a disk size that the snapshot's L1 table covers")
+    return Snapshot(
+        raw[names : names + id_len].decode("utf-8", "surrogateescape"),
+        raw[names + id_len :].decode("utf-8", "surrogateescape"),
+        date_s,
+        date_ns,
+        clock,
+        vm_state_size,
+        None if icount == NO_ICOUNT else icount,
+        disk_size,
+        l1_offset,
+        l1_size,
+        extra[24:],
+    )
 
 
 def read_table(file: HostFile, header: Header, entry_bytes: int) -> bytes:

@@ -5,16 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import numpy as np
+
 from .errors import Qcow2Error, Qcow2UsageError
 from .hostfile import HostFile
-from .layout import MAX_CLUSTER_BITS, Geometry, Header
+from .layout import (
+    MAX_CLUSTER_BITS,
+    MAX_SNAPSHOTS,
+    V3_LENGTH,
+    Geometry,
+    Header,
+)
 from .mapping import Mapper
 from .preamble import Preamble, parse_preamble
-from .snapshot_table import ShortError, Snapshot, decode_table, read_table
+from .snapshot_table import ShortError, Snapshot, decode_left, decode_table, read_table
 from .tables import Entries
 
 _ATTEMPTS = 100
 _ENTRY_BYTES = 128  # of a snapshot, tried first
+_MOST_ENTRY_BYTES = 2048
 
 
 @dataclass
@@ -114,6 +123,25 @@ def load_state(file: HostFile, *, lenient: bool = False) -> State:
             continue
         return State(file, preamble, geometry, header, mapper, l1, snapshots, length, raw + table[:length])
     raise Qcow2Error(f"{file.path}: offset 0: expected a header that rests; it changes all the time")
+
+
+def load_damaged(file: HostFile, size: int, cluster_size: int) -> State:
+    """What is left of the snapshots of a damaged image, of which it is known that the disk has ``size`` bytes and a
+    cluster ``cluster_size``, and that it uses none of the format's features. Its header is believed as to where the
+    snapshot table is; the active state is empty."""
+    raw = _first_cluster(file)
+    found = Header.unpack(raw[:V3_LENGTH].ljust(V3_LENGTH, b"\0"))
+    geometry = Geometry(cluster_size.bit_length() - 1, 4, 3)
+    header = Header(cluster_bits=geometry.cluster_bits, size=size, l1_size=geometry.l1_entries(size))
+    if found.snapshots_offset < file.size():
+        header.snapshots_offset = found.snapshots_offset
+        header.nb_snapshots = min(found.nb_snapshots, MAX_SNAPSHOTS)
+    preamble = parse_preamble(header.pack().ljust(cluster_size, b"\0"), file.path)
+    table = read_table(file, header, _MOST_ENTRY_BYTES)
+    snapshots, length = decode_left(table, header, geometry, file.path)
+    empty = np.zeros(header.l1_size, np.uint64)
+    raw += table[:length]
+    return State(file, preamble, geometry, header, Mapper(file, geometry), empty, snapshots, length, raw)
 
 
 def is_unchanged(state: State) -> bool:

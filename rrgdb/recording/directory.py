@@ -12,12 +12,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +29,17 @@ from typing import NamedTuple, Self
 from rrgdb.errors import Error
 from rrgdb.recording import manifest as manifests
 from rrgdb.recording.behaviour import BEHAVIOUR
-from rrgdb.recording.files import READ_ONLY, LockedError, lock, read_regular, unlock, write_atomically
+from rrgdb.recording.files import (
+    NOT_OURS,
+    READ_ONLY,
+    LockedError,
+    lock,
+    open_directory,
+    overlay_name,
+    read_regular,
+    unlock,
+    write_atomically,
+)
 from rrgdb.recording.index import IndexFile
 from rrgdb.recording.log import EventLog
 from rrgdb.recording.manifest import Disk, Guest, Image, Manifest, ManifestError, Option
@@ -71,21 +81,58 @@ def _rrgdb_version() -> str:
         return "unknown"
 
 
-def _make_directory(path: Path) -> None:
+def _make_directory(path: Path) -> int | None:
+    """Make ``path`` the directory of a new recording. Returns the mode of one that was there before."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
-        if not path.is_dir() or any(path.iterdir()):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
             raise RecordingError(f"{path}: expected a new or an empty directory") from None
-        path.chmod(0o700)
+        try:
+            if os.listdir(fd):
+                raise RecordingError(f"{path}: expected a new or an empty directory") from None
+            mode = os.fstat(fd).st_mode & 0o7777
+            os.fchmod(fd, 0o700)
+        except OSError as error:
+            raise RecordingError(f"{path}: cannot create the recording: {error.strerror}") from error
+        finally:
+            os.close(fd)
+        return mode
     except OSError as error:
         raise RecordingError(f"{path}: cannot create the recording: {error.strerror}") from error
+    return None
+
+
+def _remove(path: Path, guest: Guest, mode: int | None) -> None:
+    """Remove what a recording consists of, and nothing else; the directory if that leaves it empty, unless it was there
+    before, with this ``mode``."""
+    names = [MANIFEST, f"{MANIFEST}.tmp", EVENTS, SNAPSHOTS, INDEX, LOCK]
+    names += [overlay_name(disk.name) for disk in guest.disks if not disk.readonly]
+    with contextlib.suppress(OSError), open_directory(path) as directory:
+        with contextlib.suppress(OSError), open_directory(IMAGES, within=directory) as images:
+            for image in guest.images:
+                for name in (image_file(image), f"{image_file(image)}.tmp"):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=images)
+        with contextlib.suppress(OSError):
+            os.rmdir(IMAGES, dir_fd=directory)
+        for name in names:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=directory)
+        if mode is not None:
+            os.fchmod(directory, mode)
+    if mode is None:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _read_image(path: Path, image: Image) -> bytes:
-    """The image's bytes, as the manifest describes them."""
+    """The image's bytes, as the manifest describes them. ``path``: in the directory of images."""
     try:
-        data = read_regular(path, image.size)
+        with open_directory(path.parent.parent) as top, open_directory(IMAGES, within=top) as images:
+            data = read_regular(path.name, image.size, directory=images)
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise RecordingError(f"{path}: cannot read image {image.name!r}: {error.strerror}") from error
@@ -93,6 +140,19 @@ def _read_image(path: Path, image: Image) -> bytes:
     if len(data) != image.size or hashlib.sha256(data).hexdigest() != image.sha256:
         raise RecordingError(f"{path}: image {image.name!r} was changed since the recording was made")
     return data
+
+
+def recording_of(path: Path) -> Path | None:
+    """The recording that a file, under whatever name it was given, belongs to."""
+    path = path.resolve()
+    own = (MANIFEST, EVENTS, SNAPSHOTS, INDEX, LOCK)
+    if path.name in own or re.fullmatch(re.escape(overlay_name("X")).replace("X", ".+"), path.name):
+        directory = path.parent
+    elif path.parent.name == IMAGES:
+        directory = path.parent.parent
+    else:
+        return None
+    return directory if (directory / MANIFEST).is_file() and (directory / EVENTS).is_file() else None
 
 
 def default_path(image_name: str, directory: Path) -> Path:
@@ -115,6 +175,7 @@ class Recording:
         self.log = log
         self.writable = writable
         self._lock = held
+        self._mode: int | None = None
 
     @classmethod
     def create(
@@ -144,7 +205,7 @@ class Recording:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         manifest = Manifest(secrets.token_bytes(16), created, _rrgdb_version(), engine, guest, behaviour=BEHAVIOUR)
         manifests.parse(manifest.to_json().encode(), path / MANIFEST)
-        _make_directory(path)
+        mode = _make_directory(path)
         held: int | None = None
         log: EventLog | None = None
         try:
@@ -156,14 +217,16 @@ class Recording:
             log.sync()
             manifests.write(path / MANIFEST, manifest)
         except BaseException as error:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path, guest, mode)
             if log is not None:
                 log.close()
             unlock(held)
             if isinstance(error, OSError):
                 raise RecordingError(f"{path}: cannot create the recording: {error.strerror}") from error
             raise
-        return cls(path, manifest, log, held, True)
+        recording = cls(path, manifest, log, held, True)
+        recording._mode = mode
+        return recording
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False) -> Self:
@@ -182,8 +245,9 @@ class Recording:
         except LockedError as error:
             raise RecordingBusyError(f"{path}: the recording is in use: {error}") from None
         except OSError as error:
-            kind = RecordingBusyError if error.errno in READ_ONLY else RecordingError
-            raise kind(f"{path}: cannot open the recording for writing: {error.strerror}") from error
+            kind = RecordingBusyError if error.errno in READ_ONLY | NOT_OURS else RecordingError
+            where = path / LOCK if error.errno in NOT_OURS else path
+            raise kind(f"{where}: cannot open the recording for writing: {error.strerror}") from error
         try:
             manifest = manifests.read(path / MANIFEST)
             for image in manifest.guest.images:
@@ -220,6 +284,10 @@ class Recording:
             if image.name == name:
                 return image
         raise KeyError(name)
+
+    def remove(self) -> None:
+        """Remove a new recording that was closed, and nothing else that may be in its directory by now."""
+        _remove(self.path, self.manifest.guest, self._mode)
 
     @property
     def damage(self) -> str | None:

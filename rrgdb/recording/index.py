@@ -27,7 +27,6 @@ differences stand byte by byte: first the lowest byte of each, then the next, an
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import zlib
 from pathlib import Path
@@ -39,6 +38,7 @@ import xxhash
 import zstandard
 
 from rrgdb.errors import Error
+from rrgdb.recording.files import open_regular
 
 MAJOR, MINOR = 1, 0
 MAX_RANGES = 1 << 19
@@ -120,9 +120,7 @@ class IndexFile:
 
         IndexFileError if there is none that can be read, or written if that is wanted."""
         try:
-            # O_NONBLOCK: opening a named pipe must not wait for its other end.
-            flags = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-            fd = os.open(path, flags | (os.O_RDWR | os.O_APPEND | os.O_CREAT if writable else os.O_RDONLY), 0o600)
+            fd = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT if writable else os.O_RDONLY)
         except OSError as error:
             raise IndexFileError(f"{path}: cannot open the index: {error.strerror}") from error
         try:
@@ -136,8 +134,6 @@ class IndexFile:
 
     @classmethod
     def _opened(cls, path: Path, fd: int, recording_id: bytes, writable: bool) -> Self:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise IndexFileError(f"{path}: expected a regular file")
         head = _FILE_HEADER.pack(_FILE_MAGIC, MAJOR, MINOR, recording_id, 0)[:-4]
         crc = zlib.crc32(head)
         head += crc.to_bytes(4, "little")
@@ -147,7 +143,7 @@ class IndexFile:
             index._read()
             if writable and index.size < os.fstat(fd).st_size:
                 os.ftruncate(fd, index.size)
-        elif found[:8] == _FILE_MAGIC and found[8:10] != head[8:10]:
+        elif found[:8] == _FILE_MAGIC and not head.startswith(found[:10]):
             raise IndexFileError(f"{path}: expected index version {MAJOR}")
         elif not writable:
             raise IndexFileError(f"{path}: expected the header of this recording's index")

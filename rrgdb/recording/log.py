@@ -42,7 +42,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import struct
 import zlib
 from array import array
@@ -68,7 +67,7 @@ from rrgdb.recording.events import (
     decode_chunk,
     new_lists,
 )
-from rrgdb.recording.files import write_all
+from rrgdb.recording.files import open_regular, write_all
 
 __all__ = ["Event", "EventKind", "EventList", "EventLog", "LogError"]
 
@@ -145,7 +144,7 @@ class EventLog:
         head = _FILE_HEADER.pack(_FILE_MAGIC, MAJOR, MINOR, recording_id, 0)[:-4]
         crc = zlib.crc32(head)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
         except OSError as error:
             raise LogError(f"{path}: cannot create the event log: {error.strerror}") from error
         log = cls(path, fd, recording_id, crc, True)
@@ -162,9 +161,7 @@ class EventLog:
         """Open and read a log; a torn tail is left out, and cut off if ``writable``. LogError if it is no event log, of
         a newer version, of another recording (``recording_id``) or damaged."""
         try:
-            # O_NONBLOCK: opening a named pipe must not wait for its other end.
-            flags = os.O_CLOEXEC | os.O_NONBLOCK
-            fd = os.open(path, flags | (os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY))
+            fd = open_regular(path, os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY)
         except OSError as error:
             raise LogError(f"{path}: cannot open the event log: {error.strerror}") from error
         try:
@@ -331,7 +328,7 @@ class EventLog:
 
     @staticmethod
     def _read_file_header(path: Path, fd: int, recording_id: bytes | None, writable: bool) -> tuple[bytes, int]:
-        data = os.pread(fd, _FILE_HEADER.size, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        data = os.pread(fd, _FILE_HEADER.size, 0)
         if data[:8] != _FILE_MAGIC or len(data) != _FILE_HEADER.size:
             raise LogError(f"{path}: offset 0: expected the header of an rrgdb event log")
         _, major, minor, found_id, crc = _FILE_HEADER.unpack(data)

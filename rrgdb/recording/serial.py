@@ -29,8 +29,10 @@ import time
 import tty
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from rrgdb.errors import Error
+from rrgdb.recording.directory import recording_of
 
 log = logging.getLogger("rrgdb.serial")
 OnInput = Callable[[bytes], None]
@@ -264,6 +266,9 @@ class _File(Backend):
         self._fd = -1
 
     def _open(self) -> None:
+        owner = recording_of(Path(self._path))
+        if owner is not None:
+            raise OSError(errno.EINVAL, f"the file belongs to the recording {owner}, which would be lost")
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         self._writer.target(self._fd)
 

@@ -10,7 +10,8 @@ says which blocks differ from the snapshot that it builds on; the store's thread
 
 A guest's snapshot is complete once it is in the store's own image, and that comes last: ``stage`` keeps the disks as
 they are, ``commit`` brings that to the disk, and then the store commits. Deleting goes the other way round. So a crash
-leaves at most disk snapshots that the store knows nothing of, which ``keep_only`` removes.
+leaves at most disk snapshots that the store knows nothing of, which ``keep_only`` removes: those that are marked, in
+their extra data, as made for this recording. Others are none of its business.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from rrgdb.qcow2 import Backing, Extent, Image, Qcow2Error, Qcow2UsageError, RawFile, Snapshot
+from rrgdb.recording.files import overlay_name
 from rrgdb.snapshots.errors import StoreError
 
 T = TypeVar("T")
 BLOCK = 4096
+MARK_BYTES = 16
+"""of the recording's id, with which its disk snapshots are marked"""
 FORMATS = ("raw", "qcow2")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_PREFIX, _SUFFIX = "disk-", ".qcow2"
 _DISK_SHIFT = 44
 _MAGIC = b"QFI\xfb"
 _SMALL = 16 << 30
@@ -81,6 +84,25 @@ class DiskImage:
         with _told(self.path):
             self.content.read_into(offset, memoryview(data))
         return bytes(data)
+
+    def files(self) -> list[Path]:
+        """The file, and the backing files under it."""
+        found: list[Path] = []
+        below: Backing | None = self.content
+        while isinstance(below, Image | RawFile):
+            found.append(Path(below.path))
+            below = below.backing if isinstance(below, Image) else None
+        return found
+
+    def linked_overlay(self) -> Path | None:
+        """One of the files that is a recording's overlay under a second name, by what its snapshots are marked with."""
+        below: Backing | None = self.content
+        while isinstance(below, Image):
+            marked = any(len(s.extra) == MARK_BYTES for s in below.snapshots)
+            if marked and os.stat(below.path).st_nlink > 1:
+                return Path(below.path)
+            below = below.backing
+        return None
 
     def close(self) -> None:
         """Idempotent."""
@@ -146,26 +168,34 @@ class _Overlay:
 class Disks:
     """The overlays of one recording, by the numbers of their disks. Methods raise StoreError."""
 
-    def __init__(self, overlays: dict[int, _Overlay]) -> None:
+    def __init__(self, overlays: dict[int, _Overlay], owner: bytes) -> None:
         self._overlays = overlays
+        self._owner = owner
+        self.damage: list[str] = []
+        """a line about each overlay that is damaged so that snapshots may be missing"""
 
     @classmethod
-    def create(cls, directory: Path, images: Sequence[DiskImage]) -> Disks:
-        """New overlays in ``directory``, open for writing; what was made is removed if it fails."""
+    def create(cls, directory: Path, images: Sequence[DiskImage], owner: bytes) -> Disks:
+        """New overlays in ``directory``, open for writing; what was made is removed if it fails. ``owner``: the id of
+        the recording, with which disk snapshots are marked."""
         made: list[Path] = []
         try:
             for image in images:
                 path = _overlay_path(directory, image)
                 if not image.readonly:
                     with _told(path):
-                        size = BLOCK if image.size <= _SMALL else 16 * BLOCK
+                        size = _cluster_size(image)
                         below = os.fspath(image.path.resolve())
                         Image.create(
-                            path, image.size, cluster_size=size, backing_file=below, backing_format=image.format
+                            path,
+                            image.size,
+                            cluster_size=size,
+                            backing_file=below,
+                            backing_format=image.format,
+                            mode=0o600,
                         ).close()
                         made.append(path)
-                        path.chmod(0o600)
-            return cls.open(directory, images, writable=True)
+            return cls.open(directory, images, owner, writable=True)
         except BaseException:
             for path in made:
                 with contextlib.suppress(OSError):
@@ -173,26 +203,50 @@ class Disks:
             raise
 
     @classmethod
-    def open(cls, directory: Path, images: Sequence[DiskImage], *, writable: bool) -> Disks:
-        """The overlays of these disks. StoreError if one is missing, cannot be opened, or is of another size."""
+    def open(
+        cls,
+        directory: Path,
+        images: Sequence[DiskImage],
+        owner: bytes,
+        *,
+        writable: bool,
+        backing: Sequence[str] | None = None,
+    ) -> Disks:
+        """The overlays of these disks. StoreError if one is missing, cannot be opened, is of another size or, with
+        ``backing``, over another image: then each is over the one of these that has its number, or where that is now.
+        """
         found: dict[int, _Overlay] = {}
+        damage: list[str] = []
         try:
             for number, image in enumerate(images):
                 if image.readonly:
                     continue
                 path = _overlay_path(directory, image)
                 with _told(path):
-                    # Whole blocks are written, so nothing below is needed for that.
-                    writer = Image.open(path, writable=True, barriers=True, backing=False) if writable else None
-                    reader = Image.open(path, backing=image.content)
-                found[number] = overlay = _Overlay(reader, writer, {})
+                    reader, problem = _open_overlay(path, image, writable=writable)
+                found[number] = overlay = _Overlay(reader, None, {})
+                damage += [problem] if problem else []
                 overlay.seen = {s.id: s for s in reader.snapshots}
                 if reader.size != image.size:
                     raise StoreError(f"{path}: a disk of {reader.size} bytes, expected {image.size}")
+                expected = {os.fspath(image.path.resolve()), *([] if backing is None else [backing[number]])}
+                if backing is not None and not reader.damaged and reader.backing_file not in expected:
+                    raise StoreError(
+                        f"{path}: an overlay over {reader.backing_file!r}, expected one over {backing[number]!r}"
+                    )
+                if writable:
+                    with _told(path):
+                        # Whole blocks are written, so nothing below is needed for that.
+                        overlay.writer = Image.open(path, writable=True, barriers=True, backing=False, own=True)
+                        overlay.writer.fill_holes()
+                    if overlay.writer.identity != reader.identity:
+                        raise StoreError(f"{path}: it was replaced while it was opened")
         except BaseException:
-            cls(found).close()
+            cls(found, owner).close()
             raise
-        return cls(found)
+        disks = cls(found, owner)
+        disks.damage = damage
+        return disks
 
     # -- reading
 
@@ -232,13 +286,44 @@ class Disks:
                     found += (block_number(number, offset // BLOCK + i) for i in range(each))
         return found
 
+    def look_at_tables(self, kept: Kept) -> None:
+        """Read where everything is that the overlays hold at a snapshot."""
+        for number, overlay in self._overlays.items():
+            with _told(overlay.reader.path):
+                if overlay.seen.get(kept[number].id) != kept[number]:
+                    overlay.reload()
+                overlay.reader.filled_disk(kept[number])
+
+    def reload(self) -> None:
+        """See what a writer has done since."""
+        for overlay in self._overlays.values():
+            with _told(overlay.reader.path):
+                overlay.reload()
+
     def complete(self) -> dict[Moment, Kept]:
         """Moments of which every disk has a snapshot."""
         found: dict[Moment, dict[int, Snapshot]] = {}
         for number, overlay in self._overlays.items():
-            for snapshot in overlay.seen.values():
+            # Of two of one moment the later one counts, and one that is marked before others.
+            for snapshot in sorted(overlay.seen.values(), key=self._is_ours):
                 found.setdefault(_moment(snapshot), {})[number] = snapshot
         return {moment: kept for moment, kept in found.items() if len(kept) == len(self._overlays)}
+
+    def most_bytes(self, blocks: Collection[int]) -> int:
+        """What the disk snapshots of one of the guest's take at most, if these blocks differ."""
+        total = 0
+        for number, overlay in self._overlays.items():
+            size = overlay.reader.cluster_size
+            data = len({n * BLOCK // size for n in blocks if disk_and_block(n)[0] == number})
+            first, all_tables = _table_clusters(overlay.reader)
+            clusters = data + min(data, all_tables) + first + 1
+            total += size * (clusters + clusters // (size // 2) + 3)
+        return total
+
+    @property
+    def reserve(self) -> int:
+        """Bytes that a commit may need for a while, as the store's."""
+        return sum(o.reader.cluster_size * 3 * (_table_clusters(o.reader)[0] + 5) for o in self._overlays.values())
 
     @property
     def file_bytes(self) -> int:
@@ -279,7 +364,11 @@ class Disks:
     def stage(self, moment: Moment) -> Kept:
         """Keep all disks as they are now; on the disk with the next ``commit``."""
         name, icount = moment
-        return self._each(lambda _, image: image.create_snapshot(name, vm_clock_ns=icount, icount=icount, commit=False))
+
+        def keep(_: int, image: Image) -> Snapshot:
+            return image.create_snapshot(name, vm_clock_ns=icount, icount=icount, extra=self._owner, commit=False)
+
+        return self._each(keep)
 
     def commit(self) -> None:
         """Bring what was written and staged to the disk."""
@@ -295,17 +384,27 @@ class Disks:
         self._each(delete)
 
     def keep_only(self, moments: Collection[Moment]) -> None:
-        """Delete the disk snapshots of all other moments, and of two of one moment the older."""
+        """Delete what this recording has made of the disk snapshots of all other moments, and of two of one moment the
+        older."""
 
         def keep(number: int, image: Image) -> None:
-            newest = {_moment(s): s for s in image.snapshots}
-            going = [s for s in image.snapshots if _moment(s) not in moments or newest[_moment(s)] != s]
+            ours = [s for s in image.snapshots if self._is_ours(s)]
+            newest = {_moment(s): s for s in ours}
+            going = [s for s in ours if _moment(s) not in moments or newest[_moment(s)] != s]
             if going:
+                require_sound(image)
                 image.delete_snapshots(going)
                 image.flush()
             self._overlays[number].reload()
 
         self._each(keep)
+
+    def _is_ours(self, snapshot: Snapshot) -> bool:
+        return snapshot.extra == self._owner
+
+    def require_sound(self) -> None:
+        """StoreError if one of the overlays is damaged."""
+        self._each(lambda _, image: require_sound(image))
 
     def give_up(self) -> None:
         """Forget what was written and staged since the last ``commit``."""
@@ -330,8 +429,41 @@ class Disks:
             raise failure
 
 
+def require_sound(image: Image) -> None:
+    """StoreError if an image that is open for writing is damaged."""
+    found = image.check()
+    if found.corruption_count:
+        raise StoreError(f"{image.path}: damaged, so nothing is written to it: {found.corruptions[0]}")
+
+
+def _table_clusters(image: Image) -> tuple[int, int]:
+    """Clusters of the L1 table, and L2 tables, of a disk that is full."""
+    tables = -(-image.size // (image.cluster_size * image.cluster_size // 8))
+    return -(-tables * 8 // image.cluster_size), tables
+
+
+def _cluster_size(image: DiskImage) -> int:
+    return BLOCK if image.size <= _SMALL else 16 * BLOCK
+
+
+def _open_overlay(path: Path, image: DiskImage, *, writable: bool) -> tuple[Image, str]:
+    """For reading; of a damaged one, unless it is to be ``writable``, what is left, and a line about that. Raises
+    Qcow2Error, OSError."""
+    try:
+        return Image.open(path, backing=image.content, own=True), ""
+    except Qcow2Error as e:
+        if writable:
+            raise
+        size = _cluster_size(image)
+        found = Image.open_damaged(path, size=image.size, cluster_size=size, backing=image.content, own=True)
+        if not found.snapshots:
+            found.close()
+            raise
+        return found, f"the overlay is damaged, what is left of it is used: {e}"
+
+
 def _overlay_path(directory: Path, image: DiskImage) -> Path:
-    return directory / f"{_PREFIX}{image.name}{_SUFFIX}"
+    return directory / overlay_name(image.name)
 
 
 def _runs(blocks: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:

@@ -7,3 +7,7 @@ from rrgdb.errors import Error
 
 class StoreError(Error):
     """The store cannot be read or written: one line with the file."""
+
+
+class NoRoomError(StoreError):
+    """A snapshot might not fit into the budget: nothing was taken."""

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.snapshots.differences import Differences
 from rrgdb.snapshots.disks import BLOCK, Disks, Kept, block_number
-from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.errors import NoRoomError, StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
 from rrgdb.snapshots.writer import (
     AUTOMATIC,
@@ -45,8 +45,15 @@ _LENGTH = struct.Struct("<I")
 _ZERO = bytes(PAGE)
 _NONE: PageNumbers = np.array([], dtype=np.int64)
 _TABLE_PAGES = PAGE // 8
-_BESIDE = 16
-"""clusters that a snapshot takes besides pages and their tables"""
+_COUNTED = PAGE // 2
+"""clusters that a block of refcounts counts"""
+_ENTRY, _REFCOUNTS = 1, 3
+"""clusters by which the snapshot table grows with an entry; blocks that refcounts take besides those for each
+``_COUNTED`` clusters, and their table"""
+_RESERVED = 8
+"""what part of the budget is kept for tables that move, at most"""
+_TURNS = 3
+"""how often a table that moves may be there, with room to grow"""
 
 
 def _numbers(pages: Collection[int]) -> PageNumbers:
@@ -68,22 +75,37 @@ class SnapshotStore:
         self._seen = {s.id: s for s in image.snapshots}
         self._taken = 0
         self._differences = Differences()
+        self.damage: list[str] = [] if disks is None else disks.damage.copy()
+        """a line about each file that is damaged so that snapshots may be missing; all are open for reading then"""
         if disks is not None:
             if writer is not None:
                 disks.keep_only({entry.stored.moment for entry in self._entries.values()})
+            self._find_disks(disks)
+
+    def _find_disks(self, disks: Disks) -> None:
+        """Give each snapshot those of its disks; without them it is none."""
+        complete = disks.complete()
+        if any(entry.stored.moment not in complete for entry in self._entries.values()):
+            # A writer may have gone on since the overlays were opened.
+            disks.reload()
             complete = disks.complete()
-            for entry in self._entries.values():
-                entry.kept = complete.get(entry.stored.moment)
-            self._entries = {k: e for k, e in self._entries.items() if e.kept is not None}
+        for entry in self._entries.values():
+            entry.kept = complete.get(entry.stored.moment)
+        lacking = [entry.stored.name for entry in self._entries.values() if entry.kept is None]
+        self._entries = {k: e for k, e in self._entries.items() if e.kept is not None}
+        if lacking and self._image.is_current():
+            self.damage += [f"{self._image.path}: snapshot {name} has no disks; passed over" for name in lacking]
 
     @classmethod
     def create(cls, path: Path, ram_pages: int, disks: Disks | None = None) -> SnapshotStore:
         """A new orphan image: it holds nothing but VM states. ``disks``: the guest's; each snapshot is of them as well,
         and the store closes them."""
         try:
-            image = Image.create(path, 0, cluster_size=PAGE, barriers=True)
-            path.chmod(0o600)  # guest memory is nobody else's business, wherever the file is copied
-            return cls(Image.open(path), StoreWriter(image, ram_pages, disks), ram_pages, disks)
+            # Guest memory is nobody else's business, wherever the file is copied.
+            image = Image.create(path, 0, cluster_size=PAGE, barriers=True, mode=0o600)
+            image.fill_holes()
+            reader = Image.open(path, backing=False, own=True)
+            return cls(reader, StoreWriter(image, ram_pages, disks), ram_pages, disks)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot create the snapshot store: {e}") from e
 
@@ -91,14 +113,27 @@ class SnapshotStore:
     def open(cls, path: Path, ram_pages: int, *, writable: bool, disks: Disks | None = None) -> SnapshotStore:
         """``disks``: the guest's, open for writing if this is; the store closes them. Snapshots that one of them lacks
         are none."""
+        writer: Image | None = None
         try:
-            writer = None
-            if writable:
-                image = Image.open(path, writable=True, barriers=True)
-                # Room of what was deleted before comes first.
-                image.fill_holes()
-                writer = StoreWriter(image, ram_pages, disks)
-            return cls(Image.open(path), writer, ram_pages, disks)
+            image, damage = _open_image(path)
+            try:
+                if writable and damage:
+                    raise StoreError(damage)
+                if writable:
+                    writer = Image.open(path, writable=True, barriers=True, backing=False, own=True)
+                    if writer.identity != image.identity:
+                        raise StoreError(f"{path}: it was replaced while it was opened")
+                    # Room of what was deleted before comes first.
+                    writer.fill_holes()
+                side = None if writer is None else StoreWriter(writer, ram_pages, disks, sound=False)
+                store = cls(image, side, ram_pages, disks)
+                store.damage += [damage] if damage else []
+                return store
+            except BaseException:
+                image.close()
+                if writer is not None:
+                    writer.close()
+                raise
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot open the snapshot store: {e}") from e
 
@@ -126,6 +161,8 @@ class SnapshotStore:
             return state
         with self._reading(entry):
             view = self._image.view(self._on_disk(entry))
+            if self._disks is not None and entry.kept is not None:
+                self._disks.look_at_tables(entry.kept)
             (length,) = _LENGTH.unpack(view.read_vmstate(0, _LENGTH.size))
             if length > MAX_BYTES:
                 raise StateError(f"state of {length} bytes")
@@ -196,6 +233,16 @@ class SnapshotStore:
             sides = self._on_disk(one), self._on_disk(two)
             offsets = self._image.diff_vmstate(*sides, RAM_OFFSET, self._ram_pages * PAGE)
         return (np.array(offsets, np.int64) - RAM_OFFSET) // PAGE
+
+    def filled(self, stored: Stored) -> PageNumbers:
+        """Numbers of the RAM pages that may be other than zeros at a snapshot, ascending."""
+        waiting, root = self._chain(self._entries[stored.id])
+        found = {n for _, pages in waiting for n in pages}
+        if root is not None:
+            with self._reading(root):
+                offsets = self._image.filled_vmstate(self._on_disk(root), RAM_OFFSET, self._ram_pages * PAGE)
+            found.update((offset - RAM_OFFSET) // PAGE for offset in offsets)
+        return _numbers(found)
 
     def _chain(self, entry: Entry) -> tuple[list[tuple[Entry, Mapping[int, bytes]]], Entry | None]:
         """What waits for the disk, from a snapshot down, with its pages; and the one on disk that it builds on."""
@@ -302,11 +349,13 @@ class SnapshotStore:
         base: Stored | None,
         changed: Mapping[int, bytes],
         blocks: Mapping[int, bytes] | None = None,
+        budget: int | None = None,
     ) -> Stored:
         """Add a snapshot: RAM is that of ``base`` (None: zeros) but for the pages ``changed``, and so are the disks but
         for ``blocks``; nobody changes the two any more. It is usable at once, and on disk after the next ``flush``.
+        ``budget``: bytes that all files of the store may take with it.
 
-        Raises StoreError. What fails later is told by ``failed``.
+        Raises StoreError; NoRoomError if the budget might not hold. What fails later is told by ``failed``.
         """
         writer = self._require_writer()
         try:
@@ -316,10 +365,13 @@ class SnapshotStore:
         except (StateError, ValueError) as e:
             raise StoreError(f"{self._image.path}: cannot take snapshot {name}: {e}") from e
         padded = (_LENGTH.pack(len(blob)) + blob).ljust(-(-(len(blob) + LENGTH_BYTES) // PAGE) * PAGE, b"\0")
+        most = self.most_bytes(len(changed), len(padded), blocks or ())
+        if budget is not None and self.used_bytes + most + self._reserve(budget) > budget:
+            raise NoRoomError(f"{self._image.path}: snapshot {name} might not fit into the budget of {budget} bytes")
         self._taken += 1
         stored = Stored(name, icount, f"taken {self._taken}")
         below = None if base is None else self._entries[base.id]
-        entry = self._entries[stored.id] = Entry(stored, None, below, state, padded, changed, blocks)
+        entry = self._entries[stored.id] = Entry(stored, None, below, state, padded, changed, blocks, most=most)
         writer.put(entry)
         if base is not None:
             self._differences.put(base.id, stored.id, _numbers(changed))
@@ -335,20 +387,33 @@ class SnapshotStore:
 
     @property
     def used_bytes(self) -> int:
-        """What the file has in use, with what waits for it. It has more where something was deleted."""
-        if self._writer is None:
-            return 0
-        waiting = [self.most_bytes(entry.bytes // PAGE) for entry in self._writer.waiting()]
-        return self._writer.used_bytes + sum(waiting)
+        """What the files have in use, with what waits for them. They have more where something was deleted."""
+        return 0 if self._writer is None else self._writer.all_bytes()
 
     @property
     def deleting(self) -> bool:
         """Whether snapshots are still to be deleted: ``used_bytes`` will be less."""
         return self._writer is not None and self._writer.deletions > 0
 
-    def most_bytes(self, pages: int) -> int:
-        """What a snapshot of so many pages takes at most: pages, tables to each 2 MiB of RAM, the state."""
-        return PAGE * (pages + self._ram_pages // _TABLE_PAGES + _BESIDE)
+    def most_bytes(self, pages: int, blob: int = 0, blocks: Collection[int] = ()) -> int:
+        """What a snapshot of so many pages takes at most: those, ``blob`` bytes in front of them, the tables that lead
+        there, and its share of the tables of the file; and that of the disks, of which it has ``blocks``."""
+        data = pages + blob // PAGE
+        clusters = data + min(data, self._tables) + -(-self._tables * 8 // PAGE) + _ENTRY
+        clusters += clusters // _COUNTED + _REFCOUNTS
+        return PAGE * clusters + (0 if self._disks is None else self._disks.most_bytes(blocks))
+
+    @property
+    def _tables(self) -> int:
+        """L2 tables of a whole state; entries of its L1 table."""
+        return -(-(RAM_OFFSET // PAGE + self._ram_pages) // _TABLE_PAGES)
+
+    def _reserve(self, budget: int) -> int:
+        """Bytes that a commit may need for a while, within reason: it writes tables anew before it gives the old ones
+        up, and a deletion those of the active state. So, as a rule, the files keep to the budget as well."""
+        moving = budget // PAGE // _COUNTED + -(-self._tables * 8 // PAGE) + 2 * _ENTRY + _REFCOUNTS
+        most = PAGE * (self._tables + _TURNS * moving) + (0 if self._disks is None else self._disks.reserve)
+        return min(most, budget // _RESERVED)
 
     def failed(self) -> tuple[list[Stored], StoreError] | None:
         """Snapshots that could not be written since the last call, and why. They are usable until ``forget``."""
@@ -388,4 +453,23 @@ class SnapshotStore:
                 self._disks.close()
 
 
-__all__ = ["AUTOMATIC", "RAM_OFFSET", "SnapshotGoneError", "SnapshotStore", "StoreError", "Stored"]
+def _open_image(path: Path) -> tuple[Image, str]:
+    """The image for reading; if it is damaged, what is left of it, and a line about that. Raises Qcow2Error, OSError,
+    StoreError."""
+    try:
+        image = Image.open(path, backing=False, own=True)
+    except Qcow2Error as e:
+        problem = str(e)
+    else:
+        if image.plain and not image.size and image.cluster_size == PAGE and image.backing_file is None:
+            return image, ""
+        image.close()
+        problem = f"{path}: offset 0: expected the header of an image of VM states alone"
+    image = Image.open_damaged(path, size=0, cluster_size=PAGE, own=True)
+    if image.snapshots:
+        return image, f"the snapshot store is damaged, what is left of it is used: {problem}"
+    image.close()
+    raise StoreError(f"cannot open the snapshot store: {problem}")
+
+
+__all__ = ["AUTOMATIC", "RAM_OFFSET", "NoRoomError", "SnapshotGoneError", "SnapshotStore", "StoreError", "Stored"]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from rrgdb.errors import one_line
 from rrgdb.qcow2 import Image, Snapshot
-from rrgdb.snapshots.disks import Disks, Kept, Moment
+from rrgdb.snapshots.disks import Disks, Kept, Moment, require_sound
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState
 
@@ -58,8 +58,8 @@ class Entry:
     """A snapshot, on disk (``snapshot``) or on its way: then RAM is that of ``base`` (None: zeros) but for ``pages``,
     and the disks are those of ``base`` (None: the images) but for ``blocks``.
 
-    ``blob``: what goes in front of RAM. ``kept``: the disk snapshots, once it is on disk and there are disks. ``lock``
-    of the writer guards all but ``stored``."""
+    ``blob``: what goes in front of RAM. ``most``: bytes that it takes at most. ``kept``: the disk snapshots, once it is
+    on disk and there are disks. ``lock`` of the writer guards all but ``stored``."""
 
     stored: Stored
     snapshot: Snapshot | None = None
@@ -69,6 +69,7 @@ class Entry:
     pages: Mapping[int, bytes] | None = None
     blocks: Mapping[int, bytes] | None = None
     kept: Kept | None = None
+    most: int = 0
 
     @property
     def bytes(self) -> int:
@@ -91,10 +92,11 @@ class Failure(NamedTuple):
 class StoreWriter:
     """Owns the image for writing. All methods are for one thread, the one that takes the snapshots.
 
-    ``before_commit`` runs on the writer's thread; it raises OSError or StoreError.
+    ``before_commit`` runs on the writer's thread; it raises OSError or StoreError. Unless ``sound``, the images are
+    checked before they are written first: what is new must not go to where a snapshot is that damage hides.
     """
 
-    def __init__(self, image: Image, ram_pages: int, disks: Disks | None) -> None:
+    def __init__(self, image: Image, ram_pages: int, disks: Disks | None, *, sound: bool = True) -> None:
         self.lock = threading.Condition()
         self.before_commit: Callable[[], None] = lambda: None
         self.queued_bytes = 0
@@ -102,6 +104,7 @@ class StoreWriter:
         self._image = image
         self._ram_pages = ram_pages
         self._disks = disks
+        self._sound = sound
         self.used_bytes = self._used()
         self._active: Entry | None = None
         self._queue: deque[Entry | Deletion] = deque()
@@ -134,10 +137,11 @@ class StoreWriter:
             while self._queue or self._busy:
                 self.lock.wait()
 
-    def waiting(self) -> list[Entry]:
-        """Snapshots that are not on disk."""
+    def all_bytes(self) -> int:
+        """What is in use once all that waits is on disk, at most."""
         with self.lock:
-            return [*(job for job in self._queue if isinstance(job, Entry)), *self._writing]
+            waiting = [*(job for job in self._queue if isinstance(job, Entry)), *self._writing]
+            return self.used_bytes + sum(entry.most for entry in waiting if entry.snapshot is None)
 
     def take_failure(self) -> Failure | None:
         """What went wrong since the last call."""
@@ -176,9 +180,9 @@ class StoreWriter:
                 if isinstance(group, Deletion):
                     self._delete(group)
                 else:
-                    self._writing = group
                     self._write(group)
-                    self._writing = []
+                    with self.lock:
+                        self._writing = []
             except Exception as e:  # whatever it is, somebody may wait for the group
                 self._fail(group, e)
 
@@ -193,12 +197,37 @@ class StoreWriter:
             if isinstance(job, Deletion):
                 return job
             group.append(job)
+        self._writing = group
         return group
 
+    def _require_sound(self) -> None:
+        if not self._sound:
+            require_sound(self._image)
+            if self._disks is not None:
+                self._disks.require_sound()
+            self._sound = True
+
     def _write(self, group: Sequence[Entry]) -> None:
+        self._require_sound()
         for entry in group:
+            if entry.base is not None and entry.base is not self._active:
+                self._go_to(entry.base)
             self._staged[entry] = self._stage(entry)
             self._active = entry
+        self._commit()
+
+    def _go_to(self, base: Entry) -> None:
+        """Make the active state that of a snapshot: what it holds is shared with it then."""
+        if self._staged:
+            self._commit()
+        if base.snapshot is None:
+            raise StoreError("the snapshot that it builds on was not written")
+        self._image.apply_snapshot(base.snapshot)
+        if self._disks is not None:
+            self._disks.go_to(base.kept)
+
+    def _commit(self) -> None:
+        """Bring what is staged to the disk; it is part of the store then."""
         self.before_commit()
         if self._disks is not None:
             self._disks.commit()
@@ -220,8 +249,6 @@ class StoreWriter:
         kept = None if self._disks is None else self._stage_disks(self._disks, entry)
         image, pages = self._image, entry.pages
         assert pages is not None
-        if entry.base is not None and entry.base is not self._active:
-            pages = self._against_active(entry.base, pages)
         image.write_vmstate([(0, entry.blob)])
         image.write_vmstate((RAM_OFFSET + n * PAGE, pages[n]) for n in sorted(pages))
         name, icount, _ = entry.stored
@@ -230,29 +257,13 @@ class StoreWriter:
         return snapshot, kept
 
     def _stage_disks(self, disks: Disks, entry: Entry) -> Kept:
-        below = entry.base
-        if below is None or below is not self._active:
-            disks.go_to(None if below is None else self._on_disk(below)[1])
+        if entry.base is None:
+            disks.go_to(None)
         disks.write(entry.blocks or {})
         return disks.stage(entry.stored.moment)
 
-    def _on_disk(self, entry: Entry) -> tuple[Snapshot, Kept | None]:
-        """What there is of a snapshot that another one builds on."""
-        if entry in self._staged:
-            return self._staged[entry]
-        if entry.snapshot is None:
-            raise StoreError("the snapshot that it builds on was not written")
-        return entry.snapshot, entry.kept
-
-    def _against_active(self, base: Entry, pages: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        """What to write over the active state so that it is ``base`` with ``pages``."""
-        snapshot, _ = self._on_disk(base)
-        offsets = self._image.diff_vmstate(None, snapshot, RAM_OFFSET, self._ram_pages * PAGE)
-        stored = self._image.view(snapshot).read_vmstate_clusters(offsets)
-        numbers = [(offset - RAM_OFFSET) // PAGE for offset in offsets]
-        return {**dict(zip(numbers, stored, strict=True)), **pages}
-
     def _delete(self, deletion: Deletion) -> None:
+        self._require_sound()
         going = deletion.entries
         if self._active in going:
             self._active = None

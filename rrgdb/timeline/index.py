@@ -10,6 +10,7 @@ import bisect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,16 @@ from rrgdb.recording.log import EventLog
 
 _UNPACKED = 32 << 20
 """bytes of unpacked entries that are kept"""
+
+
+class Lack(NamedTuple):
+    """What was replayed from ``begin`` to ``end`` beyond what the index says: ranges of code and of pages. Footprints
+    may hold too much, so nothing of it need have happened."""
+
+    begin: int
+    end: int
+    code: Ranges
+    pages: Ranges
 
 
 class Index:
@@ -34,6 +45,8 @@ class Index:
         self._unpacked_bytes = 0
         self.on_note: Callable[[Entry], None] = lambda _entry: None
         """told of each span that is noted"""
+        self.on_lack: Callable[[Lack], None] | None = None
+        """told where what is replayed is not in the index, to verify that"""
         engine.forget_footprint()
 
     def use(self, open_file: Callable[[], IndexFile]) -> None:
@@ -73,6 +86,8 @@ class Index:
         if begin >= end:
             return
         if self._covers(begin, end):
+            if self.on_lack is not None:
+                self._compare(begin, end, self.on_lack)
             self._engine.forget_footprint()
             return
         footprint = self._engine.take_footprint()
@@ -90,6 +105,22 @@ class Index:
         if entry is not None:
             self.on_note(entry)
             self._keep(entry)
+
+    def _compare(self, begin: int, end: int, told: Callable[[Lack], None]) -> None:
+        footprint = self._engine.take_footprint()
+        at, known = end, list[tuple[Ranges, Ranges]]()
+        while footprint is not None and at > begin and (span := self._span_over(at)) is not None:
+            unpacked = self._unpack(span)
+            if unpacked is None:
+                return
+            known.append(unpacked)
+            at = span.begin
+        if footprint is None or not known:
+            return
+        code, pages = (_union(*(side[i] for side in known)) for i in range(2))
+        lack = Lack(begin, end, _beyond(footprint.code, code), _beyond(footprint.pages, pages))
+        if len(lack.code) or len(lack.pages):
+            told(lack)
 
     def learn(self, entries: Iterable[Entry]) -> None:
         """Take in what others have noted of the same history."""
@@ -192,9 +223,25 @@ def _asked(*numbers: Iterable[int]) -> list[Ranges]:
     return [np.unique(np.array(list(some), dtype=np.uint64)) for some in numbers]
 
 
-def _union(a: Ranges, b: Ranges) -> Ranges:
-    both = np.concatenate((a, b))
-    return ranges(both[:, 0], both[:, 1])
+def _union(*parts: Ranges) -> Ranges:
+    together = np.concatenate(parts)
+    return ranges(together[:, 0], together[:, 1])
+
+
+def _beyond(some: Ranges, others: Ranges) -> Ranges:
+    """The numbers of ``some`` that are not in ``others``; both are ascending and do not overlap or touch."""
+    found: list[tuple[int, int]] = []
+    for begin, last in some.tolist():
+        first = begin
+        i = int(np.searchsorted(others[:, 1], np.uint64(first)))
+        while i < len(others) and first <= last and int(others[i, 0]) <= last:
+            if first < int(others[i, 0]):
+                found.append((first, int(others[i, 0]) - 1))
+            first = int(others[i, 1]) + 1
+            i += 1
+        if first <= last:
+            found.append((first, last))
+    return np.array(found, dtype=np.uint64).reshape(-1, 2)
 
 
 def _meets(held: Ranges, asked: Ranges) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -61,6 +61,10 @@ class WrongMachineError(Error):
 
 class UnusableSnapshotError(Error):
     """A snapshot cannot be loaded here: one line."""
+
+
+class DamagedSnapshotError(UnusableSnapshotError):
+    """It cannot be read: what is wrong with it says nothing about others."""
 
 
 class _Memory:
@@ -154,6 +158,8 @@ class Marks:
         self._base = self._origin = self._images = self._first()
         self._base_holds = True
         """RAM is ``_base`` but for the pages written since; False after a mark that turned out damaged"""
+        self.vouched = True
+        """the snapshots are of this recording: the starting one holds the images, or another one what was recorded"""
 
     def _first(self) -> Mark:
         """The freshly built guest: position 0, all of RAM as the images left it."""
@@ -187,24 +193,35 @@ class Marks:
     def adopt_store(self, end: int) -> list[str]:
         """Take the snapshots of the store up to icount ``end`` as marks; returns a line for what is of no use here.
 
-        The guest stands at position 0. If the first snapshot is not that very position, none is used."""
+        The guest stands at position 0. If the first snapshot is of another guest, none is used; if it is damaged, the
+        others are, once one of them has turned out to hold what was recorded there (``vouched``)."""
         if self._store is None:
             return []
         stored = [s for s in self._store.snapshots if s.icount <= end]
-        try:
-            self._check_first(stored)
-        except UnusableSnapshotError as e:
+        said = []
+        while stored and stored[0].icount == self._images.icount:
+            try:
+                self._check_first(stored[0])
+            except DamagedSnapshotError as e:
+                said.append(f"{e}; passed over")
+                del stored[0]
+            except UnusableSnapshotError as e:
+                self._store = self.disks.store = None
+                return [f"{e}; replay begins with the images"]
+            else:
+                break
+        if not stored:
             self._store = self.disks.store = None
-            return [f"{e}; replay begins with the images"]
+            return [*said, "the recording has no starting snapshot; replay begins with the images"]
         self._disk = [Mark(s.icount, s, None) for s in stored]
-        self._base = self._origin = self._disk[0]
-        self.disks.stand(self._base.stored, self._base.blocks)
-        return []
+        self.vouched = stored[0].icount == self._images.icount
+        if self.vouched:
+            self._base = self._origin = self._disk[0]
+            self.disks.stand(self._base.stored, self._base.blocks)
+        return said
 
-    def _check_first(self, stored: list[Stored]) -> None:
-        if not stored or stored[0].icount != self._images.icount:
-            raise UnusableSnapshotError("the recording has no starting snapshot")
-        if self._load_state(stored[0]).ram_digest != self.digest.value():
+    def _check_first(self, stored: Stored) -> None:
+        if self._load_state(stored).ram_digest != self.digest.value():
             raise UnusableSnapshotError("the starting snapshot does not hold the images")
 
     def _load_state(self, stored: Stored) -> GuestState:
@@ -217,7 +234,7 @@ class Marks:
         try:
             state = self._store.state(stored)
         except StoreError as e:
-            raise UnusableSnapshotError(str(e)) from e
+            raise DamagedSnapshotError(str(e)) from e
         build = self._guest.engine.build
         if state.ram_bytes != self._ram.size:
             # The starting snapshot is looked at first: if others do not fit, they are damaged.
@@ -250,16 +267,37 @@ class Marks:
         """What checkpoints take."""
         return self._memory.bytes
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of RAM in which each snapshot differs from the one before it, by snapshot id. Raises StoreError."""
+    def sizes(self, say: Callable[[str], None] = lambda _line: None) -> dict[str, int]:
+        """Bytes of RAM in which each snapshot differs from the one before it, by snapshot id. Those that cannot be read
+        are dropped, and ``say`` is told a line of each."""
         result: dict[str, int] = {}
-        before: Stored | None = None
-        for stored in self.stored:
-            assert self._store is not None
-            pages = len(self._images.delta) if before is None else len(self._store.differing(before, stored))
-            result[stored.id] = PAGE * pages
-            before = stored
+        good: list[Mark] = []
+        for mark in list(self._disk):
+            try:
+                pages = self._pages_since(good, mark)
+            except (StoreError, UnusableSnapshotError) as e:
+                say(f"{e}; passed over")
+                self.drop(mark)
+                continue
+            assert mark.stored is not None
+            result[mark.stored.id] = PAGE * pages
+            good.append(mark)
         return result
+
+    def _pages_since(self, before: list[Mark], mark: Mark) -> int:
+        """How many pages differ between a snapshot and the last one ``before`` it."""
+        assert self._store is not None
+        assert mark.stored is not None
+        self._load_state(mark.stored)
+        if not before and mark is self._origin:
+            return len(self._images.delta)
+        if before and before[-1].stored is not None:
+            try:
+                return len(self._store.differing(before[-1].stored, mark.stored))
+            except StoreError:
+                pass
+        # One of the two is damaged where they differ. If it is this one, this tells.
+        return len(self._store.filled(mark.stored))
 
     def best(self, icount: int) -> Mark:
         """The latest mark at or before a position."""
@@ -311,15 +349,13 @@ class Marks:
         if mark.stored is None:
             if mark in self._memory.marks:
                 self._memory.remove(self._memory.marks.index(mark))
-        elif mark is self._origin:
-            # All others may share what is damaged: back to the images.
-            self._memory.drop_built_on({stored.id for stored in self.stored})
-            self._disk, self._origin, self._store = [], self._images, None
-            self.disks.store = None
         else:
             self._memory.drop_built_on({mark.stored.id})
             if mark in self._disk:
                 self._disk.remove(mark)
+            if mark is self._origin:
+                # Others may share what is damaged: each tells when it is put back.
+                self._origin = self._images
         return True
 
     # -- making marks ----------------------------------------------------------------------------
@@ -370,22 +406,25 @@ class Marks:
         self._detached.add(mark)
         return mark
 
-    def take_snapshot(self, name: str) -> Mark:
-        """A snapshot at the present position. It is usable at once, and on disk after ``flush``.
+    def take_snapshot(self, name: str, budget: int | None = None) -> Mark:
+        """A snapshot at the present position. It is usable at once, and on disk after ``flush``. ``budget``: bytes that
+        the store may take with it.
 
-        Raises StoreError; the marks are unchanged then but for what could not be written before (``settle``)."""
+        Raises StoreError, NoRoomError; the marks are unchanged then but for what could not be written before
+        (``settle``)."""
         if self.incomplete:
             raise StoreError(f"no snapshot is taken of a guest that cannot go on: {self.incomplete}")
         if self._store is None:
             raise StoreError("the snapshots of this recording are not in use, or open for reading only: none is taken")
         self.settle()
+        self._require_start()
         base = self._base
         dirty, contents = self._take_dirty()
         state = self._state()
         icount = self._guest.engine.icount
         pages = base.delta.pages()
         pages.update(zip(dirty.tolist(), contents, strict=True))
-        stored = self._store.take(name, icount, state, base.stored, pages, self.disks.all_blocks())
+        stored = self._store.take(name, icount, state, base.stored, pages, self.disks.all_blocks(), budget)
         self._ram.clean(dirty)
         self._remember(stored, state)
         mark = Mark(icount, stored, None)
@@ -417,12 +456,17 @@ class Marks:
         Those that are on disk are gone from there with the next ``flush``; for others, this waits."""
         if self._store is None or not self._store.writable:
             raise StoreError("the snapshots of this recording are not in use, or open for reading only")
+        self._require_start()
         if self._origin.stored is not None and self._origin.stored in going:
             raise StoreError(f"snapshot {self._origin.stored.name} stays: every replay needs it")
         if not all(map(self._store.is_on_disk, going)):
             self.flush()
         self._leave(going)
         self._store.delete(going)
+
+    def _require_start(self) -> None:
+        if self._origin is self._images and self._disk:
+            raise StoreError("the starting snapshot is damaged: no other is taken or deleted")
 
     def _leave(self, going: Sequence[Stored]) -> None:
         """Know RAM without these snapshots. Raises StoreError; nothing has changed then."""
@@ -549,13 +593,16 @@ class Marks:
         deltas = page_numbers({*base.delta.pages(), *mark.delta.pages()})
         if mark.stored is None:
             return merged(deltas, self._ram.populated())
-        if base.stored is None or self._store is None:
+        if self._store is None:
             raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
+        if base.stored is None:
+            return merged(deltas, self._ram.populated(), self._store.filled(mark.stored))
         try:
             return merged(deltas, self._store.differing(base.stored, mark.stored))
-        except SnapshotGoneError as e:
-            if mark.stored in e.gone:
+        except StoreError as e:
+            if isinstance(e, SnapshotGoneError) and mark.stored in e.gone:
                 raise
+            # What is wrong may be the one that RAM is now.
             return self._differing_from_any(mark)
 
     def _differing_from_any(self, mark: Mark) -> PageNumbers:
@@ -563,8 +610,10 @@ class Marks:
         need = merged(self._ram.populated(), page_numbers(mark.delta.pages()))
         if mark.stored is None:
             return need
-        if self._origin.stored is None or self._store is None:
+        if self._store is None:
             raise StoreError(f"snapshot {mark.stored.name}: the store is not in use")
+        if self._origin.stored is None:
+            return merged(need, self._store.filled(mark.stored))
         from_origin = self._store.differing(self._origin.stored, mark.stored)
         return merged(need, page_numbers(self._images.delta.pages()), from_origin)
 

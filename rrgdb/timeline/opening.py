@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from rrgdb.engine.scripted import ScriptEngine, new_uc
 from rrgdb.engine.unicorn import UnicornEngine, build_id
 from rrgdb.errors import Error, UsageError
 from rrgdb.recording import behaviour
-from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path
+from rrgdb.recording.directory import NewImage, Recording, RecordingError, default_path, recording_of
 from rrgdb.recording.doors import Door
-from rrgdb.recording.files import read_regular
+from rrgdb.recording.files import read_image
 from rrgdb.recording.log import LogError
 from rrgdb.recording.manifest import MAX_PATH, Disk, Option
 from rrgdb.script.guest import ScriptGuest
@@ -92,13 +91,14 @@ class Opened:
         if jobs > 1:
             moved = {image.name: str(image.path.resolve()) for image in self.timeline.marks.disks.images}
             self.workers = Workers(self.recording.path, jobs, moved)
+            self.workers.say = lambda line: self.timeline.say(f"{line}\n")
 
     def discard(self) -> bool:
         """Close the recording, and remove it if nothing has happened in it; whether it was removed."""
         unused = self.timeline.live and self.timeline.end == self.timeline.start
         self.close()
         if unused:
-            shutil.rmtree(self.recording.path, ignore_errors=True)
+            self.recording.remove()
         return unused
 
     def close(self) -> None:
@@ -208,10 +208,24 @@ def _new_disks(disks: Sequence[NewDisk], spec: BoardSpec) -> list[DiskImage]:
     with ExitStack() as stack:
         images = []
         for name, disk in zip(names, disks, strict=True):
-            images.append(DiskImage(disk.path.resolve(), disk.format or "raw", readonly=disk.readonly, name=name))
-            stack.callback(images[-1].close)
+            image = DiskImage(disk.path.resolve(), disk.format or "raw", readonly=disk.readonly, name=name)
+            images.append(image)
+            stack.callback(image.close)
+            owned = _owned_by_a_recording(image)
+            if owned is not None:
+                raise OptionError(f"--disk {disk.path}: {owned}, expected an image that nobody changes")
         stack.pop_all()
     return images
+
+
+def _owned_by_a_recording(image: DiskImage) -> str | None:
+    """Why an image may change under the guest: the recording that it belongs to goes on, or gets snapshots."""
+    for file in image.files():
+        owner = recording_of(file)
+        if owner is not None:
+            return f"{file} belongs to the recording {owner}"
+    linked = image.linked_overlay()
+    return None if linked is None else f"{linked} is an overlay of a recording under a second name"
 
 
 def _disks_of(recording: Recording, moved: Mapping[str, Path], *, needed: bool) -> tuple[list[DiskImage], list[str]]:
@@ -237,6 +251,9 @@ def _disks_of(recording: Recording, moved: Mapping[str, Path], *, needed: bool) 
                 image = DiskImage.missing(disk.name, path, disk.format, disk.size, readonly=disk.readonly)
             images.append(image)
             stack.callback(image.close)
+            owned = _owned_by_a_recording(image)
+            if owned is not None:
+                messages.append(f"disk {disk.name}: {owned}: if that changes it, replay goes another way")
             if image.mtime_ns not in (None, disk.mtime_ns):
                 messages.append(
                     f"disk {disk.name}: {path} was changed since the recording was made: if its content was, replay "
@@ -295,7 +312,7 @@ def record(
 
     Raises OSError, ImageError, OptionError, RecordingError, StoreError: one line each.
     """
-    data = read_regular(image_path, MAX_FILE)
+    data = read_image(image_path, MAX_FILE)
     image, spec = _image_asked_for(data, str(image_path), options)
     memory = options.memory if options.memory is not None else spec.default_ram
     try:
@@ -345,7 +362,9 @@ def record(
 def _go_live(opened: Opened, interval: float, budget: int, say: Callable[[str], None], starting: str = START) -> Opened:
     t, log = opened.timeline, opened.recording.log
     images = t.marks.disks.images
-    kept = overlays.Disks.create(opened.recording.path, images) if _have_overlays(images) else None
+    recording = opened.recording
+    owner = recording.manifest.recording_id
+    kept = overlays.Disks.create(recording.path, images, owner) if _have_overlays(images) else None
     opened.store = SnapshotStore.create(opened.recording.snapshots, opened.ram.pages, kept)
     opened.store.order(log.sync)
     t.marks.use_store(opened.store)
@@ -419,7 +438,7 @@ def _give_up(recording: Recording) -> None:
     """Nothing was recorded: nothing is left."""
     with suppress(Error):
         recording.close()
-    shutil.rmtree(recording.path, ignore_errors=True)
+    recording.remove()
 
 
 def _replay_script(recording: Recording) -> Opened:
@@ -500,21 +519,39 @@ def replay(
 
 
 def _attach_store(opened: Opened, path: Path) -> list[str]:
-    writable, images = opened.recording.writable, opened.timeline.marks.disks.images
-    kept: overlays.Disks | None = None
+    messages: list[str] = []
+    store: SnapshotStore | None = None
+    if opened.recording.writable:
+        try:
+            store = _open_store(opened, writable=True)
+        except StoreError as e:
+            messages.append(f"{e}; opened for reading: no new snapshots")
     try:
-        if _have_overlays(images):
-            kept = overlays.Disks.open(opened.recording.path, images, writable=writable)
-        store = SnapshotStore.open(opened.recording.snapshots, opened.ram.pages, writable=writable, disks=kept)
+        store = store or _open_store(opened, writable=False)
     except StoreError as e:
-        if kept is not None:
-            kept.close()
         return [f"{e}; replay begins with the images"]
+    messages += [] if messages else store.damage
     beyond = [s for s in store.snapshots if s.icount > opened.timeline.end]
-    messages = [f"{path}: snapshot {s.name} lies behind the end of the log and is passed over" for s in beyond]
+    messages += [f"{path}: snapshot {s.name} lies behind the end of the log and is passed over" for s in beyond]
     opened.store = store
     opened.timeline.marks.use_store(store)
     return messages + opened.timeline.marks.adopt_store(opened.timeline.end)
+
+
+def _open_store(opened: Opened, *, writable: bool) -> SnapshotStore:
+    """Raises StoreError; nothing is open then."""
+    recording, images = opened.recording, opened.timeline.marks.disks.images
+    manifest = recording.manifest
+    kept: overlays.Disks | None = None
+    if _have_overlays(images):
+        backing = [disk.path for disk in manifest.guest.disks]
+        kept = overlays.Disks.open(recording.path, images, manifest.recording_id, writable=writable, backing=backing)
+    try:
+        return SnapshotStore.open(recording.snapshots, opened.ram.pages, writable=writable, disks=kept)
+    except BaseException:
+        if kept is not None:
+            kept.close()
+        raise
 
 
 __all__ = [

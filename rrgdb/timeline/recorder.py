@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from rrgdb.engine.memory import PAGE
 from rrgdb.recording.doors import Door, Mode
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
-from rrgdb.snapshots.store import AUTOMATIC, SnapshotStore, StoreError
+from rrgdb.snapshots.store import AUTOMATIC, NoRoomError, SnapshotStore, StoreError
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Marks
@@ -132,8 +133,12 @@ class Recorder:
         if self._store is None or self._store.queued_bytes > self._waiting:
             return
         try:
-            if self._fits(self._store):
-                self._marks.take_snapshot(f"{AUTOMATIC}{self._guest.engine.icount}")
+            if self._may_fit(self._store):
+                self._marks.take_snapshot(f"{AUTOMATIC}{self._guest.engine.icount}", self._budget)
+            else:
+                self._make_room(self._store)
+        except NoRoomError:
+            self._make_room(self._store)
         except StoreError as e:
             self._give_up(e)
 
@@ -148,13 +153,14 @@ class Recorder:
             self._say(f"{why}; the recording goes on without automatic snapshots")
         self._store = None
 
-    def _fits(self, store: SnapshotStore) -> bool:
-        """Whether the next snapshot keeps to the budget; makes room for one of the next if it does not."""
-        if store.used_bytes + store.most_bytes(self._marks.changed_pages) <= self._budget:
-            return True
+    def _may_fit(self, store: SnapshotStore) -> bool:
+        """Whether it is worth to find out what the next snapshot takes."""
+        return store.used_bytes + PAGE * self._marks.changed_pages <= self._budget
+
+    def _make_room(self, store: SnapshotStore) -> None:
+        """For one of the next snapshots, unless that is under way."""
         if not store.deleting and not store.queued_bytes:
             self._thin(store)
-        return False
 
     def _thin(self, store: SnapshotStore) -> None:
         automatic = [s for s in self._marks.stored if s.automatic]

@@ -33,7 +33,7 @@ LEAST_TASK = 1_000_000
 
 
 @dataclass(slots=True)
-class _Found:
+class Found:
     """The last hits in a segment. ``breakpoint``: its position; ``behind``: the position behind the access that hit a
     watch; ``watch``: where that stops."""
 
@@ -194,7 +194,7 @@ class Backward:
 
     def _scan_apart(
         self, points: Points, portable: PortablePoints, floor: int, end: int, pages: set[int] | None
-    ) -> tuple[int, tuple[_Found, int] | None]:
+    ) -> tuple[int, tuple[Found, int] | None]:
         """Have workers search [floor, end), latest segments first; returns the position behind which there is nothing,
         and the answer. What they could not do is left to be searched."""
         assert self._workers is not None
@@ -240,11 +240,11 @@ class Backward:
             clear = end if untouched is None else max(untouched, floor)
         return clear
 
-    def scan(self, points: Points, begin: int, end: int, on_the_way: list[Mark] | None = None) -> _Found:
+    def scan(self, points: Points, begin: int, end: int, on_the_way: list[Mark] | None = None) -> Found:
         """Replay [begin, end) and note the last hits. ``on_the_way`` takes marks, so that going to one is short."""
         t = self._timeline
         t.seek(begin)
-        found = _Found()
+        found = Found()
         piece = end - begin if on_the_way is None else max((end - begin) // PIECES, LEAST_PIECE)
         with t.armed(points, collect=True):
             at = min(begin + piece, end)
@@ -272,14 +272,14 @@ class Backward:
         condition = points.breakpoints.get(t.engine.pc)
         return condition is None or condition()
 
-    def _choose(self, points: Points, found: _Found, floor: int) -> int | None:
+    def _choose(self, points: Points, found: Found, floor: int) -> int | None:
         """The last position at which something that was found stops."""
         after = points.for_gdb and self._timeline.engine.arch.nonsteppable_watchpoint
         found.watch = None if found.behind is None else found.behind if after else found.behind - 1
         candidates = [at for at in (found.watch, found.breakpoint) if at is not None and at >= floor]
         return max(candidates, default=None)
 
-    def _stop(self, found: _Found, position: int) -> Stop:
+    def _stop(self, found: Found, position: int) -> Stop:
         t = self._timeline
         t.seek_regardless(position)
         if position == found.watch:

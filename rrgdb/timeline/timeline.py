@@ -371,6 +371,7 @@ class Timeline:
             mark = self.marks.best(icount)
             try:
                 self.put_back(mark)
+                self._vouch_for(mark)
             except UnusableSnapshotError as e:
                 self._pass_over(mark, e)
             else:
@@ -401,6 +402,20 @@ class Timeline:
         if delivered:
             self.marks.restore(mark)
         self._checked.add(stored.id)
+
+    def _vouch_for(self, mark: Mark) -> None:
+        """Where no starting snapshot tells that the store is of this recording, what was recorded at the first one that
+        is used must. UnusableSnapshotError if it does not."""
+        if mark.stored is None or self.marks.vouched:
+            return
+        name = mark.stored.name
+        if not self._digests_here():
+            raise UnusableSnapshotError(f"snapshot {name}: no digest tells whether it is of this recording")
+        try:
+            self._check_here()
+        except Divergence as e:
+            raise UnusableSnapshotError(f"snapshot {name}: {e}") from e
+        self.marks.vouched = True
 
     def _restore(self, mark: Mark) -> None:
         """Put back a mark that is in no list. If it cannot be, replay comes to the same position."""

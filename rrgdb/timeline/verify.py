@@ -1,16 +1,23 @@
-"""Verification: a recording replayed from its first instruction agrees with every digest in its log."""
+"""Verification: a recording replayed from its first instruction agrees with every digest in its log, and its index does
+not say less than what ran and was written."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain, islice
 from random import Random
 
-from rrgdb.engine.base import EngineError
+from rrgdb.engine.base import EngineError, Watch
+from rrgdb.engine.memory import PAGE
 from rrgdb.errors import Error
+from rrgdb.recording.directory import INDEX
 from rrgdb.recording.doors import Divergence
+from rrgdb.timeline.index import Lack
 from rrgdb.timeline.marks import UnusableSnapshotError
+from rrgdb.timeline.search import Backward, Found
+from rrgdb.timeline.stop import Points
 from rrgdb.timeline.timeline import Timeline, TimelineError
 from rrgdb.timeline.workers import Failed, Task, WorkerError, Workers
 
@@ -20,15 +27,26 @@ LEAST_SEGMENTS = 6
 """segments from snapshot to snapshot below which workers are not worth their start"""
 PIECES = 8
 """pieces of history for each worker"""
-_ERRORS: dict[str, type[Exception]] = {
-    "Divergence": Divergence,
-    "EngineError": EngineError,
-    "TimelineError": TimelineError,
-}
+_LACKS = 1 << 14
+"""spans that are looked at again because the index may lack something of them"""
+_POINTS, _WATCHES = 4096, 32
+"""breakpoints and watches of one replay of such a span"""
+
+
+class IndexLacksError(TimelineError):
+    """The index says less than what was replayed, so searches would pass over it: one line with the span."""
 
 
 class SpanError(Error):
     """A part of history cannot be verified by itself: one line."""
+
+
+_ERRORS: dict[str, type[Exception]] = {
+    "Divergence": Divergence,
+    "EngineError": EngineError,
+    "IndexLacksError": IndexLacksError,
+    "TimelineError": TimelineError,
+}
 
 
 def verify(
@@ -41,7 +59,8 @@ def verify(
     ``stops``: from each snapshot to the next the guest is stopped that often, and every other time saved and put back:
     none of it must change what the guest does.
 
-    Raises Divergence naming the icount interval in which something differs first, TimelineError if it is interrupted.
+    Raises Divergence naming the icount interval in which something differs first, IndexLacksError likewise,
+    TimelineError if it is interrupted.
     """
     spans = _spans(timeline, len(workers), stops) if workers is not None else []
     if workers is None or len(spans) < 2 or not _verified_apart(timeline, spans, say, workers, stops):
@@ -59,6 +78,62 @@ def _verify_stopping(timeline: Timeline, say: Callable[[str], None], stops: int)
 
 
 def _verify_alone(timeline: Timeline, say: Callable[[str], None]) -> None:
+    with _comparing_index(timeline):
+        _replay_all(timeline, say)
+
+
+@contextmanager
+def _comparing_index(timeline: Timeline) -> Iterator[None]:
+    """What is replayed inside, the index must not say less of. Raises IndexLacksError behind it."""
+    lacks: list[Lack] = []
+
+    def note(lack: Lack) -> None:
+        if len(lacks) < _LACKS:
+            lacks.append(lack)
+
+    timeline.index.on_lack = note
+    try:
+        yield
+    finally:
+        timeline.index.on_lack = None
+    for lack in lacks:
+        _require_nothing(timeline, lack)
+
+
+def _require_nothing(timeline: Timeline, lack: Lack) -> None:
+    """That footprints hold too much is no mistake: replay once more, and see whether anything stops there."""
+    step = 1 if timeline.engine.arch.name in ("i386", "x86_64") else 2
+    addresses = chain.from_iterable(range(first, last + 1, step) for first, last in lack.code.tolist())
+    where = f"from icount {lack.begin} to {lack.end}"
+    while some := list(islice(addresses, _POINTS)):
+        at = _scan(timeline, Points(dict.fromkeys(some)), lack).breakpoint
+        if at is not None:
+            timeline.seek(at)
+            pc = timeline.engine.read(timeline.engine.arch.pc)
+            raise IndexLacksError(
+                f"{INDEX} says that {where} nothing ran at {pc:#x}; it did, at icount {at}: remove it"
+            )
+    if timeline.engine.translates:
+        return
+    pages = chain.from_iterable(range(first, last + 1) for first, last in lack.pages.tolist())
+    places = filter(None, map(timeline.engine.ram.address_of, pages))
+    while watched := tuple(Watch(address, PAGE, "w") for address in islice(places, _WATCHES)):
+        found = _scan(timeline, Points({}, watched, for_gdb=False), lack)
+        if found.behind is not None:
+            raise IndexLacksError(
+                f"{INDEX} says that {where} nothing was written to the page of {found.hits[0].address:#x}; it was, "
+                f"before icount {found.behind}: remove it"
+            )
+
+
+def _scan(timeline: Timeline, points: Points, lack: Lack) -> Found:
+    found = Backward(timeline).scan(points, lack.begin, lack.end)
+    if timeline.interrupted:
+        raise TimelineError(f"interrupted at icount {timeline.icount}: no difference so far")
+    return found
+
+
+def _replay_all(timeline: Timeline, say: Callable[[str], None]) -> None:
     timeline.seek(timeline.start)
     digests = timeline.log.digests
     spoken = time.monotonic()
@@ -138,10 +213,11 @@ def verify_span(timeline: Timeline, begin: int, end: int, stops: int = 0) -> Non
             timeline.stand_at(mark)
         except (UnusableSnapshotError, Divergence) as e:
             raise SpanError(str(e)) from e
-    if end < timeline.end:
-        _replay(timeline, end, stops)
-    else:
-        _to_the_end(timeline, stops)
+    with _comparing_index(timeline):
+        if end < timeline.end:
+            _replay(timeline, end, stops)
+        else:
+            _to_the_end(timeline, stops)
 
 
 def _replay(timeline: Timeline, icount: int, stops: int = 0) -> None:

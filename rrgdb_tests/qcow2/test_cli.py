@@ -136,7 +136,7 @@ def test_names_do_not_drive_the_terminal(tmp_path: Path, capsys: pytest.CaptureF
     with Image.create(tmp_path / "a", 512) as image:
         image.create_snapshot("\x1b[31mred\udc80\n")
     listing = run(capsys, "snapshot", tmp_path / "a")
-    assert "?[31mred??" in listing
+    assert r"\x1b[31mred" in listing
     assert "\x1b" not in run(capsys, "info", "--output=json", tmp_path / "a")
 
 

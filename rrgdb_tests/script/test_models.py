@@ -122,5 +122,5 @@ def test_a_model_that_unicorn_does_not_have_is_told(tmp_path: Path) -> None:
         cpu = recording.manifest.guest.cpu
     for model in (999, (1 << 32) + 16):
         manifest.write_text(text.replace(f'"cpu": "{cpu}"', f'"cpu": "{model}"'))
-        with pytest.raises(ManifestError, match="guest.cpu: expected Unicorn.s number of a model"):
+        with pytest.raises(ManifestError, match=r"guest\.cpu: expected Unicorn's number of a model"):
             rrgdb.open(tmp_path / "r")

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -135,30 +136,81 @@ def test_a_condition_without_code_stays_at_home() -> None:
     assert portable.breakpoints == ((1, None), (2, (b"x",)))
 
 
-def test_a_worker_that_dies_is_done_without(scratch: Path) -> None:
+def _killing(opened: Opened, when: Callable[[int], int]) -> list[int]:
+    """Behind result number n, so many workers are killed; returns which processes were."""
+    assert opened.workers is not None
+    killed: list[int] = []
+    workers, results = opened.workers, opened.workers.results
+
+    def killing(tasks: Iterator[Task], ended: Callable[[], bool]) -> Iterator[tuple[Task, Any]]:
+        for n, result in enumerate(results(tasks, ended)):
+            alive = [w for w in workers._workers or [] if w.process.poll() is None]
+            for victim in alive[: when(n)]:
+                victim.process.kill()
+                victim.process.wait()
+                killed.append(victim.process.pid)
+            yield result
+
+    workers.results = killing  # type: ignore[method-assign,assignment]
+    return killed
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_a_worker_that_dies_is_replaced(scratch: Path, jobs: int) -> None:
+    points = Points({symbol(build("riscv64", "ticker"), "main"): None})
+    with replay(_recorded(scratch, "riscv64"), writable=False) as alone:
+        expected = _search(alone, points, alone.timeline.end)
+    with _with_workers(_recorded(scratch, "riscv64"), jobs) as opened:
+        t = opened.timeline
+        said: list[str] = []
+        t.say = said.append
+        killed = _killing(opened, lambda n: {2: 1, 6: jobs}.get(n, 0))
+        assert _search(opened, points, t.end) == expected
+        assert len(killed) >= jobs
+        line = "worker process {} has ended (signal 9): another one takes its place\n"
+        assert sorted(s for s in said if "worker" in s) == sorted(map(line.format, killed))
+        assert opened.workers is not None
+        assert len(opened.workers) == len(opened.workers._workers or []) == jobs
+        assert not {w.process.pid for w in opened.workers._workers or []} & set(killed)
+
+
+def test_a_worker_that_dies_in_verify_is_replaced(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _with_workers(_recorded(scratch, "riscv64")) as opened:
+        said: list[str] = []
+        opened.timeline.say = said.append
+        killed = _killing(opened, lambda n: int(n == 1))
+        monkeypatch.setattr("rrgdb.timeline.verify._verify_alone", None)
+        assert int(_outcome(opened)) > 10
+        assert len(killed) == len(said) == 1
+        assert "takes its place" in said[0]
+
+
+def test_workers_that_die_one_after_the_other_are_done_without(scratch: Path) -> None:
     with _with_workers(_recorded(scratch, "riscv64")) as opened:
         t = opened.timeline
         said: list[str] = []
         t.say = said.append
         assert opened.workers is not None
-        victims = [w.process for w in opened.workers._workers or []]
-        results = opened.workers.results
-
-        def killing(tasks: Iterator[Task], ended: object):  # type: ignore[no-untyped-def]
-            for n, result in enumerate(results(tasks, ended)):  # type: ignore[arg-type]
-                if n == 2:
-                    for victim in victims:
-                        victim.kill()
-                        victim.wait()
-                yield result
-
-        opened.workers.results = killing  # type: ignore[method-assign]
+        opened.workers._deaths = 6
+        _killing(opened, lambda n: int(n == 2))
         stop, _ = _search(opened, Points({symbol(build("riscv64", "ticker"), "main"): None}), t.end)
         assert stop.kind is StopKind.BREAKPOINT
         assert [s for s in said if "worker" in s] == [f"{said[0].strip()}\n"]
         assert "has ended: searching without" in said[0]
         assert len(opened.workers) == 0
         assert _search(opened, Points({1: None}), t.end)[0].kind is StopKind.HISTORY_BEGIN
+
+
+def test_a_task_of_which_workers_die_is_left_to_the_main_process(scratch: Path) -> None:
+    with _with_workers(_recorded(scratch, "riscv64")) as opened:
+        assert opened.workers is not None
+        points = PortablePoints.of(Points({1: None}))
+        deadly = Task("scan", 0, 10, ("no points",))
+        tasks = [Task("scan", 0, 10, (points,)), deadly, Task("scan", 20, 30, (points,))]
+        results = dict(opened.workers.results(iter(tasks), lambda: False))
+        assert list(results) == tasks
+        assert results[deadly] == Failed("WorkerError", ("2 worker processes have ended in it",))
+        assert [isinstance(r, Failed) for r in results.values()] == [False, True, False]
 
 
 def test_an_interrupt_ends_a_shared_search_where_it_was(scratch: Path) -> None:

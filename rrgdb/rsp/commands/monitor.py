@@ -29,7 +29,8 @@ def _command(session: Session, arguments: bytes) -> bytes:
     *before, last = (text[at : at + _REPLY_LIMIT] for at in range(0, max(len(text), 1), _REPLY_LIMIT))
     for part in before:
         session.console(part)
-    return last.encode().hex().encode() or b"OK"
+    # A path of the host may hold what is no UTF-8.
+    return last.encode("utf-8", "backslashreplace").hex().encode() or b"OK"
 
 
 COMMANDS = (Command(b"qRcmd", _command, b",", console=True),)

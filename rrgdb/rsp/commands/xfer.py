@@ -62,7 +62,8 @@ def _xfer(session: Session, arguments: bytes) -> bytes:
     annex, _, window = rest.partition(b":")
     offset, length = address_and_length(window, "qXfer")
     annexes, document = _DOCUMENTS[name]
-    text = document(session).encode() if annexes is None or annex in annexes else b""
+    # The path of the image may be no UTF-8.
+    text = document(session).encode("utf-8", "surrogateescape") if annexes is None or annex in annexes else b""
     if not text:
         raise DebuggeeError(f"no such document: {name.decode()} {annex.decode('ascii', 'replace')}", ENOENT)
     part = text[offset : offset + min(length, _CHUNK_LIMIT)]
