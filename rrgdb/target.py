@@ -18,6 +18,7 @@ from rrgdb.snapshots import naming
 from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.text import shown
+from rrgdb.timeline.hits import Hits
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
@@ -52,6 +53,7 @@ class Target:
         self.ended_alone = False
         self._report_exit = report_exit
         self._backward = Backward(self.timeline, opened.workers)
+        self._hits = Hits(self.timeline)
         self._held = False
         self._points: dict[tuple[PointKind, int, int], Point] = {}
         self._replay_break: int | None = None
@@ -169,25 +171,20 @@ class Target:
 
     # -- moves -----------------------------------------------------------------------------------
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0) -> rsp.Stop:
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> rsp.Stop:
         self.timeline.clear_interrupt()
         points = self._armed()
+        backward = how in _BACKWARD
         with _told():
-            if how is Resume.CONTINUE:
-                stop = self.timeline.run(points)
-            elif how is Resume.STEP:
-                stop = self.timeline.run(points, steps=1)
-            elif how is Resume.RANGE_STEP:
-                stop = self.timeline.run(points, within=(start, end))
-            elif how is Resume.REVERSE_STEP:
-                stop = self._backward.step(points)
-            else:
-                stop = self._backward.run(points)
+            stop = self._hits.still_to_tell(points, backward)
+            if stop is None:
+                stop = self._move(how, self._hits.passing(points, backward), start, end)
+            if backward and self.timeline.icount == self.timeline.start:
+                # Whatever else stands there: GDB is to know that there is nothing behind it.
+                stop = Stop(StopKind.HISTORY_BEGIN, self.timeline.icount)
+            stop = self._hits.told(stop, points, backward, separately=separately)
         if stop.kind is StopKind.BREAKPOINT and stop.address is not None:
             self._explain(stop.address, points.breakpoints.get(stop.address))
-        if how in _BACKWARD and self.timeline.icount == self.timeline.start:
-            # Whatever else stands there: GDB is to know that there is nothing behind it.
-            stop = Stop(StopKind.HISTORY_BEGIN, self.timeline.icount)
         self._last = self._told_stop(stop)
         return self._last
 
@@ -197,13 +194,25 @@ class Target:
         if failure is not None:
             self.timeline.say(f"breakpoint at {address:#x}: its condition cannot be evaluated: {failure}\n")
 
+    def _move(self, how: Resume, points: Points, start: int, end: int) -> Stop:
+        if how is Resume.CONTINUE:
+            return self.timeline.run(points)
+        if how is Resume.STEP:
+            return self.timeline.run(points, steps=1)
+        if how is Resume.RANGE_STEP:
+            return self.timeline.run(points, within=(start, end))
+        if how is Resume.REVERSE_STEP:
+            return self._backward.step(points)
+        return self._backward.run(points)
+
     def _told_stop(self, stop: Stop) -> rsp.Stop:
         kind = stop.kind
         if kind is StopKind.BREAKPOINT and stop.address is not None:
             software = any(p.kind is PointKind.SOFTWARE and p.address == stop.address for p in self._points.values())
             return rsp.Stop(rsp.StopKind.SWBREAK if software else rsp.StopKind.HWBREAK, SIGTRAP)
         if kind is StopKind.WATCHPOINT:
-            return rsp.Stop(_WATCH_STOPS[stop.watch], SIGTRAP, stop.address)
+            told = [(_WATCH_STOPS[hit.kind], hit.place) for hit in stop.hits]
+            return rsp.Stop(told[0][0], SIGTRAP, told[0][1], also=tuple(told[1:]))
         if kind is StopKind.SIGNAL:
             return rsp.Stop(rsp.StopKind.SIGNAL, stop.value)
         if kind is StopKind.HISTORY_BEGIN:
@@ -237,6 +246,7 @@ class Target:
 
     def detached(self, *, resume: bool) -> None:
         self._points.clear()
+        self._hits.forget()
         self._replay_break = None
         self.timeline.say = lambda _text: None
         self._held = False
@@ -283,6 +293,7 @@ class Target:
 
     def _go(self, icount: int) -> rsp.Stop:
         self.timeline.clear_interrupt()
+        self._hits.forget()
         with _told():
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted

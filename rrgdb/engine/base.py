@@ -49,6 +49,15 @@ class WatchHit:
     old: bytes
     new: bytes
 
+    @property
+    def place(self) -> int:
+        """Address of the first byte that changed; if none did, of the range."""
+        changed = (i for i, (a, b) in enumerate(zip(self.old, self.new, strict=True)) if a != b)
+        return self.address + next(changed, 0)
+
+    def covers(self, address: int) -> bool:
+        return self.address <= address < self.address + self.length
+
 
 @dataclass(frozen=True, slots=True)
 class Exit:

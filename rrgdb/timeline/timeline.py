@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import EngineError, Exit, ExitKind
@@ -485,14 +486,17 @@ class Timeline:
         if self._origin is not None:
             self._diversion_ran = True
             self._branch = self.marks.detached_here() if points.watches else None
+        passing = points.passes_access and bool(points.watches)
         while True:
             limit = FOREVER if steps is None else first + steps
             if points.icount is not None and points.icount > self.icount:
                 limit = min(limit, points.icount)
-            ahead = FOREVER
-            if self.in_history and steps is None and within is None and self.guest.end is None:
+            ahead, armed = FOREVER, points
+            if passing:
+                ahead, armed, passing = first + 1, replace(points, watches=()), False
+            elif self.in_history and steps is None and within is None and self.guest.end is None:
                 ahead = self._skip_ahead(points, limit)
-            with self.armed(points):
+            with self.armed(armed):
                 if within is not None:
                     self.engine.set_range(*within)
                 self.engine.ignore_stops_at(ignored)
@@ -568,10 +572,9 @@ class Timeline:
         if holds:
             return Stop(StopKind.BREAKPOINT, self.icount, pc)
         if exit_.kind is ExitKind.WATCHPOINT:
-            hit = exit_.hits[0]
             if points.for_gdb and self.engine.arch.nonsteppable_watchpoint:
                 self._back_one()
-            return Stop(StopKind.WATCHPOINT, self.icount, hit.address, hit.kind, hit.old, hit.new)
+            return Stop.at_watch(self.icount, exit_.hits)
         if exit_.kind is ExitKind.INTERRUPT:
             self.clear_interrupt()
             return Stop(StopKind.INTERRUPT, self.icount)

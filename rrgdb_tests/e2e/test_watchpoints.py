@@ -128,6 +128,22 @@ def test_watchpoint_and_breakpoint_together(replay: Gdb) -> None:
     assert back == ["watchpoint-trigger", "breakpoint-hit"] * 2 + ["watchpoint-trigger"]
 
 
+def test_two_watchpoints_that_one_instruction_hits_are_both_shown(replay: Gdb) -> None:
+    replay.break_at("look")
+    replay.cont()
+    replay.delete()
+    numbers = {replay.watch(f"((unsigned short *)&tick_count)[{half}]", "-r") for half in (0, 1)}
+    for reverse in (False, True):
+        shown = []
+        for _ in numbers:
+            stop = replay.cont(reverse)
+            assert stop["reason"] == "read-watchpoint-trigger"
+            shown.append((stop["hw-rwpt"]["number"], replay.icount))
+        assert {number for number, _ in shown} == numbers
+        assert shown[0][1] == shown[1][1]
+        replay.cont(reverse)
+
+
 def test_a_conditional_watchpoint(replay: Gdb) -> None:
     number = replay.watch("tick_count")
     replay.command(f"-break-condition {number} tick_count == 5")

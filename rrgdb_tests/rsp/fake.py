@@ -145,7 +145,7 @@ class FakeDebuggee:
         self.written.clear()
         self.registers_written.clear()
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0) -> Stop:
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> Stop:
         self.threads.add(threading.current_thread().name)
         self.interrupted.clear()
         self.calls.append(how.value)
