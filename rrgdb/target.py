@@ -28,6 +28,8 @@ EFAULT, EEXIST, ENOENT, EBUSY, EIO = 14, 17, 2, 16, 5
 SIGTRAP, SIGINT = 5, 2
 MAX_HISTORY = 10_000
 MAX_READ = 1 << 20
+MAX_WATCH = 4096
+"""bytes of one watchpoint"""
 _WATCH_KINDS = {PointKind.WRITE: "w", PointKind.READ: "r", PointKind.ACCESS: "a"}
 _WATCH_STOPS = {"w": rsp.StopKind.WATCH, "r": rsp.StopKind.RWATCH, "a": rsp.StopKind.AWATCH}
 _BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
@@ -132,20 +134,14 @@ class Target:
 
     def insert(self, point: Point) -> None:
         if point.kind in _WATCH_KINDS:
+            if point.length > MAX_WATCH:
+                raise DebuggeeError(f"a watchpoint of {point.length} bytes: at most {MAX_WATCH}")
             try:
-                self.engine.check_memory(point.address, max(point.length, 1))
                 watches = [*self._watches(), self._watch(point)]
                 self.engine.set_watches(watches)
                 self.engine.set_watches(())
-            except MemoryFault as e:
-                raise DebuggeeError(f"cannot watch {point.length} bytes at {point.address:#x}: {e}", EFAULT) from None
             except EngineError as e:
                 raise DebuggeeError(str(e)) from None
-        elif point.address % self.arch.instruction_alignment:
-            raise DebuggeeError(
-                f"breakpoint at {point.address:#x}: instructions of {self.arch.name} are aligned to "
-                f"{self.arch.instruction_alignment} bytes"
-            )
         self._points[point.kind, point.address, point.length] = point
 
     def remove(self, point: Point) -> None:
@@ -161,8 +157,8 @@ class Target:
         breakpoints: dict[int, Condition | None] = {}
         codes: dict[int, tuple[bytes, ...] | None] = {}
         for p in self._points.values():
-            if p.kind in _WATCH_KINDS:
-                continue
+            if p.kind in _WATCH_KINDS or p.address % self.arch.instruction_alignment:
+                continue  # no instruction can stand there
             known = codes.get(p.address, ())
             codes[p.address] = None if known is None or not p.conditions else (*known, *p.conditions)
         for address, conditions in codes.items():

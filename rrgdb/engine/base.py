@@ -164,7 +164,11 @@ class Engine(Protocol):
         run goes on; where it cannot tell, it stops, even while collecting, and the caller judges."""
 
     def set_watches(self, watches: Iterable[Watch]) -> None:
-        """EngineError for a range that is not in RAM."""
+        """Ranges of virtual addresses, whatever is mapped there now: what comes to be mapped hits when it is accessed.
+        Where there is no RAM, any write is a change, and the bytes of a hit are not told. EngineError for too many."""
+
+    def out_of_reach(self, address: int, length: int) -> bool:
+        """No access there can succeed, in all of history, while the guest does not translate addresses."""
 
     def set_range(self, start: int, end: int) -> None:
         """Stop once pc is outside [start, end); (0, 0) switches it off."""

@@ -532,6 +532,8 @@ class Timeline:
         pages: set[int] = set()
         try:
             for watch in points.watches:
+                if engine.out_of_reach(watch.address, watch.length):
+                    continue
                 first, _ = engine.ram.locate(watch.address)
                 last, _ = engine.ram.locate(watch.address + max(watch.length, 1) - 1)
                 pages.update(range(first // PAGE, last // PAGE + 1))
