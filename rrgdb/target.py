@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import Engine, EngineError, Watch
+from rrgdb.engine.base import Engine, EngineError, Watch, WatchHit
 from rrgdb.recording.doors import Divergence
 from rrgdb.recording.log import LogError
 from rrgdb.rsp import debuggee as rsp
@@ -56,6 +56,8 @@ class Target:
         self._report_exit = report_exit
         self._backward = Backward(self.timeline, opened.workers)
         self._hits = Hits(self.timeline)
+        self._diverted: dict[Watch, bytes] = {}
+        """watched bytes when the last move ended in a diversion"""
         self._held = False
         self._points: dict[tuple[PointKind, int, int], Point] = {}
         self._replay_break: int | None = None
@@ -172,13 +174,15 @@ class Target:
         points = self._armed()
         backward = how in _BACKWARD
         with _told():
-            stop = self._hits.still_to_tell(points, backward)
+            undone = self._undone(points, backward)
+            stop = undone or self._hits.still_to_tell(points, backward)
             if stop is None:
                 stop = self._move(how, self._hits.passing(points, backward), start, end)
-            if backward and self.timeline.icount == self.timeline.start:
+            if backward and undone is None and self.timeline.icount == self.timeline.start:
                 # Whatever else stands there: GDB is to know that there is nothing behind it.
                 stop = Stop(StopKind.HISTORY_BEGIN, self.timeline.icount)
-            stop = self._hits.told(stop, points, backward, separately=separately)
+            stop = self._hits.told(stop, points, backward, access=undone is None, separately=separately)
+        self._diverted = {} if self.timeline.diverted_from is None else self._watched(points)
         if stop.kind is StopKind.BREAKPOINT and stop.address is not None:
             self._explain(stop.address, points.breakpoints.get(stop.address))
         self._last = self._told_stop(stop)
@@ -189,6 +193,24 @@ class Target:
         failure = condition.failure() if condition is not None else None
         if failure is not None:
             self.timeline.say(f"breakpoint at {address:#x}: its condition cannot be evaluated: {failure}\n")
+
+    def _watched(self, points: Points) -> dict[Watch, bytes]:
+        return {w: self._bytes_at(w.address, w.length) for w in points.watches}
+
+    def _undone(self, points: Points, backward: bool) -> Stop | None:
+        """Where a diversion is left, watched bytes change to what they were: a hit, since the debugger knows others."""
+        t, before = self.timeline, self._diverted
+        if t.diverted_from is not None:
+            if not backward:
+                return None
+            before = self._watched(points)
+            t.drop_diversion()
+        hits = tuple(
+            WatchHit(w.address, w.length, w.kind, before[w], now)
+            for w, now in self._watched(points).items()
+            if w.kind != "r" and len(before.get(w, b"")) == len(now) and before[w] != now
+        )
+        return Stop.at_watch(t.icount, hits) if hits else None
 
     def _move(self, how: Resume, points: Points, start: int, end: int) -> Stop:
         if how is Resume.CONTINUE:
@@ -290,6 +312,7 @@ class Target:
     def _go(self, icount: int) -> rsp.Stop:
         self.timeline.clear_interrupt()
         self._hits.forget()
+        self._diverted = {}
         with _told():
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted
@@ -329,7 +352,7 @@ class Target:
             t.seek(first)
             while t.icount < here and not t.interrupted:
                 pc = self.engine.pc
-                code = self._code_at(pc)
+                code = self._bytes_at(pc, self.arch.max_instruction_length)
                 size, text = disassemble(self.arch, code, pc, self.arch.in_second_set(self.engine))
                 lines.append(rsp.HistoryLine(t.icount, pc, f"{code[:size].hex()}  {text}"))
                 t.advance(t.icount + 1)
@@ -337,9 +360,9 @@ class Target:
             t.seek(here)
         return lines
 
-    def _code_at(self, pc: int) -> bytes:
+    def _bytes_at(self, address: int, length: int) -> bytes:
         try:
-            return self.engine.read_memory(pc, self.arch.max_instruction_length)
+            return self.engine.read_memory(address, length)
         except MemoryFault:
             return b""
 

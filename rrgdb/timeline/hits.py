@@ -65,7 +65,7 @@ class Hits:
     def told(
         self, stop: Stop, points: Points, backward: bool, *, access: bool = True, separately: bool = False
     ) -> Stop:
-        """A move has ended so: what of it is told. ``access``: a hit is one of an instruction at this position;
+        """A move has ended so: what of it is told. ``access``: what hit is an instruction next to this position;
         ``separately``: of several watched ranges one."""
         t, last = self._timeline, self._last
         if stop.kind is StopKind.WATCHPOINT:
