@@ -257,7 +257,7 @@ class Target:
 
     def attached(self, console: Callable[[str], None]) -> None:
         self.timeline.say = lambda text: console(shown(text.rstrip("\n")) + "\n")
-        self._held = True
+        self._held = self.timeline.debugged = True
         if self.running:
             self.running = False
             self._last = rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT)
@@ -267,7 +267,7 @@ class Target:
         self._hits.forget()
         self._replay_break = None
         self.timeline.say = lambda _text: None
-        self._held = False
+        self._held = self.timeline.debugged = False
         if resume and self.timeline.live:
             self.running = True
 

@@ -61,6 +61,8 @@ class Board:
         self.end: End | None = None
         self.idle: Callable[[], None] = lambda: None
         """called when the CPU waits for an interrupt: a live host may rest a moment"""
+        self.debugged = False
+        self._trapped = False
         self._due: list[Callable[[], None]] = []
         for base, size in spec.ram_regions(ram_size):
             engine.map_ram(base, size)
@@ -144,6 +146,9 @@ class Board:
                 self.end = End("halt", 0)
             elif self.end is None or exit_.kind is not ExitKind.LIMIT:
                 return exit_
+            if self._trapped:
+                self._trapped = False
+                return Exit(ExitKind.BREAKPOINT_TRAP)
         return Exit(ExitKind.LIMIT)
 
     def _do_due(self, exit_: Exit) -> bool:
@@ -210,6 +215,8 @@ class Board:
     def _raise(self, exception: CpuException) -> None:
         if self.arch.enter_exception(self.engine, exception):
             self.engine.count_one()
+        elif exception.kind is ExceptionKind.BREAKPOINT and self.debugged:
+            self._trapped = True
         else:
             self.end = End("signal", self.arch.exception_signal(exception))
 

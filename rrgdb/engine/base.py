@@ -35,6 +35,8 @@ class ExitKind(Enum):
     """the next instruction is one that the caller must perform (``Exit.trap``); it is not counted yet"""
     EXCEPTION = auto()
     """an instruction raised ``Exit.exception``; it is not counted; pc stands at it"""
+    BREAKPOINT_TRAP = auto()
+    """of a guest, see ``Guest.debugged``: the next instruction is a breakpoint that it does not handle"""
     HALT = auto()
     """the CPU went to sleep after a retired WFI/HLT"""
 

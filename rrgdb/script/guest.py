@@ -42,6 +42,7 @@ class ScriptGuest:
         self.machine = Machine(engine, self._stop_in_hook)
         self.end: End | None = None
         self.idle: Callable[[], None] = lambda: None
+        self.debugged = False
         self.callback: Callable[[int, tuple[Any, ...]], Any] = lambda _hook, _args: 0
         self.running = False
         """between START and END"""

@@ -7,7 +7,7 @@ every point without stopping; the first segment with a hit has the answer.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.marks import Mark
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Points, Stop, StopKind
-from rrgdb.timeline.timeline import Timeline, TimelineError
+from rrgdb.timeline.timeline import SIGTRAP, Timeline, TimelineError
 from rrgdb.timeline.workers import Failed, Task, WorkerError, Workers
 
 PROGRESS = 1.0
@@ -98,12 +98,17 @@ class Backward:
         t.drop_diversion()
         if t.icount == t.start:
             return Stop(StopKind.HISTORY_BEGIN, t.icount)
-        stop = self._search(points, t.start)
+        traps = t.traps()
+        trap = bisect_left(traps, t.icount) - 1
+        floor = t.start if trap < 0 else traps[trap]
+        stop = self._search(points, floor)
         if stop is not None:
             return stop
-        t.seek(t.start)
+        t.seek(floor)
         if t.interrupted:
             return self._arrived()
+        if trap >= 0:
+            return Stop(StopKind.SIGNAL, t.icount, value=SIGTRAP)
         return Stop(StopKind.HISTORY_BEGIN, t.icount)
 
     def _arrived(self) -> Stop:
