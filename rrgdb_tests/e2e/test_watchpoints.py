@@ -129,6 +129,7 @@ def test_watchpoint_and_breakpoint_together(replay: Gdb) -> None:
     assert back == ["watchpoint-trigger", "breakpoint-hit"] * 2 + ["watchpoint-trigger"]
 
 
+@pytest.mark.parametrize("arch", ["riscv64", "arm", "x86_64"])
 def test_two_watchpoints_that_one_instruction_hits_are_both_shown(replay: Gdb) -> None:
     replay.break_at("look")
     replay.cont()
