@@ -19,6 +19,13 @@ def _quietly(command):
         pass
 
 
+def _show(command):
+    try:
+        gdb.execute(command)
+    except gdb.error as error:
+        gdb.write(str(error) + "\\n")
+
+
 def _monitor(line):
     text = gdb.execute("monitor " + line, to_string=True)
     if text.startswith("error: "):
@@ -33,11 +40,8 @@ def _refresh():
     for point in gdb.breakpoints():
         if point.enabled and point.type in _WATCHES:
             # gdb reads what is watched anew. Else it takes the next hit for none if the value is the one remembered.
-            _quietly("enable %d" % point.number)
-    try:
-        gdb.execute("frame")
-    except gdb.error as error:
-        gdb.write(str(error) + "\\n")
+            _show("enable %d" % point.number)
+    _show("frame")
 
 
 class _Command(gdb.Command):
