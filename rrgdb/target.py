@@ -205,10 +205,12 @@ class Target:
                 return None
             before = self._watched(points)
             t.drop_diversion()
+        if not before:
+            return None
         hits = tuple(
             WatchHit(w.address, w.length, w.kind, before[w], now)
             for w, now in self._watched(points).items()
-            if w.kind != "r" and len(before.get(w, b"")) == len(now) and before[w] != now
+            if w.kind != "r" and w in before and len(before[w]) == len(now) and before[w] != now
         )
         return Stop.at_watch(t.icount, hits) if hits else None
 

@@ -1,10 +1,10 @@
-"""The timeline as a debuggee: a debugger that steps over nothing by itself is told each watch hit, and once."""
+"""A debugger that steps over nothing by itself is told each watch hit, and once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -14,7 +14,7 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
-from rrgdb.rsp.debuggee import Point, PointKind, Resume, Stop, StopKind
+from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume, Stop, StopKind
 from rrgdb.target import Target
 from rrgdb.timeline import stop
 from rrgdb.timeline.opening import GuestOptions, record, replay
@@ -108,6 +108,8 @@ class Model:
     def move(self, how: Resume) -> tuple[str, int]:
         back, start = how in BACK, self.at
         what = self._backward(how, start) if back else self._forward(how, start)
+        if back and what[1] == 0:
+            what = "begin", 0
         if what[0] == "watch":
             self.told = (what[1], back) if self.before_access else None
         elif what[1] != start or self.told != (start, back):
@@ -249,6 +251,43 @@ def test_a_live_guest_goes_on_behind_each_hit(tmp_path: Path) -> None:
         assert opened.guest.end is not None
 
 
+@pytest.mark.parametrize("family", STORES)
+def test_what_is_not_there_is_watched_and_never_hit(family: str) -> None:
+    """No move is refused for it, and searches pass over history as if it were not there."""
+    with target(family) as t:
+        for address in (0x1_0000 if family in BASE else 0x6000_0000, 0x7000_0000, (1 << 32) - 8, (1 << 64) - 8):
+            for kind in KINDS.values():
+                t.insert(Point(kind, address, 8))
+        points = t._armed()
+        assert t.timeline.watched_pages(replace(points, watches=points.watches[::3])) == set()
+        assert t.resume(S).kind is StopKind.STEP
+        assert t.resume(C).kind is StopKind.SIGNAL
+        assert t.resume(BS).kind is StopKind.STEP
+        assert t.resume(BC).kind is StopKind.HISTORY_BEGIN
+
+
+def test_a_watchpoint_has_at_most_4096_bytes_and_there_are_64_ranges() -> None:
+    with target("riscv64") as t:
+        for length in (4097, 1 << 20, 1 << 63):
+            with pytest.raises(DebuggeeError, match=f"a watchpoint of {length} bytes: at most 4096"):
+                t.insert(watch("riscv64", length=length))
+        t.insert(watch("riscv64", length=4096))
+        for i in range(63):
+            t.insert(Point(PointKind.WRITE, 16 * i, 4))
+        with pytest.raises(DebuggeeError, match="at most 64 watched ranges"):
+            t.insert(Point(PointKind.WRITE, 0x2000, 4))
+        assert t.resume(C).kind is StopKind.WATCH
+
+
+def test_a_breakpoint_where_no_instruction_can_stand_is_never_hit() -> None:
+    guest = known("riscv64")
+    with target("riscv64") as t:
+        for kind in (PointKind.SOFTWARE, PointKind.HARDWARE):
+            t.insert(Point(kind, guest.pcs[3] + 1, 4))
+        assert t.resume(C).kind is StopKind.SIGNAL
+        assert t.resume(BC).kind is StopKind.HISTORY_BEGIN
+
+
 # -- two ranges, one store -----------------------------------------------------------------------
 
 
@@ -256,6 +295,22 @@ def _addresses(told: Stop) -> list[int]:
     assert told.kind is StopKind.WATCH
     assert told.address is not None
     return [told.address, *(address for kind, address in told.also if kind is StopKind.WATCH)]
+
+
+@pytest.mark.parametrize("family", STORES)
+def test_bytes_that_change_where_a_diversion_is_left_are_told_there(family: str) -> None:
+    """A debugger remembers the diversion's. Once, and what is not mapped is no matter."""
+    address = base(family) + DATA
+    with target(family) as t:
+        t.insert(watch(family))
+        t.insert(Point(PointKind.WRITE, 0x7000_0000, 4))
+        t.seek("10")
+        t.write_memory(address, b"odd!")
+        told = t.resume(BC)
+        assert (_addresses(told)[0] - address, t.timeline.icount, t.timeline.diverted_from) == (0, 10, None)
+        told = t.resume(BC)
+        assert told.kind is StopKind.WATCH
+        assert t.timeline.icount < 10
 
 
 @pytest.mark.parametrize("family", STORES)
