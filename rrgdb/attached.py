@@ -47,12 +47,12 @@ class _ScriptTarget(Target):
         """the script is over: nothing runs on"""
         self._moved = False
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0) -> rsp.Stop:
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> rsp.Stop:
         if self._moved:
             self._moved = False
             self.timeline.stop_where_it_starts()
         try:
-            return super().resume(how, start, end)
+            return super().resume(how, start, end, separately=separately)
         except RunOver:
             if not self.final:
                 self._moved = True

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import Engine, EngineError, Watch
+from rrgdb.engine.base import Engine, EngineError, Watch, WatchHit
 from rrgdb.recording.doors import Divergence
 from rrgdb.recording.log import LogError
 from rrgdb.rsp import debuggee as rsp
@@ -18,6 +18,7 @@ from rrgdb.snapshots import naming
 from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.text import shown
+from rrgdb.timeline.hits import Hits
 from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
@@ -27,6 +28,8 @@ EFAULT, EEXIST, ENOENT, EBUSY, EIO = 14, 17, 2, 16, 5
 SIGTRAP, SIGINT = 5, 2
 MAX_HISTORY = 10_000
 MAX_READ = 1 << 20
+MAX_WATCH = 4096
+"""bytes of one watchpoint"""
 _WATCH_KINDS = {PointKind.WRITE: "w", PointKind.READ: "r", PointKind.ACCESS: "a"}
 _WATCH_STOPS = {"w": rsp.StopKind.WATCH, "r": rsp.StopKind.RWATCH, "a": rsp.StopKind.AWATCH}
 _BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
@@ -52,6 +55,9 @@ class Target:
         self.ended_alone = False
         self._report_exit = report_exit
         self._backward = Backward(self.timeline, opened.workers)
+        self._hits = Hits(self.timeline)
+        self._diverted: dict[Watch, bytes] = {}
+        """watched bytes when the last move ended in a diversion"""
         self._held = False
         self._points: dict[tuple[PointKind, int, int], Point] = {}
         self._replay_break: int | None = None
@@ -130,20 +136,14 @@ class Target:
 
     def insert(self, point: Point) -> None:
         if point.kind in _WATCH_KINDS:
+            if point.length > MAX_WATCH:
+                raise DebuggeeError(f"a watchpoint of {point.length} bytes: at most {MAX_WATCH}")
             try:
-                self.engine.check_memory(point.address, max(point.length, 1))
                 watches = [*self._watches(), self._watch(point)]
                 self.engine.set_watches(watches)
                 self.engine.set_watches(())
-            except MemoryFault as e:
-                raise DebuggeeError(f"cannot watch {point.length} bytes at {point.address:#x}: {e}", EFAULT) from None
             except EngineError as e:
                 raise DebuggeeError(str(e)) from None
-        elif point.address % self.arch.instruction_alignment:
-            raise DebuggeeError(
-                f"breakpoint at {point.address:#x}: instructions of {self.arch.name} are aligned to "
-                f"{self.arch.instruction_alignment} bytes"
-            )
         self._points[point.kind, point.address, point.length] = point
 
     def remove(self, point: Point) -> None:
@@ -159,8 +159,8 @@ class Target:
         breakpoints: dict[int, Condition | None] = {}
         codes: dict[int, tuple[bytes, ...] | None] = {}
         for p in self._points.values():
-            if p.kind in _WATCH_KINDS:
-                continue
+            if p.kind in _WATCH_KINDS or p.address % self.arch.instruction_alignment:
+                continue  # no instruction can stand there
             known = codes.get(p.address, ())
             codes[p.address] = None if known is None or not p.conditions else (*known, *p.conditions)
         for address, conditions in codes.items():
@@ -169,25 +169,22 @@ class Target:
 
     # -- moves -----------------------------------------------------------------------------------
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0) -> rsp.Stop:
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> rsp.Stop:
         self.timeline.clear_interrupt()
         points = self._armed()
+        backward = how in _BACKWARD
         with _told():
-            if how is Resume.CONTINUE:
-                stop = self.timeline.run(points)
-            elif how is Resume.STEP:
-                stop = self.timeline.run(points, steps=1)
-            elif how is Resume.RANGE_STEP:
-                stop = self.timeline.run(points, within=(start, end))
-            elif how is Resume.REVERSE_STEP:
-                stop = self._backward.step(points)
-            else:
-                stop = self._backward.run(points)
+            undone = self._undone(points, backward)
+            stop = undone or self._hits.still_to_tell(points, backward)
+            if stop is None:
+                stop = self._move(how, self._hits.passing(points, backward), start, end)
+            if backward and undone is None and self.timeline.icount == self.timeline.start:
+                # Whatever else stands there: GDB is to know that there is nothing behind it.
+                stop = Stop(StopKind.HISTORY_BEGIN, self.timeline.icount)
+            stop = self._hits.told(stop, points, backward, access=undone is None, separately=separately)
+        self._diverted = {} if self.timeline.diverted_from is None else self._watched(points)
         if stop.kind is StopKind.BREAKPOINT and stop.address is not None:
             self._explain(stop.address, points.breakpoints.get(stop.address))
-        if how in _BACKWARD and self.timeline.icount == self.timeline.start:
-            # Whatever else stands there: GDB is to know that there is nothing behind it.
-            stop = Stop(StopKind.HISTORY_BEGIN, self.timeline.icount)
         self._last = self._told_stop(stop)
         return self._last
 
@@ -197,13 +194,45 @@ class Target:
         if failure is not None:
             self.timeline.say(f"breakpoint at {address:#x}: its condition cannot be evaluated: {failure}\n")
 
+    def _watched(self, points: Points) -> dict[Watch, bytes]:
+        return {w: self._bytes_at(w.address, w.length) for w in points.watches}
+
+    def _undone(self, points: Points, backward: bool) -> Stop | None:
+        """Where a diversion is left, watched bytes change to what they were: a hit, since the debugger knows others."""
+        t, before = self.timeline, self._diverted
+        if t.diverted_from is not None:
+            if not backward:
+                return None
+            before = self._watched(points)
+            t.drop_diversion()
+        if not before:
+            return None
+        hits = tuple(
+            WatchHit(w.address, w.length, w.kind, before[w], now)
+            for w, now in self._watched(points).items()
+            if w.kind != "r" and w in before and len(before[w]) == len(now) and before[w] != now
+        )
+        return Stop.at_watch(t.icount, hits) if hits else None
+
+    def _move(self, how: Resume, points: Points, start: int, end: int) -> Stop:
+        if how is Resume.CONTINUE:
+            return self.timeline.run(points)
+        if how is Resume.STEP:
+            return self.timeline.run(points, steps=1)
+        if how is Resume.RANGE_STEP:
+            return self.timeline.run(points, within=(start, end))
+        if how is Resume.REVERSE_STEP:
+            return self._backward.step(points)
+        return self._backward.run(points)
+
     def _told_stop(self, stop: Stop) -> rsp.Stop:
         kind = stop.kind
         if kind is StopKind.BREAKPOINT and stop.address is not None:
             software = any(p.kind is PointKind.SOFTWARE and p.address == stop.address for p in self._points.values())
             return rsp.Stop(rsp.StopKind.SWBREAK if software else rsp.StopKind.HWBREAK, SIGTRAP)
         if kind is StopKind.WATCHPOINT:
-            return rsp.Stop(_WATCH_STOPS[stop.watch], SIGTRAP, stop.address)
+            told = [(_WATCH_STOPS[hit.kind], hit.place) for hit in stop.hits]
+            return rsp.Stop(told[0][0], SIGTRAP, told[0][1], also=tuple(told[1:]))
         if kind is StopKind.SIGNAL:
             return rsp.Stop(rsp.StopKind.SIGNAL, stop.value)
         if kind is StopKind.HISTORY_BEGIN:
@@ -230,16 +259,17 @@ class Target:
 
     def attached(self, console: Callable[[str], None]) -> None:
         self.timeline.say = lambda text: console(shown(text.rstrip("\n")) + "\n")
-        self._held = True
+        self._held = self.timeline.debugged = True
         if self.running:
             self.running = False
             self._last = rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT)
 
     def detached(self, *, resume: bool) -> None:
         self._points.clear()
+        self._hits.forget()
         self._replay_break = None
         self.timeline.say = lambda _text: None
-        self._held = False
+        self._held = self.timeline.debugged = False
         if resume and self.timeline.live:
             self.running = True
 
@@ -283,6 +313,8 @@ class Target:
 
     def _go(self, icount: int) -> rsp.Stop:
         self.timeline.clear_interrupt()
+        self._hits.forget()
+        self._diverted = {}
         with _told():
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted
@@ -322,7 +354,7 @@ class Target:
             t.seek(first)
             while t.icount < here and not t.interrupted:
                 pc = self.engine.pc
-                code = self._code_at(pc)
+                code = self._bytes_at(pc, self.arch.max_instruction_length)
                 size, text = disassemble(self.arch, code, pc, self.arch.in_second_set(self.engine))
                 lines.append(rsp.HistoryLine(t.icount, pc, f"{code[:size].hex()}  {text}"))
                 t.advance(t.icount + 1)
@@ -330,9 +362,9 @@ class Target:
             t.seek(here)
         return lines
 
-    def _code_at(self, pc: int) -> bytes:
+    def _bytes_at(self, address: int, length: int) -> bytes:
         try:
-            return self.engine.read_memory(pc, self.arch.max_instruction_length)
+            return self.engine.read_memory(address, length)
         except MemoryFault:
             return b""
 

@@ -64,6 +64,8 @@ class Board:
         self.waits = ""
         self.idle: Callable[[], None] = lambda: None
         """called when the CPU waits for an interrupt: a live host may rest a moment"""
+        self.debugged = False
+        self._trapped = False
         self._due: list[Callable[[], None]] = []
         for base, size in spec.ram_regions(ram_size):
             engine.map_ram(base, size)
@@ -147,6 +149,9 @@ class Board:
                 self._halt(exit_)
             elif self.end is None or exit_.kind is not ExitKind.LIMIT:
                 return exit_
+            if self._trapped:
+                self._trapped = False
+                return Exit(ExitKind.BREAKPOINT_TRAP)
         return Exit(ExitKind.LIMIT)
 
     def _do_due(self, exit_: Exit) -> bool:
@@ -218,6 +223,8 @@ class Board:
     def _raise(self, exception: CpuException) -> None:
         if self.arch.enter_exception(self.engine, exception):
             self.engine.count_one()
+        elif exception.kind is ExceptionKind.BREAKPOINT and self.debugged:
+            self._trapped = True
         else:
             self.cause = of_death(exception, self.engine, self.spec)
             self.end = End("signal", self.arch.exception_signal(exception))

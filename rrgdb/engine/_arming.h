@@ -130,11 +130,12 @@ static void rearm(Core *c)
 {
     for (int i = 0; i < c->watch_count; i++) {
         c->watches[i].hit = 0;
-        memcpy(c->watches[i].old, c->watches[i].host, c->watches[i].length);
+        if (c->watches[i].host)
+            memcpy(c->watches[i].old, c->watches[i].host, c->watches[i].length);
     }
 }
 
-/* set_watches([(physical, length, kind), ...]) */
+/* set_watches([(address, length, kind), ...]): each within a page */
 static PyObject *Core_set_watches(Core *c, PyObject *list)
 {
     Py_ssize_t n = PySequence_Size(list);
@@ -148,21 +149,20 @@ static PyObject *Core_set_watches(Core *c, PyObject *list)
     free_watches(c);
     for (Py_ssize_t k = 0; k < n; k++) {
         PyObject *item = PySequence_GetItem(list, k);
-        unsigned long long physical;
+        unsigned long long address;
         unsigned int length;
         char kind;
-        if (!item || !PyArg_ParseTuple(item, "KIc", &physical, &length, &kind)) {
+        if (!item || !PyArg_ParseTuple(item, "KIc", &address, &length, &kind)) {
             Py_XDECREF(item);
             return NULL;
         }
         Py_DECREF(item);
-        uint8_t *host = physical_to_host(c, physical);
-        if (!host || !length || length > MAX_WATCH_BYTES || physical_to_host(c, physical + length - 1) != host + length - 1) {
-            PyErr_SetString(PyExc_ValueError, "a watched range lies outside RAM");
+        if (!length || (address & PAGE_MASK) + length > PAGE) {
+            PyErr_SetString(PyExc_ValueError, "a watched range lies in no page");
             return NULL;
         }
         watch *w = &c->watches[c->watch_count];
-        *w = (watch){.physical = physical, .host = host, .length = length, .kind = kind};
+        *w = (watch){.address = address, .physical = NO_PC, .length = length, .kind = kind};
         w->old = malloc(length);
         w->before = malloc(length);
         w->after = malloc(length);
@@ -173,10 +173,32 @@ static PyObject *Core_set_watches(Core *c, PyObject *list)
         }
         access |= kind != 'w';
     }
+    find_watches(c);
     rearm(c);
+    note_lost(c);
     update_points(c);
     c->watches_access = access;
     c->code_watched = 0;
+    c->checked++;
+    Py_RETURN_NONE;
+}
+
+/* place_watches([physical or None, ...]): where each watch is now; None: nothing is mapped there, it stays where it was */
+static PyObject *Core_place_watches(Core *c, PyObject *list)
+{
+    for (int i = 0; i < c->watch_count; i++) {
+        PyObject *item = PySequence_GetItem(list, i);
+        if (!item)
+            return NULL;
+        if (item != Py_None) {
+            uint64_t physical = PyLong_AsUnsignedLongLong(item);
+            place_watch(&c->watches[i], physical, physical_to_host(c, physical));
+        }
+        Py_DECREF(item);
+        if (PyErr_Occurred())
+            return NULL;
+    }
+    note_lost(c);
     c->checked++;
     Py_RETURN_NONE;
 }
@@ -220,8 +242,8 @@ static PyObject *Core_take_watch_hits(Core *c, PyObject *Py_UNUSED(ignored))
         if (!w->last)
             continue;
         w->last = 0;
-        PyObject *item = Py_BuildValue("(iy#y#)", i, (char *)w->before,
-                                       (Py_ssize_t)w->length, (char *)w->after, (Py_ssize_t)w->length);
+        Py_ssize_t known = w->host ? (Py_ssize_t)w->length : 0;
+        PyObject *item = Py_BuildValue("(iy#y#)", i, (char *)w->before, known, (char *)w->after, known);
         if (!item || PyList_Append(result, item) < 0) {
             Py_XDECREF(item);
             Py_DECREF(result);

@@ -12,7 +12,6 @@
 #define MAX_INSN 16
 #define MAX_REGIONS 256
 #define MAX_WATCHES 64
-#define MAX_WATCH_BYTES 4096
 #define MAX_BLOCK 4096
 #define MAX_FILTERS 16
 #define TLB_SIZE 256
@@ -65,7 +64,7 @@ typedef int (*unmap_fn)(void *, uint64_t, size_t);
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
     R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
-    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG
+    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND
 };
 
 /* classes of instructions as unicorn.py hands them to set_class */
@@ -117,11 +116,15 @@ typedef struct {
     int64_t before;       /* instructions of that block before it; -1: none begins there */
 } point_hook;
 typedef struct {
-    uint64_t physical;
-    uint8_t *host;
-    uint32_t length;
+    uint64_t address;  /* virtual */
+    uint64_t physical; /* NO_PC: nothing was mapped there yet */
+    uint8_t *host;     /* NULL: not RAM */
+    uint32_t length;   /* within a page */
     char kind;
     uint8_t hit;       /* by the instruction that is executing */
+    uint8_t suspect;   /* that instruction accessed such bytes of the page below, which may be what is mapped here now */
+    uint8_t suspect_hit;
+    uint64_t suspect_page;
     uint8_t last;      /* part of the last hit of all */
     uint8_t *old;      /* value at the last look */
     uint8_t *before;   /* values around the last hit */
@@ -209,6 +212,8 @@ typedef struct Core {
     int watch_count;
     int points; /* watches, breakpoints or a range: look at every instruction */
     int watches_access; /* there are watches of other kinds than w */
+    int watches_lost;   /* watches that are not in RAM, as far as is known */
+    int watches_moved, suspects;
     size_t access_hook;
     int access_hooked;
     guard guards[MAX_GUARDS];
@@ -324,10 +329,14 @@ static inline void note_fill(Core *c)
     c->fills_at = c->icount;
 }
 
+static void find_watches(Core *c);
+
 static void tlb_clear(Core *c)
 {
     memset(c->tlb, 0, sizeof c->tlb);
     c->tlb_stale = 0;
+    if (c->watch_count && !c->mmu_seen)
+        find_watches(c);
     if (c->crowded) {
         c->crowded = 0;
         c->ctl(c->uc, CTL_TLB_FLUSH);

@@ -83,6 +83,7 @@ static void set_mmu(Core *c, int on)
         c->ctl(c->uc, CTL_TLB_FLUSH);
     }
     tlb_clear(c);
+    c->watches_moved = 1;
 }
 
 /* The fast phase. DONE: the run ends for c->reason; TAIL: go on with the tail phase at c->pc, for c->tail_size bytes;

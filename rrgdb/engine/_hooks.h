@@ -7,8 +7,7 @@ static int begun_again(Core *c, uint64_t addr, uint32_t size)
     uint8_t b[MAX_INSN];
     if (!x86_restarted(c, b, (int)copy_code(c, addr, b, size < MAX_INSN ? size : MAX_INSN)))
         return 0;
-    for (int i = 0; i < c->watch_count; i++)
-        c->watches[i].hit = 0;
+    forget_hits(c);
     c->icount--;
     c->last_pc = c->exact_pc = NO_PC;
     if (c->icount != c->run_icount) {
@@ -34,6 +33,7 @@ static int mmu_changed(Core *c, uint64_t addr)
         return 1;
     }
     c->mmu_seen = !c->mmu_seen;
+    c->watches_moved = 1;
     tlb_clear(c);
     return 0;
 }
@@ -86,6 +86,8 @@ static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
 /* What keeps the CPU from going on at this position; R_NONE: nothing. */
 static int obstacle(Core *c, uint64_t addr)
 {
+    if (c->watch_count && watches_astray(c))
+        return R_FIND;
     if (c->watch_count && watches_hit(c))
         return R_WATCHPOINT;
     if (c->icount >= c->limit)
@@ -123,6 +125,7 @@ static int look_closer(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
     c->mmu_moved |= e->cls == CLASS_MMU;
     /* With translation in use any system instruction may change the mode, and with it what is mapped. */
     c->tlb_stale |= c->mmu_seen;
+    c->watches_moved |= c->mmu_seen;
     if (c->pmp_count && size == 4 && rv_word(b) == RV_MRET && *c->rv_status & RV_MPRV)
         c->tlb_stale = c->crowded = 1; /* MPP changes, and with it whose accesses machine mode's are */
     return 0;

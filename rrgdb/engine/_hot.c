@@ -211,7 +211,7 @@ static PyObject *Core_add_region(Core *c, PyObject *args)
     for (; at > 0 && c->regions[at - 1].base > base; at--)
         c->regions[at] = c->regions[at - 1];
     c->regions[at] = (region){base, size, (uint8_t *)(uintptr_t)host};
-    tlb_clear(c);
+    c->tlb_stale = c->watches_moved = 1;
     if (watch_holes(c)) {
         PyErr_SetString(PyExc_RuntimeError, "Unicorn refused a hook");
         return NULL;
@@ -222,7 +222,7 @@ static PyObject *Core_add_region(Core *c, PyObject *args)
 static PyObject *Core_clear_regions(Core *c, PyObject *Py_UNUSED(ignored))
 {
     c->region_count = 0;
-    tlb_clear(c);
+    c->tlb_stale = c->watches_moved = 1;
     Py_RETURN_NONE;
 }
 
@@ -286,13 +286,24 @@ static PyObject *Core_restore_flags(Core *c, PyObject *Py_UNUSED(ignored))
 /* the instruction that ran last did not retire */
 static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
 {
-    for (int i = 0; i < c->watch_count; i++)
-        c->watches[i].hit = 0;
+    forget_hits(c);
     c->icount--;
     c->mmu_moved = 0;
     rv_undone(c);
     if (c->arm)
         *c->condexec = c->last_it; /* a system call has moved on */
+    Py_RETURN_NONE;
+}
+
+/* device_accessed(physical, size, store) */
+static PyObject *Core_device_accessed(Core *c, PyObject *args)
+{
+    unsigned long long physical;
+    unsigned int size;
+    int store;
+    if (!PyArg_ParseTuple(args, "KIp", &physical, &size, &store))
+        return NULL;
+    device_accessed(c, physical, size, store);
     Py_RETURN_NONE;
 }
 
@@ -530,7 +541,9 @@ static PyMethodDef Core_methods[] = {
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, thumb, class)"},
     {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits), ...]): for conditions"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
-    {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(physical, length, kind), ...])"},
+    {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind), ...]): within pages"},
+    {"place_watches", (PyCFunction)Core_place_watches, METH_O, "place_watches([physical or None, ...]): where they are now"},
+    {"device_accessed", (PyCFunction)Core_device_accessed, METH_VARARGS, "device_accessed(physical, size, store): for watches"},
     {"set_guard", (PyCFunction)Core_set_guard, METH_VARARGS, "set_guard(base): free physical addresses for guards"},
     {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now"},
     {"set_collect", (PyCFunction)Core_set_collect, METH_VARARGS, "set_collect(on): note hits instead of stopping; forgets those noted"},
@@ -596,7 +609,7 @@ PyMODINIT_FUNC PyInit__hot(void)
         {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE}, {"DEBUG", R_DEBUG},
         {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
         {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL}, {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
-        {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW},
+        {"FIND", R_FIND}, {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW},
     };
     if (PyType_Ready(&CoreType) < 0)
         return NULL;

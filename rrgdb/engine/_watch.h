@@ -6,12 +6,90 @@
  * instruction is executed where every one is looked at.
  */
 
+static void place_watch(watch *w, uint64_t physical, uint8_t *host)
+{
+    if (physical == w->physical && host == w->host)
+        return;
+    int seen = w->suspect && physical - (w->address & PAGE_MASK) == w->suspect_page;
+    w->physical = physical;
+    w->host = host;
+    if (seen) /* and old holds what was there before */
+        w->hit |= w->suspect_hit && (w->kind != 'w' || !host);
+    else if (host)
+        memcpy(w->old, host, w->length);
+}
+
+static void note_lost(Core *c)
+{
+    c->watches_lost = c->suspects = c->watches_moved = 0;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        w->suspect = w->suspect_hit = 0;
+        c->watches_lost += !w->host;
+    }
+}
+
+/* RAM may lie elsewhere by now. Where the guest translates addresses, Python must look (R_FIND). */
+static void find_watches(Core *c)
+{
+    if (c->mmu_seen) {
+        c->watches_moved = 1;
+        return;
+    }
+    for (int i = 0; i < c->watch_count; i++)
+        place_watch(&c->watches[i], c->watches[i].address, physical_to_host(c, c->watches[i].address));
+    note_lost(c);
+}
+
+/* An access of the instruction that is executing may be to a watch that is not known to be mapped. Whether it is, only a
+ * look before the next instruction can tell (R_FIND). */
+static void suspect(Core *c, uint64_t physical, uint32_t size, int store)
+{
+    uint32_t at = (uint32_t)(physical & PAGE_MASK);
+    uint64_t page = physical - at;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        uint32_t offset = (uint32_t)(w->address & PAGE_MASK);
+        if (w->host || offset >= at + size || at >= offset + w->length)
+            continue;
+        if (!w->suspect) {
+            uint8_t *host = physical_to_host(c, page);
+            if (host)
+                memcpy(w->old, host + offset, w->length);
+            w->suspect_page = page;
+            w->suspect = 1;
+            c->suspects = 1;
+        }
+        if (page == w->suspect_page && (w->kind == 'a' || (w->kind == 'r') == !store))
+            w->suspect_hit = 1;
+    }
+}
+
+/* The instruction that is executing did not happen. */
+static void forget_hits(Core *c)
+{
+    for (int i = 0; i < c->watch_count; i++)
+        c->watches[i].hit = c->watches[i].suspect = c->watches[i].suspect_hit = 0;
+    c->suspects = 0;
+}
+
+/* It must be found out where watched bytes are. */
+static inline int watches_astray(const Core *c)
+{
+    return c->mmu_seen && (c->watches_moved || c->suspects);
+}
+
+static inline int changed(const watch *w)
+{
+    return w->kind != 'r' && w->host && memcmp(w->host, w->old, w->length) != 0;
+}
+
 /* Whether watched bytes changed since the last look: between runs the board may have written them. */
 static int watches_changed(const Core *c)
 {
     for (int i = 0; i < c->watch_count; i++) {
         const watch *w = &c->watches[i];
-        if (w->hit || (w->kind != 'r' && memcmp(w->host, w->old, w->length) != 0))
+        if (w->hit || changed(w))
             return 1;
     }
     return 0;
@@ -23,7 +101,7 @@ static int watches_hit(Core *c)
     int any = 0;
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
-        if (w->kind != 'r' && memcmp(w->host, w->old, w->length) != 0)
+        if (changed(w))
             w->hit = 1;
         any |= w->hit;
     }
@@ -31,7 +109,7 @@ static int watches_hit(Core *c)
         return 0;
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
-        if (w->hit) {
+        if (w->hit && w->host) {
             memcpy(w->before, w->old, w->length);
             memcpy(w->after, w->host, w->length);
             memcpy(w->old, w->host, w->length);
@@ -50,9 +128,36 @@ static int overlaps(const watch *w, uint64_t physical, uint32_t size)
 
 static void accessed(watch *w)
 {
-    if (!w->hit)
+    if (!w->hit && w->host)
         memcpy(w->old, w->host, w->length); /* what stores of others have left there */
     w->hit = 1;
+}
+
+/* The instruction that is executing is a store-conditional, which Unicorn makes by reading what stands there. */
+static int stores_only(Core *c)
+{
+    uint32_t w;
+    uint8_t b[4] = {0};
+    if (c->x86 || copy_code(c, c->last_pc, b, 4) < 2)
+        return 0;
+    memcpy(&w, b, 4);
+    if (c->compressed)
+        return (w & 0xf800007fu) == 0x1800002fu;
+    if (!c->arm) /* STXR, STXP and the like, but not CASP */
+        return (w & 0x3fc00000u) == 0x08000000u && ((w & 0x80000000u) || !(w & 0x00200000u));
+    if (in_thumb(c))
+        return (w & 0xfff0u) == 0xe840u || ((w & 0xfff0u) == 0xe8c0u && w & 0x00400000u);
+    return (w & 0x0f900ef0u) == 0x01800e90u;
+}
+
+/* A device was accessed. */
+static void device_accessed(Core *c, uint64_t physical, uint32_t size, int store)
+{
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (!w->host && overlaps(w, physical, size) && (w->kind == 'a' || (w->kind == 'r') == !store))
+            w->hit = 1;
+    }
 }
 
 static void on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
@@ -63,11 +168,13 @@ static void on_access(void *uc, int type, uint64_t address, int size, int64_t va
     uint64_t at = address - c->guard_base;
     if (at < (uint64_t)c->guard_count * PAGE && (type == UC_MEM_WRITE || c->guards[at >> 12].all))
         return; /* guarded() comes next, and needs the state up to date */
+    if (c->mmu_seen && c->watches_lost)
+        suspect(c, address, (uint32_t)size, type == UC_MEM_WRITE);
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
-        if (w->kind == 'w' || (w->kind == 'r' && type == UC_MEM_WRITE))
+        if (w->kind == 'w' || !w->host || (w->kind == 'r' && type == UC_MEM_WRITE))
             continue;
-        if (overlaps(w, address, (uint32_t)size))
+        if (overlaps(w, address, (uint32_t)size) && (type == UC_MEM_WRITE || !stores_only(c)))
             accessed(w);
     }
     it_hide(c);
@@ -107,7 +214,8 @@ static bool guarded(Core *c, int store, uint64_t offset, uint32_t size, uint64_t
             it_refuse(c, store);
             return false;
         }
-        accessed(w);
+        if (store || !stores_only(c))
+            accessed(w);
     }
     it_hide(c);
     if (store && !g->all) /* Unicorn drops stores to read-only RAM; what is behind the page comes as bytes of its own */
@@ -211,7 +319,7 @@ static void place_guards(Core *c)
     }
     if (change || (n != c->guard_count && (!brief || c->code_watched)))
         map_guards(c, list, n);
-    int access = c->watches_access && (!c->fast || c->mmu_seen || c->code_watched);
+    int access = (c->watches_access && (!c->fast || c->mmu_seen || c->code_watched)) || (c->watches_lost && c->mmu_seen);
     if (access != c->access_hooked && (access || !brief)) {
         if (access)
             c->hook_add(c->uc, &c->access_hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_access, c, (uint64_t)1,

@@ -36,6 +36,8 @@ class ExitKind(Enum):
     """the next instruction is one that the caller must perform (``Exit.trap``); it is not counted yet"""
     EXCEPTION = auto()
     """an instruction raised ``Exit.exception``; it is not counted; pc stands at it"""
+    BREAKPOINT_TRAP = auto()
+    """of a guest, see ``Guest.debugged``: the next instruction is a breakpoint that it does not handle"""
     HALT = auto()
     """the CPU went to sleep after a retired WFI/HLT"""
 
@@ -49,6 +51,15 @@ class WatchHit:
     kind: str
     old: bytes
     new: bytes
+
+    @property
+    def place(self) -> int:
+        """Address of the first byte that changed; if none did, of the range."""
+        changed = (i for i, (a, b) in enumerate(zip(self.old, self.new, strict=True)) if a != b)
+        return self.address + next(changed, 0)
+
+    def covers(self, address: int) -> bool:
+        return self.address <= address < self.address + self.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +167,11 @@ class Engine(Protocol):
         run goes on; where it cannot tell, it stops, even while collecting, and the caller judges."""
 
     def set_watches(self, watches: Iterable[Watch]) -> None:
-        """EngineError for a range that is not in RAM."""
+        """Ranges of virtual addresses, whatever is mapped there now: what comes to be mapped hits when it is accessed.
+        Where there is no RAM, any write is a change, and the bytes of a hit are not told. EngineError for too many."""
+
+    def out_of_reach(self, address: int, length: int) -> bool:
+        """No access there can succeed, in all of history, while the guest does not translate addresses."""
 
     def set_range(self, start: int, end: int) -> None:
         """Stop once pc is outside [start, end); (0, 0) switches it off."""

@@ -115,6 +115,10 @@ class ScriptEngine(UnicornEngine):
                 reason = core.run(self._pc, icount)
             finally:
                 self.running = False
+            if reason == _hot.FIND:
+                self._pc = core.pc
+                self._find_watches()
+                continue
             if reason == _hot.CLASSIFY:
                 self._pc = core.pc
                 self._classify(core.trapped_code(), bool(core.code_thumb))
@@ -124,7 +128,7 @@ class ScriptEngine(UnicornEngine):
                 self._pc = self._core.address()
                 if (self.ended or self._cut_short) and self._x86 and self._pc == core.last_pc:
                     core.restore_flags()
-                reason = core.arrive(self._pc)
+                reason = self._arrive(self._pc)
                 if reason not in (_hot.LIMIT, _hot.WATCHPOINT, _hot.INTERRUPT):
                     return _HALTED
             else:
@@ -272,6 +276,9 @@ class ScriptEngine(UnicornEngine):
             self._core.add_region(r.base, r.size, self.ram.address + r.offset)
         self._changed()
 
+    def out_of_reach(self, address: int, length: int) -> bool:
+        return False  # the script may have mapped it at another time
+
     # -- hooks -----------------------------------------------------------------------------------
 
     def add_hook(self, number: int, kind: int, begin: int, end: int, aux1: int, aux2: int) -> None:
@@ -309,14 +316,15 @@ class ScriptEngine(UnicornEngine):
         EngineError if the device is too large."""
         if size > MAX_DEVICE:
             raise EngineError(f"mmio_map: a device of {size} bytes, expected at most {MAX_DEVICE}")
-        self.uc.mmio_map(
-            base,
-            size,
-            (lambda _uc, *args: self._call(read, False, True, args[:-1])) if read else None,
-            None,
-            (lambda _uc, *args: self._call(write, False, True, args[:-1])) if write else None,
-            None,
-        )
+
+        def called(number: int, store: bool) -> Callable[..., Any] | None:
+            def call(_uc: Any, offset: int, n: int, *args: Any) -> Any:
+                self._device_accessed(base + offset, n, store)
+                return self._call(number, False, True, (offset, n, *args[:-1]))
+
+            return call if number else None
+
+        self.uc.mmio_map(base, size, called(read, False), None, called(write, True), None)
         self._changed()
 
     def unmap(self, base: int, size: int) -> None:

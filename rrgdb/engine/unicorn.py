@@ -34,6 +34,7 @@ from rrgdb.engine.base import (
 from rrgdb.engine.faults import FaultReader
 from rrgdb.engine.layout import Context, find_layout
 from rrgdb.engine.memory import PAGE, Ram
+from rrgdb.engine.paging import WALKS
 from rrgdb.engine.registers import RegisterFile, constant
 from rrgdb.engine.structure import no_sync
 
@@ -185,6 +186,7 @@ class UnicornEngine:
         self._core.set_controls(
             [(*self._registers.selector(name), self._translates(name)) for name in self._controls()]
         )
+        self._walk = WALKS.get(arch.engine_arch)
         self._pc = self._core.address()
 
     def _new_cpu(self, model: str | None) -> Any:
@@ -227,17 +229,20 @@ class UnicornEngine:
                     continue
                 if not retired:
                     return Exit(ExitKind.EXCEPTION, exception=exception)
-                reason = core.arrive(exception.pc)
+                reason = self._arrive(exception.pc)
                 if reason == _hot.NONE:
                     return Exit(ExitKind.EXCEPTION, exception=exception)
             elif reason == _hot.NONE:
                 self._pc = self._core.address()
                 if exits is None or self._pc not in exits:
                     return _HALTED
-                reason = core.arrive(self._pc)
+                reason = self._arrive(self._pc)
                 if reason == _hot.NONE:
                     continue
             self._pc = core.pc
+            if reason == _hot.FIND:
+                self._find_watches()
+                continue
             if reason == _hot.CLASSIFY:
                 self._classify(core.trapped_code(), bool(core.code_thumb))
                 continue
@@ -253,6 +258,13 @@ class UnicornEngine:
             if reason in (_hot.DENIED, _hot.ILLEGAL):
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.refused(core.pc, core.last_size, reason))
             return _EXITS[reason]
+
+    def _arrive(self, pc: int) -> int:
+        reason = int(self._core.arrive(pc))
+        if reason == _hot.FIND:
+            self._find_watches()
+            reason = int(self._core.arrive(pc))
+        return reason
 
     def _edge(self, exception: CpuException, tried: range | None) -> range | None:
         """Where blocks must end so that what stands before a missing page runs.
@@ -378,8 +390,16 @@ class UnicornEngine:
         self._core.add_region(base, size, self.ram.address + region.offset)
 
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None:
-        on_read = _MMIO_READ(lambda _uc, offset, n, _data: self._guarded(read, offset, n))
-        on_write = _MMIO_WRITE(lambda _uc, offset, n, value, _data: self._guarded(write, offset, n, value))
+        def read_at(offset: int, n: int) -> int:
+            self._device_accessed(base + offset, n, False)
+            return read(offset, n)
+
+        def write_at(offset: int, n: int, value: int) -> None:
+            self._device_accessed(base + offset, n, True)
+            write(offset, n, value)
+
+        on_read = _MMIO_READ(lambda _uc, offset, n, _data: self._guarded(read_at, offset, n))
+        on_write = _MMIO_WRITE(lambda _uc, offset, n, value, _data: self._guarded(write_at, offset, n, value))
         self._callbacks += [on_read, on_write]
         self._mmio.append((base, size))
         _check(
@@ -410,6 +430,10 @@ class UnicornEngine:
                     "port hook",
                 )
         self._ports.append((first, count, read, write))
+
+    def _device_accessed(self, physical: int, size: int, store: bool) -> None:
+        if self._watches:
+            self._core.device_accessed(physical, size, store)
 
     def _port_read(self, port: int, size: int) -> int:
         for first, count, read, _ in self._ports:
@@ -444,6 +468,11 @@ class UnicornEngine:
             raise MemoryFault(address)
         if not self._core.mmu_seen:
             return address
+        if self._walk is not None:
+            found = self._walk(self.arch.bits, self._registers.read, self._read_number, address)
+            if found is None:
+                raise MemoryFault(address)
+            return found
         physical = ctypes.c_uint64()
         for protection in (const.UC_PROT_READ, const.UC_PROT_EXEC):
             error = _lib.uc_vmem_translate(
@@ -452,6 +481,12 @@ class UnicornEngine:
             if not error:
                 return physical.value
         raise MemoryFault(address)
+
+    def _read_number(self, physical: int, size: int) -> int:
+        data = self.ram.read(physical, size)
+        if len(data) < size:
+            raise MemoryFault(physical + len(data))
+        return int.from_bytes(data, "little")
 
     def read_memory(self, address: int, length: int) -> bytes:
         parts: list[bytes] = []
@@ -517,22 +552,35 @@ class UnicornEngine:
         self._core.set_breakpoints(list(points))
 
     def set_watches(self, watches: Iterable[Watch]) -> None:
-        """Physical ranges are taken as the bytes are mapped now. Raises EngineError outside RAM."""
+        """See ``Engine``. What lies beyond the addresses of this CPU is never accessed."""
         pieces: list[tuple[Watch, int, int]] = []
         for w in watches:
-            at, end = w.address, w.address + w.length
+            at, end = w.address, min(w.address + w.length, 1 << self.arch.bits)
             while at < end:
                 n = min(end - at, PAGE - at % PAGE)
                 pieces.append((w, at, n))
                 at += n
         try:
-            native = [(self.translate(at), n, w.kind.encode()) for w, at, n in pieces]
+            native = [(at, n, w.kind.encode()) for w, at, n in pieces]
             if native and not self._guarded_from and self._fast:
                 self._place_guard()
             self._core.set_watches(native)
-        except (MemoryFault, ValueError) as e:
+            self._watches = pieces
+            if self._core.mmu_seen:
+                self._find_watches()
+                self.rearm()
+        except ValueError as e:
             raise EngineError(f"cannot watch: {e}") from None
-        self._watches = pieces
+
+    def _find_watches(self) -> None:
+        """Watched bytes may be mapped elsewhere by now."""
+        places: list[int | None] = []
+        for _, at, _ in self._watches:
+            try:
+                places.append(self.translate(at))
+            except MemoryFault:
+                places.append(None)
+        self._core.place_watches(places)
 
     def _place_guard(self) -> None:
         """Tell the native half of physical addresses below 4 GiB that nothing uses."""
@@ -542,6 +590,10 @@ class UnicornEngine:
                 self._guarded_from = base
                 self._core.set_guard(base)
                 return
+
+    def out_of_reach(self, address: int, length: int) -> bool:
+        places = [*((r.base, r.size) for r in self.ram.regions), *self._mmio]
+        return all(address + length <= base or base + size <= address for base, size in places)
 
     def take_hits(self) -> tuple[WatchHit, ...]:
         """The last watch hit, stopped at or collected; forgotten afterwards."""
@@ -614,6 +666,8 @@ class UnicornEngine:
         if self.arch.engine_arch == "UC_ARCH_RISCV":
             self._refresh_interrupts()
         self._pc = self._core.address()
+        if self._watches and self._core.mmu_seen:
+            self._find_watches()
         self.rearm()
 
     def _parse(self, state: bytes) -> tuple[int, bytes, dict[str, int]]:

@@ -288,6 +288,11 @@ class Door(Journal):
             return None
         return self.log.inputs.icount(self._delivered)
 
+    @property
+    def next_event(self) -> Event | None:
+        """REPLAY: the next input that is not delivered yet."""
+        return None if self._delivered == len(self.log.inputs) else self.log.inputs[self._delivered]
+
     def deliver(self, icount: int, most: int | None = None) -> int:
         """REPLAY: deliver the inputs of position ``icount``, at most so many; returns their number.
 

@@ -69,12 +69,14 @@ class StopKind(Enum):
 @dataclass(frozen=True, slots=True)
 class Stop:
     """One stop: ``signal`` is GDB's number (5 SIGTRAP, 2 SIGINT, 11 SIGSEGV …); ``address`` the watched data address;
-    ``status`` the exit status for EXITED."""
+    ``also`` what else the same instruction hit, each the reason (WATCH, RWATCH, AWATCH) and the address; ``status`` the
+    exit status for EXITED."""
 
     kind: StopKind
     signal: int = 5
     address: int | None = None
     status: int = 0
+    also: tuple[tuple[StopKind, int], ...] = ()
 
 
 class Resume(Enum):
@@ -162,8 +164,11 @@ class Debuggee(Protocol):
         """Insert; a point of the same kind, address and length is replaced."""
 
     def remove(self, point: Point) -> None: ...
-    def resume(self, how: Resume, start: int = 0, end: int = 0) -> Stop:
-        """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it."""
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> Stop:
+        """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it.
+
+        ``separately``: a stop tells only watchpoints that hold its one address; the others that the same instruction
+        hit are stops of their own, the next ones."""
 
     def last_stop(self) -> Stop:
         """For ``?``; stops a guest that runs on its own first."""

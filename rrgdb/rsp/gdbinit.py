@@ -8,6 +8,8 @@ _TEXT = '''\
 # rrgdb: time travel as gdb commands. Load it with: source FILE (gdb 13 or newer, with Python).
 import gdb
 
+_WATCHES = (gdb.BP_WATCHPOINT, gdb.BP_HARDWARE_WATCHPOINT, gdb.BP_READ_WATCHPOINT, gdb.BP_ACCESS_WATCHPOINT)
+
 
 def _quietly(command):
     """Run a gdb command that not every gdb has, or that may have nothing to show."""
@@ -15,6 +17,13 @@ def _quietly(command):
         gdb.execute(command, to_string=True)
     except gdb.error:
         pass
+
+
+def _show(command):
+    try:
+        gdb.execute(command)
+    except gdb.error as error:
+        gdb.write(str(error) + "\\n")
 
 
 def _monitor(line):
@@ -26,12 +35,13 @@ def _monitor(line):
 
 def _refresh():
     """The guest stands elsewhere: drop what gdb remembers of it and show the frame."""
-    _quietly("maintenance flush register-cache")
     _quietly("maintenance flush dcache")
-    try:
-        gdb.execute("frame")
-    except gdb.error as error:
-        gdb.write(str(error) + "\\n")
+    _quietly("maintenance flush register-cache")
+    for point in gdb.breakpoints():
+        if point.enabled and point.type in _WATCHES:
+            # gdb reads what is watched anew. Else it takes the next hit for none if the value is the one remembered.
+            _show("enable %d" % point.number)
+    _show("frame")
 
 
 class _Command(gdb.Command):
@@ -81,6 +91,15 @@ for _name, _line, _moves, _help in (
 ):
     _Command(_name, _line, _moves, _help)
 _InfoRrgdb()
+
+
+def _called(event):
+    """A call in the past is undone when it is over: memory is what it was."""
+    if isinstance(event, gdb.InferiorCallPostEvent):
+        _quietly("maintenance flush dcache")
+
+
+gdb.events.inferior_call.connect(_called)
 '''
 
 

@@ -19,7 +19,8 @@ ICOUNT_LIMIT = (1 << 63) - 1
 _HISTORY_DEFAULT = 10
 _EVENTS_DEFAULT = 20
 _REFRESH_HINT = (
-    "The guest has moved: `maintenance flush register-cache`, then `frame` (or source the output of `rrgdb gdbinit`).\n"
+    "The guest has moved, and gdb must be told: `maintenance flush dcache`, `maintenance flush register-cache`, "
+    "`frame`, and for each watchpoint N `enable N` (the file of `rrgdb gdbinit` does it all).\n"
 )
 
 

@@ -106,7 +106,10 @@ class Session:
 
     def _reason(self, stop: Stop) -> bytes:
         if stop.kind in _WATCHES:
-            return b"%b:%x;" % (stop.kind.value.encode(), stop.address or 0)
+            hits = [(stop.kind, stop.address or 0)]
+            if "multi-wp-addr" in self.offered:
+                hits += stop.also
+            return b"".join(b"%b:%x;" % (kind.value.encode(), address) for kind, address in hits)
         if stop.kind in _HISTORY:
             return stop.kind.value.encode() + b";"
         # GDB takes swbreak or hwbreak that it did not offer for a protocol error

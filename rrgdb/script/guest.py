@@ -43,6 +43,7 @@ class ScriptGuest:
         self.end: End | None = None
         self.idle: Callable[[], None] = lambda: None
         self.cause = self.waits = ""
+        self.debugged = False
         self.callback: Callable[[int, tuple[Any, ...]], Any] = lambda _hook, _args: 0
         self.running = False
         """between START and END"""

@@ -29,6 +29,11 @@ class Guest(Protocol):
     waits: str
     """in words, where it waited for what never comes; empty: it has not yet"""
 
+    debugged: bool
+    """A breakpoint instruction that the guest has no handler for (ebreak, brk, bkpt, int3) does not end it:
+    ``run_until`` comes back before it with BREAKPOINT_TRAP, as often as it is called. Without effect on scripts, which
+    handle their exceptions themselves."""
+
     @property
     def end(self) -> GuestEnd | None:
         """Set once the guest has ended; it does not run any more then."""

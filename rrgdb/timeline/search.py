@@ -7,7 +7,7 @@ every point without stopping; the first segment with a hit has the answer.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from rrgdb.recording.doors import Divergence
 from rrgdb.timeline.marks import Mark
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Points, Stop, StopKind
-from rrgdb.timeline.timeline import Timeline, TimelineError
+from rrgdb.timeline.timeline import SIGTRAP, Timeline, TimelineError
 from rrgdb.timeline.workers import Failed, Task, WorkerError, Workers
 
 PROGRESS = 1.0
@@ -82,8 +82,8 @@ class Backward:
         if t.icount == t.start:
             return Stop(StopKind.HISTORY_BEGIN, t.icount)
         target = max(t.icount - steps, t.start)
-        if points.watches:
-            stop = self._search(Points({}, points.watches), target)
+        if points.watches and not (points.passes_access and steps == 1):
+            stop = self._search(Points({}, points.watches, passes_access=points.passes_access), target)
             if stop is not None:
                 return stop
         here = t.icount
@@ -98,12 +98,17 @@ class Backward:
         t.drop_diversion()
         if t.icount == t.start:
             return Stop(StopKind.HISTORY_BEGIN, t.icount)
-        stop = self._search(points, t.start)
+        traps = t.traps()
+        trap = bisect_left(traps, t.icount) - 1
+        floor = t.start if trap < 0 else traps[trap]
+        stop = self._search(points, floor)
         if stop is not None:
             return stop
-        t.seek(t.start)
+        t.seek(floor)
         if t.interrupted:
             return self._arrived()
+        if trap >= 0:
+            return Stop(StopKind.SIGNAL, t.icount, value=SIGTRAP)
         return Stop(StopKind.HISTORY_BEGIN, t.icount)
 
     def _arrived(self) -> Stop:
@@ -137,6 +142,15 @@ class Backward:
         pages = t.watched_pages(points)
         reads = any(w.kind != "w" for w in points.watches)
         close, approached = bool(points.watches), here
+        if points.watches and points.passes_access:
+            last = self.scan(Points(points.breakpoints), here - 1, here)
+            if t.interrupted:
+                t.seek_regardless(here)
+                return Stop(StopKind.INTERRUPT, t.icount)
+            position = self._choose(points, last, floor)
+            if position is not None:
+                return self._stop(last, position)
+            end = here - 1
         began = spoken = self._clock()
         portable = PortablePoints.of(points)
         while end > floor:
@@ -282,7 +296,7 @@ class Backward:
     def _stop(self, found: Found, position: int) -> Stop:
         t = self._timeline
         t.seek_regardless(position)
-        if position == found.watch:
-            hit = found.hits[0]
-            return Stop(StopKind.WATCHPOINT, position, hit.address, hit.kind, hit.old, hit.new)
+        # Both may be at one position; behind the access that hit a watch, the breakpoint comes first on the way back.
+        if position == found.watch and not (position == found.breakpoint and position == found.behind):
+            return Stop.at_watch(position, found.hits)
         return Stop(StopKind.BREAKPOINT, position, t.engine.pc)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from rrgdb.engine.base import Conditions, Watch
+from rrgdb.engine.base import Conditions, Watch, WatchHit
 
 
 class StopKind(Enum):
@@ -26,7 +26,8 @@ class StopKind(Enum):
 @dataclass(frozen=True, slots=True)
 class Stop:
     """``icount``: the position. ``address``: pc of a breakpoint or the watched address; ``watch``: the kind of the
-    watchpoint (``w``, ``r``, ``a``), ``old`` and ``new`` its bytes before and after the access in time order."""
+    watchpoint (``w``, ``r``, ``a``), ``old`` and ``new`` its bytes before and after the access in time order; ``hits``:
+    all that the same instruction hit, that one first."""
 
     kind: StopKind
     icount: int
@@ -36,6 +37,12 @@ class Stop:
     new: bytes = b""
     value: int = 0
     """GDB's signal number, or the exit status"""
+    hits: tuple[WatchHit, ...] = ()
+
+    @classmethod
+    def at_watch(cls, icount: int, hits: tuple[WatchHit, ...]) -> Stop:
+        first = hits[0]
+        return cls(StopKind.WATCHPOINT, icount, first.address, first.kind, first.old, first.new, hits=hits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,8 @@ class Points:
     for_gdb: bool = True
     """a watch stops where GDB expects it: see ``Arch.nonsteppable_watchpoint``; False: behind the access, going back
     before it, on every family"""
+    passes_access: bool = False
+    """what the first instruction of the move accesses was told before: it hits no watch"""
 
     def conditions(self) -> dict[int, Conditions | None]:
         """Each breakpoint's conditions as code; None: it has none."""

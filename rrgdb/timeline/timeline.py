@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import struct
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import EngineError, Exit, ExitKind
@@ -32,6 +34,8 @@ FOREVER = (1 << 62) - 1
 LEAST_SKIP = 10_000_000
 """instructions that take longer to replay than a mark behind them takes to restore"""
 _REGISTER, _MEMORY = struct.Struct("<BI"), struct.Struct("<BQ")
+_TRAP_TAKEN = b"\2"
+SIGTRAP = 5
 
 
 class TimelineError(Error):
@@ -61,6 +65,14 @@ class Timeline:
         self._origin_registers = b""
         self._diversion_ran = False
         self._pc_written = False
+        self.debugged = False
+        """a debugger holds the guest: live, a breakpoint instruction that it does not handle stops it"""
+        self._trapped: int | None = None
+        """where the present stood when such an instruction stopped it"""
+        self._stops_at_traps = False
+        self._passed: int | None = None
+        self._traps: list[int] = []
+        self._inputs_seen = 0
         self._live_end = 0
         self._checked: set[str] = set()
         """snapshots (ids) whose state was compared with what was recorded"""
@@ -184,12 +196,42 @@ class Timeline:
 
     def _run_slice(self, limit: int) -> Exit:
         while True:
+            self.guest.debugged = self.debugged or not self.at_present
             exit_ = self.guest.run_until(limit)
+            if exit_.kind is ExitKind.BREAKPOINT_TRAP and self.door.mode is Mode.REPLAY:
+                if not self._is_taken():
+                    self.guest.debugged = False
+                    return self.guest.run_until(limit)
+                if self._stops_at_traps and self.icount != self._passed:
+                    return exit_
+                self.engine.count_one()
+                continue
             if exit_.kind is not ExitKind.INTERRUPT:
                 return exit_
             self.engine.clear_interrupt()
             if self.interrupted or (self.at_present and (self.door.has_pending_input or self.marks.disks.many)):
                 return exit_
+
+    def _is_taken(self) -> bool:
+        """In history: the breakpoint instruction here did not end the guest, since a debugger helped it on."""
+        event = self.door.next_event
+        return (
+            event is not None
+            and event.icount == self.icount + 1
+            and (event.source, event.payload) == (DEBUGGER, _TRAP_TAKEN)
+        )
+
+    def traps(self) -> list[int]:
+        """Positions of history at breakpoint instructions that a debugger took, ascending."""
+        inputs = self.log.inputs
+        if self._inputs_seen > len(inputs):
+            self._traps, self._inputs_seen = [], 0
+        for i in range(self._inputs_seen, len(inputs)):
+            event = inputs[i]
+            if (event.source, event.payload) == (DEBUGGER, _TRAP_TAKEN):
+                self._traps.append(event.icount - 1)
+        self._inputs_seen = len(inputs)
+        return self._traps
 
     def _advance_live(self, limit: int) -> Exit:
         assert self.recorder is not None
@@ -486,18 +528,25 @@ class Timeline:
         if self._origin is not None:
             self._diversion_ran = True
             self._branch = self.marks.detached_here() if points.watches else None
+        passing = points.passes_access and bool(points.watches)
         while True:
             limit = FOREVER if steps is None else first + steps
             if points.icount is not None and points.icount > self.icount:
                 limit = min(limit, points.icount)
-            ahead = FOREVER
-            if self.in_history and steps is None and within is None and self.guest.end is None:
+            ahead, armed = FOREVER, points
+            if passing:
+                ahead, armed, passing = first + 1, replace(points, watches=()), False
+            elif self.in_history and steps is None and within is None and self.guest.end is None:
                 ahead = self._skip_ahead(points, limit)
-            with self.armed(points):
+            with self.armed(armed):
                 if within is not None:
                     self.engine.set_range(*within)
                 self.engine.ignore_stops_at(ignored)
-                exit_, holds = self._run_armed(points, min(limit, ahead))
+                self._stops_at_traps, self._passed = True, first
+                try:
+                    exit_, holds = self._run_armed(points, min(limit, ahead))
+                finally:
+                    self._stops_at_traps = False
             if exit_.kind is ExitKind.LIMIT and self.icount == ahead < limit and self.guest.end is None:
                 continue
             stop = self._forward_stop(points, exit_, holds, ended, limit)
@@ -507,7 +556,9 @@ class Timeline:
     def _skip_ahead(self, points: Points, limit: int) -> int:
         """Pass over history in which nothing stops, and whose output was shown; returns a position behind which to ask
         again."""
-        ceiling = min(self._told, limit, self.end) - 1
+        traps = self.traps()
+        trap = bisect_left(traps, self.icount)
+        ceiling = min(self._told, limit, self.end, *traps[trap : trap + 1]) - 1
         if ceiling - self.icount < LEAST_SKIP:
             return FOREVER
         pages = self.watched_pages(points)
@@ -529,6 +580,8 @@ class Timeline:
         pages: set[int] = set()
         try:
             for watch in points.watches:
+                if engine.out_of_reach(watch.address, watch.length):
+                    continue
                 first, _ = engine.ram.locate(watch.address)
                 last, _ = engine.ram.locate(watch.address + max(watch.length, 1) - 1)
                 pages.update(range(first // PAGE, last // PAGE + 1))
@@ -569,15 +622,18 @@ class Timeline:
         if holds:
             return Stop(StopKind.BREAKPOINT, self.icount, pc)
         if exit_.kind is ExitKind.WATCHPOINT:
-            hit = exit_.hits[0]
             if points.for_gdb and self.engine.arch.nonsteppable_watchpoint:
                 self._back_one()
-            return Stop(StopKind.WATCHPOINT, self.icount, hit.address, hit.kind, hit.old, hit.new)
+            return Stop.at_watch(self.icount, exit_.hits)
         if exit_.kind is ExitKind.INTERRUPT:
             self.clear_interrupt()
             return Stop(StopKind.INTERRUPT, self.icount)
         if exit_.kind is ExitKind.RANGE:
             return Stop(StopKind.STEP, self.icount)
+        if exit_.kind is ExitKind.BREAKPOINT_TRAP:
+            if self.at_present:
+                self._trapped = self.icount
+            return Stop(StopKind.SIGNAL, self.icount, value=SIGTRAP)
         end = self.guest.end
         if end is not None:
             if ended:
@@ -617,6 +673,10 @@ class Timeline:
         if self._origin is None and self._present is not None and self.icount == self._present.icount:
             self._return_to_present()
         if self.at_present and self.guest.end is None:
+            if self._trapped == self.icount:
+                # The debugger takes the exception, which counts as one that the guest takes; what it does comes behind.
+                self.engine.count_one()
+                self.door.inject(DEBUGGER, self.icount, _TRAP_TAKEN)
             return True
         if self._origin is None:
             if self.live and self._present is None:
@@ -658,6 +718,8 @@ class Timeline:
             if number < len(self.engine.arch.registers):
                 self._apply_register(number, int.from_bytes(payload[_REGISTER.size :], "little"))
                 return
+        elif payload == _TRAP_TAKEN:
+            return
         elif payload[:1] == b"\1" and len(payload) >= _MEMORY.size:
             _, address = _MEMORY.unpack_from(payload)
             try:

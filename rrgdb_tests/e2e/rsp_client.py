@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Self
+
+_RUN = re.compile(rb"(.)\*([ -~])", re.DOTALL)
 
 
 class RspClient:
@@ -18,7 +21,7 @@ class RspClient:
         self._link.sendall(b"$" + packet + b"#%02x" % (sum(packet) & 0xFF))
 
     def receive(self) -> bytes:
-        """The next packet's contents, acknowledged."""
+        """The next packet's contents, acknowledged, run lengths expanded."""
         while True:
             start = self._buffer.find(b"$")
             end = self._buffer.find(b"#", start + 1)
@@ -26,7 +29,7 @@ class RspClient:
                 packet = self._buffer[start + 1 : end]
                 self._buffer = self._buffer[end + 3 :]
                 self._link.sendall(b"+")
-                return packet
+                return _RUN.sub(lambda run: run[1] * (run[2][0] - 28), packet)
             data = self._link.recv(65536)
             if not data:
                 raise EOFError(f"the stub closed the connection; left over: {self._buffer!r}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rrgdb_tests.e2e.conftest import TICKS
-from rrgdb_tests.e2e.harness import Gdb, batch
-from rrgdb_tests.guests import line_of
+from rrgdb_tests.e2e.harness import Gdb, batch, debugging
+from rrgdb_tests.guests import build, line_of
 
 STORE = line_of("ticker", "/* the store */")
 
@@ -126,6 +127,75 @@ def test_watchpoint_and_breakpoint_together(replay: Gdb) -> None:
     assert reasons == ["breakpoint-hit", "watchpoint-trigger"] * 3
     back = [replay.cont(reverse=True)["reason"] for _ in range(5)]
     assert back == ["watchpoint-trigger", "breakpoint-hit"] * 2 + ["watchpoint-trigger"]
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "arm", "x86_64"])
+def test_two_watchpoints_that_one_instruction_hits_are_both_shown(replay: Gdb) -> None:
+    replay.break_at("look")
+    replay.cont()
+    replay.delete()
+    numbers = {replay.watch(f"((unsigned short *)&tick_count)[{half}]", "-r") for half in (0, 1)}
+    for reverse in (False, True):
+        shown = []
+        for _ in numbers:
+            stop = replay.cont(reverse)
+            assert stop["reason"] == "read-watchpoint-trigger"
+            shown.append((stop["hw-rwpt"]["number"], replay.icount))
+        assert {number for number, _ in shown} == numbers
+        assert shown[0][1] == shown[1][1]
+        replay.cont(reverse)
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "arm"])
+def test_what_a_null_pointer_points_to_can_be_watched(arch: str, recordings: Callable[[Path], Path]) -> None:
+    """It refuses no move, and is hit once it points to something."""
+    image = build(arch, "pointer")
+    with debugging(image, "replay", recordings(image)) as gdb:
+        gdb.break_at("main")
+        gdb.cont()
+        gdb.delete()
+        gdb.watch("*pointer")
+        assert gdb.stepi()["reason"] == "end-stepping-range"
+        stop = gdb.cont()
+        assert (stop["frame"]["func"], stop["value"]["new"]) == ("aim", "0")
+        for old, new in (("0", "3"), ("3", "4")):
+            assert gdb.cont()["value"] == {"old": old, "new": new}
+        assert gdb.cont()["reason"] == "no-history"
+        for old, new in (("4", "3"), ("3", "0")):
+            assert gdb.cont(reverse=True)["value"] == {"old": old, "new": new}
+        assert gdb.cont(reverse=True)["frame"]["func"] == "aim"
+        assert gdb.cont(reverse=True)["reason"] == "no-history"
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "arm", "x86_64"])
+def test_registers_of_a_device_can_be_watched(replay: Gdb, arch: str) -> None:
+    """gdb cannot read them, so it shows accesses and no values. The PC's devices are not in memory."""
+    uart = 0x10000000 if arch == "riscv64" else 0x9000000
+    replay.break_at("main")
+    replay.cont()
+    replay.delete()
+    replay.watch(f"*(unsigned char *) {uart:#x}", "-a")
+    stop = replay.cont()
+    if arch == "x86_64":
+        assert stop["reason"] == "no-history"
+        return
+    assert (stop["reason"], stop["frame"]["func"]) == ("access-watchpoint-trigger", "uart_putc")
+    first = replay.icount
+    assert replay.cont()["frame"]["func"] == "uart_putc"
+    assert first < replay.icount
+    for _ in range(2):
+        assert replay.cont(reverse=True)["frame"]["func"] == "uart_putc"
+    assert replay.icount == first - 1
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "aarch64"])
+def test_a_breakpoint_where_no_instruction_can_stand_is_never_hit(replay: Gdb) -> None:
+    """It refuses no move either."""
+    tick = replay.value("(char *) tick")
+    replay.break_at(f"*{tick + 1}", hardware=True)
+    replay.break_at(f"*{tick + 3}")
+    assert replay.cont()["reason"] == "no-history"
+    assert replay.cont(reverse=True)["reason"] == "no-history"
 
 
 def test_a_conditional_watchpoint(replay: Gdb) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rrgdb.engine import _hot
 from rrgdb.engine.base import EngineError, ExitKind, Watch, WatchHit
-from rrgdb_tests.engine.rig import CODE, DATA, DATA_SIZE, FAMILIES, Bench, board
+from rrgdb_tests.engine.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench, board
 from rrgdb_tests.guests import AWKWARD, arch_name
 
 X86 = ("i386", "x86_64")
@@ -234,10 +234,117 @@ def test_many_watches(family: str) -> None:
     assert b.run(4).kind is ExitKind.LIMIT
     with pytest.raises(EngineError, match="64 watched ranges"):
         b.engine.set_watches([Watch(DATA + 64 * i, 8, "w") for i in range(65)])
-    with pytest.raises(EngineError):
-        b.engine.set_watches([Watch(DATA + DATA_SIZE - 4, 8, "w")])
-    with pytest.raises(EngineError):
-        b.engine.set_watches([Watch((1 << 64) - 4, 8, "a")])
+
+
+# Behind a store of register 2 (x86: ebx) to the address in the pointer register, and a load from it.
+TO_AND_FRO = {
+    "riscv64": "sw a1, (a0)\nlw a2, (a0)",
+    "riscv32": "sw a1, (a0)\nlw a2, (a0)",
+    "aarch64": "str w1, [x0]\nldr w2, [x0]",
+    "arm": "str r1, [r0]\nldr r2, [r0]",
+    "thumb": "str r1, [r0]\nldr r2, [r0]",
+    "i386": "mov [eax], ebx\nmov ecx, [eax]",
+    "x86_64": "mov [rax], ebx\nmov ecx, [rax]",
+}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_accesses_to_a_device_are_seen(family: str, fast: bool) -> None:
+    """Whatever is written: there are no bytes to compare."""
+    b = Bench.with_code(family, f"{TO_AND_FRO[family]}\nnop\n" + "nop\n" * 500, fast=fast)
+    b.engine.write(POINTER[family], DEVICE + 4)
+    fresh = b.engine.save()
+    for kind, positions in (("w", [1]), ("r", [2]), ("a", [1, 2])):
+        for at, touched in ((DEVICE + 4, True), (DEVICE + 7, True), (DEVICE + 8, False), (DEVICE, False)):
+            b.engine.load(fresh)
+            b.engine.set_watches([Watch(at, 4 if at != DEVICE + 7 else 1, kind)])
+            found = hits(b, 400)
+            assert [icount for icount, _ in found] == (positions if touched else [])
+            assert all((hit.kind, hit.old, hit.new) == (kind, b"", b"") for _, (hit,) in found)
+    b.engine.load(fresh)
+    b.engine.set_watches([Watch(DEVICE, 8, "a")])
+    b.engine.set_collect(True)
+    assert b.run(400).kind is ExitKind.LIMIT
+    assert b.engine.collected() == (None, 2)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_watch_of_nothing_is_never_hit(family: str, fast: bool) -> None:
+    b = Bench.with_code(family, f"nop\n{TO_AND_FRO[family]}\n", fast=fast)
+    b.engine.write(POINTER[family], HOLE)
+    b.engine.set_watches(
+        [Watch(at, 4, kind) for kind in "wra" for at in (0, HOLE, DATA - 2, DATA + DATA_SIZE - 2, (1 << 64) - 4)]
+    )
+    assert b.to_exception().address in (HOLE, 0)
+    assert b.engine.icount == 1
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_the_guest_maps_later_is_watched_where_it_is_then(fast: bool) -> None:
+    """Watched before translation is switched on; mapped by a store alone; mapped anew elsewhere."""
+    directory, table, later, first, second = (DATA + 4096 * n for n in (0, 1, 2, 3, 2))
+    watched = 0x800010
+    source = f"""
+        mov dword ptr [{directory}], {table} | 3
+        mov dword ptr [{directory + 8}], {later} | 3
+        mov eax, {directory}
+        mov cr3, eax
+        mov eax, cr0
+        or eax, 0x80000000
+        mov cr0, eax
+        mov dword ptr [{later}], {first} | 3
+        mov dword ptr [{watched}], 0x11
+        mov ecx, [{watched}]
+        mov dword ptr [{later}], {second} | 3
+        invlpg [{watched}]
+        mov dword ptr [{first + 16}], 0x22
+        mov dword ptr [{watched}], 0x33
+        mov dword ptr [{second + 16}], 0x44
+        nop
+    """
+    b = Bench.with_code("i386", source, fast=fast)
+    b.engine.write_memory(directory, bytes(3 * 4096))
+    for page in (*range(CODE, CODE + DATA_SIZE, 4096), *range(DATA, DATA + DATA_SIZE, 4096)):
+        b.engine.write_memory(table + (page >> 12) * 4, (page | 3).to_bytes(4, "little"))
+    before = b.engine.read_memory(first + 16, 4)
+    fresh = b.engine.save(), b.engine.read_memory(DATA, DATA_SIZE)
+    for kind, expected in (
+        ("w", [(9, before, b"\x11\0\0\0"), (14, bytes(4), b"\x33\0\0\0"), (15, b"\x33\0\0\0", b"\x44\0\0\0")]),
+        ("r", [(10, b"\x11\0\0\0", b"\x11\0\0\0")]),
+    ):
+        b.engine.load(fresh[0])
+        b.engine.write_memory(DATA, fresh[1])
+        b.engine.set_watches([Watch(watched, 4, kind)])
+        assert [(at, hit.old, hit.new) for at, (hit,) in hits(b, 16)] == expected
+
+
+# (family, instructions before, those looked at with what each reads)
+STORE_CONDITIONALS = {
+    "sc": ("riscv64", f"li a0, {DATA}\nlr.w a1, (a0)", ["sc.w a2, a1, (a0)", "amoswap.w zero, a1, (a0)"]),
+    "sc.d": ("riscv64", f"li a0, {DATA}\nlr.d a1, (a0)", ["sc.d a2, a1, (a0)", "amoadd.d a2, a1, (a0)"]),
+    "stxr": ("aarch64", f"mov x0, #{DATA}\nldxr w1, [x0]", ["stxr w2, w1, [x0]", "ldr w1, [x0]"]),
+    "stlxrb": ("aarch64", f"mov x0, #{DATA}\nldaxrb w1, [x0]", ["stlxrb w2, w1, [x0]", "ldxrb w1, [x0]"]),
+    "stxp": ("aarch64", f"mov x0, #{DATA}\nldxp x1, x3, [x0]", ["stxp w2, x1, x3, [x0]", "ldxp x1, x3, [x0]"]),
+    "strex": ("arm", f"mov r0, #{DATA}\nldrex r1, [r0]", ["strex r2, r1, [r0]", "ldrex r1, [r0]"]),
+    "strexd": ("arm", f"mov r0, #{DATA}\nldrexd r2, r3, [r0]", ["strexd r1, r2, r3, [r0]", "ldrexd r2, r3, [r0]"]),
+    "strexh": ("thumb", f"mov r0, #{DATA}\nldrexh r1, [r0]", ["strexh r2, r1, [r0]", "ldrexh r1, [r0]"]),
+    "strex in Thumb": ("thumb", f"mov r0, #{DATA}\nldrex r1, [r0]", ["strex r2, r1, [r0]", "ldrex r1, [r0]"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("what", STORE_CONDITIONALS)
+def test_a_store_conditional_reads_nothing(what: str, fast: bool) -> None:
+    """What comes behind it does: an AMO as well."""
+    family, before, (store, load) = STORE_CONDITIONALS[what]
+    b = Bench.with_code(family, "\n".join((before, store, load, *["nop"] * 400)), fast=fast)
+    fresh = b.engine.save()
+    for kind, positions in (("r", [2, 4]), ("a", [2, 3, 4])):
+        b.engine.load(fresh)
+        b.engine.set_watches([Watch(DATA, 1, kind)])
+        assert [icount for icount, _ in hits(b, 300)] == positions
 
 
 def test_a_hit_of_the_last_instruction_before_nothing_is_not_lost() -> None:

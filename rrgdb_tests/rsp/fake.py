@@ -56,6 +56,7 @@ class FakeDebuggee:
         self.say: str = ""
         self.stop = Stop(StopKind.SIGNAL)
         self.threads: set[str] = set()
+        self.separately: bool | None = None
 
     # state as a function of the icount
 
@@ -145,8 +146,9 @@ class FakeDebuggee:
         self.written.clear()
         self.registers_written.clear()
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0) -> Stop:
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> Stop:
         self.threads.add(threading.current_thread().name)
+        self.separately = separately
         self.interrupted.clear()
         self.calls.append(how.value)
         if self.say and self.console:

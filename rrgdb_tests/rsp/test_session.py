@@ -219,6 +219,15 @@ def test_errors_in_words_if_the_debugger_understands_them(session: Session) -> N
     assert session.error(DebuggeeError("a$b#c}d*e\nf\u00e9" + "x" * 1000)) == b"E.a?b?c?d?e?f?" + b"x" * 388
 
 
+@pytest.mark.parametrize("offered", [True, False])
+def test_several_watchpoints_are_told_to_who_can_take_them(session: Session, fake: FakeDebuggee, offered: bool) -> None:
+    session.handle(b"qSupported:multi-wp-addr+" if offered else b"qSupported:swbreak+")
+    reply = session.stop_reply(Stop(StopKind.WATCH, address=0x10, also=((StopKind.RWATCH, 0x20),)))
+    assert reply.startswith(b"T05watch:10;rwatch:20;" if offered else b"T05watch:10;" + REGISTERS[:3])
+    session.handle(b"c")
+    assert fake.separately is not offered
+
+
 def test_all_registers(session: Session, fake: FakeDebuggee) -> None:
     values = bytes(range(256)) + bytes(8 * len(NAMES) - 256)
     assert session.handle(b"G" + values.hex().encode()) == b"OK"

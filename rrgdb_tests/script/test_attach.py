@@ -9,7 +9,7 @@ import pytest
 
 import rrgdb
 from rrgdb_tests.script import programs
-from rrgdb_tests.script.rig import DATA, Trace, check, new_uc, plain_and_recorded
+from rrgdb_tests.script.rig import CODE, DATA, PAGE, Trace, assemble, check, new_uc, plain_and_recorded, register
 
 
 @pytest.mark.parametrize("arch", tuple(programs.LOOP))
@@ -47,6 +47,30 @@ def test_searches_back_find_what_the_straight_run_passed(arch: str, word: int, t
         live = searches(session.history, word, trace.pcs)
     with rrgdb.open(tmp_path / "r") as recording:
         assert searches(recording, word, trace.pcs) == live
+
+
+def test_what_a_script_maps_later_is_watched(tmp_path: Path) -> None:
+    """Memory between two runs, and a device; from before and from behind."""
+    later, device = 0x40_0000, 0x50_0000
+    uc = new_uc("x86_64")
+    with rrgdb.attach(uc, tmp_path / "r") as session:
+        uc.mem_map(CODE, PAGE)
+        code = f".intel_syntax noprefix\ninc eax\nmov [{later + 16}], eax\nmov [{device + 4}], eax"
+        uc.mem_write(CODE, assemble("x86_64", code))
+        uc.reg_write(register("x86_64", "rax"), 6)
+        uc.emu_start(CODE, CODE + 2)
+        uc.mem_map(later, PAGE)
+        uc.mmio_map(device, PAGE, None, None, lambda _uc, _offset, _size, _value, _data: None, None)
+        uc.emu_start(CODE, CODE + 16)
+        end = session.history.end
+    with rrgdb.open(tmp_path / "r") as recording:
+        for address, at, new in ((later + 16, end - 2, b"\x08\0\0\0"), (device + 4, end - 1, b"")):
+            recording.seek(0)
+            stop = recording.cont(watch=[(address, 4)])
+            assert (stop.kind, stop.icount, stop.new) == (rrgdb.StopKind.WATCHPOINT, at + 1, new)
+            recording.seek(recording.end)
+            stop = recording.reverse_continue(watch=[(address, 4)])
+            assert (stop.kind, stop.icount) == (rrgdb.StopKind.WATCHPOINT, at)
 
 
 def searches(recording: rrgdb.Recording, word: int, pcs: list[int]) -> list[int]:

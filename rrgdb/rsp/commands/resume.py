@@ -15,7 +15,8 @@ _ACTIONS = b"vCont;c;C;s;S;t;r"
 
 
 def _run(session: Session, how: Resume, start: int = 0, end: int = 0) -> bytes:
-    return session.stop_reply(session.debuggee.resume(how, start, end))
+    separately = "multi-wp-addr" not in session.offered
+    return session.stop_reply(session.debuggee.resume(how, start, end, separately=separately))
 
 
 def _check_address(field: bytes) -> None:
