@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 
 from rrgdb.arch import ARCHES, riscv_pmp
@@ -78,24 +76,3 @@ def test_names() -> None:
     assert riscv_pmp.name_of(0x3B0, 64) == "pmpaddr0"
     assert riscv_pmp.name_of(0x3BF, 32) == "pmpaddr15"
     assert riscv_pmp.name_of(0x3C0, 32) is None
-
-
-@XLEN
-def test_unicorns_table_holds_what_was_written_and_nothing_else(xlen: int) -> None:
-    """The entries that the guest sees, and those that Unicorn enforces by its own TLB."""
-    from rrgdb.engine import riscv  # noqa: PLC0415 - the engine's half of it
-    from rrgdb.engine.layout import find_layout  # noqa: PLC0415
-
-    arch = ARCHES[f"riscv{xlen}"]
-    size = find_layout(arch.engine_arch, arch.engine_mode).context_bytes
-    table = riscv.find_pmp_table(xlen == 64, size)
-    random = Random(xlen)
-    cpu = cpu_with(xlen, {n: (random.choice((TOR, NA4, NAPOT)) | R, random.getrandbits(30)) for n in range(16)})
-    state = random.randbytes(size)
-    written = table.write(state, riscv_pmp.protections(cpu, xlen))
-    changed = {at for at in range(size) if state[at] != written[at]}
-    own = {table.count + n for n in range(4)}
-    own |= {table.configurations + n * table.stride for n in range(16)}
-    own |= {table.ranges + n for n in range(16 * table.stride)}
-    assert changed <= own
-    assert table.write(written, ())[table.count : table.count + 4] == bytes(4)
