@@ -27,8 +27,8 @@ MEMORY = {"packets": 4096}
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz",
-        description="Damage sound input at random and use it: images (qcow2), what debuggers send (packets). Every "
-        "error but a clear one is a finding. The status is 1 if there was one.",
+        description="Damage sound input at random and use it: disk images (qcow2), programs (elf), what debuggers send "
+        "(packets), whole recordings. Every error but a clear one is a finding. The status is 1 if there was one.",
     )
     parser.add_argument("--seconds", type=float, default=60, metavar="N", help="how long (60)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the random damage (1)")
