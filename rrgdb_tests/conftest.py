@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rrgdb_tests import guests
+
+
+def pytest_configure() -> None:
+    """Whatever started the tests may ignore signals (nohup, a shell's background jobs), and what they start would too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
