@@ -13,7 +13,7 @@ from rrgdb_tests import guests
 
 
 def pytest_configure() -> None:
-    """Whatever started the tests may ignore signals (nohup, a shell's background jobs), and what they start would too."""
+    """Whatever started the tests may ignore signals (nohup, a shell's background jobs): what they start would, too."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
