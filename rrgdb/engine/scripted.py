@@ -59,6 +59,12 @@ def new_uc(arch: Arch, model: int) -> Any:
     return uc
 
 
+def _check_permissions(perms: int) -> None:
+    """UcError for what the binding refuses by an assertion."""
+    if perms & ~const.UC_PROT_ALL:
+        raise UcError(const.UC_ERR_ARG)
+
+
 def same_handle(uc: Any) -> Any:
     """A plain ``Uc`` on the handle of ``uc``, whatever becomes of that one's class."""
     plain = object.__new__(type(uc))
@@ -263,6 +269,7 @@ class ScriptEngine(UnicornEngine):
             raise EngineError(f"mem_map: {size} bytes at offset {offset} of {self.ram.size} bytes of RAM")
         if len(self.ram.regions) >= MAX_REGIONS - 1:
             raise EngineError(f"mem_map: more than {MAX_REGIONS - 1} pieces of memory")
+        _check_permissions(perms)
         self.uc.mem_map_ptr(base, size, perms, self.ram.address + offset)
         if zero:
             first, last = offset // PAGE, (offset + size) // PAGE
@@ -336,6 +343,7 @@ class ScriptEngine(UnicornEngine):
         self._changed()
 
     def protect(self, base: int, size: int, perms: int) -> None:
+        _check_permissions(perms)
         self._core.leave()  # Unicorn leaves code that may no longer be executed
         self.uc.mem_protect(base, size, perms)
         self._changed()

@@ -20,6 +20,8 @@ _VERSION = 1
 _ILLEGAL = 10
 """Unicorn's error for an instruction that does not exist"""
 _NEVER = (1 << 63) - 1
+MAX_CALLS = 1 << 16
+"""of hooks, while one instruction of history executes: beyond that it would never end"""
 
 
 class RunOver(BaseException):
@@ -170,6 +172,8 @@ class ScriptGuest:
         return value
 
     def _replay(self, hook: int, at: int, call: int) -> int:
+        if call > MAX_CALLS:
+            raise EngineError(f"replay diverges at icount {at}: the instruction there does not come to an end")
         value = 0
         while (due := self._journal.next_answer(SOURCE)) is not None and due[0] == at:
             answer = Answer.decode(due[1])

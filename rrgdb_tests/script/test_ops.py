@@ -102,6 +102,8 @@ def test_memory_lies_within_what_rrgdb_keeps(tmp_path: Path) -> None:
         (Op(Kind.DEVICE, (0x40_0000, (1 << 36) + PAGE, 1, 2)), "a device of 68719480832 bytes"),
         (Op(Kind.DEVICE, (0x40_0000, (1 << 64) - PAGE, 1, 2)), "a device of"),
         (Op(Kind.MAP, (CODE, PAGE, 7, 0)), "MAP at icount"),
+        (Op(Kind.MAP, (0x40_0000, PAGE, 8, PAGE)), "MAP at icount"),
+        (Op(Kind.PROTECT, (CODE, PAGE, 1 << 31)), "PROTECT at icount"),
     ],
 )
 def test_operations_that_no_script_can_have_done_are_told(op: Op, message: str, tmp_path: Path) -> None:
@@ -127,6 +129,7 @@ BAD_LAYOUTS = {
     "a piece of memory beyond all": Layout(pieces=(Piece(CODE, PAGE, 7, 1 << 30),)),
     "pieces of memory on each other": Layout(pieces=(Piece(CODE, PAGE, 7, 0), Piece(CODE, PAGE, 7, PAGE))),
     "a device of the size of everything": Layout(devices=(DeviceRange(0, (1 << 64) - PAGE, 1, 2),)),
+    "memory of unknown permissions": Layout(pieces=(Piece(CODE, PAGE, 1 << 3, 0),)),
     "a hook twice": Layout(hooks=(Hook(1, 4, 1, 0, 0, 0),) * 2),
     "a hook of no type": Layout(hooks=(Hook(1, 1 << 31, 1, 0, 0, 0),)),
 }

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from rrgdb.engine.base import Watch
+from rrgdb.engine.base import EngineError, Watch
 from rrgdb.timeline.opening import Opened, record, replay
 from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points, StopKind
@@ -142,3 +142,23 @@ def test_a_guest_at_rest_takes_no_snapshots(tmp_path: Path) -> None:
         t.write_register(32, 0x80000000)
         t.run(NONE, steps=200)
         assert len(t.marks.stored) < 6
+
+
+@pytest.mark.parametrize(("arch", "name", "value"), [("i386", "es", 0x988F), ("i386", "fs", 0x4444)])
+def test_a_register_that_takes_no_such_value_spoils_no_recording(
+    arch: str, name: str, value: int, tmp_path: Path
+) -> None:
+    """The debugger is told so, and the guest goes on."""
+    with record(tmp_path / "r", build(arch, "mixer"), OPTIONS) as opened:
+        t = opened.timeline
+        t.run(NONE, steps=100)
+        number = t.engine.arch.register_index[name]
+        with pytest.raises(EngineError, match=f"register {name}"):
+            t.write_register(number, value)
+        assert t.icount == 100
+        t.run(NONE, steps=1000)
+        state = t.marks.state_digest()
+    with replay(tmp_path / "r") as opened:
+        verify(opened.timeline)
+        opened.timeline.seek(1100)
+        assert opened.timeline.marks.state_digest() == state
