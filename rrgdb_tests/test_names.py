@@ -161,3 +161,9 @@ def test_qcow2_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert all(line.isprintable() for line in (said.out + said.err).split("\n"))
         if verb in (("info",), ("snapshot",)):
             assert all(name in said.out for name in SHOWN)
+
+
+def test_messages_are_a_line_each_for_users_of_the_library_too(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_attach_store", lambda *_: [f"snapshot {name} is passed over" for name in HOSTILE])
+    with opening.replay(original, writable=False) as opened:
+        assert opened.messages == [f"snapshot {name} is passed over" for name in SHOWN]

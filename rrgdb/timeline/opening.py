@@ -33,6 +33,7 @@ from rrgdb.snapshots import naming
 from rrgdb.snapshots.disks import DiskImage
 from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import SnapshotStore, StoreError
+from rrgdb.text import shown
 from rrgdb.timeline.disks import Disks
 from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.marks import MEMORY_BUDGET, Marks, WrongMachineError
@@ -483,7 +484,7 @@ def replay(
     the disks; not ``disks_needed``: the guest will not run, so they may be missing.
 
     Raises RecordingError, ManifestError, LogError, OptionError: one line each. What is not
-    usable but not needed either is told in ``messages``.
+    usable but not needed either is told in ``messages``, a line each.
     """
     recording = Recording.open(path, writable=writable)
     try:
@@ -512,6 +513,7 @@ def replay(
             opened.messages.append(
                 f"the event log ends in an incomplete chunk: history ends at icount {recording.log.horizon}"
             )
+        opened.messages[:] = map(shown, opened.messages)
     except BaseException:
         recording.close()
         raise
