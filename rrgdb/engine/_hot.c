@@ -451,11 +451,6 @@ static PyObject *Core_set_controls(Core *c, PyObject *list)
     Py_RETURN_NONE;
 }
 
-static PyObject *Core_translating(Core *c, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(translating(c));
-}
-
 static PyObject *Core_forget_blocks(Core *c, PyObject *Py_UNUSED(ignored))
 {
     forget_blocks(c);
@@ -529,7 +524,6 @@ static PyMethodDef Core_methods[] = {
     {"retired", (PyCFunction)Core_retired, METH_NOARGS, "the instruction counted last has retired, and the next one raised an exception"},
     {"set_pmp", (PyCFunction)Core_set_pmp, METH_O, "set_pmp([(first, last, permissions, locked), ...]): RISC-V"},
     {"set_controls", (PyCFunction)Core_set_controls, METH_O, "set_controls([(id, selector, offset, mask), ...]): of translation"},
-    {"translating", (PyCFunction)Core_translating, METH_NOARGS, "whether the control registers say that addresses are translated"},
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
     {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous, segment, modes): x86"},
     {"address", (PyCFunction)Core_address, METH_NOARGS, "address() -> linear address of the next instruction"},
@@ -608,7 +602,8 @@ PyMODINIT_FUNC PyInit__hot(void)
         {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL},
         {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE}, {"DEBUG", R_DEBUG},
         {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
-        {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL}, {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
+        {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL},
+        {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
         {"FIND", R_FIND}, {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW},
     };
     if (PyType_Ready(&CoreType) < 0)

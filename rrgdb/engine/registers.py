@@ -42,24 +42,17 @@ def constant(name: str) -> int:
     raise EngineError(f"Unicorn {unicorn.__version__} has no UC_{name}")
 
 
+def _move(value: int, pairs: Sequence[tuple[int, int]]) -> int:
+    """``value`` with bits (from, to) elsewhere: neither place keeps what it had."""
+    moved = [(value >> start & 1) << end for start, end in pairs]
+    for start, end in pairs:
+        value &= ~(1 << start | 1 << end)
+    return value | sum(moved)
+
+
 def _shown(r: Register, value: int) -> int:
     """The architectural value of what the engine holds."""
-    if r.moved:
-        bits = sum((value >> engine & 1) << bit for bit, engine in r.moved)
-        for bit, engine in r.moved:
-            value &= ~(1 << bit | 1 << engine)
-        value |= bits
-    return value | r.ones
-
-
-def _held(r: Register, value: int) -> int:
-    """What the engine holds for an architectural value."""
-    if r.moved:
-        bits = sum((value >> bit & 1) << engine for bit, engine in r.moved)
-        for bit, engine in r.moved:
-            value &= ~(1 << bit | 1 << engine)
-        value |= bits
-    return value
+    return _move(value, [(engine, bit) for bit, engine in r.moved]) | r.ones
 
 
 class _Slot:
@@ -263,7 +256,7 @@ class RegisterFile:
         if r.engine is None or not self._enabled(r):
             return
         with self._privileged(r.privilege, keep=True):
-            self.raw_write(name, _held(r, value) & (1 << (r.engine_bits or r.bits)) - 1)
+            self.raw_write(name, _move(value, r.moved) & (1 << (r.engine_bits or r.bits)) - 1)
 
     def _read_many(self, registers: Sequence[Register], plan: bytes, *, ones: bool = True) -> bytes:
         priv = self.raw_read("priv") if self._has_priv else 0

@@ -17,7 +17,7 @@ import unicorn
 from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
 
-from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Trap
+from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Protection, Trap
 from rrgdb.engine import _hot, riscv, thumb
 from rrgdb.engine.base import (
     Conditions,
@@ -182,7 +182,7 @@ class UnicornEngine:
         self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
         self._kept_values = dict.fromkeys(arch.kept_registers, 0)
         self._pmp_table = riscv.find_pmp_table(wide, layout.more_bytes) if native else None
-        self._protected = False
+        self._protections: tuple[Protection, ...] = ()
         self._core.set_controls(
             [(*self._registers.selector(name), self._translates(name)) for name in self._controls()]
         )
@@ -297,13 +297,13 @@ class UnicornEngine:
         """Whether the guest translates addresses now; while it does not, RAM is flat."""
         return any(self._registers.read(name) & self._translates(name) for name in self._controls())
 
-    def _protect(self) -> None:
-        """Enforce what the kept registers say of physical memory."""
+    def _protect(self, *, loaded: bool = False) -> None:
+        """Enforce what the kept registers say of physical memory, if that has changed or the context was ``loaded``."""
         if self.arch.protections is None or self._pmp_table is None:
             return
         entries = self.arch.protections(self)
-        if entries or self._protected:
-            self._protected = bool(entries)
+        if entries != self._protections or (loaded and entries):
+            self._protections = entries
             ranges = ((e.first, e.last) if e.first <= e.last else (1, 0) for e in entries)
             self._core.set_pmp([(*r, e.permissions, e.locked) for r, e in zip(ranges, entries, strict=True)])
             self._context.restore(self._pmp_table.write(self._context.save(), entries))
@@ -364,11 +364,15 @@ class UnicornEngine:
 
     def _set_translation(self) -> None:
         """Control registers were written from outside."""
+        if self._look_at_translation():
+            self.drop_translations()
+
+    def _look_at_translation(self) -> bool:
+        """Run as the control registers say; whether addresses are or were translated."""
         before = self._core.mmu_seen
         self._core.set_mmu(self._translating())
         self._has_translated |= bool(self._core.mmu_seen)
-        if before or self._core.mmu_seen:
-            self.drop_translations()
+        return bool(before or self._core.mmu_seen)
 
     def read_registers(self) -> bytes:
         return self._registers.read_all()
@@ -656,12 +660,9 @@ class UnicornEngine:
         self._restore_context(context)
         self._kept_values = kept
         self._core.icount = icount
-        before = self._core.mmu_seen
-        self._core.set_mmu(self._translating())
-        self._has_translated |= bool(self._core.mmu_seen)
-        if before or self._core.mmu_seen:
+        if self._look_at_translation():
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
-        self._protect()
+        self._protect(loaded=True)
         self.forget_footprint()
         if self.arch.engine_arch == "UC_ARCH_RISCV":
             self._refresh_interrupts()

@@ -109,7 +109,7 @@ def _require_nothing(timeline: Timeline, lack: Lack) -> None:
         at = _scan(timeline, Points(dict.fromkeys(some)), lack).breakpoint
         if at is not None:
             timeline.seek(at)
-            pc = timeline.engine.read(timeline.engine.arch.pc)
+            pc = timeline.engine.pc
             raise IndexLacksError(
                 f"{INDEX} says that {where} nothing ran at {pc:#x}; it did, at icount {at}: remove it"
             )
