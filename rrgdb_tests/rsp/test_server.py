@@ -663,7 +663,10 @@ def test_ctrl_c_of_the_server_is_a_clean_end(number: signal.Signals) -> None:
             sock.sendall(encode(b"c"))
             assert sock.recv(1) == b"+"
             process.send_signal(number)
-            out, err = process.communicate(timeout=20)
+            try:
+                out, err = process.communicate(timeout=20)
+            finally:
+                process.kill()
     assert err == b""
     assert process.returncode == 0
     assert out.startswith(b"ended ['attached'")
