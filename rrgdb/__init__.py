@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rrgdb.arch.base import MemoryFault
     from rrgdb.attached import Session, attach
     from rrgdb.errors import Error
-    from rrgdb.recording.doors import Divergence
+    from rrgdb.recording.door import Divergence
     from rrgdb.timeline.timeline import TimelineError
 
     __version__: str
@@ -32,7 +32,7 @@ __all__ = [
 
 _PLACES = {
     "ARCHES": "arch",
-    "Divergence": "recording.doors",
+    "Divergence": "recording.door",
     "Error": "errors",
     "MemoryFault": "arch.base",
     "Recording": "api",

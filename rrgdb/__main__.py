@@ -13,13 +13,13 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> None:
-    """Entry point: see ``rrgdb.cli.main``."""
+    """Entry point: see ``rrgdb.cli.main.main``."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # and not ignored
         # Not by an exception: it could come up inside of another import, and be taken for that one's failure.
         signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
     try:
-        from rrgdb.cli import main as command_line  # noqa: PLC0415 - see above
+        from rrgdb.cli.main import main as command_line  # noqa: PLC0415 - see above
 
         if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, handler)

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from rrgdb import opening
 from rrgdb.arch.base import Arch
 from rrgdb.engine.base import Watch
 from rrgdb.recording.manifest import Manifest
-from rrgdb.timeline import opening
-from rrgdb.timeline.search import Backward
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.verify import verify
 
@@ -150,7 +150,7 @@ class Recording:
 def open_recording(
     path: str | os.PathLike[str], jobs: int = 1, disks: Mapping[str, str | os.PathLike[str]] | None = None
 ) -> Recording:
-    """Open a recording directory for reading. Raises what ``rrgdb.timeline.opening.replay`` raises: one line each.
+    """Open a recording directory for reading. Raises what ``rrgdb.opening.replay`` raises: one line each.
 
     ``jobs``: with 2 or more, so many worker processes share long searches and ``verify``. ``disks``: where images of
     disks are now, by the names of the disks, if they were moved."""

@@ -15,23 +15,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rrgdb import opening
 from rrgdb.api import Recording
 from rrgdb.arch import ARCHES
-from rrgdb.engine import recorded, scripted
 from rrgdb.engine.base import EngineError
+from rrgdb.engine.unicorn import recorded, scripted
+from rrgdb.opening import Opened
 from rrgdb.recording.directory import default_path
 from rrgdb.rsp import debuggee as rsp
 from rrgdb.rsp.address import parse_address
 from rrgdb.rsp.background import Background
 from rrgdb.rsp.debuggee import Resume
-from rrgdb.rsp.engine_thread import Again, CallQueue
 from rrgdb.script.guest import RunOver, ScriptGuest
 from rrgdb.script.machine import Hook
 from rrgdb.script.ops import MAX_DATA, Kind, Op
+from rrgdb.serving.calls import Again, CallQueue
 from rrgdb.target import Target
 from rrgdb.text import shown
-from rrgdb.timeline import opening
-from rrgdb.timeline.opening import Opened
 from rrgdb.timeline.stop import Stop, StopKind
 
 MEMORY = 1 << 30
@@ -190,7 +190,7 @@ class Session:
         if not t.at_present:
             t.seek_regardless(t.end)
 
-    # -- what the script does: see ``rrgdb.engine.recorded.Scribe`` --------------------------------
+    # -- what the script does: see ``rrgdb.engine.unicorn.recorded.Scribe`` --------------------------------
 
     def check(self, what: str) -> None:
         if self._opened.closed:

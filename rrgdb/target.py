@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rrgdb.agent.expression import judge
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
 from rrgdb.engine.base import Engine, EngineError, Watch, WatchHit
-from rrgdb.recording.doors import Divergence
+from rrgdb.opening import Opened
+from rrgdb.recording.door import Divergence
 from rrgdb.recording.log import LogError
 from rrgdb.rsp import debuggee as rsp
-from rrgdb.rsp.agent import judge
 from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.text import shown
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.hits import Hits
-from rrgdb.timeline.opening import Opened
-from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
 from rrgdb.timeline.timeline import TimelineError
 

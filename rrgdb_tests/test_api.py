@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import rrgdb
+from rrgdb import opening
 from rrgdb.demo import IMAGE
-from rrgdb.timeline import opening
-from rrgdb.timeline.opening import GuestOptions
+from rrgdb.opening import GuestOptions
 from rrgdb.timeline.stop import Points
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from rrgdb.cli import cli
+from rrgdb.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", *sorted((ROOT / "rrgdb/qcow2").glob("*.md"))]

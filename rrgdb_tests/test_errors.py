@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 import rrgdb
-from rrgdb import cli
+from rrgdb import opening
+from rrgdb.cli import main as cli
 from rrgdb.engine.base import EngineError
 from rrgdb.errors import Error, UsageError
+from rrgdb.opening import OptionError, record
 from rrgdb.recording import manifest as manifests
-from rrgdb.recording.doors import Door
-from rrgdb.timeline import opening
-from rrgdb.timeline.opening import OptionError, record
+from rrgdb.recording.door import Door
 from rrgdb.timeline.stop import Points
 from rrgdb_tests import guests
 from rrgdb_tests.timeline.oracle import OPTIONS

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.cli import main
+from rrgdb.cli.main import main
+from rrgdb.opening import NewDisk, OptionError, record, replay
 from rrgdb.qcow2 import Image
 from rrgdb.recording.directory import RecordingBusyError, RecordingError
 from rrgdb.recording.log import LogError
 from rrgdb.recording.manifest import ManifestError
 from rrgdb.snapshots.store import StoreError
-from rrgdb.timeline.opening import NewDisk, OptionError, record, replay
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build

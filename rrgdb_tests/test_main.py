@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import rrgdb
-from rrgdb.engine import UNICORN
+from rrgdb import opening
+from rrgdb.engine.unicorn import UNICORN
+from rrgdb.opening import GuestOptions
 from rrgdb.snapshots.store import StoreError
-from rrgdb.timeline import opening
-from rrgdb.timeline.opening import GuestOptions
 
 MODULE = ["-m", "rrgdb"]
 CONSOLE_SCRIPT = ["-c", "from rrgdb.__main__ import main; main()"]
@@ -65,8 +65,8 @@ def test_debug_of_the_guests_arguments_is_not_ours(tmp_path: Path) -> None:
 
 def test_interrupt_once_the_modules_are_there() -> None:
     text = (
-        "import os, signal, time, rrgdb.cli\n"
-        "rrgdb.cli.machine_rows = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\n"
+        "import os, signal, time, rrgdb.cli.main\n"
+        "rrgdb.cli.main.machine_rows = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\n"
         "from rrgdb.__main__ import main; main()"
     )
     done = command(["-c", text])

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrgdb.cli import main
+from rrgdb import opening
+from rrgdb.cli.main import main
+from rrgdb.opening import record
 from rrgdb.qcow2 import Image
 from rrgdb.qcow2.cli import main as qcow2
 from rrgdb.recording.events import Event, EventKind
@@ -21,8 +23,6 @@ from rrgdb.recording.log import EventLog
 from rrgdb.rsp.session import Session
 from rrgdb.target import Target
 from rrgdb.text import shown
-from rrgdb.timeline import opening
-from rrgdb.timeline.opening import record
 from rrgdb.timeline.stop import Points
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS

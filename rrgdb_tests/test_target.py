@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.rsp.session import Session
 from rrgdb.target import Target
-from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
 from rrgdb.timeline.stop import Points
+from rrgdb_tests.agent.test_expression import assemble
 from rrgdb_tests.guests import build
-from rrgdb_tests.rsp.test_agent import assemble
 from rrgdb_tests.timeline.oracle import OPTIONS, symbol
 
 ARCHES = ("riscv64", "x86_64")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from rrgdb.recording.host import Host
+from rrgdb.host import Host
 
 RESET_STATUS = 254
 """status of a guest that ended itself by asking for a reset: machines are not restarted"""

@@ -9,8 +9,8 @@ import trio
 
 from rrgdb.rsp.address import Address, AddressError
 from rrgdb.rsp.debuggee import Debuggee
-from rrgdb.rsp.engine_thread import CallQueue
 from rrgdb.rsp.server import serve
+from rrgdb.serving.calls import CallQueue
 
 
 class Background:

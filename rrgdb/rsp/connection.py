@@ -11,11 +11,11 @@ import trio
 from rrgdb.errors import one_line
 from rrgdb.rsp import commands, packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
-from rrgdb.rsp.engine_thread import CallQueue, tell
 from rrgdb.rsp.greeting import RECEIVE_SIZE, Greeting
 from rrgdb.rsp.packets import Event, Packet, Rejected, Signal
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import EIO, PacketError
+from rrgdb.serving.calls import CallQueue, tell
 
 log = logging.getLogger("rrgdb.rsp")
 

@@ -23,8 +23,8 @@ import trio
 from rrgdb.rsp.address import Address, AddressError, StdioAddress, TcpAddress, UnixAddress
 from rrgdb.rsp.connection import Connection, refuse
 from rrgdb.rsp.debuggee import Debuggee
-from rrgdb.rsp.engine_thread import CallQueue, tell
 from rrgdb.rsp.greeting import Greeting, StrangerError, greet
+from rrgdb.serving.calls import CallQueue, tell
 
 log = logging.getLogger("rrgdb.rsp")
 

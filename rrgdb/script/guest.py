@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from rrgdb.arch.base import IllegalInstruction, Signal
 from rrgdb.engine.base import EngineError, Exit, ExitKind
-from rrgdb.engine.scripted import ScriptEngine
-from rrgdb.recording.host import Journal
+from rrgdb.engine.unicorn.scripted import ScriptEngine
+from rrgdb.host import Journal
 from rrgdb.script.machine import Layout, Machine
 from rrgdb.script.ops import SOURCE, Answer, Kind, Op, decode, encode_answer
 
@@ -36,7 +36,7 @@ class End(NamedTuple):
 
 
 class ScriptGuest:
-    """Part of ``rrgdb.timeline.guest.Guest``. ``callback(hook, args)`` calls the script's hook."""
+    """Part of ``rrgdb.guest.Guest``. ``callback(hook, args)`` calls the script's hook."""
 
     def __init__(self, engine: ScriptEngine, journal: Journal) -> None:
         self.engine = engine

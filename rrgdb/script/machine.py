@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import Region
-from rrgdb.engine.scripted import ScriptEngine, UcError
+from rrgdb.engine.unicorn.scripted import ScriptEngine, UcError
 from rrgdb.script.ops import Kind, Op, decode
 
 

@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.snapshots.differences import Differences
-from rrgdb.snapshots.disks import BLOCK, Disks, Kept, block_number
 from rrgdb.snapshots.errors import NoRoomError, StoreError
+from rrgdb.snapshots.overlays import BLOCK, Disks, Kept, block_number
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
 from rrgdb.snapshots.writer import (
     AUTOMATIC,

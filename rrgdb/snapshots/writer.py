@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from rrgdb.errors import one_line
 from rrgdb.qcow2 import Image, Snapshot
-from rrgdb.snapshots.disks import Disks, Kept, Moment, require_sound
 from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.overlays import Disks, Kept, Moment, require_sound
 from rrgdb.snapshots.state import MAX_BYTES, GuestState
 
 PAGE = 4096

@@ -2,7 +2,7 @@
 
 Nothing is put back when the guest goes to another position: a mark says which snapshot its disks build on and which
 blocks differ, and that is all there is to a disk. Blocks written in history stay in memory; what is recorded goes to
-the overlays with the next snapshot (``rrgdb.snapshots.disks``).
+the overlays with the next snapshot (``rrgdb.snapshots.overlays``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import xxhash
 
 from rrgdb.engine.base import EngineError
-from rrgdb.snapshots.disks import BLOCK, DiskImage, block_number, disk_and_block
+from rrgdb.snapshots.overlays import BLOCK, DiskImage, block_number, disk_and_block
 from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
 from rrgdb.timeline.delta import Delta
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from rrgdb.arch import core_notes
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, Ram, Region
 from rrgdb.errors import Error
+from rrgdb.guest import Guest
 from rrgdb.timeline.delta import page_numbers
-from rrgdb.timeline.guest import Guest
 
 FORMATS = ("core", "raw")
 _PIECE = 2048

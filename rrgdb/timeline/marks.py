@@ -19,13 +19,13 @@ import numpy as np
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement
 from rrgdb.errors import Error
-from rrgdb.recording.doors import Door
+from rrgdb.guest import Guest
+from rrgdb.recording.door import Door
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored, StoreError
 from rrgdb.timeline.delta import Delta, merged, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest
 from rrgdb.timeline.disks import Disks
-from rrgdb.timeline.guest import Guest
 
 MEMORY_BUDGET = 256 << 20
 """bytes that checkpoints may take unless somebody says otherwise"""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from rrgdb.engine.base import EngineError, ExitKind
-from rrgdb.recording.doors import Divergence
+from rrgdb.recording.door import Divergence
 from rrgdb.timeline.marks import UnusableSnapshotError
 from rrgdb.timeline.timeline import NEAR, Timeline, TimelineError
 

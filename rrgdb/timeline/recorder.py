@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 from rrgdb.engine.memory import PAGE
-from rrgdb.recording.doors import Door, Mode
+from rrgdb.guest import Guest
+from rrgdb.recording.door import Door, Mode
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
 from rrgdb.snapshots.store import AUTOMATIC, NoRoomError, SnapshotStore, StoreError
-from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Marks
 

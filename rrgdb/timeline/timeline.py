@@ -18,10 +18,10 @@ from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.engine.memory import PAGE
 from rrgdb.errors import Error
-from rrgdb.recording.doors import DEBUGGER, Divergence, Door, HistoryEnd, Mode
+from rrgdb.guest import Guest
+from rrgdb.recording.door import DEBUGGER, Divergence, Door, HistoryEnd, Mode
 from rrgdb.recording.log import EventLog
 from rrgdb.timeline.disks import DiskError
-from rrgdb.timeline.guest import Guest
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Mark, Marks, UnusableSnapshotError
 from rrgdb.timeline.recorder import Recorder

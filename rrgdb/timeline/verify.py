@@ -13,13 +13,13 @@ from rrgdb.engine.base import EngineError, Watch
 from rrgdb.engine.memory import PAGE
 from rrgdb.errors import Error
 from rrgdb.recording.directory import INDEX
-from rrgdb.recording.doors import Divergence
+from rrgdb.recording.door import Divergence
+from rrgdb.timeline.backward import Backward, Found
 from rrgdb.timeline.index import Lack
 from rrgdb.timeline.marks import UnusableSnapshotError
-from rrgdb.timeline.search import Backward, Found
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.timeline import Timeline, TimelineError
-from rrgdb.timeline.workers import Failed, Task, WorkerError, Workers
+from rrgdb.workers.pool import Failed, Task, WorkerError, Workers
 
 PROGRESS = 1.0
 """seconds between two lines of progress"""

@@ -12,7 +12,7 @@ import rrgdb.board
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import BOARDS, default_board
 from rrgdb.board.devices import DEVICES
-from rrgdb.board.devices.virtio_mmio import DenseVirtioMmio, VirtioMmio
+from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, machine_rows
 from rrgdb_tests.board.fakes import FakeMachine
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb import cli
+from rrgdb.cli import main as cli
 
 BASES = {"riscv64-virt": 0x80000000, "arm-virt": 0x40000000, "aarch64-virt": 0x40000000, "i386-pc": 0x100000}
 Heard = Callable[..., list[str]]

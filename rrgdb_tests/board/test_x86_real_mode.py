@@ -6,13 +6,13 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
-from rrgdb.board.guest import Board, End
-from rrgdb.board.image import load_raw, place_image
+from rrgdb.board.firmware.image import load_raw, place_image
+from rrgdb.board.machine import Board, End
 from rrgdb.engine.base import ExitKind
 from rrgdb.engine.memory import Ram
-from rrgdb.engine.unicorn import UnicornEngine
+from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.engine.rig import BOARD_RAM, Saved, assemble, board_state
+from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, assemble, board_state
 
 BASE = 0x8000
 FAULTS, CALLS, STATUS = 0x500, 0x502, 0x504

@@ -6,12 +6,12 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
-from rrgdb.board.guest import Board, End
-from rrgdb.board.image import load_raw, place_image
+from rrgdb.board.firmware.image import load_raw, place_image
+from rrgdb.board.machine import Board, End
 from rrgdb.engine.memory import Ram
-from rrgdb.engine.unicorn import UnicornEngine
+from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.engine.rig import BOARD_RAM, Saved, assemble, board_state
+from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, assemble, board_state
 
 FAMILIES = ("i386", "x86_64")
 BASE, OUT = 0x100000, 0x200000

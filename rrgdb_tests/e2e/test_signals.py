@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.timeline.opening import replay
+from rrgdb.opening import replay
 from rrgdb_tests import guests
 from rrgdb_tests.e2e.harness import PATIENCE, Server, rrgdb_command
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rrgdb.arch.base import words
-from rrgdb.timeline.opening import record
+from rrgdb.opening import record
 from rrgdb.timeline.stop import Points
 from rrgdb_tests import guests
 from rrgdb_tests.e2e.harness import Gdb, Server, batch, debugging, rrgdb

@@ -21,7 +21,7 @@ from rrgdb.arch.base import MemoryFault
 from rrgdb.engine import memory
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Ram
 from rrgdb.engine.tracking import WAYS, PrivateCopies, Tracker, Way, WriteProtection, track
-from rrgdb_tests.engine.rig import CODE, DATA, Bench
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, Bench
 
 
 @pytest.fixture(params=WAYS, scope="module")

@@ -10,7 +10,7 @@ import pytest
 from rrgdb.arch.base import MemoryFault
 from rrgdb.engine.base import Watch
 from rrgdb.engine.paging import riscv, x86
-from rrgdb_tests.engine.rig import CODE, DATA, DATA_SIZE, Bench, assemble
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, Bench, assemble
 
 PAGING, PSE, PAE, LA57 = 1 << 31, 1 << 4, 1 << 5, 1 << 12
 S, M, MPRV = 1, 3, 1 << 17

@@ -20,8 +20,8 @@ import pytest
 import xxhash
 import zstandard
 
-from rrgdb.timeline import opening
-from rrgdb.timeline.opening import GuestOptions
+from rrgdb import opening
+from rrgdb.opening import GuestOptions
 from rrgdb.timeline.stop import Points
 
 MIB = 1 << 20

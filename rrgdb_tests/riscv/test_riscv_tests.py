@@ -12,7 +12,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from rrgdb.engine.base import ExitKind, Watch
-from rrgdb_tests.engine.rig import board_with
+from rrgdb_tests.engine.unicorn.rig import board_with
 
 DIRECTORY = os.environ.get("RRGDB_RISCV_TESTS", "")
 LONGEST = 1_000_000

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.board.guest import Board
-from rrgdb_tests.engine.rig import BOARD_RAM, board_with
+from rrgdb.board.machine import Board
+from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, board_with
 from rrgdb_tests.guests import SHORTS, build_short
 
 SPIKE = os.environ.get("RRGDB_SPIKE", "")

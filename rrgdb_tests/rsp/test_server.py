@@ -22,9 +22,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from rrgdb.rsp import connection, packets, server
 from rrgdb.rsp.address import AddressError, StdioAddress, TcpAddress, UnixAddress, parse_address
 from rrgdb.rsp.connection import QUEUE_LIMIT
-from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.rsp.packets import Decoder, Event, Packet, Signal, encode
 from rrgdb.rsp.server import SILENT_LIMIT, run, serve
+from rrgdb.serving.calls import EngineThread
 from rrgdb_tests.rsp.fake import FOREVER, FakeDebuggee
 
 LOCAL = TcpAddress("127.0.0.1", 0)
@@ -638,7 +638,7 @@ def test_bad_addresses(text: str) -> None:
 SERVER = """
 import sys
 from rrgdb.rsp.address import parse_address
-from rrgdb.rsp.engine_thread import EngineThread
+from rrgdb.serving.calls import EngineThread
 from rrgdb.rsp.server import run
 from rrgdb_tests.rsp.fake import FakeDebuggee
 fake = FakeDebuggee(1 << 62)

@@ -17,7 +17,7 @@ from unicorn import unicorn_const as const
 
 import rrgdb
 from rrgdb.arch import ARCHES
-from rrgdb.engine.registers import constant
+from rrgdb.engine.unicorn.registers import constant
 from rrgdb_tests import guests
 
 CODE, DATA, DEVICE = 0x10_0000, 0x20_0000, 0x30_0000

@@ -11,7 +11,7 @@ import pytest
 from unicorn import arm_const
 
 import rrgdb
-from rrgdb.engine.layout import Context, find_layout
+from rrgdb.engine.unicorn.probes.layout import Context, find_layout
 from rrgdb.recording.manifest import ManifestError
 from rrgdb_tests.e2e.harness import PATIENCE, Gdb, Server
 from rrgdb_tests.e2e.harness import rrgdb as rrgdb_command

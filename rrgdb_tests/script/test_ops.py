@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rrgdb
+from rrgdb import opening
 from rrgdb.engine.base import EngineError
-from rrgdb.recording.doors import Divergence
+from rrgdb.recording.door import Divergence
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.script.guest import ScriptGuest
 from rrgdb.script.machine import DeviceRange, Hook, Layout, Piece
 from rrgdb.script.ops import SOURCE, Answer, Kind, Op, decode, encode_answer
-from rrgdb.timeline import opening
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb_tests.script import programs
 from rrgdb_tests.script.rig import CODE, PAGE, Trace, new_uc

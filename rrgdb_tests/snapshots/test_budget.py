@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from rrgdb.qcow2 import Image
-from rrgdb.snapshots.disks import BLOCK, DiskImage, Disks, block_number
+from rrgdb.snapshots.overlays import BLOCK, DiskImage, Disks, block_number
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import NoRoomError, SnapshotStore, Stored
 

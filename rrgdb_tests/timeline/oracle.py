@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 from elftools.elf.elffile import ELFFile
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
-from rrgdb.board.guest import Board
-from rrgdb.snapshots.disks import BLOCK
+from rrgdb.board.machine import Board
+from rrgdb.opening import GuestOptions, NewDisk, Opened, record, replay
+from rrgdb.snapshots.overlays import BLOCK
 from rrgdb.snapshots.store import StoreError
-from rrgdb.timeline.opening import GuestOptions, NewDisk, Opened, record, replay
 from rrgdb_tests.guests import build
 
 MEMORY = 4 << 20

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from rrgdb.board.boards import default_board
+from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.rsp.debuggee import Resume, Stop, StopKind
 from rrgdb.target import Target
-from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
-from rrgdb_tests.engine.rig import assemble
+from rrgdb_tests.engine.unicorn.rig import assemble
 
 C, S, BC, BS = Resume.CONTINUE, Resume.STEP, Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP
 TRAP, ILLEGAL = 5, 4

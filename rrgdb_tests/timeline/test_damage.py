@@ -13,17 +13,17 @@ from random import Random
 import pytest
 import xxhash
 
+from rrgdb.opening import Opened, record, replay
 from rrgdb.qcow2 import Image
 from rrgdb.qcow2.hostfile import Buffer, HostFile
 from rrgdb.recording.directory import RecordingError
-from rrgdb.recording.doors import Divergence
+from rrgdb.recording.door import Divergence
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog, LogError
 from rrgdb.recording.manifest import ManifestError
 from rrgdb.snapshots.store import RAM_OFFSET, SnapshotStore, StoreError
-from rrgdb.timeline.opening import Opened, record, replay
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.prepare import Preparation
-from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb.timeline.verify import verify
@@ -255,7 +255,7 @@ def test_a_missing_store(damaged: Path, right: dict[int, bytes]) -> None:
 
 
 def test_snapshots_of_another_unicorn(damaged: Path, right: dict[int, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rrgdb.engine.unicorn.build_id", lambda: "unicorn-9.9.9-0x9")
+    monkeypatch.setattr("rrgdb.engine.unicorn.engine.build_id", lambda: "unicorn-9.9.9-0x9")
     with replay(damaged) as opened:
         assert any("was made by unicorn-2" in m for m in opened.messages)
         assert opened.timeline.marks.stored == []

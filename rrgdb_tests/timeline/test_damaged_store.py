@@ -12,10 +12,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from rrgdb.cli import main
+from rrgdb.cli.main import main
+from rrgdb.opening import NewDisk, Opened, record, replay
 from rrgdb.qcow2 import Image
 from rrgdb.snapshots.store import RAM_OFFSET, StoreError
-from rrgdb.timeline.opening import NewDisk, Opened, record, replay
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb import cli
+from rrgdb.cli import main as cli
+from rrgdb.opening import record, replay
 from rrgdb.snapshots.store import SnapshotStore, StoreError
-from rrgdb.timeline.opening import record, replay
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.e2e.harness import PATIENCE, rrgdb_command
 from rrgdb_tests.guests import build

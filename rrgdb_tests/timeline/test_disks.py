@@ -14,16 +14,17 @@ from random import Random
 
 import pytest
 
-from rrgdb.board.guest import End
+from rrgdb.board.machine import End
 from rrgdb.engine.base import EngineError, Watch
+from rrgdb.opening import NewDisk, OptionError, record, replay
 from rrgdb.qcow2 import Image
 from rrgdb.recording.directory import RecordingError
-from rrgdb.recording.doors import Divergence
-from rrgdb.snapshots.disks import DiskImage
+from rrgdb.recording.door import Divergence
+from rrgdb.snapshots.overlays import DiskImage
 from rrgdb.snapshots.store import StoreError
-from rrgdb.timeline import disks, prepare, search, timeline
-from rrgdb.timeline.opening import NewDisk, OptionError, record, replay
-from rrgdb.timeline.search import Backward
+from rrgdb.timeline import backward as search
+from rrgdb.timeline import disks, prepare, timeline
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build

@@ -14,12 +14,12 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
+from rrgdb.opening import GuestOptions, record, replay
 from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume, Stop, StopKind
 from rrgdb.target import Target
 from rrgdb.timeline import stop
-from rrgdb.timeline.opening import GuestOptions, record, replay
 from rrgdb.timeline.stop import Points
-from rrgdb_tests.engine.rig import assemble
+from rrgdb_tests.engine.unicorn.rig import assemble
 
 C, S, BC, BS = Resume.CONTINUE, Resume.STEP, Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP
 BACK = (BC, BS)

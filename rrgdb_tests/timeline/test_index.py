@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from rrgdb.engine.base import Watch
+from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.recording.directory import INDEX
-from rrgdb.timeline import search, timeline
-from rrgdb.timeline.opening import GuestOptions, Opened, record, replay
-from rrgdb.timeline.search import Backward
+from rrgdb.timeline import backward as search
+from rrgdb.timeline import timeline
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.timeline import Timeline
 from rrgdb_tests.guests import ARCHES, AWKWARD, build

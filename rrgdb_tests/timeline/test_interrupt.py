@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from rrgdb.engine.base import Watch
-from rrgdb.timeline.opening import Opened, record, replay
-from rrgdb.timeline.search import Backward
+from rrgdb.opening import Opened, record, replay
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Condition, Points, StopKind
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS, assert_disarmed, digests_straight, symbol

@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
-from rrgdb.timeline.opening import replay
-from rrgdb.timeline.search import Backward
+from rrgdb.opening import replay
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build

@@ -17,11 +17,11 @@ import pytest
 
 from rrgdb.board import boards
 from rrgdb.board.boards import BOARDS, board_of
+from rrgdb.opening import replay
 from rrgdb.recording import behaviour
 from rrgdb.recording.behaviour import BEHAVIOUR, CHANGES
-from rrgdb.recording.doors import Divergence
+from rrgdb.recording.door import Divergence
 from rrgdb.recording.manifest import ManifestError
-from rrgdb.timeline.opening import replay
 from rrgdb.timeline.verify import verify
 from rrgdb_tests import recordings
 

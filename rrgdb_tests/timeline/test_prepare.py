@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rrgdb.opening import Opened, record, replay
 from rrgdb.target import QUIET, Target
 from rrgdb.timeline import prepare
-from rrgdb.timeline.opening import Opened, record, replay
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.prepare import Preparation
-from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS

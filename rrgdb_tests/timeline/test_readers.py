@@ -9,8 +9,8 @@ from random import Random
 import pytest
 
 from rrgdb.engine.base import Watch
-from rrgdb.timeline.opening import Opened, record, replay
-from rrgdb.timeline.search import Backward
+from rrgdb.opening import Opened, record, replay
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS, digests_straight, oracle

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rrgdb.opening import Opened, record, replay
 from rrgdb.timeline import trail
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.marks import Mark
-from rrgdb.timeline.opening import Opened, record, replay
-from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS, digests_straight

@@ -16,9 +16,9 @@ from types import FrameType
 
 import pytest
 
-from rrgdb import cli
+from rrgdb.cli import main as cli
+from rrgdb.opening import NewDisk, record
 from rrgdb.qcow2 import Image
-from rrgdb.timeline.opening import NewDisk, record
 from rrgdb.timeline.stop import Points
 from rrgdb_tests import guests
 from rrgdb_tests.timeline.oracle import OPTIONS

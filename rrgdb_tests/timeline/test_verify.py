@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.recording.doors import Divergence
-from rrgdb.timeline.opening import record, replay
+from rrgdb.opening import record, replay
+from rrgdb.recording.door import Divergence
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.timeline import Timeline
 from rrgdb.timeline.verify import verify

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from rrgdb.engine.base import Ranges
+from rrgdb.opening import record, replay
 from rrgdb.recording.directory import INDEX
 from rrgdb.recording.index import Entry, IndexFile
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.index import _beyond
-from rrgdb.timeline.opening import record, replay
-from rrgdb.timeline.search import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import IndexLacksError, verify
 from rrgdb_tests.guests import AWKWARD, build

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.timeline import prepare, search, timeline, trail
+from rrgdb.timeline import backward as search
+from rrgdb.timeline import prepare, timeline, trail
 from rrgdb_tests.guests import ARCHES, AWKWARD
 from rrgdb_tests.timeline.oracle import oracle
 from rrgdb_tests.timeline.walk import Walk

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.timeline.opening import GuestOptions, record
+from rrgdb.opening import GuestOptions, record
 from rrgdb_tests.board import test_x86_real_mode as real_mode
 from rrgdb_tests.board import test_x87 as x87
-from rrgdb_tests.engine.rig import BOARD_RAM
+from rrgdb_tests.engine.unicorn.rig import BOARD_RAM
 from rrgdb_tests.script.rig import check
 
 IMAGES = {

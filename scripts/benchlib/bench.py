@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchlib.figures import Figures
 from benchlib.guests import Guest
-from rrgdb.timeline import opening
-from rrgdb.timeline.opening import GuestOptions, Opened
+from rrgdb import opening
+from rrgdb.opening import GuestOptions, Opened
 from rrgdb.timeline.stop import Points
 
 

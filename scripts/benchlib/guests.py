@@ -9,7 +9,7 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 
 from rrgdb.arch.base import Arch
-from rrgdb.board.image import load_image
+from rrgdb.board.firmware.image import load_image
 from rrgdb_tests.guests import ARCHES, build
 
 TICKS = 1000

@@ -10,7 +10,7 @@ from benchlib.bench import Bench
 from benchlib.figures import seconds, timed
 from benchlib.guests import Guest
 from rrgdb.engine.memory import PAGE
-from rrgdb.timeline.opening import Opened
+from rrgdb.opening import Opened
 from rrgdb.timeline.stop import Points
 
 GROUP = "snapshots"

@@ -15,12 +15,12 @@ from benchlib.bench import Bench
 from benchlib.figures import seconds, timed
 from benchlib.guests import Guest
 from rrgdb.board.boards import default_board
-from rrgdb.board.guest import Board
-from rrgdb.board.image import load_image, place_image
+from rrgdb.board.firmware.image import load_image, place_image
+from rrgdb.board.machine import Board
 from rrgdb.engine.base import Watch
 from rrgdb.engine.memory import Ram
-from rrgdb.engine.registers import constant
-from rrgdb.engine.unicorn import UnicornEngine
+from rrgdb.engine.unicorn.engine import UnicornEngine
+from rrgdb.engine.unicorn.registers import constant
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.timeline import FOREVER
 from rrgdb.timeline.verify import verify

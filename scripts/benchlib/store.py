@@ -10,8 +10,8 @@ from benchlib.bench import Bench
 from benchlib.figures import timed
 from benchlib.guests import Guest
 from benchlib.snapshots import DIRTY, dirtier
+from rrgdb.opening import Opened
 from rrgdb.timeline.marks import Mark
-from rrgdb.timeline.opening import Opened
 
 GROUP = "store"
 MEMORY = (64 << 20, 512 << 20, 4 << 30)

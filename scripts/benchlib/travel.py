@@ -9,8 +9,8 @@ from benchlib.bench import Bench, positions, power
 from benchlib.figures import seconds, timed
 from benchlib.guests import Guest
 from rrgdb.engine.base import Watch
-from rrgdb.timeline.opening import Opened
-from rrgdb.timeline.search import Backward
+from rrgdb.opening import Opened
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, Stop
 from rrgdb.timeline.timeline import Timeline
 

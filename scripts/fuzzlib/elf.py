@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rrgdb.board.boards import BOARDS, default_board
-from rrgdb.board.image import Image, load_image, load_raw, place_image
+from rrgdb.board.firmware.image import Image, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec
 from rrgdb.errors import Error
 

@@ -18,15 +18,15 @@ from pathlib import Path
 
 from fuzzlib import packets_corpus, packets_damage
 from fuzzlib.packets_corpus import Seed
+from rrgdb.opening import Opened, record, replay
 from rrgdb.rsp.address import TcpAddress
 from rrgdb.rsp.background import Background
 from rrgdb.rsp.commands import find
-from rrgdb.rsp.engine_thread import EngineThread
 from rrgdb.rsp.packets import PACKET_SIZE, Decoder, Event, Packet, Rejected, Signal, encode
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError
+from rrgdb.serving.calls import EngineThread
 from rrgdb.target import Target
-from rrgdb.timeline.opening import Opened, record, replay
 from rrgdb.timeline.verify import verify
 
 _LIVE, _SOCKET = 0.03, 0.01

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrgdb.timeline.opening import GuestOptions, record, replay
+from rrgdb.opening import GuestOptions, record, replay
 from rrgdb.timeline.stop import Points
 
 _SESSIONS = Path(__file__).with_name("sessions.txt")

@@ -16,17 +16,17 @@ from typing import TypedDict, TypeVar
 import rrgdb
 from fuzzlib import recordings_corpus, recordings_damage
 from fuzzlib.recordings_corpus import Seed
-from rrgdb import cli
 from rrgdb.arch.base import MemoryFault
-from rrgdb.board.image import ImageError
+from rrgdb.board.firmware.image import ImageError
+from rrgdb.cli import main as cli
 from rrgdb.engine.base import EngineError
+from rrgdb.opening import OptionError
 from rrgdb.recording.directory import RecordingError
-from rrgdb.recording.doors import Divergence
+from rrgdb.recording.door import Divergence
 from rrgdb.recording.log import LogError
 from rrgdb.recording.manifest import ManifestError
 from rrgdb.rsp.packets import encode
 from rrgdb.snapshots.store import StoreError
-from rrgdb.timeline.opening import OptionError
 from rrgdb.timeline.timeline import TimelineError
 
 _T = TypeVar("_T")

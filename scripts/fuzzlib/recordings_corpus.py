@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import rrgdb
-from rrgdb.timeline.opening import GuestOptions, NewDisk, Opened, record, replay
+from rrgdb.opening import GuestOptions, NewDisk, Opened, record, replay
 from rrgdb.timeline.stop import Points
 from rrgdb_tests.guests import ARCHES, build
 from rrgdb_tests.script import programs

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rrgdb.board.devices.counter import Counter
-from rrgdb.board.devices.debug_exit import ExitRegister
+from rrgdb.board.devices.clock.counter import Counter
+from rrgdb.board.devices.clock.pl031 import Pl031
 from rrgdb.board.devices.entropy import Entropy
-from rrgdb.board.devices.pl011 import Pl011
-from rrgdb.board.devices.pl031 import Pl031
-from rrgdb.board.devices.virtio_mmio import DenseVirtioMmio
+from rrgdb.board.devices.power.debug_exit import ExitRegister
+from rrgdb.board.devices.uart.pl011 import Pl011
+from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
 AARCH64_VIRT = BoardSpec(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rrgdb.board.devices.cmos_rtc import CmosRtc
-from rrgdb.board.devices.counter import Counter
-from rrgdb.board.devices.debug_exit import DebugExit
+from rrgdb.board.devices.clock.cmos_rtc import CmosRtc
+from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.entropy import Entropy
-from rrgdb.board.devices.ns16550 import Ns16550
+from rrgdb.board.devices.power.debug_exit import DebugExit
+from rrgdb.board.devices.uart.ns16550 import Ns16550
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
 PLACEMENTS = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rrgdb.board.devices.clint import Clint
-from rrgdb.board.devices.counter import Counter
+from rrgdb.board.devices.clock.clint import Clint
+from rrgdb.board.devices.clock.counter import Counter
+from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
 from rrgdb.board.devices.entropy import Entropy
-from rrgdb.board.devices.goldfish_rtc import GoldfishRtc
-from rrgdb.board.devices.ns16550 import Ns16550
-from rrgdb.board.devices.syscon import Syscon
-from rrgdb.board.devices.virtio_mmio import VirtioMmio
+from rrgdb.board.devices.power.syscon import Syscon
+from rrgdb.board.devices.uart.ns16550 import Ns16550
+from rrgdb.board.devices.virtio.mmio import VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
 PLACEMENTS = (

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rrgdb.board.device import Device, Machine
-from rrgdb.board.devices.clint import Clint
-from rrgdb.board.devices.cmos_rtc import CmosRtc
-from rrgdb.board.devices.counter import Counter
-from rrgdb.board.devices.debug_exit import DebugExit, ExitRegister
+from rrgdb.board.devices.clock.clint import Clint
+from rrgdb.board.devices.clock.cmos_rtc import CmosRtc
+from rrgdb.board.devices.clock.counter import Counter
+from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
+from rrgdb.board.devices.clock.pl031 import Pl031
 from rrgdb.board.devices.entropy import Entropy
-from rrgdb.board.devices.goldfish_rtc import GoldfishRtc
-from rrgdb.board.devices.ns16550 import Ns16550
-from rrgdb.board.devices.pl011 import Pl011
-from rrgdb.board.devices.pl031 import Pl031
-from rrgdb.board.devices.syscon import Syscon
-from rrgdb.board.devices.virtio_mmio import DenseVirtioMmio, VirtioMmio
+from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
+from rrgdb.board.devices.power.syscon import Syscon
+from rrgdb.board.devices.uart.ns16550 import Ns16550
+from rrgdb.board.devices.uart.pl011 import Pl011
+from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
 
 DeviceFactory = Callable[[str, Machine], Device]
 """(name, machine) -> device in its power-on state"""

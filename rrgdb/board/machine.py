@@ -1,0 +1,265 @@
+"""A board as a guest: engine, RAM and devices together, with traps served and exceptions delivered."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, MemoryFault, Trap
+from rrgdb.board.cause import of_death, of_wait
+from rrgdb.board.device import Device
+from rrgdb.board.devices.virtio.blk import Disk, VirtioBlk
+from rrgdb.board.devices.virtio.mmio import VirtioMmio
+from rrgdb.board.firmware import psci
+from rrgdb.board.firmware.image import Image
+from rrgdb.board.firmware.semihosting import ABIS, Semihosting
+from rrgdb.board.spec import BoardSpec
+from rrgdb.engine.base import Engine, Exit, ExitKind
+from rrgdb.host import Host
+
+_HEAD = struct.Struct("<BBB")
+_NO_END, _EXITED, _SIGNALLED, _HALTED = range(4)
+_AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.INTERRUPT)
+"""exits before an instruction: the engine tells again of whatever is still so"""
+SIGTRAP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a guest ended: ``kind`` is ``exit`` (``value`` its status), ``signal`` (an exception without a handler;
+    GDB's signal number) or ``halt`` (asleep with nothing that could wake it)."""
+
+    kind: str
+    value: int
+
+
+_END_KINDS = {_EXITED: "exit", _SIGNALLED: "signal", _HALTED: "halt"}
+_END_CODES = {kind: code for code, kind in _END_KINDS.items()}
+
+
+class Board:
+    """One machine. Part of ``rrgdb.guest.Guest``; also the ``Machine`` of its devices.
+
+    Position n is the state before instruction number n. A retired instruction and a taken exception count one each.
+    """
+
+    def __init__(
+        self,
+        spec: BoardSpec,
+        engine: Engine,
+        ram_size: int,
+        host: Host,
+        image: Image,
+        args: str = "",
+        disks: Sequence[Disk] = (),
+    ) -> None:
+        """``disks``: at most ``spec.disks``."""
+        self.spec = spec
+        self.engine = engine
+        self.host = host
+        self.arch = engine.arch
+        self.end: End | None = None
+        self.cause = ""
+        self.waits = ""
+        self.idle: Callable[[], None] = lambda: None
+        """called when the CPU waits for an interrupt: a live host may rest a moment"""
+        self.debugged = False
+        self._trapped = False
+        self._due: list[Callable[[], None]] = []
+        for base, size in spec.ram_regions(ram_size):
+            engine.map_ram(base, size)
+        self.devices: list[Device] = []
+        self.disks = [VirtioBlk(self, disk) for disk in disks]
+        for place in spec.placements:
+            device = place.factory(place.name, self)
+            if isinstance(device, VirtioMmio):
+                # QEMU fills the slots from the last one down.
+                for i, disk in enumerate(self.disks):
+                    device.plug(spec.disks - 1 - i, disk)
+            else:
+                self.devices.append(device)
+            attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
+            attach(place.base, place.size, device.read, device.write)
+        stack = spec.stack_top(ram_size)
+        self._semihosting: Semihosting | None = None
+        if self.arch.name in ABIS:
+            heap = (image.end + 15 & -16, stack - (1 << 16))
+            self._semihosting = Semihosting(host, self.arch, args, heap, (stack - (1 << 16), stack))
+        for segment in image.segments:
+            engine.write_memory(segment.paddr, segment.data)
+        self.arch.reset(engine, image.entry, stack)
+        for name, value in image.registers.items():
+            engine.write(name, value)
+
+    # -- Machine and TrapHost --------------------------------------------------------------------
+
+    @property
+    def icount(self) -> int:
+        """Number of the instruction that is executing (devices are called from within one)."""
+        return max(self.engine.icount - 1, 0)
+
+    def virtual_ns(self) -> int:
+        """One nanosecond an instruction."""
+        return self.engine.icount
+
+    def power_off(self, status: int) -> None:
+        if self.end is None:
+            self.end = End("exit", status & 0xFF)
+        self.engine.limit(self.engine.icount)
+
+    def after_instruction(self, work: Callable[[], None]) -> None:
+        self._due.append(work)
+        self.engine.limit(self.engine.icount)
+
+    def check_physical(self, address: int, length: int) -> None:
+        at = address
+        while at < address + length:
+            at += self.engine.ram.locate(at)[1]
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        data = self.engine.ram.read(address, length)
+        if len(data) < length:
+            raise MemoryFault(address + len(data))
+        return data
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self.engine.pages_changed(self.engine.ram.write(address, data))
+
+    def resurrect(self) -> None:
+        self.end = None
+
+    def entropy(self, length: int) -> bytes:
+        return self.host.entropy("cpu", length)
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run_until(self, icount: int) -> Exit:
+        """As the engine's, with traps and exceptions done; ``self.end`` is set when the guest has ended."""
+        engine = self.engine
+        while self.end is None:
+            exit_ = engine.run_until(icount)
+            if self._due and self._do_due(exit_):
+                continue
+            if exit_.kind is ExitKind.TRAP:
+                self._trap(exit_)
+            elif exit_.kind is ExitKind.EXCEPTION and exit_.exception is not None:
+                self._raise(exit_.exception)
+            elif exit_.kind is ExitKind.HALT:
+                self._halt(exit_)
+            elif self.end is None or exit_.kind is not ExitKind.LIMIT:
+                return exit_
+            if self._trapped:
+                self._trapped = False
+                return Exit(ExitKind.BREAKPOINT_TRAP)
+        return Exit(ExitKind.LIMIT)
+
+    def _do_due(self, exit_: Exit) -> bool:
+        """Do what waits for the end of the instruction. True: ask the engine again, whose watches may see it."""
+        due, self._due = self._due, []
+        for work in due:
+            work()
+        return exit_.kind in _AT_THE_NEXT
+
+    def _trap(self, exit_: Exit) -> None:
+        engine, trap = self.engine, exit_.trap
+        if self.arch.executes is not None and not self.arch.executes(engine, exit_.code):
+            self.arch.step_over(engine, len(exit_.code))
+            engine.count_one()
+            return
+        if trap is Trap.SEMIHOST:
+            if self._semihosting is None or not self._semihosting.is_semihosting_call(engine):
+                self._raise(self._exception(ExceptionKind.BREAKPOINT, exit_))
+                return
+            # The call is instruction number ``icount``: devices and answers see it as the one executing.
+            engine.count_one()
+            self._semihosting.serve(engine, self, len(exit_.code))
+        elif trap is Trap.HYPERCALL:
+            engine.count_one()
+            if not (self.spec.psci and psci.serve(engine, self, self.arch)):
+                engine.uncount_one()
+                self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
+        elif trap is Trap.HALT:
+            if self.arch.may_halt is not None and not self.arch.may_halt(engine):
+                self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
+                return
+            if self.arch.halt_waits_forever:
+                self._halt(exit_)
+                return
+            self.waits = self.waits or of_wait(exit_.code, engine, self.spec)
+            self.idle()
+            self.arch.step_over(engine, len(exit_.code))
+            engine.count_one()
+        elif trap is not None:
+            # Counters show the instructions before this one; answers carry the number of this one.
+            before = trap is Trap.ENTROPY
+            if before:
+                engine.count_one()
+            try:
+                self.arch.emulate(engine, trap, exit_.code, self)
+            except IllegalInstruction as e:
+                if before:
+                    engine.uncount_one()
+                kind = ExceptionKind.UNDEFINED if e.number is None else ExceptionKind.NATIVE
+                self._raise(self._exception(kind, exit_, -1 if e.number is None else e.number, e.detail))
+                return
+            step = None if self.arch.single_step is None else self.arch.single_step(engine)
+            if step is not None:
+                # It belongs to the instruction: its entry counts instead.
+                if before:
+                    engine.uncount_one()
+                self._raise(CpuException(ExceptionKind.NATIVE, step, engine.pc, engine.pc))
+            elif not before:
+                engine.count_one()
+
+    def _halt(self, exit_: Exit) -> None:
+        self.cause = of_wait(exit_.code, self.engine, self.spec)
+        self.end = End("halt", 0)
+
+    def _exception(self, kind: ExceptionKind, exit_: Exit, number: int = -1, detail: int | None = None) -> CpuException:
+        pc = self.engine.pc
+        return CpuException(kind, number, pc, pc + len(exit_.code), detail=detail)
+
+    def _raise(self, exception: CpuException) -> None:
+        if self.arch.enter_exception(self.engine, exception):
+            self.engine.count_one()
+        elif exception.kind is ExceptionKind.BREAKPOINT and self.debugged:
+            self._trapped = True
+        else:
+            self.cause = of_death(exception, self.engine, self.spec)
+            self.end = End("signal", self.arch.exception_signal(exception))
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def _parts(self) -> list[Device | Semihosting]:
+        return [*self.devices, *([self._semihosting] if self._semihosting else []), *self.disks]
+
+    def save_devices(self) -> bytes:
+        """Everything but RAM and CPU; canonical: equal states give equal bytes."""
+        code = _NO_END if self.end is None else _END_CODES[self.end.kind]
+        parts = [_HEAD.pack(1, code, 0 if self.end is None else self.end.value)]
+        for part in self._parts():
+            state = part.save()
+            parts.append(struct.pack("<I", len(state)) + state)
+        return b"".join(parts)
+
+    def load_devices(self, state: bytes) -> None:
+        """ValueError if the bytes are not what ``save_devices`` of this board returns."""
+        if len(state) < _HEAD.size:
+            raise ValueError("board: state too short")
+        version, code, value = _HEAD.unpack_from(state)
+        if version != 1 or code > _HALTED:
+            raise ValueError(f"board: expected state version 1, got {version}")
+        at = _HEAD.size
+        for part in self._parts():
+            if len(state) < at + 4:
+                raise ValueError(f"board: state ends before device {part.name}")
+            (length,) = struct.unpack_from("<I", state, at)
+            if len(state) < at + 4 + length:
+                raise ValueError(f"board: state of device {part.name} is cut short")
+            part.load(state[at + 4 : at + 4 + length])
+            at += 4 + length
+        if at != len(state):
+            raise ValueError(f"board: {len(state) - at} bytes after the last device")
+        self._due.clear()
+        self.end = None if code == _NO_END else End(_END_KINDS[code], value)

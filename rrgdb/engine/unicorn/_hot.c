@@ -1,0 +1,628 @@
+/* The native half of the Unicorn engine: counting, stopping, watching, classifying.
+ *
+ * One Core serves one uc_engine. It calls the libunicorn that the Python package has loaded, through
+ * addresses handed over by unicorn.py; it never links one of its own.
+ *
+ * Order of checks before each instruction: what the previous one did (watches), then the limit, then
+ * requests and points at this position, then what the instruction itself is. The count is raised last.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <fenv.h>
+#include <structmember.h>
+
+#include "_core.h"
+#include "_agent.h"
+#include "_footprint.h"
+#include "_arm.h"
+#include "_insn.h"
+#include "_riscv.h"
+#include "_mode.h"
+#include "_decode.h"
+#include "_watch.h"
+#include "_points.h"
+#include "_fast.h"
+#include "_hooks.h"
+#include "_gears.h"
+#include "_arming.h"
+
+/* ---- the Python type ------------------------------------------------------------------------------ */
+
+static int add_hook(Core *c, int type, void *callback, size_t *handle)
+{
+    return c->hook_add(c->uc, handle, type, callback, c, (uint64_t)1, (uint64_t)0);
+}
+
+/* Hook invalid accesses, but not over RAM: where there is a hook for them, Unicorn keeps every store on its slow path. */
+static int watch_holes(Core *c)
+{
+    int error = 0;
+    if (c->bare)
+        return 0;
+    for (int i = 0; i < c->invalid_hook_count; i++)
+        c->hook_del(c->uc, c->invalid_hooks[i]);
+    c->invalid_hook_count = 0;
+    uint64_t begin = 0;
+    for (int i = 0; i <= c->region_count; i++) {
+        uint64_t end = i < c->region_count ? c->regions[i].base - 1 : UINT64_MAX;
+        if (i == c->region_count || c->regions[i].base > begin)
+            error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_INVALID,
+                                 (void *)on_invalid_memory, c, begin, end);
+        if (i < c->region_count)
+            begin = c->regions[i].base + c->regions[i].size;
+    }
+    return error;
+}
+
+static int take_filters(filters *f, PyObject *pairs)
+{
+    Py_ssize_t n = PySequence_Size(pairs);
+    if (n < 0 || n > MAX_FILTERS) {
+        PyErr_SetString(PyExc_ValueError, "too many trap filters");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *pair = PySequence_GetItem(pairs, i);
+        unsigned int mask, value;
+        if (!pair || !PyArg_ParseTuple(pair, "II", &mask, &value)) {
+            Py_XDECREF(pair);
+            return -1;
+        }
+        Py_DECREF(pair);
+        f->mask[i] = mask;
+        f->value[i] = value;
+        for (unsigned byte = 0; byte < 256; byte++) {
+            f->low[byte] |= (uint16_t)(((byte ^ value) & mask & 0xff) == 0) << i;
+            f->high[byte] |= (uint16_t)(((byte << 24 ^ value) & mask & 0xff000000u) == 0) << i;
+        }
+    }
+    return 0;
+}
+
+/* libunicorn's functions, and where a Core keeps their addresses. */
+static const struct { const char *name; size_t at; } functions_used[] = {
+    {"uc_emu_start", offsetof(Core, emu_start)},
+    {"uc_emu_stop", offsetof(Core, emu_stop)},
+    {"uc_reg_read", offsetof(Core, reg_read)},
+    {"uc_reg_write", offsetof(Core, reg_write)},
+    {"uc_hook_add", offsetof(Core, hook_add)},
+    {"uc_hook_del", offsetof(Core, hook_del)},
+    {"uc_vmem_translate", offsetof(Core, translate)},
+    {"uc_ctl", offsetof(Core, ctl)},
+    {"uc_context_save", offsetof(Core, context_save)},
+    {"uc_context_restore", offsetof(Core, context_restore)},
+    {"uc_mmio_map", offsetof(Core, mmio_map)},
+    {"uc_mem_protect", offsetof(Core, mem_protect)},
+    {"uc_mem_map_ptr", offsetof(Core, mem_map_ptr)},
+    {"uc_mem_unmap", offsetof(Core, mem_unmap)},
+};
+#define FUNCTIONS (sizeof functions_used / sizeof *functions_used)
+
+/* functions: name to address */
+static int take_functions(Core *c, PyObject *functions)
+{
+    for (size_t i = 0; i < FUNCTIONS; i++) {
+        PyObject *address = PyDict_GetItemString(functions, functions_used[i].name);
+        if (!address) {
+            PyErr_Format(PyExc_KeyError, "%s", functions_used[i].name);
+            return -1;
+        }
+        void *function = PyLong_AsVoidPtr(address);
+        if (!function && PyErr_Occurred())
+            return -1;
+        memcpy((char *)c + functions_used[i].at, &function, sizeof function);
+    }
+    return 0;
+}
+
+static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
+                            "fast", "compressed", "pc", "stale_pc", "eflags", "debug", "bare", "arm", "no_sync", "riscv", NULL};
+    unsigned long long uc, ram, arm[5], no_sync, riscv[3];
+    PyObject *functions, *filters[2], *pages;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!pppii(OO)OKppiiiip(KKKKK)K(KKK)", names, &uc, &PyDict_Type, &functions,
+                                     &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0],
+                                     &filters[1], &pages, &ram, &c->fast, &c->compressed, &c->pc_id, &c->stale_pc,
+                                     &c->eflags_id, &c->debug_id, &c->bare, &arm[0], &arm[1], &arm[2], &arm[3], &arm[4],
+                                     &no_sync, &riscv[0], &riscv[1], &riscv[2]))
+        return -1;
+    c->uc = (void *)(uintptr_t)uc;
+    if (take_functions(c, functions))
+        return -1;
+    c->flags_at = c->previous_at = -1;
+    c->ram = (uint8_t *)(uintptr_t)ram;
+    c->skip = NO_ICOUNT;
+    c->bp_last = c->watch_last = NO_ICOUNT;
+    c->arm = arm[0] != 0;
+    c->arm_pc = (uint32_t *)(uintptr_t)arm[0];
+    c->thumb = (uint8_t *)(uintptr_t)arm[1];
+    c->condexec = (uint8_t *)(uintptr_t)arm[2];
+    c->no_exit = (uint8_t *)(uintptr_t)arm[3];
+    c->jump = (sigjmp_buf *)(uintptr_t)arm[4];
+    c->no_sync = (uint8_t *)(uintptr_t)no_sync;
+    c->rv_privilege = (uint32_t *)(uintptr_t)riscv[0];
+    c->rv_status = (uint32_t *)(uintptr_t)riscv[1];
+    c->rv_f = (uint64_t *)(uintptr_t)riscv[2];
+    if (take_filters(&c->filters[0], filters[0]) || take_filters(&c->filters[1], filters[1]))
+        return -1;
+    if (!PyByteArray_Check(pages)) {
+        PyErr_SetString(PyExc_TypeError, "code_pages must be a bytearray");
+        return -1;
+    }
+    Py_INCREF(pages);
+    c->code_pages_owner = pages;
+    c->code_pages = (uint8_t *)PyByteArray_AS_STRING(pages);
+    c->code_pages_length = (uint64_t)PyByteArray_GET_SIZE(pages);
+    c->page_flags = calloc(c->code_pages_length + 1, 1);
+    c->block_mask = FIRST_BLOCKS - 1;
+    c->blocks = calloc(FIRST_BLOCKS, sizeof *c->blocks);
+    c->noted_mask = FIRST_NOTED - 1;
+    c->noted = calloc(FIRST_NOTED, sizeof *c->noted);
+    c->epoch = 1;
+    c->phase = PHASE_FAST;
+    c->segment_at = -1;
+    c->fills_look = MANY_FILLS;
+    c->classes = calloc(CLASS_SIZE, sizeof *c->classes);
+    c->bps = calloc(1, sizeof *c->bps);
+    if (!c->classes || !c->bps || !c->page_flags || !c->blocks || !c->noted) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    size_t h;
+    int e = add_hook(c, UC_HOOK_BLOCK, (void *)on_block, &h);
+    if (c->fast)
+        e |= add_hook(c, UC_HOOK_TLB_FILL, (void *)on_tlb, &h);
+    if (c->bare) {
+        enter_phase(c, PHASE_SLOW, 0, 0); /* counting comes before all hooks of others */
+    } else {
+        e |= add_hook(c, UC_HOOK_INTR, (void *)on_interrupt, &h);
+        e |= add_hook(c, UC_HOOK_INSN_INVALID, (void *)on_invalid_insn, &h);
+    }
+    if (e || watch_holes(c)) {
+        PyErr_Format(PyExc_RuntimeError, "Unicorn refused a hook (error %d)", e);
+        return -1;
+    }
+    return 0;
+}
+
+static void Core_dealloc(Core *c)
+{
+    free_watches(c);
+    free_breakpoints(c->bps, c->bp_mask + 1);
+    free(c->page_flags);
+    free(c->blocks);
+    free(c->noted);
+    free(c->classes);
+    Py_XDECREF(c->code_pages_owner);
+    Py_TYPE(c)->tp_free((PyObject *)c);
+}
+
+static PyObject *Core_add_region(Core *c, PyObject *args)
+{
+    unsigned long long base, size, host;
+    if (!PyArg_ParseTuple(args, "KKK", &base, &size, &host))
+        return NULL;
+    if (c->region_count == MAX_REGIONS) {
+        PyErr_SetString(PyExc_ValueError, "too many RAM regions");
+        return NULL;
+    }
+    int at = c->region_count++;
+    for (; at > 0 && c->regions[at - 1].base > base; at--)
+        c->regions[at] = c->regions[at - 1];
+    c->regions[at] = (region){base, size, (uint8_t *)(uintptr_t)host};
+    c->tlb_stale = c->watches_moved = 1;
+    if (watch_holes(c)) {
+        PyErr_SetString(PyExc_RuntimeError, "Unicorn refused a hook");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_clear_regions(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    c->region_count = 0;
+    c->tlb_stale = c->watches_moved = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_run(Core *c, PyObject *args)
+{
+    unsigned long long pc, limit;
+    if (!PyArg_ParseTuple(args, "KK", &pc, &limit))
+        return NULL;
+    c->user_limit = limit;
+    c->pc = pc;
+    if ((c->exact_count || c->point_hook_count) && c->hooks_checked != c->checked && limit - c->icount > BRIEF)
+        drop_hooks(c);
+    if (c->icount < c->last_icount)
+        c->spell = c->spell_end = c->tails = c->tails_at = 0; /* the guest was put back */
+    Py_BEGIN_ALLOW_THREADS
+    /* Unicorn lets the host's FPU add and multiply for the guest: not in whatever way this thread was told to round. */
+    fenv_t arithmetic;
+    fegetenv(&arithmetic);
+    fesetenv(FE_DFL_ENV);
+    run_phases(c);
+    fesetenv(&arithmetic);
+    Py_END_ALLOW_THREADS
+    c->last_icount = c->icount;
+    return PyLong_FromLong(c->reason);
+}
+
+/* set_context(address, flags, previous, segment, modes): a uc_context to work with, and where in the CPU's bytes these
+ * lie, or -1 */
+static PyObject *Core_set_context(Core *c, PyObject *args)
+{
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "Kiiii", &address, &c->flags_at, &c->previous_at, &c->segment_at, &c->modes_at))
+        return NULL;
+    c->context = (uint8_t *)(uintptr_t)address;
+    Py_RETURN_NONE;
+}
+
+/* where the CPU stands: address of the next instruction */
+static PyObject *Core_address(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    uint64_t pc = 0;
+    c->reg_read(c->uc, c->pc_id, &pc);
+    return PyLong_FromUnsignedLongLong(linear(c, pc));
+}
+
+/* the instruction here was performed by others */
+static PyObject *Core_performed(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    if (c->x86 && !c->bare)
+        x86_clear_rf(c);
+    c->icount++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_restore_flags(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    x86_restore_flags(c);
+    Py_RETURN_NONE;
+}
+
+/* the instruction that ran last did not retire */
+static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    forget_hits(c);
+    c->icount--;
+    c->mmu_moved = 0;
+    rv_undone(c);
+    if (c->arm)
+        *c->condexec = c->last_it; /* a system call has moved on */
+    Py_RETURN_NONE;
+}
+
+/* device_accessed(physical, size, store) */
+static PyObject *Core_device_accessed(Core *c, PyObject *args)
+{
+    unsigned long long physical;
+    unsigned int size;
+    int store;
+    if (!PyArg_ParseTuple(args, "KIp", &physical, &size, &store))
+        return NULL;
+    device_accessed(c, physical, size, store);
+    Py_RETURN_NONE;
+}
+
+/* the instruction that ran last has retired, although the run ended before the next one */
+static PyObject *Core_retired(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    rv_retired(c);
+    if (c->mmu_moved) {
+        c->mmu_moved = 0;
+        set_mmu(c, translating(c));
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_leave(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    sync_state(c);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_request_interrupt(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    c->interrupt = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_clear_interrupt(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    c->interrupt = 0;
+    Py_RETURN_NONE;
+}
+
+/* arrive(pc) -> reason: the checks that come before an instruction, for one that cannot even be fetched */
+static PyObject *Core_arrive(Core *c, PyObject *args)
+{
+    unsigned long long pc;
+    if (!PyArg_ParseTuple(args, "K", &pc))
+        return NULL;
+    c->pc = pc;
+    note_code(c, pc, 1);
+    return PyLong_FromLong(obstacle(c, pc));
+}
+
+static PyObject *Core_set_class(Core *c, PyObject *args)
+{
+    Py_buffer b;
+    int cls, thumb;
+    if (!PyArg_ParseTuple(args, "y*pi", &b, &thumb, &cls))
+        return NULL;
+    if (b.len >= 1 && b.len <= MAX_INSN) {
+        if (c->class_count > CLASS_SIZE / 2) {
+            memset(c->classes, 0, CLASS_SIZE * sizeof *c->classes);
+            c->class_count = 0;
+        }
+        class_entry *e = class_slot(c, b.buf, (int)b.len, thumb);
+        c->class_count += e->size == 0;
+        memcpy(e->bytes, b.buf, (size_t)b.len);
+        e->size = (uint8_t)b.len;
+        e->thumb = (uint8_t)thumb;
+        e->cls = (uint8_t)cls;
+    }
+    PyBuffer_Release(&b);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_lower_limit(Core *c, PyObject *args)
+{
+    unsigned long long limit;
+    if (!PyArg_ParseTuple(args, "K", &limit))
+        return NULL;
+    if (limit < c->user_limit)
+        c->user_limit = limit;
+    if (limit < c->limit)
+        c->limit = limit;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_set_mmu(Core *c, PyObject *args)
+{
+    int on;
+    if (!PyArg_ParseTuple(args, "p", &on))
+        return NULL;
+    set_mmu(c, on);
+    Py_RETURN_NONE;
+}
+
+/* set_pmp([(first, last, permissions, locked), ...]) */
+static PyObject *Core_set_pmp(Core *c, PyObject *list)
+{
+    Py_ssize_t n = PySequence_Size(list);
+    if (n < 0)
+        return NULL;
+    if (n > MAX_PMP) {
+        PyErr_Format(PyExc_ValueError, "at most %d PMP entries", MAX_PMP);
+        return NULL;
+    }
+    c->pmp_count = c->pmp_partly = c->pmp_native_lacks = 0;
+    for (Py_ssize_t k = 0; k < n; k++) {
+        PyObject *item = PySequence_GetItem(list, k);
+        unsigned long long first, last;
+        pmp_entry *e = &c->pmp[k];
+        if (!item || !PyArg_ParseTuple(item, "KKip", &first, &last, &e->permissions, &e->locked)) {
+            Py_XDECREF(item);
+            return NULL;
+        }
+        Py_DECREF(item);
+        e->first = first;
+        e->last = last;
+        int partly = first <= last && (first & PAGE_MASK || ~last & PAGE_MASK);
+        c->pmp_partly |= partly;
+        c->pmp_native_lacks |= partly || (first <= last && e->permissions != 0 && e->permissions != UC_PROT_RWX);
+    }
+    c->pmp_count = (int)n;
+    c->ctl(c->uc, CTL_TLB_FLUSH);
+    Py_RETURN_NONE;
+}
+
+/* set_controls([(id, selector, offset, mask), ...]) */
+static PyObject *Core_set_controls(Core *c, PyObject *list)
+{
+    Py_ssize_t n = PySequence_Size(list);
+    if (n < 0)
+        return NULL;
+    if (n > MAX_CONTROLS) {
+        PyErr_Format(PyExc_ValueError, "at most %d control registers", MAX_CONTROLS);
+        return NULL;
+    }
+    c->control_count = 0;
+    for (Py_ssize_t k = 0; k < n; k++) {
+        PyObject *item = PySequence_GetItem(list, k);
+        control *r = &c->controls[k];
+        Py_buffer selector;
+        unsigned long long mask;
+        if (!item || !PyArg_ParseTuple(item, "iy*IK", &r->id, &selector, &r->offset, &mask)) {
+            Py_XDECREF(item);
+            return NULL;
+        }
+        Py_DECREF(item);
+        memset(r->selector, 0, sizeof r->selector);
+        memcpy(r->selector, selector.buf, selector.len < (Py_ssize_t)sizeof r->selector ? (size_t)selector.len : sizeof r->selector);
+        PyBuffer_Release(&selector);
+        r->mask = mask;
+    }
+    c->control_count = (int)n;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_forget_blocks(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    forget_blocks(c);
+    Py_RETURN_NONE;
+}
+
+/* take_code() -> (u64 address, u64 bytes) of every block noted, or None if some are not known; begins a new set */
+static PyObject *Core_take_code(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *out = NULL;
+    if (!c->noted_lost)
+        out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(c->noted_count * 16));
+    else
+        out = Py_NewRef(Py_None);
+    if (out && !c->noted_lost) {
+        char *o = PyBytes_AS_STRING(out);
+        for (uint64_t i = 0; i <= c->noted_mask; i++) {
+            uint64_t pair[2] = {c->noted[i].addr, c->noted[i].size};
+            if (!pair[1])
+                continue;
+            memcpy(o, pair, sizeof pair);
+            o += sizeof pair;
+        }
+    }
+    if (out)
+        forget_noted(c);
+    return out;
+}
+
+static PyObject *Core_forget_code(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    forget_noted(c);
+    Py_RETURN_NONE;
+}
+
+static PyObject *Core_trapped_code(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    return PyBytes_FromStringAndSize((char *)c->code, c->code_size);
+}
+
+/* read_registers(plan): plan holds (int32 id, int32 bytes) pairs, id < 0 for bytes of zero */
+static PyObject *Core_read_registers(Core *c, PyObject *args)
+{
+    Py_buffer plan;
+    if (!PyArg_ParseTuple(args, "y*", &plan))
+        return NULL;
+    const int32_t *p = plan.buf;
+    Py_ssize_t n = plan.len / 8, total = 0;
+    for (Py_ssize_t i = 0; i < n; i++)
+        total += p[2 * i + 1];
+    PyObject *out = PyBytes_FromStringAndSize(NULL, total);
+    if (out) {
+        char *o = PyBytes_AS_STRING(out);
+        for (Py_ssize_t i = 0; i < n; i++) {
+            uint8_t value[64] = {0};
+            if (p[2 * i] >= 0)
+                c->reg_read(c->uc, p[2 * i], value);
+            memcpy(o, value, (size_t)p[2 * i + 1]);
+            o += p[2 * i + 1];
+        }
+    }
+    PyBuffer_Release(&plan);
+    return out;
+}
+
+static PyMethodDef Core_methods[] = {
+    {"add_region", (PyCFunction)Core_add_region, METH_VARARGS, "add_region(base, size, host): RAM seen by the hooks"},
+    {"clear_regions", (PyCFunction)Core_clear_regions, METH_NOARGS, "forget all RAM"},
+    {"arrive", (PyCFunction)Core_arrive, METH_VARARGS, "arrive(pc) -> reason why the run stops there, or NONE"},
+    {"run", (PyCFunction)Core_run, METH_VARARGS, "run(pc, limit) -> reason"},
+    {"retired", (PyCFunction)Core_retired, METH_NOARGS, "the instruction counted last has retired, and the next one raised an exception"},
+    {"set_pmp", (PyCFunction)Core_set_pmp, METH_O, "set_pmp([(first, last, permissions, locked), ...]): RISC-V"},
+    {"set_controls", (PyCFunction)Core_set_controls, METH_O, "set_controls([(id, selector, offset, mask), ...]): of translation"},
+    {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
+    {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous, segment, modes): x86"},
+    {"address", (PyCFunction)Core_address, METH_NOARGS, "address() -> linear address of the next instruction"},
+    {"performed", (PyCFunction)Core_performed, METH_NOARGS, "the next instruction was performed by the caller"},
+    {"restore_flags", (PyCFunction)Core_restore_flags, METH_NOARGS, "x86: of the instruction counted last, which did not retire"},
+    {"leave", (PyCFunction)Core_leave, METH_NOARGS, "from within a hook: the instruction that is executing will be left"},
+    {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
+    {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
+    {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, thumb, class)"},
+    {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits), ...]): for conditions"},
+    {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
+    {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind), ...]): within pages"},
+    {"place_watches", (PyCFunction)Core_place_watches, METH_O, "place_watches([physical or None, ...]): where they are now"},
+    {"device_accessed", (PyCFunction)Core_device_accessed, METH_VARARGS, "device_accessed(physical, size, store): for watches"},
+    {"set_guard", (PyCFunction)Core_set_guard, METH_VARARGS, "set_guard(base): free physical addresses for guards"},
+    {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now"},
+    {"set_collect", (PyCFunction)Core_set_collect, METH_VARARGS, "set_collect(on): note hits instead of stopping; forgets those noted"},
+    {"take_watch_hits", (PyCFunction)Core_take_watch_hits, METH_NOARGS, "-> [(index, old, new), ...]"},
+    {"lower_limit", (PyCFunction)Core_lower_limit, METH_VARARGS, "lower_limit(icount): of the run that is under way"},
+    {"set_mmu", (PyCFunction)Core_set_mmu, METH_VARARGS, "set_mmu(on): the guest does (not) translate addresses"},
+    {"forget_blocks", (PyCFunction)Core_forget_blocks, METH_NOARGS, "code was changed from outside"},
+    {"take_code", (PyCFunction)Core_take_code, METH_NOARGS, "take_code() -> u64 pairs: address, bytes of what was executed"},
+    {"forget_code", (PyCFunction)Core_forget_code, METH_NOARGS, "what was executed so far is of no interest"},
+    {"set_range", (PyCFunction)Core_set_range, METH_VARARGS, "set_range(start, end); equal: off"},
+    {"trapped_code", (PyCFunction)Core_trapped_code, METH_NOARGS, "bytes of the instruction that trapped"},
+    {"read_registers", (PyCFunction)Core_read_registers, METH_VARARGS, "read_registers(plan) -> bytes"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef Core_members[] = {
+    {"icount", T_ULONGLONG, offsetof(Core, icount), 0, "instructions retired"},
+    {"limit", T_ULONGLONG, offsetof(Core, limit), 0, "stop before this instruction"},
+    {"skip", T_ULONGLONG, offsetof(Core, skip), 0, "no breakpoint or range stop at this icount"},
+    {"pc", T_ULONGLONG, offsetof(Core, pc), 0, "where the last run stopped"},
+    {"last_pc", T_ULONGLONG, offsetof(Core, last_pc), READONLY, "last counted instruction of this run"},
+    {"run_icount", T_ULONGLONG, offsetof(Core, run_icount), READONLY, "last counted instruction of this run"},
+    {"last_size", T_UINT, offsetof(Core, last_size), READONLY, "its length"},
+    {"exception", T_INT, offsetof(Core, exception), READONLY, "interrupt number or -1"},
+    {"error", T_INT, offsetof(Core, error), READONLY, "uc_err of the last run"},
+    {"faulted", T_INT, offsetof(Core, faulted), READONLY, "an access failed"},
+    {"fault_address", T_ULONGLONG, offsetof(Core, fault_address), READONLY, "its address"},
+    {"bp_last", T_ULONGLONG, offsetof(Core, bp_last), READONLY, "icount of the last collected breakpoint"},
+    {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), READONLY, "icount behind the last watch hit"},
+    {"denied", T_INT, offsetof(Core, denied), READONLY, "kind of access that PMP has refused (1 read, 2 write, 4 fetch)"},
+    {"denied_at", T_ULONGLONG, offsetof(Core, denied_at), READONLY, "its address"},
+    {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is Thumb"},
+    {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
+    {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
+    {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
+    {"code_base", T_ULONGLONG, offsetof(Core, code_base), READONLY, "x86: of the code segment, when address() was asked last"},
+    {"phase", T_INT, offsetof(Core, phase), READONLY, "the phase of the last run: SLOW or another"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyTypeObject CoreType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "rrgdb.engine.unicorn._hot.Core",
+    .tp_basicsize = sizeof(Core),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_doc = "Hooks and counters of one uc_engine",
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)Core_init,
+    .tp_dealloc = (destructor)Core_dealloc,
+    .tp_methods = Core_methods,
+    .tp_members = Core_members,
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, .m_name = "_hot", .m_doc = "Native hooks of the Unicorn engine", .m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit__hot(void)
+{
+    static const struct { const char *name; int value; } constants[] = {
+        {"LIMIT", R_LIMIT}, {"BREAKPOINT", R_BREAKPOINT}, {"WATCHPOINT", R_WATCHPOINT}, {"RANGE", R_RANGE},
+        {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL},
+        {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE}, {"DEBUG", R_DEBUG},
+        {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
+        {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL},
+        {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
+        {"FIND", R_FIND}, {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW},
+    };
+    if (PyType_Ready(&CoreType) < 0)
+        return NULL;
+    PyObject *m = PyModule_Create(&module);
+    if (!m)
+        return NULL;
+    Py_INCREF(&CoreType);
+    if (PyModule_AddIntConstant(m, "JUMP_BYTES", (long)sizeof(sigjmp_buf)) < 0)
+        return NULL;
+    if (PyModule_AddObject(m, "Core", (PyObject *)&CoreType) < 0)
+        return NULL;
+    PyObject *names = PyTuple_New((Py_ssize_t)FUNCTIONS);
+    for (size_t i = 0; names && i < FUNCTIONS; i++)
+        PyTuple_SET_ITEM(names, (Py_ssize_t)i, PyUnicode_FromString(functions_used[i].name));
+    if (!names || PyModule_AddObject(m, "FUNCTIONS", names) < 0)
+        return NULL;
+    for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
+        if (PyModule_AddIntConstant(m, constants[i].name, constants[i].value) < 0)
+            return NULL;
+    return m;
+}

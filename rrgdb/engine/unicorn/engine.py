@@ -1,0 +1,711 @@
+"""The engine on Unicorn.
+
+Slow gear: every instruction is counted natively, so every stop is exact; this is the specification. Fast gear: whole
+blocks are counted where nothing can happen inside them, and the slow one does the rest (see ``_fast.h``); both agree
+icount by icount.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import unicorn
+from unicorn import unicorn_const as const
+from unicorn.unicorn_py3 import unicorn as binding
+
+from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Protection, Trap
+from rrgdb.engine.base import (
+    Conditions,
+    EngineError,
+    Exit,
+    ExitKind,
+    Footprint,
+    ReadCallback,
+    Watch,
+    WatchHit,
+    WriteCallback,
+    ranges,
+)
+from rrgdb.engine.memory import PAGE, Ram
+from rrgdb.engine.paging import WALKS
+from rrgdb.engine.unicorn import _hot
+from rrgdb.engine.unicorn.faults import FaultReader
+from rrgdb.engine.unicorn.probes import riscv, thumb
+from rrgdb.engine.unicorn.probes.layout import Context, find_layout
+from rrgdb.engine.unicorn.probes.structure import no_sync
+from rrgdb.engine.unicorn.registers import RegisterFile, constant
+
+_lib = binding.uclib
+_MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
+_MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
+_PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
+_PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
+
+_STATE = struct.Struct("<QQ")
+FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM", "UC_ARCH_ARM64", "UC_ARCH_X86")
+GUARD_BYTES = 1 << 20
+"""what guards of watched pages take of the physical addresses"""
+TRANSLATED_BYTES = 64 << 20
+"""room for translated code; Unicorn's own choice is a GiB"""
+
+_EXITS = {
+    _hot.LIMIT: Exit(ExitKind.LIMIT),
+    _hot.BREAKPOINT: Exit(ExitKind.BREAKPOINT),
+    _hot.RANGE: Exit(ExitKind.RANGE),
+    _hot.INTERRUPT: Exit(ExitKind.INTERRUPT),
+}
+_HALTED = Exit(ExitKind.HALT)
+_CLASSES = {Trap.MMU: _hot.CLASS_MMU, Trap.STATUS: _hot.CLASS_STATUS}
+# Registers that decide how addresses are translated -> bits that put translation to use, on 32 and on 64 bits.
+_TRANSLATION: dict[str, int | dict[int, int]] = {
+    "satp": {32: 1 << 31, 64: 15 << 60},
+    "cr0": 1 << 31,
+    "cr3": 0,
+    "cr4": 0,
+    "efer": 0,
+    "sctlr_el1": 1,
+    "ttbr0_el1": 0,
+    "ttbr1_el1": 0,
+    "tcr_el1": 0,
+    "mair_el1": 0,
+    "sctlr": 1,
+    "ttbr0": 0,
+    "ttbr1": 0,
+    "ttbcr": 0,
+    "dacr": 0,
+    "prrr": 0,
+    "nmrr": 0,
+    "contextidr": 0,
+}
+_CODE_SEGMENT = ("cs", "cs_base")
+_ARM_CONTROL = {
+    "UC_ARCH_ARM": ("sctlr", {0x10, 0x11, 0x12, 0x13, 0x16, 0x17, 0x1A, 0x1B, 0x1F}),
+    "UC_ARCH_ARM64": ("sctlr_el1", {0x0, 0x4, 0x5, 0x8, 0x9, 0xC, 0xD}),
+}
+"""the control register and all modes (PSTATE.M) of a family"""
+_TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
+
+
+def build_id() -> str:
+    """What a saved engine state depends on: the Unicorn version and the layout of its CPU structures."""
+    return f"unicorn-{unicorn.__version__}-{_lib.uc_version(None, None):#x}"
+
+
+def _address(function: str) -> int:
+    return ctypes.cast(getattr(_lib, function), ctypes.c_void_p).value or 0
+
+
+def _check(error: int, what: str) -> None:
+    if error:
+        raise EngineError(f"{what}: {unicorn.UcError(error)}")
+
+
+class UnicornEngine:
+    """One CPU. See ``rrgdb.engine.base.Engine`` for the contract."""
+
+    def __init__(self, arch: Arch, ram: Ram, model: str | None = None, *, fast: bool = True, uc: Any = None) -> None:
+        """``fast``: use the fast gear where this family has one. ``uc``: an engine of Unicorn that somebody else has
+        made and handles the exceptions of. EngineError for a CPU model that the family does not have."""
+        self.arch = arch
+        self.ram = ram
+        self.build = build_id()
+        self._uc = self._new_cpu(model) if uc is None else uc
+        self._uc.ctl_exits_enabled(True)
+        fast = fast and uc is None and arch.engine_arch in FAST_FAMILIES
+        if fast:
+            if arch.engine_arch in ("UC_ARCH_ARM", "UC_ARCH_ARM64"):
+                self._uc.ctl_set_page_size(PAGE)
+            self._uc.ctl_set_tcg_buffer_size(TRANSLATED_BYTES)
+            self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
+        self._fast = fast
+        self._handle = self._uc._uch
+        x86 = arch.engine_arch == "UC_ARCH_X86"
+        wide = arch.bits == 64
+        arm = thumb.find_addresses(self._uc) if arch.engine_arch == "UC_ARCH_ARM" else None
+        native = arch.engine_arch == "UC_ARCH_RISCV" and uc is None
+        places = riscv.find_addresses(self._uc, wide) if native else None
+        self._code_pages = bytearray(ram.pages)
+        self._core = _hot.Core(
+            uc=self._handle.value,
+            functions={name: _address(name) for name in _hot.FUNCTIONS},
+            x86=x86,
+            mode64=wide,
+            precise_smc=arch.precise_smc,
+            rcx=constant("X86_REG_RCX" if wide else "X86_REG_ECX") if x86 else 0,
+            rsp=constant("X86_REG_RSP" if wide else "X86_REG_ESP") if x86 else 0,
+            filters=(arch.trap_prefilter, arch.second_set.trap_prefilter if arch.second_set else ()),
+            code_pages=self._code_pages,
+            ram=ram.address,
+            fast=fast,
+            compressed=arch.engine_arch == "UC_ARCH_RISCV",
+            pc=constant(next(str(r.engine) for r in arch.registers if r.name == arch.pc)),
+            stale_pc=4 if arch.engine_arch == "UC_ARCH_RISCV" else 0,
+            eflags=constant("X86_REG_EFLAGS") if x86 else 0,
+            debug=constant("X86_REG_DR0") if x86 else 0,
+            bare=uc is not None,
+            arm=(arm.pc, arm.thumb, arm.condexec, arm.no_exit, arm.jump) if arm else (0,) * 5,
+            no_sync=self._handle.value + no_sync() if x86 or (fast and not arm) else 0,
+            riscv=(places.privilege, places.status, places.floats) if places else (0, 0, 0),
+        )
+        self._traps: dict[tuple[bytes, bool], Trap | None] = {}
+        self._callbacks: list[Any] = []
+        self._mask = (1 << arch.bits) - 1
+        self._callback_error: BaseException | None = None
+        self._has_translated = False
+        self._footprint_begin = 0
+        self._watches: list[tuple[Watch, int, int]] = []
+        self._mmio: list[tuple[int, int]] = []
+        self._guarded_from = 0
+        layout = find_layout(arch.engine_arch, arch.engine_mode)
+        self.unknown = layout.missing
+        """what this build of Unicorn hides: such details of exceptions are guessed"""
+        self._context = Context(self._uc, layout)
+        if x86:
+            if not layout.hidden:
+                raise EngineError(f"x86: {build_id()} hides its segments; rrgdb needs the version that it is tied to")
+            offsets = (layout.flags, layout.previous_exception, layout.code_segment, layout.modes)
+            self._core.set_context(self._context.address, *(-1 if at is None else at for at in offsets))
+        self._banked = layout.banked
+        self._registers = RegisterFile(
+            _lib,
+            self._handle,
+            arch,
+            self._core.read_registers,
+            self._context.save,
+            self._context.restore,
+            layout.hidden,
+        )
+        self._core.set_registers(self._registers.in_hooks())
+        self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
+        self._kept_values = dict.fromkeys(arch.kept_registers, 0)
+        self._pmp_table = riscv.find_pmp_table(wide, layout.more_bytes) if native else None
+        self._protections: tuple[Protection, ...] = ()
+        self._core.set_controls(
+            [(*self._registers.selector(name), self._translates(name)) for name in self._controls()]
+        )
+        self._walk = WALKS.get(arch.engine_arch)
+        self._pc = self._core.address()
+
+    def _new_cpu(self, model: str | None) -> Any:
+        arch = self.arch
+        name = model or next(iter(arch.engine_models))
+        if name not in arch.engine_models:
+            raise EngineError(f"--cpu {name}: {arch.name} has {', '.join(arch.engine_models)}")
+        uc = unicorn.Uc(getattr(const, arch.engine_arch), getattr(const, arch.engine_mode))
+        uc.ctl_set_cpu_model(constant(arch.engine_models[name].removeprefix("UC_")))
+        return uc
+
+    # -- running ---------------------------------------------------------------------------------
+
+    @property
+    def icount(self) -> int:
+        return int(self._core.icount)
+
+    def run_until(self, icount: int) -> Exit:
+        core = self._core
+        edge: range | None = None
+        while True:
+            reason = core.run(self._pc, icount)
+            self._has_translated |= bool(core.mmu_seen)
+            exits = edge
+            if edge is not None:
+                self._set_exits(None)
+                edge = None
+            if self._callback_error is not None:
+                error, self._callback_error = self._callback_error, None
+                self._pc = self._core.address()
+                raise error
+            if reason == _hot.LOST:
+                raise EngineError(f"no instruction of the running block begins at {core.pc:#x}")
+            if reason in (_hot.EXCEPTION, _hot.ERROR):
+                exception, retired = self._faults.read()
+                self._set_pc(exception.pc)
+                edge = self._edge(exception, exits) if retired else None
+                if edge is not None:
+                    self._set_exits(edge)
+                    continue
+                if not retired:
+                    return Exit(ExitKind.EXCEPTION, exception=exception)
+                reason = self._arrive(exception.pc)
+                if reason == _hot.NONE:
+                    return Exit(ExitKind.EXCEPTION, exception=exception)
+            elif reason == _hot.NONE:
+                self._pc = self._core.address()
+                if exits is None or self._pc not in exits:
+                    return _HALTED
+                reason = self._arrive(self._pc)
+                if reason == _hot.NONE:
+                    continue
+            self._pc = core.pc
+            if reason == _hot.FIND:
+                self._find_watches()
+                continue
+            if reason == _hot.CLASSIFY:
+                self._classify(core.trapped_code(), bool(core.code_thumb))
+                continue
+            if reason == _hot.TRAP:
+                code = core.trapped_code()
+                return Exit(ExitKind.TRAP, trap=self._traps[code, bool(core.code_thumb)], code=code)
+            if reason == _hot.SYSCALL:
+                return Exit(ExitKind.EXCEPTION, exception=self._faults.system_call(core.pc, core.trapped_code()))
+            if reason == _hot.DEBUG:
+                return Exit(ExitKind.EXCEPTION, exception=self._faults.own_breakpoint(core.pc))
+            if reason == _hot.WATCHPOINT:
+                return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
+            if reason in (_hot.DENIED, _hot.ILLEGAL):
+                return Exit(ExitKind.EXCEPTION, exception=self._faults.refused(core.pc, core.last_size, reason))
+            return _EXITS[reason]
+
+    def _arrive(self, pc: int) -> int:
+        reason = int(self._core.arrive(pc))
+        if reason == _hot.FIND:
+            self._find_watches()
+            reason = int(self._core.arrive(pc))
+        return reason
+
+    def _edge(self, exception: CpuException, tried: range | None) -> range | None:
+        """Where blocks must end so that what stands before a missing page runs.
+
+        A block that reaches into such a page fails as a whole, although its first instructions are there. So it
+        is cut before each instruction that may reach over, until the one that does stands alone.
+        """
+        missing = exception.address & -PAGE
+        if exception.kind is not ExceptionKind.FETCH_FAULT or not 0 < missing - exception.pc <= PAGE:
+            return None
+        if tried is not None and tried.start == exception.pc + 1:
+            return None
+        first = missing - self.arch.max_instruction_length + 1
+        return range(exception.pc + 1, missing + 1) if exception.pc >= first else range(first, missing + 1)
+
+    def _set_exits(self, exits: range | None) -> None:
+        self._uc.ctl_set_exits(list(exits or ()))
+        self._uc.ctl_flush_tb()
+
+    def _translates(self, name: str) -> int:
+        """The bits of a register that put translation to use."""
+        mask = _TRANSLATION[name]
+        return mask if isinstance(mask, int) else mask[self.arch.bits]
+
+    def _controls(self) -> list[str]:
+        known = self.arch.register_index.keys() | self.arch.system_registers.keys()
+        return [name for name in _TRANSLATION if name in known and self._translates(name)]
+
+    def _translating(self) -> bool:
+        """Whether the guest translates addresses now; while it does not, RAM is flat."""
+        return any(self._registers.read(name) & self._translates(name) for name in self._controls())
+
+    def _protect(self, *, loaded: bool = False) -> None:
+        """Enforce what the kept registers say of physical memory, if that has changed or the context was ``loaded``."""
+        if self.arch.protections is None or self._pmp_table is None:
+            return
+        entries = self.arch.protections(self)
+        if entries != self._protections or (loaded and entries):
+            self._protections = entries
+            ranges = ((e.first, e.last) if e.first <= e.last else (1, 0) for e in entries)
+            self._core.set_pmp([(*r, e.permissions, e.locked) for r, e in zip(ranges, entries, strict=True)])
+            self._context.restore(self._pmp_table.write(self._context.save(), entries))
+
+    def _trap_of(self, code: bytes, second: bool) -> Trap | None:
+        """``second``: of the second instruction set."""
+        trap = self.arch.second_set.classify(code) if second and self.arch.second_set else self.arch.classify(code)
+        self._traps[code, second] = trap
+        return trap
+
+    def _classify(self, code: bytes, second: bool) -> None:
+        trap = self._trap_of(code, second)
+        if trap is None:
+            kind = _hot.CLASS_SYSCALL if self._faults.is_system_call(code) else _hot.CLASS_PLAIN
+        else:
+            kind = _CLASSES.get(trap, _hot.CLASS_TRAP)
+        self._core.set_class(code, second, kind)
+
+    def _set_pc(self, pc: int) -> None:
+        self._registers.raw_write(self.arch.pc, pc - self._core.code_base & self._mask)
+        self._pc = pc
+
+    @property
+    def pc(self) -> int:
+        """Address of the next instruction: linear, whatever x86's code segment begins with."""
+        return self._pc
+
+    def count_one(self) -> None:
+        self._core.performed()
+
+    def uncount_one(self) -> None:
+        self._core.icount -= 1
+
+    def limit(self, icount: int) -> None:
+        self._core.lower_limit(icount)
+
+    def interrupt(self) -> None:
+        self._core.request_interrupt()
+
+    def clear_interrupt(self) -> None:
+        self._core.clear_interrupt()
+
+    # -- registers -------------------------------------------------------------------------------
+
+    def read(self, name: str) -> int:
+        return self._kept_values[name] if name in self._kept_values else self._registers.read(name)
+
+    def write(self, name: str, value: int) -> None:
+        if name in self._kept_values:
+            self._kept_values[name] = value & (1 << self.arch.kept_registers[name]) - 1
+            self._protect()
+            return
+        self._registers.write(name, value)
+        if name == self.arch.pc or name in _CODE_SEGMENT:
+            self._pc = self._core.address()
+        elif name in _TRANSLATION:
+            self._set_translation()
+
+    def _set_translation(self) -> None:
+        """Control registers were written from outside."""
+        if self._look_at_translation():
+            self.drop_translations()
+
+    def _look_at_translation(self) -> bool:
+        """Run as the control registers say; whether addresses are or were translated."""
+        before = self._core.mmu_seen
+        self._core.set_mmu(self._translating())
+        self._has_translated |= bool(self._core.mmu_seen)
+        return bool(before or self._core.mmu_seen)
+
+    def read_registers(self) -> bytes:
+        return self._registers.read_all()
+
+    def registers_digest(self) -> bytes:
+        banked = self._banked
+        # Registers of other modes are nowhere but in the context.
+        digest = self._registers.digest() + (self._context.save()[banked.start : banked.stop] if banked else b"")
+        return digest + self._kept_bytes() if any(self._kept_values.values()) else digest
+
+    def _kept_bytes(self) -> bytes:
+        return b"".join(value.to_bytes(8, "little") for value in self._kept_values.values())
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def map_ram(self, base: int, size: int) -> None:
+        region = self.ram.add_region(base, size)
+        self._uc.mem_map_ptr(base, size, const.UC_PROT_ALL, self.ram.address + region.offset)
+        self._core.add_region(base, size, self.ram.address + region.offset)
+
+    def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None:
+        def read_at(offset: int, n: int) -> int:
+            self._device_accessed(base + offset, n, False)
+            return read(offset, n)
+
+        def write_at(offset: int, n: int, value: int) -> None:
+            self._device_accessed(base + offset, n, True)
+            write(offset, n, value)
+
+        on_read = _MMIO_READ(lambda _uc, offset, n, _data: self._guarded(read_at, offset, n))
+        on_write = _MMIO_WRITE(lambda _uc, offset, n, value, _data: self._guarded(write_at, offset, n, value))
+        self._callbacks += [on_read, on_write]
+        self._mmio.append((base, size))
+        _check(
+            _lib.uc_mmio_map(self._handle, ctypes.c_uint64(base), ctypes.c_uint64(size), on_read, None, on_write, None),
+            f"device at {base:#x}",
+        )
+
+    def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None:
+        """x86 I/O ports; one pair of hooks serves every device."""
+        if not hasattr(self, "_ports"):
+            self._ports: list[tuple[int, int, ReadCallback, WriteCallback]] = []
+            on_in = _PORT_IN(lambda _uc, port, n, _data: self._guarded(self._port_read, port, n))
+            on_out = _PORT_OUT(lambda _uc, port, n, value, _data: self._guarded(self._port_write, port, n, value))
+            self._callbacks += [on_in, on_out]
+            for callback, instruction in ((on_in, "X86_INS_IN"), (on_out, "X86_INS_OUT")):
+                handle = ctypes.c_size_t()
+                _check(
+                    _lib.uc_hook_add(
+                        self._handle,
+                        ctypes.byref(handle),
+                        ctypes.c_int(const.UC_HOOK_INSN),
+                        ctypes.cast(callback, ctypes.c_void_p),
+                        None,
+                        ctypes.c_uint64(1),
+                        ctypes.c_uint64(0),
+                        ctypes.c_int(constant(instruction)),
+                    ),
+                    "port hook",
+                )
+        self._ports.append((first, count, read, write))
+
+    def _device_accessed(self, physical: int, size: int, store: bool) -> None:
+        if self._watches:
+            self._core.device_accessed(physical, size, store)
+
+    def _port_read(self, port: int, size: int) -> int:
+        for first, count, read, _ in self._ports:
+            if first <= port < first + count:
+                return read(port - first, size)
+        return (1 << 8 * size) - 1
+
+    def _port_write(self, port: int, size: int, value: int) -> None:
+        for first, count, _, write in self._ports:
+            if first <= port < first + count:
+                write(port - first, size, value)
+
+    def _guarded(self, callback: Callable[..., Any], *args: int) -> int:
+        """An exception must not unwind through the emulator: it ends the run and is raised by ``run_until``."""
+        if self._callback_error is not None:
+            return 0
+        try:
+            result = callback(*args)
+        except BaseException as e:
+            self._callback_error = e
+            self._core.lower_limit(0)
+            return 0
+        return int(result) if result is not None else 0
+
+    @property
+    def translates(self) -> bool:
+        return self._has_translated or bool(self._core.mmu_seen)
+
+    def translate(self, address: int) -> int:
+        """Virtual to physical; MemoryFault if nothing is mapped there."""
+        if address >> self.arch.bits:
+            raise MemoryFault(address)
+        if not self._core.mmu_seen:
+            return address
+        if self._walk is not None:
+            found = self._walk(self.arch.bits, self._registers.read, self._read_number, address)
+            if found is None:
+                raise MemoryFault(address)
+            return found
+        physical = ctypes.c_uint64()
+        for protection in (const.UC_PROT_READ, const.UC_PROT_EXEC):
+            error = _lib.uc_vmem_translate(
+                self._handle, ctypes.c_uint64(address), ctypes.c_int(protection), ctypes.byref(physical)
+            )
+            if not error:
+                return physical.value
+        raise MemoryFault(address)
+
+    def _read_number(self, physical: int, size: int) -> int:
+        data = self.ram.read(physical, size)
+        if len(data) < size:
+            raise MemoryFault(physical + len(data))
+        return int.from_bytes(data, "little")
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        parts: list[bytes] = []
+        end = address + length
+        while address < end:
+            n = min(end - address, PAGE - address % PAGE) if self._core.mmu_seen else end - address
+            try:
+                part = self.ram.read(self.translate(address), n)
+            except MemoryFault:
+                if parts:
+                    break
+                raise MemoryFault(address) from None
+            parts.append(part)
+            address += len(part)
+            if len(part) < n:
+                break
+        return b"".join(parts)
+
+    def read_memory_quietly(self, address: int, length: int) -> bytes:
+        try:
+            return self.read_memory(address, length)
+        except MemoryFault:
+            return b""
+
+    def check_memory(self, address: int, length: int) -> None:
+        found = len(self.read_memory(address, length))
+        if found < length:
+            raise MemoryFault(address + found)
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        self.check_memory(address, len(data))
+        done = 0
+        touched: list[int] = []
+        while done < len(data):
+            n = min(len(data) - done, PAGE - (address + done) % PAGE) if self._core.mmu_seen else len(data)
+            touched += self.ram.write(self.translate(address + done), data[done : done + n])
+            done += n
+        self.pages_changed(touched)
+
+    def pages_changed(self, pages: Iterable[int]) -> None:
+        """RAM pages were changed from outside: translations made from them are dropped."""
+        stale = [p for p in pages if self._code_pages[p]]
+        if not stale:
+            return
+        self._core.forget_blocks()
+        if self._core.mmu_seen or len(stale) > 64:
+            self._uc.ctl_flush_tb()
+            return
+        for page in stale:
+            for r in self.ram.regions:
+                if r.offset <= page * PAGE < r.offset + r.size:
+                    start = r.base + page * PAGE - r.offset
+                    self._uc.ctl_remove_cache(start, start + PAGE)
+
+    def drop_translations(self) -> None:
+        self._uc.ctl_flush_tb()
+        _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
+
+    # -- points ----------------------------------------------------------------------------------
+
+    def set_breakpoints(self, points: Iterable[tuple[int, Conditions | None]]) -> None:
+        """See ``Engine``. Conditions that a hook cannot judge stop as if they held."""
+        self._core.set_breakpoints(list(points))
+
+    def set_watches(self, watches: Iterable[Watch]) -> None:
+        """See ``Engine``. What lies beyond the addresses of this CPU is never accessed."""
+        pieces: list[tuple[Watch, int, int]] = []
+        for w in watches:
+            at, end = w.address, min(w.address + w.length, 1 << self.arch.bits)
+            while at < end:
+                n = min(end - at, PAGE - at % PAGE)
+                pieces.append((w, at, n))
+                at += n
+        try:
+            native = [(at, n, w.kind.encode()) for w, at, n in pieces]
+            if native and not self._guarded_from and self._fast:
+                self._place_guard()
+            self._core.set_watches(native)
+            self._watches = pieces
+            if self._core.mmu_seen:
+                self._find_watches()
+                self.rearm()
+        except ValueError as e:
+            raise EngineError(f"cannot watch: {e}") from None
+
+    def _find_watches(self) -> None:
+        """Watched bytes may be mapped elsewhere by now."""
+        places: list[int | None] = []
+        for _, at, _ in self._watches:
+            try:
+                places.append(self.translate(at))
+            except MemoryFault:
+                places.append(None)
+        self._core.place_watches(places)
+
+    def _place_guard(self) -> None:
+        """Tell the native half of physical addresses below 4 GiB that nothing uses."""
+        used = [(r.base, r.size) for r in self.ram.regions] + self._mmio
+        for base in range((1 << 32) - GUARD_BYTES, 0, -GUARD_BYTES):
+            if all(base >= b + n or b >= base + GUARD_BYTES for b, n in used):
+                self._guarded_from = base
+                self._core.set_guard(base)
+                return
+
+    def out_of_reach(self, address: int, length: int) -> bool:
+        places = [*((r.base, r.size) for r in self.ram.regions), *self._mmio]
+        return all(address + length <= base or base + size <= address for base, size in places)
+
+    def take_hits(self) -> tuple[WatchHit, ...]:
+        """The last watch hit, stopped at or collected; forgotten afterwards."""
+        return tuple(
+            WatchHit(self._watches[i][1], self._watches[i][2], self._watches[i][0].kind, old, new)
+            for i, old, new in self._core.take_watch_hits()
+        )
+
+    def rearm(self) -> None:
+        """Watched bytes count from now on as they are."""
+        self._core.rearm()
+
+    def set_range(self, start: int, end: int) -> None:
+        self._core.set_range(start, end)
+
+    def ignore_stops_at(self, icount: int | None) -> None:
+        """Breakpoints and range do not stop at this position (where a resume starts)."""
+        self._core.skip = (1 << 64) - 1 if icount is None else icount
+
+    def set_collect(self, on: bool) -> None:
+        """Note hits of breakpoints and of watches instead of stopping."""
+        self._core.set_collect(on)
+
+    def collected(self) -> tuple[int | None, int | None]:
+        """Positions of the last breakpoint and the last watch hit since collecting began."""
+        none = (1 << 64) - 1
+        b, w = self._core.bp_last, self._core.watch_last
+        return (None if b == none else b, None if w == none else w)
+
+    # -- footprint -------------------------------------------------------------------------------
+
+    @property
+    def footprint_begin(self) -> int:
+        return self._footprint_begin
+
+    def take_footprint(self) -> Footprint | None:
+        code = self._core.take_code()
+        pages = self.ram.take_written().astype(np.uint64)
+        begin, self._footprint_begin = self._footprint_begin, self.icount
+        if code is None:
+            return None
+        blocks = np.frombuffer(code, dtype="<u8").reshape(-1, 2)
+        first = blocks[:, 0]
+        last = first + np.minimum(blocks[:, 1] - np.uint64(1), ~first)
+        return Footprint(begin, self.icount, ranges(first, last), ranges(pages, pages))
+
+    def forget_footprint(self) -> None:
+        self._core.forget_code()
+        self.ram.forget_written()
+        self._footprint_begin = self.icount
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save() + self._kept_bytes()
+
+    def load(self, state: bytes) -> None:
+        """The caller has put RAM in place and called ``pages_changed``. EngineError if the state is not ours."""
+        icount, context, kept = self._parse(state)
+        self._restore_context(context)
+        self._kept_values = kept
+        self._core.icount = icount
+        if self._look_at_translation():
+            _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
+        self._protect(loaded=True)
+        self.forget_footprint()
+        if self.arch.engine_arch == "UC_ARCH_RISCV":
+            self._refresh_interrupts()
+        self._pc = self._core.address()
+        if self._watches and self._core.mmu_seen:
+            self._find_watches()
+        self.rearm()
+
+    def _parse(self, state: bytes) -> tuple[int, bytes, dict[str, int]]:
+        """(icount, context, kept registers) out of a saved state. Those of behaviour 1 have no kept registers: what
+        the guest had written of them is in the context."""
+        end = _STATE.size + self._context.size
+        kept = state[end:]
+        if len(state) < end or len(kept) not in (0, 8 * len(self._kept_values)):
+            raise EngineError(f"a CPU state of {len(state)} bytes does not fit this Unicorn ({build_id()})")
+        context = state[_STATE.size : end]
+        values = [int.from_bytes(kept[at : at + 8], "little") for at in range(0, len(kept), 8)]
+        found = dict(zip(self._kept_values, values, strict=True)) if kept else dict.fromkeys(self._kept_values, 0)
+        if not kept and self._pmp_table is not None:
+            found |= self._pmp_table.registers(context)
+        return _STATE.unpack_from(state)[0], context, found
+
+    def _restore_context(self, state: bytes) -> None:
+        """EngineError, ValueError if no CPU like this one can be in that state: Unicorn would look things up out of
+        bounds."""
+        self._context.restore(state)
+        known = _ARM_CONTROL.get(self.arch.engine_arch)
+        if known is None:
+            return
+        control, modes = known
+        mode = self._registers.raw_read("cpsr") & 0x1F
+        if mode not in modes:
+            raise EngineError(f"a CPU state of mode {mode:#x}, which there is not")
+        before = self._context.save()
+        # What Unicorn works out of the state for translated code is in there as well: a write works it out anew.
+        self._registers.raw_write(control, self._registers.raw_read(control))
+        if self._context.save() != before:
+            raise EngineError("a CPU state that does not agree with itself")
+
+    def _refresh_interrupts(self) -> None:
+        """Whether an interrupt is pending is kept outside the context: writing MIP as it is works it out anew."""
+        state = self._context.save()
+        self._registers.raw_write("priv", 3)
+        self._registers.raw_write("mip", self._registers.raw_read("mip"))
+        self._context.restore(state)

@@ -1,0 +1,173 @@
+"""What the engine must reach directly in a Unicorn that runs RISC-V: places inside its own structures.
+
+The hooks read the privilege and ``mstatus`` there, and floating-point registers, for which the register API is too slow
+or closed to the mode that the CPU is in (see ``_riscv.h``). Unicorn's own table of PMP entries, which decides where it
+translates addresses itself, can be written in a saved context alone. All of it is found by experiments on scratch
+engines, once a process.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from unicorn import riscv_const
+from unicorn import unicorn_const as const
+
+from rrgdb.arch.base import Protection
+from rrgdb.engine.unicorn.probes.layout import Context, Layout
+from rrgdb.engine.unicorn.probes.structure import cpu_of, find_cpu, one, scratch
+
+_CODE = 0x10000
+_MARKS = tuple(0x5A17C0DE + 0x01010101 * n for n in range(1, 32))
+_ENTRIES = 16
+_PMPADDR, _PMPCFG = 0x3B0, 0x3A0
+_FS = 1 << 13
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    """Of the integer registers, and from there on."""
+
+    registers: tuple[tuple[int, int], ...]
+    privilege: int
+    status: int
+    floats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """In this process: the privilege (4 bytes), ``mstatus``, and the first of 32 floating-point registers, 8 bytes
+    each."""
+
+    privilege: int
+    status: int
+    floats: int
+
+
+@dataclass(frozen=True, slots=True)
+class PmpTable:
+    """Places in a saved context: the configuration of entry 0 (1 byte; ``stride`` from one entry to the next), its
+    first and last address (a word each, the same stride), and the number of entries that are not OFF (4 bytes)."""
+
+    configurations: int
+    ranges: int
+    count: int
+    word: int
+
+    @property
+    def stride(self) -> int:
+        return 2 * self.word
+
+    def registers(self, state: bytes) -> dict[str, int]:
+        """The entries as the guest wrote them while Unicorn kept them, by the names of the CSRs."""
+        found = {}
+        for entry in range(_ENTRIES):
+            at = self.configurations + entry * self.stride
+            found[f"pmpaddr{entry}"] = int.from_bytes(state[at - self.word : at], "little")
+            name = f"pmpcfg{entry // self.word * (self.word // 4)}"
+            found[name] = found.get(name, 0) | state[at] << entry % self.word * 8
+        return found
+
+    def write(self, state: bytes, protections: Sequence[Protection]) -> bytes:
+        """A context with these entries, in this order, and no others."""
+        out = bytearray(state)
+        everything = (1 << 8 * self.word) - 1
+        for entry in range(_ENTRIES):
+            config, first, last = 0, 0, everything
+            if entry < len(protections):
+                p = protections[entry]
+                # An empty one: Unicorn looks whether an address is at or above the first and at or below the last.
+                first, last = (p.first, p.last) if p.first <= p.last else (1, 0)
+                config = p.permissions | 3 << 3 | p.locked << 7
+            out[self.configurations + entry * self.stride] = config
+            at = self.ranges + entry * self.stride
+            for value in (first, last):
+                out[at : at + self.word] = (value & everything).to_bytes(self.word, "little")
+                at += self.word
+        out[self.count : self.count + 4] = struct.pack("<I", len(protections))
+        return bytes(out)
+
+
+def _scratch(wide: bool) -> Any:
+    uc = scratch(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64 if wide else const.UC_MODE_RISCV32)
+    uc.ctl_set_cpu_model(riscv_const.UC_CPU_RISCV64_SIFIVE_U54 if wide else riscv_const.UC_CPU_RISCV32_SIFIVE_U34)
+    uc.mem_map(_CODE, 0x1000)
+    return uc
+
+
+def _write_marks(uc: Any, marks: Sequence[int]) -> None:
+    for number, value in enumerate(marks, 1):
+        uc.reg_write(riscv_const.UC_RISCV_REG_X0 + number, value)
+
+
+def _marked(wide: bool) -> Any:
+    uc = _scratch(wide)
+    _write_marks(uc, _MARKS)
+    return uc
+
+
+def _packed(wide: bool) -> bytes:
+    return struct.pack(f"<31{'Q' if wide else 'I'}", *_MARKS)
+
+
+def _changed(before: bytes, after: bytes) -> list[int]:
+    return [at for at in range(len(before)) if before[at] != after[at]]
+
+
+@cache
+def _offsets(wide: bool) -> _Offsets:
+    uc = _marked(wide)
+    context = Context(uc)
+    start = context.save().find(_packed(wide))
+
+    def place(register: int, first: int, second: int) -> int:
+        uc.reg_write(register, first)
+        before = context.save()
+        uc.reg_write(register, second)
+        found = _changed(before, context.save())
+        return one(found if start >= 0 else [], "RISC-V: its registers") - start
+
+    status = place(riscv_const.UC_RISCV_REG_MSTATUS, _FS, _FS | 1 << 3)
+    privilege = place(riscv_const.UC_RISCV_REG_PRIV, 1, 3)
+    floats = place(riscv_const.UC_RISCV_REG_F0, 0, 1)
+    return _Offsets(find_cpu(lambda: _marked(wide), _packed(wide), "RISC-V"), privilege, status, floats)
+
+
+def find_addresses(uc: Any, wide: bool) -> Addresses:
+    """For an engine that is not running. EngineError where this build of Unicorn does not keep to what was found."""
+    offsets = _offsets(wide)
+    kept = tuple(uc.reg_read(riscv_const.UC_RISCV_REG_X0 + n) for n in range(1, 32))
+    _write_marks(uc, _MARKS)
+    registers = cpu_of(uc, offsets.registers, _packed(wide), "RISC-V")
+    _write_marks(uc, kept)
+    return Addresses(registers + offsets.privilege, registers + offsets.status, registers + offsets.floats)
+
+
+@cache
+def find_pmp_table(wide: bool, more_bytes: int) -> PmpTable:
+    """EngineError where it cannot be found."""
+    word = 8 if wide else 4
+
+    def written(csr: int, value: int, address: int = 0) -> tuple[bytes, bytes]:
+        """Context before and behind ``csrw csr, a0``, with ``address`` in pmpaddr0."""
+        uc = _scratch(wide)
+        context = Context(uc, Layout(more_bytes))
+        uc.mem_write(_CODE, struct.pack("<II", _PMPADDR << 20 | 12 << 15 | 1 << 12 | 0x73, csr << 20 | 0x51073))
+        uc.reg_write(riscv_const.UC_RISCV_REG_A2, address)
+        uc.reg_write(riscv_const.UC_RISCV_REG_A0, value)
+        uc.emu_start(_CODE, _CODE + 4)
+        before = context.save()
+        uc.emu_start(_CODE + 4, _CODE + 8)
+        return before, context.save()
+
+    before, after = written(_PMPCFG, 0x1B, 0x12345)  # NAPOT of 16 bytes from 0x48d10 on, readable and writable
+    pair = struct.pack(f"<2{'Q' if wide else 'I'}", 0x12345 << 2 & ~15, (0x12345 << 2 & ~15) + 15)
+    ranges = [at for at in range(0, len(after), word) if after.startswith(pair, at)]
+    first = one(ranges, "RISC-V: its PMP table")
+    configurations = [at for at in _changed(before, after) if after[at] == 0x1B]
+    counts = [at for at in _changed(before, after) if at >= first + _ENTRIES * 2 * word]
+    return PmpTable(one(configurations, "RISC-V: its PMP table"), first, one(counts, "RISC-V: its PMP table"), word)

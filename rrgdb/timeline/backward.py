@@ -1,0 +1,302 @@
+"""Moves backward: single steps, and the search for the last stop before the position.
+
+The search goes over history segment by segment, latest first. Each segment is replayed once, noting the last hit of
+every point without stopping; the first segment with a hit has the answer.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+from rrgdb.engine.base import Conditions, EngineError, ExitKind, Watch, WatchHit
+from rrgdb.recording.door import Divergence
+from rrgdb.timeline.marks import Mark
+from rrgdb.timeline.prepare import Preparation
+from rrgdb.timeline.stop import Points, Stop, StopKind
+from rrgdb.timeline.timeline import SIGTRAP, Timeline, TimelineError
+from rrgdb.workers.pool import Failed, Task, WorkerError, Workers
+
+PROGRESS = 1.0
+"""seconds between two lines of progress"""
+PIECES, LEAST_PIECE = 8, 200_000
+"""a segment is replayed in so many pieces, of so many instructions or more, with a mark between two"""
+PATIENCE = 0.2
+"""seconds after which a search is shared with workers"""
+APPROACH = 1_000_000
+"""instructions of a segment from which on the last watched access in it is looked for near its end first"""
+LEAST_TASK = 1_000_000
+"""instructions that a worker replays at least, if there are so many"""
+
+
+@dataclass(slots=True)
+class Found:
+    """The last hits in a segment. ``breakpoint``: its position; ``behind``: the position behind the access that hit a
+    watch; ``watch``: where that stops."""
+
+    breakpoint: int | None = None
+    behind: int | None = None
+    watch: int | None = None
+    hits: tuple[WatchHit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PortablePoints:
+    """Points for another process: breakpoint addresses, each with its conditions' code or None, and watches."""
+
+    breakpoints: tuple[tuple[int, Conditions | None], ...]
+    watches: tuple[Watch, ...]
+
+    @classmethod
+    def of(cls, points: Points) -> PortablePoints | None:
+        """None if there is a condition without code."""
+        codes = points.conditions()
+        return None if () in codes.values() else cls(tuple(codes.items()), points.watches)
+
+
+class Backward:
+    """Reverse execution on a timeline. ``workers`` share a search that takes longer than ``patience`` seconds."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        workers: Workers | None = None,
+        *,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._timeline = timeline
+        self._workers = workers
+        self._patience = patience
+        self._clock = clock
+        self.preparation = Preparation(timeline, clock)
+        """for idle time (``Preparation.work``); single steps in a row begin it by themselves"""
+
+    def step(self, points: Points, steps: int = 1) -> Stop:
+        """``steps`` instructions back, stopping at a watch that one of them hit."""
+        t = self._timeline
+        t.drop_diversion()
+        if t.icount == t.start:
+            return Stop(StopKind.HISTORY_BEGIN, t.icount)
+        target = max(t.icount - steps, t.start)
+        if points.watches and not (points.passes_access and steps == 1):
+            stop = self._search(Points({}, points.watches, passes_access=points.passes_access), target)
+            if stop is not None:
+                return stop
+        here = t.icount
+        t.seek(target)
+        if steps == 1:
+            self.preparation.stepped_back(here)
+        return self._arrived()
+
+    def run(self, points: Points) -> Stop:
+        """Back to the greatest position before this one at which a point stops, or to the beginning."""
+        t = self._timeline
+        t.drop_diversion()
+        if t.icount == t.start:
+            return Stop(StopKind.HISTORY_BEGIN, t.icount)
+        traps = t.traps()
+        trap = bisect_left(traps, t.icount) - 1
+        floor = t.start if trap < 0 else traps[trap]
+        stop = self._search(points, floor)
+        if stop is not None:
+            return stop
+        t.seek(floor)
+        if t.interrupted:
+            return self._arrived()
+        if trap >= 0:
+            return Stop(StopKind.SIGNAL, t.icount, value=SIGTRAP)
+        return Stop(StopKind.HISTORY_BEGIN, t.icount)
+
+    def _arrived(self) -> Stop:
+        t = self._timeline
+        if t.interrupted:
+            t.clear_interrupt()
+            return Stop(StopKind.INTERRUPT, t.icount)
+        return Stop(StopKind.STEP, t.icount)
+
+    def _search(self, points: Points, floor: int) -> Stop | None:
+        """The last stop at a position in [floor, here); an INTERRUPT stop if the user ended the search: the position
+        is then the earliest behind which there is none. If replay fails, the guest goes back to where it was."""
+        here = self._timeline.icount
+        try:
+            return self._search_segments(points, floor, here)
+        except (Divergence, EngineError, TimelineError):
+            with suppress(Divergence, EngineError, TimelineError):
+                self._timeline.seek_regardless(here)
+            raise
+
+    def _search_segments(self, points: Points, floor: int, here: int) -> Stop | None:
+        t = self._timeline
+        end = here
+        if points.icount is not None and floor <= points.icount < here:
+            floor = points.icount
+        elif not points.breakpoints and not points.watches:
+            return None
+        if not t.at_present and floor < here - 1:
+            t.marks.keep_here()
+        t.index.note()
+        pages = t.watched_pages(points)
+        reads = any(w.kind != "w" for w in points.watches)
+        close, approached = bool(points.watches), here
+        if points.watches and points.passes_access:
+            last = self.scan(Points(points.breakpoints), here - 1, here)
+            if t.interrupted:
+                t.seek_regardless(here)
+                return Stop(StopKind.INTERRUPT, t.icount)
+            position = self._choose(points, last, floor)
+            if position is not None:
+                return self._stop(last, position)
+            end = here - 1
+        began = spoken = self._clock()
+        portable = PortablePoints.of(points)
+        while end > floor:
+            if not t.interrupted:
+                clear = self._clear_since(end, floor, points, pages)
+                if clear < end:
+                    end = clear
+                    continue
+            if portable is not None and self._clock() - began >= self._patience and self._workers_ready():
+                end, answer = self._scan_apart(points, portable, floor, end, pages)
+                if answer is not None:
+                    return self._stop(*answer)
+                portable = None
+                continue
+            begin = max(t.marks.best(end - 1).icount, floor)
+            if close and begin < approached and end - begin > APPROACH:
+                # A replay that looks at accesses is slow where there are many; one that does not leaves marks near its
+                # target. Far from where the search began, writes are most likely few.
+                approached, close = begin, reads
+                t.seek(begin)
+                t.seek(end - 1)
+                continue
+            on_the_way: list[Mark] = []
+            found = self.scan(points, begin, end, on_the_way)
+            if t.interrupted:
+                t.seek_regardless(end)
+                return Stop(StopKind.INTERRUPT, t.icount)
+            position = self._choose(points, found, floor)
+            if position is not None:
+                t.marks.keep(on_the_way)
+                return self._stop(found, position)
+            end = begin
+            if self._clock() - spoken >= PROGRESS:
+                spoken = self._clock()
+                t.say(f"searching back: nothing between icount {end} and {here}\n")
+        if points.icount == floor:
+            t.seek(floor)
+            return self._arrived()
+        return None
+
+    def _workers_ready(self) -> bool:
+        if self._workers is None or not len(self._workers):
+            return False
+        try:
+            self._workers.start()
+            return self._workers.ready()
+        except WorkerError as e:
+            self._without_workers(e)
+            return False
+
+    def _without_workers(self, why: WorkerError) -> None:
+        assert self._workers is not None
+        self._workers.close()
+        self._timeline.say(f"{why}: searching without\n")
+
+    def _scan_apart(
+        self, points: Points, portable: PortablePoints, floor: int, end: int, pages: set[int] | None
+    ) -> tuple[int, tuple[Found, int] | None]:
+        """Have workers search [floor, end), latest segments first; returns the position behind which there is nothing,
+        and the answer. What they could not do is left to be searched."""
+        assert self._workers is not None
+        t = self._timeline
+        spoken = self._clock()
+        starts = [t.start, *(stored.icount for stored in t.marks.stored)]
+
+        def tasks() -> Iterator[Task]:
+            at = end
+            while (at := self._clear_since(at, floor, points, pages)) > floor:
+                i = bisect_right(starts, max(at - LEAST_TASK, t.start))
+                begin = max(starts[i - 1], floor)
+                yield Task("scan", begin, at, (portable,))
+                at = begin
+
+        try:
+            with closing(self._workers.results(tasks(), lambda: t.interrupted)) as results:
+                for task, result in results:
+                    if isinstance(result, Failed):
+                        return end, None
+                    found, noted = result
+                    t.index.learn(noted)
+                    position = self._choose(points, found, floor)
+                    if position is not None:
+                        return end, (found, position)
+                    end = task.begin
+                    if self._clock() - spoken >= PROGRESS:
+                        spoken = self._clock()
+                        t.say(f"searching back: nothing behind icount {end}\n")
+        except WorkerError as e:
+            self._without_workers(e)
+            return end, None
+        return end if t.interrupted else floor, None
+
+    def _clear_since(self, end: int, floor: int, points: Points, pages: set[int] | None) -> int:
+        """A position from which on to ``end`` nothing stops, as far as is known without a replay."""
+        t = self._timeline
+        if pages is None:
+            return end
+        clear = t.index.clear_since(end, floor, points.breakpoints, pages)
+        if clear == end and not points.breakpoints:
+            untouched = t.marks.untouched_since(end, pages)
+            clear = end if untouched is None else max(untouched, floor)
+        return clear
+
+    def scan(self, points: Points, begin: int, end: int, on_the_way: list[Mark] | None = None) -> Found:
+        """Replay [begin, end) and note the last hits. ``on_the_way`` takes marks, so that going to one is short."""
+        t = self._timeline
+        t.seek(begin)
+        found = Found()
+        piece = end - begin if on_the_way is None else max((end - begin) // PIECES, LEAST_PIECE)
+        with t.armed(points, collect=True):
+            at = min(begin + piece, end)
+            while t.icount < end and not t.interrupted:
+                exit_ = t.advance(at)
+                if exit_.kind is ExitKind.BREAKPOINT:
+                    if t.icount < end and self._holds(points):
+                        found.breakpoint = t.icount
+                    t.engine.ignore_stops_at(t.icount)
+                elif t.guest.end is not None:
+                    break
+                elif on_the_way is not None and t.icount == at < end:
+                    on_the_way.append(t.marks.detached_here())
+                    at = min(at + piece, end)
+            last, behind = t.engine.collected()
+            if last is not None and last < end:
+                found.breakpoint = max(last, -1 if found.breakpoint is None else found.breakpoint)
+            if behind is not None:
+                found.behind = behind
+                found.hits = t.engine.take_hits()
+        return found
+
+    def _holds(self, points: Points) -> bool:
+        t = self._timeline
+        condition = points.breakpoints.get(t.engine.pc)
+        return condition is None or condition()
+
+    def _choose(self, points: Points, found: Found, floor: int) -> int | None:
+        """The last position at which something that was found stops."""
+        after = points.for_gdb and self._timeline.engine.arch.nonsteppable_watchpoint
+        found.watch = None if found.behind is None else found.behind if after else found.behind - 1
+        candidates = [at for at in (found.watch, found.breakpoint) if at is not None and at >= floor]
+        return max(candidates, default=None)
+
+    def _stop(self, found: Found, position: int) -> Stop:
+        t = self._timeline
+        t.seek_regardless(position)
+        # Both may be at one position; behind the access that hit a watch, the breakpoint comes first on the way back.
+        if position == found.watch and not (position == found.breakpoint and position == found.behind):
+            return Stop.at_watch(position, found.hits)
+        return Stop(StopKind.BREAKPOINT, position, t.engine.pc)

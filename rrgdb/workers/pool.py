@@ -1,0 +1,245 @@
+"""Worker processes: replays on a recording that the main process waits for, several at a time.
+
+A worker opens the recording for reading, does one task at a time and sends back its result. It ends when its
+connection does, however the main process went. Both ends trust each other: messages are pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from socket import socketpair
+from typing import Any
+
+from rrgdb.errors import Error
+
+MAX_JOBS = 8
+CHECKPOINTS = 32 << 20
+"""bytes of checkpoints that a worker keeps; with guest RAM and about 100 MiB that is what it takes"""
+LOOK = 0.02
+"""seconds between two looks at whether the user has had enough"""
+AHEAD = 4
+"""tasks for each worker that may be under way or done before the first of them is"""
+GRACE = 2.0
+"""seconds that a worker has to end"""
+DEATHS = 3
+"""how often, for each of them, a worker that has died is replaced"""
+TRIES = 2
+"""how many workers may die of one task before it is left to the main process"""
+_START = "import sys; sys.path[:] = sys.argv[2:]; from rrgdb.cli.worker import main; main(int(sys.argv[1]))"
+
+
+class WorkerError(Error):
+    """A worker died or cannot be started: one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is asked: ``kind`` names one of its functions, ``arguments`` are for that."""
+
+    kind: str
+    begin: int
+    end: int
+    arguments: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A task that could not be done: the exception's class name and arguments."""
+
+    error: str
+    arguments: tuple[Any, ...]
+
+
+def default_jobs() -> int:
+    """As many as there are processors for this process, within reason."""
+    return max(1, min(len(os.sched_getaffinity(0)), MAX_JOBS))
+
+
+class _Worker:
+    def __init__(self, recording: Path, disks: Mapping[str, str]) -> None:
+        ours, theirs = socketpair()
+        with theirs:
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _START, str(theirs.fileno()), *sys.path],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as e:
+                ours.close()
+                raise WorkerError(f"cannot start a worker process: {e}") from e
+        self.connection = Connection(ours.detach())
+        self.ready = False
+        self.dead = False
+        self.busy: int | None = None
+        self.send((str(recording), dict(disks)))
+
+    def send(self, message: Any) -> None:
+        try:
+            self.connection.send(message)
+        except OSError as e:
+            raise self._ended() from e
+
+    def receive(self) -> tuple[int, Any]:
+        """(number of the task, its result); number -1: it is ready."""
+        try:
+            number, result = self.connection.recv()
+        except (OSError, EOFError) as e:
+            raise self._ended() from e
+        if number < 0:
+            self.ready = True
+        elif number == self.busy:
+            self.busy = None
+        return number, result
+
+    def _ended(self) -> WorkerError:
+        self.dead = True
+        return WorkerError(f"worker process {self.process.pid} has ended")
+
+    def close(self) -> None:
+        self.connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(GRACE)
+            return
+        self.process.kill()
+        self.process.wait()
+
+
+class Workers:
+    """Worker processes on one recording, started when they are needed first. One thread uses it. ``close`` it.
+
+    One that dies is replaced, and ``say`` is told a line about it; its task is done by another."""
+
+    def __init__(self, recording: Path, jobs: int, disks: Mapping[str, str] | None = None) -> None:
+        """``jobs``: how many; with fewer than 2 there are none. ``disks``: where the images of disks are."""
+        self._recording = recording.resolve()
+        self._disks = disks or {}
+        self._jobs = jobs if jobs > 1 else 0
+        self._workers: list[_Worker] | None = None
+        self._number = 0
+        self._deaths = 0
+        self._were_ready = False
+        self.say: Callable[[str], None] = lambda _line: None
+
+    def __len__(self) -> int:
+        """How many there are, or would be once started."""
+        return self._jobs
+
+    def start(self) -> None:
+        """Begin to start them. Raises WorkerError."""
+        if self._workers is None:
+            self._workers = []
+            for _ in range(self._jobs):
+                self._workers.append(_Worker(self._recording, self._disks))
+
+    def ready(self, seconds: float = 0) -> bool:
+        """Whether one of them is, after at most so long. Raises WorkerError."""
+        deadline = time.monotonic() + seconds
+        while self._workers:
+            if any(w.ready for w in self._workers):
+                return True
+            left = max(0.0, deadline - time.monotonic())
+            if not self._receive(left) and not left:
+                break
+        return False
+
+    def _receive(self, seconds: float) -> list[tuple[int, Any]]:
+        """What workers have sent, (number of the task, its result). One that has died is replaced."""
+        by_connection = {w.connection: w for w in self._workers or []}
+        found = []
+        for connection in wait(list(by_connection), seconds):
+            assert isinstance(connection, Connection)
+            try:
+                found.append(by_connection[connection].receive())
+            except WorkerError as e:
+                self._replace(by_connection[connection], e)
+        self._were_ready |= any(number < 0 for number, _ in found)
+        return found
+
+    def _replace(self, worker: _Worker, why: WorkerError) -> None:
+        """Raises WorkerError if that is of no use: none can be started, or one after the other dies."""
+        assert self._workers is not None
+        self._deaths += 1
+        if not self._were_ready or self._deaths > DEATHS * self._jobs:
+            raise why
+        worker.close()
+        code = worker.process.returncode
+        how = f"signal {-code}" if code < 0 else f"status {code}"
+        self._workers[self._workers.index(worker)] = _Worker(self._recording, self._disks)
+        self.say(f"{why} ({how}): another one takes its place")
+
+    def _give(self, worker: _Worker, number: int, task: Task) -> bool:
+        """Whether a worker has got a task; if not, it was dead and is replaced."""
+        try:
+            worker.send((number, task))
+        except WorkerError as e:
+            self._replace(worker, e)
+            return False
+        worker.busy = number
+        return True
+
+    def results(self, tasks: Iterator[Task], ended: Callable[[], bool]) -> Generator[tuple[Task, Any], None, None]:
+        """Each task with its result, or Failed, in the order of the tasks; no more of those are drawn than can be done
+        at once. When ``ended`` says so, or this iterator is closed, what is under way is stopped.
+
+        Raises WorkerError: what was not told has not been done."""
+        self.start()
+        waiting: dict[int, Task] = {}
+        done: dict[int, Any] = {}
+        lost: Counter[int] = Counter()
+        more = True
+        try:
+            while not ended():
+                workers = list(self._workers or [])
+                at_work = {worker.busy for worker in workers}
+                again = [number for number in waiting if number not in at_work and number not in done]
+                for worker in workers:
+                    if not worker.ready or worker.busy is not None:
+                        continue
+                    if again:
+                        # Its worker has died.
+                        number = again.pop(0)
+                        lost[number] += 1
+                        if lost[number] < TRIES:
+                            self._give(worker, number, waiting[number])
+                        else:
+                            done[number] = Failed("WorkerError", (f"{TRIES} worker processes have ended in it",))
+                    elif more and len(waiting) < AHEAD * len(workers):
+                        task = next(tasks, None)
+                        more = task is not None
+                        if task is not None:
+                            self._number += 1
+                            waiting[self._number] = task
+                            self._give(worker, self._number, task)
+                if not more and not waiting:
+                    return
+                for number, result in self._receive(LOOK):
+                    if number in waiting:
+                        done[number] = result
+                while waiting and (first := next(iter(waiting))) in done:
+                    yield waiting.pop(first), done.pop(first)
+        finally:
+            for worker in self._workers or []:
+                if worker.busy is not None and not worker.dead:
+                    with contextlib.suppress(WorkerError):
+                        worker.send((worker.busy, None))
+
+    def close(self) -> None:
+        """End them all; idempotent. None is started any more."""
+        workers, self._workers, self._jobs = self._workers or [], [], 0
+        for worker in workers:
+            worker.connection.close()
+        for worker in workers:
+            worker.close()

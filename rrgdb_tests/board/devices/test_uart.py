@@ -1,0 +1,211 @@
+"""16550 and PL011 against their data sheets."""
+
+from __future__ import annotations
+
+import pytest
+
+from rrgdb.board.devices.uart import ns16550, pl011
+from rrgdb.board.devices.uart.ns16550 import Ns16550
+from rrgdb.board.devices.uart.pl011 import Pl011
+from rrgdb_tests.board.fakes import FakeMachine
+
+RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(8)
+FCR = IIR
+
+
+@pytest.fixture
+def machine() -> FakeMachine:
+    return FakeMachine()
+
+
+@pytest.fixture
+def uart(machine: FakeMachine) -> Ns16550:
+    return Ns16550("serial0", machine)
+
+
+def feed(machine: FakeMachine, data: bytes) -> None:
+    machine.host.sinks["serial0"](data)
+
+
+def test_16550_power_on(uart: Ns16550) -> None:
+    assert [uart.read(register, 1) for register in range(8)] == [0, 0, 1, 0, 8, 0x60, 0xB0, 0]
+
+
+def test_16550_transmits(uart: Ns16550, machine: FakeMachine) -> None:
+    for byte in b"hi\xff":
+        uart.write(RBR, 1, byte)
+        assert uart.read(LSR, 1) == 0x60
+    assert machine.host.outputs == [("serial0", b"h"), ("serial0", b"i"), ("serial0", b"\xff")]
+
+
+def test_16550_divisor_latch_hides_data_and_ier(uart: Ns16550, machine: FakeMachine) -> None:
+    uart.write(IER, 1, 0x0F)
+    uart.write(LCR, 1, 0x83)
+    assert (uart.read(0, 1), uart.read(1, 1)) == (0x0C, 0)
+    uart.write(0, 1, 0x34)
+    uart.write(1, 1, 0x12)
+    assert (uart.read(0, 1), uart.read(1, 1)) == (0x34, 0x12)
+    assert machine.host.outputs == []
+    uart.write(LCR, 1, 3)
+    assert uart.read(IER, 1) == 0x0F
+    assert uart.read(LCR, 1) == 3
+
+
+def test_16550_scratch_and_masks(uart: Ns16550) -> None:
+    uart.write(SCR, 1, 0xA5)
+    uart.write(IER, 1, 0xFF)
+    uart.write(MCR, 1, 0xEF)
+    uart.write(LSR, 1, 0xFF)
+    uart.write(MSR, 1, 0x0F)
+    assert (uart.read(SCR, 1), uart.read(IER, 1), uart.read(MCR, 1)) == (0xA5, 0x0F, 0x0F)
+    assert (uart.read(LSR, 1), uart.read(MSR, 1)) == (0x60, 0xB0)
+
+
+@pytest.mark.parametrize("fifo", [0, 1])
+def test_16550_receives_all_bytes_in_order(uart: Ns16550, machine: FakeMachine, fifo: int) -> None:
+    uart.write(FCR, 1, fifo)
+    sent = bytes(range(1, 101))
+    feed(machine, sent[:50])
+    feed(machine, sent[50:])
+    received = bytearray()
+    while uart.read(LSR, 1) & 1:
+        received.append(uart.read(RBR, 1))
+    assert bytes(received) == sent
+    assert uart.read(LSR, 1) == 0x60
+    assert uart.read(RBR, 1) == (0 if fifo else 100)
+
+
+def test_16550_received_data_interrupt_follows_the_trigger_level(uart: Ns16550, machine: FakeMachine) -> None:
+    feed(machine, b"x")
+    assert uart.read(IIR, 1) == 0x01
+    uart.write(IER, 1, 1)
+    assert uart.read(IIR, 1) == 0x04
+    uart.write(FCR, 1, 0x41)  # enables, hence clears; trigger level 4
+    assert uart.read(IIR, 1) == 0xC1
+    feed(machine, b"abc")
+    assert uart.read(IIR, 1) == 0xCC
+    feed(machine, b"d")
+    assert uart.read(IIR, 1) == 0xC4
+    assert uart.read(RBR, 1) == ord("a")
+    assert uart.read(IIR, 1) == 0xCC
+
+
+def test_16550_transmitter_interrupt_is_cleared_by_iir(uart: Ns16550) -> None:
+    uart.write(IER, 1, 2)
+    assert uart.read(IIR, 1) == 0x02
+    assert uart.read(IIR, 1) == 0x01
+    uart.write(RBR, 1, 0x41)
+    assert uart.read(IIR, 1) == 0x02
+    uart.write(RBR, 1, 0x41)
+    uart.write(IER, 1, 0)
+    assert uart.read(IIR, 1) == 0x01
+
+
+def test_16550_fifo_reset_drops_what_it_held(uart: Ns16550, machine: FakeMachine) -> None:
+    uart.write(FCR, 1, 1)
+    feed(machine, bytes(range(20)))
+    uart.write(FCR, 1, 3)
+    assert uart.read(RBR, 1) == 16
+
+
+def test_16550_overrun(uart: Ns16550, machine: FakeMachine) -> None:
+    uart.write(IER, 1, 5)
+    feed(machine, bytes(ns16550.LINE_BYTES + 1))
+    assert uart.read(LSR, 1) == 0x61
+    feed(machine, b"a")
+    assert uart.read(IIR, 1) == 0x06
+    assert uart.read(LSR, 1) == 0x63
+    assert uart.read(LSR, 1) == 0x61
+
+
+def test_16550_loopback(uart: Ns16550, machine: FakeMachine) -> None:
+    for value, status in ((0x10, 0), (0x11, 0x20), (0x12, 0x10), (0x14, 0x40), (0x18, 0x80)):
+        uart.write(MCR, 1, value)
+        assert uart.read(MSR, 1) == status
+    uart.write(RBR, 1, 0x5A)
+    feed(machine, b"z")
+    assert machine.host.outputs == []
+    assert uart.read(RBR, 1) == 0x5A
+    assert uart.read(LSR, 1) == 0x60
+    uart.write(RBR, 1, 1)
+    uart.write(RBR, 1, 2)
+    assert uart.read(LSR, 1) == 0x63
+    assert uart.read(RBR, 1) == 2
+    uart.write(MCR, 1, 0)
+    assert uart.read(RBR, 1) == ord("z")
+
+
+def test_16550_ignores_what_it_has_not(uart: Ns16550) -> None:
+    before = uart.save()
+    uart.write(8, 1, 0xFF)
+    assert uart.read(8, 1) == 0
+    assert uart.save() == before
+
+
+@pytest.fixture
+def pl(machine: FakeMachine) -> Pl011:
+    return Pl011("serial0", machine)
+
+
+def test_pl011_power_on(pl: Pl011) -> None:
+    expected = {0x18: 0x90, 0x30: 0x300, 0x34: 0x12, 0x2C: 0, 0x38: 0, 0x3C: 0, 0x40: 0, 0x04: 0, 0x24: 0, 0x28: 0}
+    assert {offset: pl.read(offset, 4) for offset in expected} == expected
+
+
+def test_pl011_identifies_itself(pl: Pl011) -> None:
+    identity = [pl.read(offset, 4) for offset in range(0xFE0, 0x1000, 4)]
+    assert identity == [0x11, 0x10, 0x14, 0x00, 0x0D, 0xF0, 0x05, 0xB1]
+
+
+def test_pl011_transmits_and_raises_tx(pl: Pl011, machine: FakeMachine) -> None:
+    pl.write(0, 4, 0x141)
+    assert machine.host.outputs == [("serial0", b"A")]
+    assert pl.read(0x3C, 4) == 0x20
+    assert pl.read(0x40, 4) == 0
+    pl.write(0x38, 4, 0x20)
+    assert pl.read(0x40, 4) == 0x20
+    pl.write(0x44, 4, 0x20)
+    assert pl.read(0x3C, 4) == 0
+
+
+@pytest.mark.parametrize("lcr", [0x60, 0x70])
+def test_pl011_receives_all_bytes_in_order(pl: Pl011, machine: FakeMachine, lcr: int) -> None:
+    pl.write(0x2C, 4, lcr)
+    sent = bytes(range(1, 101))
+    feed(machine, sent)
+    assert pl.read(0x18, 4) == 0xC0
+    assert pl.read(0x3C, 4) & 0x10
+    received = bytearray()
+    while not pl.read(0x18, 4) & 0x10:
+        received.append(pl.read(0, 4))
+    assert bytes(received) == sent
+    assert pl.read(0x3C, 4) & 0x10 == 0
+    assert pl.read(0x18, 4) == 0x90
+
+
+def test_pl011_fifo_full_flag(pl: Pl011, machine: FakeMachine) -> None:
+    pl.write(0x2C, 4, 0x10)
+    feed(machine, bytes(15))
+    assert pl.read(0x18, 4) == 0x80
+    feed(machine, b"x")
+    assert pl.read(0x18, 4) == 0xC0
+
+
+def test_pl011_stores_what_the_manual_has_bits_for(pl: Pl011) -> None:
+    for offset, mask in ((0x20, 0xFF), (0x24, 0xFFFF), (0x28, 0x3F), (0x2C, 0xFF), (0x34, 0x3F), (0x38, 0x7FF)):
+        pl.write(offset, 4, 0xFFFFFFFF)
+        assert pl.read(offset, 4) == mask
+    before = pl.save()
+    pl.write(0x18, 4, 0xFFFFFFFF)
+    pl.write(0xFE0, 4, 0xFFFFFFFF)
+    assert pl.save() == before
+
+
+def test_pl011_overrun(pl: Pl011, machine: FakeMachine) -> None:
+    feed(machine, bytes(pl011.LINE_BYTES + 1))
+    assert pl.read(0x04, 4) == 0
+    feed(machine, b"a")
+    assert pl.read(0x04, 4) == 8
+    assert pl.read(0x3C, 4) & 0x400
+    pl.write(0x04, 4, 0)
+    assert pl.read(0x04, 4) == 0
