@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rrgdb.agent.expression import judge
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import Engine, EngineError, Watch, WatchHit
+from rrgdb.engine.base import EngineError, Watch, WatchHit
 from rrgdb.opening import Opened
 from rrgdb.recording.door import Divergence
 from rrgdb.recording.log import LogError
@@ -20,6 +19,7 @@ from rrgdb.snapshots.naming import START
 from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.text import shown
 from rrgdb.timeline.backward import Backward
+from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.hits import Hits
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
 from rrgdb.timeline.timeline import TimelineError
@@ -123,7 +123,10 @@ class Target:
             self.write_register(number, value)
 
     def read_memory(self, address: int, length: int) -> bytes:
-        return _read_memory(self.engine, address, length)
+        try:
+            return self.engine.read_memory(address, min(length, MAX_READ))
+        except MemoryFault as e:
+            raise DebuggeeError(str(e), EFAULT) from None
 
     def write_memory(self, address: int, data: bytes) -> None:
         try:
@@ -435,28 +438,6 @@ QUIET = 0.02
 """seconds without a call after which rrgdb prepares for the next steps back"""
 IDLE_STEPS = 1_000_000
 """instructions that a guest without a debugger runs between two looks at the queue of calls"""
-
-
-def _read_memory(engine: Engine, address: int, length: int) -> bytes:
-    try:
-        return engine.read_memory(address, min(length, MAX_READ))
-    except MemoryFault as e:
-        raise DebuggeeError(str(e), EFAULT) from None
-
-
-def agent_condition(engine: Engine, codes: tuple[bytes, ...]) -> Condition:
-    """The condition that these agent expressions are."""
-    arch = engine.arch
-
-    def register(number: int) -> int:
-        if number >= len(arch.registers):
-            raise DebuggeeError(f"register {number}: {arch.name} has {len(arch.registers)}")
-        return engine.read(arch.registers[number].name)
-
-    def judged() -> tuple[bool, str | None]:
-        return judge(codes, register, lambda address, length: _read_memory(engine, address, length))
-
-    return Condition(lambda: judged()[0], codes, lambda: judged()[1])
 
 
 @contextmanager

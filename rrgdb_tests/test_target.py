@@ -11,7 +11,7 @@ from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.rsp.session import Session
 from rrgdb.target import Target
 from rrgdb.timeline.stop import Points
-from rrgdb_tests.agent.test_expression import assemble
+from rrgdb_tests.agent.test_evaluate import assemble
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS, symbol
 

@@ -15,8 +15,8 @@ from rrgdb.engine.base import EngineError
 from rrgdb.opening import Opened
 from rrgdb.recording.door import Divergence
 from rrgdb.recording.index import Entry
-from rrgdb.target import agent_condition
 from rrgdb.timeline.backward import Backward, PortablePoints
+from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb.timeline.verify import SpanError, verify_span

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from rrgdb.agent.expression import judge
+from rrgdb.agent.evaluate import judge
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
     EventInfo,

@@ -9,8 +9,8 @@ from random import Random
 
 from rrgdb.engine.base import Exit, Watch
 from rrgdb.opening import Opened, record, replay
-from rrgdb.target import agent_condition
 from rrgdb.timeline.backward import Backward
+from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
 from rrgdb_tests.timeline.oracle import OPTIONS, Oracle, assert_disarmed, digests_straight, whole_state

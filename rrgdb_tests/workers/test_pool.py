@@ -20,8 +20,8 @@ from rrgdb.engine.base import Watch
 from rrgdb.opening import Opened, record, replay
 from rrgdb.recording.directory import INDEX
 from rrgdb.recording.door import Divergence
-from rrgdb.target import agent_condition
 from rrgdb.timeline.backward import Backward, PortablePoints
+from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb.timeline.verify import verify

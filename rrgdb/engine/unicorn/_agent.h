@@ -1,6 +1,6 @@
 /* Conditions of breakpoints: GDB's agent expressions, judged in the hooks. Included by _hot.c.
  *
- * rrgdb/agent/expression.py is the specification, its limits included. What can be told here, is; the rest is left to Python:
+ * rrgdb/agent/evaluate.py is the specification, its limits included. What can be told here, is; the rest is left to Python:
  * bytecode that is not valid, registers that a hook cannot read, and memory that is not simply RAM.
  */
 
@@ -15,21 +15,25 @@ enum {
     A_ADD = 0x02, A_SUB, A_MUL, A_DIV_SIGNED, A_DIV_UNSIGNED, A_REM_SIGNED, A_REM_UNSIGNED, A_LSH, A_RSH_SIGNED,
     A_RSH_UNSIGNED, A_LOG_NOT = 0x0e, A_BIT_AND, A_BIT_OR, A_BIT_XOR, A_BIT_NOT, A_EQUAL, A_LESS_SIGNED, A_LESS_UNSIGNED,
     A_EXT, A_REF8, A_REF16, A_REF32, A_REF64, A_IF_GOTO = 0x20, A_GOTO, A_CONST8, A_CONST16, A_CONST32, A_CONST64, A_REG,
-    A_END, A_DUP, A_POP, A_ZERO_EXT, A_SWAP, A_PICK = 0x32, A_ROT, A_LAST = A_ROT
+    A_END, A_DUP, A_POP, A_ZERO_EXT, A_SWAP, A_PICK = 0x32, A_ROT
 };
 
-/* bytes of operand, and how many values must be on the stack */
-static const struct { uint8_t known, operand, needs; } agent_ops[A_LAST + 1] = {
-    [A_ADD] = {1, 0, 2}, [A_SUB] = {1, 0, 2}, [A_MUL] = {1, 0, 2}, [A_DIV_SIGNED] = {1, 0, 2},
-    [A_DIV_UNSIGNED] = {1, 0, 2}, [A_REM_SIGNED] = {1, 0, 2}, [A_REM_UNSIGNED] = {1, 0, 2}, [A_LSH] = {1, 0, 2},
-    [A_RSH_SIGNED] = {1, 0, 2}, [A_RSH_UNSIGNED] = {1, 0, 2}, [A_LOG_NOT] = {1, 0, 1}, [A_BIT_AND] = {1, 0, 2},
-    [A_BIT_OR] = {1, 0, 2}, [A_BIT_XOR] = {1, 0, 2}, [A_BIT_NOT] = {1, 0, 1}, [A_EQUAL] = {1, 0, 2},
-    [A_LESS_SIGNED] = {1, 0, 2}, [A_LESS_UNSIGNED] = {1, 0, 2}, [A_EXT] = {1, 1, 1}, [A_REF8] = {1, 0, 1},
-    [A_REF16] = {1, 0, 1}, [A_REF32] = {1, 0, 1}, [A_REF64] = {1, 0, 1}, [A_IF_GOTO] = {1, 2, 1}, [A_GOTO] = {1, 2, 0},
-    [A_CONST8] = {1, 1, 0}, [A_CONST16] = {1, 2, 0}, [A_CONST32] = {1, 4, 0}, [A_CONST64] = {1, 8, 0}, [A_REG] = {1, 2, 0},
-    [A_END] = {1, 0, 1}, [A_DUP] = {1, 0, 1}, [A_POP] = {1, 0, 1}, [A_ZERO_EXT] = {1, 1, 1}, [A_SWAP] = {1, 0, 2},
-    [A_PICK] = {1, 1, 1}, [A_ROT] = {1, 0, 3},
-};
+/* of each byte: whether it is an operation, bytes of operand, and how many values must be on the stack; see
+ * rrgdb/agent/bytecode.py, which fills it */
+static struct {
+    uint8_t known, operand, needs;
+} agent_operations[256];
+
+static PyObject *set_agent_operations(PyObject *module, PyObject *table)
+{
+    (void)module;
+    if (!PyBytes_Check(table) || PyBytes_GET_SIZE(table) != (Py_ssize_t)sizeof agent_operations) {
+        PyErr_Format(PyExc_ValueError, "a table of %zu bytes is expected", sizeof agent_operations);
+        return NULL;
+    }
+    memcpy(agent_operations, PyBytes_AS_STRING(table), sizeof agent_operations);
+    Py_RETURN_NONE;
+}
 
 /* Bytecode taken apart; NULL where Python must be asked, or (with ``*failed``) for want of memory. */
 static agent_code *agent_decode(const Core *c, const uint8_t *b, size_t n, int *failed)
@@ -46,12 +50,12 @@ static agent_code *agent_decode(const Core *c, const uint8_t *b, size_t n, int *
     size_t at = 0;
     while (at < n) {
         uint8_t op = b[at];
-        if (op > A_LAST || !agent_ops[op].known || n - at - 1 < agent_ops[op].operand)
+        if (!agent_operations[op].known || n - at - 1 < agent_operations[op].operand)
             goto ask;
         agent_step *s = &code->steps[code->count];
         index[at++] = (uint16_t)++code->count;
-        *s = (agent_step){0, agent_ops[op].needs, op};
-        for (int i = 0; i < agent_ops[op].operand; i++)
+        *s = (agent_step){0, agent_operations[op].needs, op};
+        for (int i = 0; i < agent_operations[op].operand; i++)
             s->operand = s->operand << 8 | b[at++];
         if (op == A_PICK)
             s->needs = (uint16_t)(s->operand + 1);

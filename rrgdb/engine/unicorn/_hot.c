@@ -591,8 +591,14 @@ static PyTypeObject CoreType = {
     .tp_members = Core_members,
 };
 
+static PyMethodDef module_methods[] = {
+    {"set_agent_operations", set_agent_operations, METH_O, "set_agent_operations(table): see rrgdb/agent/bytecode.py"},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, .m_name = "_hot", .m_doc = "Native hooks of the Unicorn engine", .m_size = -1,
+    .m_methods = module_methods,
 };
 
 PyMODINIT_FUNC PyInit__hot(void)

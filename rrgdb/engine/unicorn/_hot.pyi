@@ -28,6 +28,8 @@ REGISTER_ZERO: int
 REGISTER_ASK: int
 SLOW: int
 
+def set_agent_operations(table: bytes) -> None: ...
+
 class Core:
     icount: int
     limit: int

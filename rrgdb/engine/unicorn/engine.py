@@ -17,6 +17,7 @@ import unicorn
 from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
 
+from rrgdb.agent.bytecode import native_table
 from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Protection, Trap
 from rrgdb.engine.base import (
     Conditions,
@@ -40,6 +41,7 @@ from rrgdb.engine.unicorn.probes.structure import no_sync
 from rrgdb.engine.unicorn.registers import RegisterFile, constant
 
 _lib = binding.uclib
+_hot.set_agent_operations(native_table())
 _MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
 _MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
 _PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)

@@ -10,16 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rrgdb.agent.expression import AgentError, _decode, judge
-from rrgdb.arch.base import MemoryFault
+from rrgdb.agent.bytecode import AgentError
+from rrgdb.agent.evaluate import _decode, judge
 from rrgdb.board.boards import default_board
 from rrgdb.board.firmware.image import load_image, place_image
 from rrgdb.board.machine import Board
 from rrgdb.engine.base import ExitKind
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine, _hot
-from rrgdb.rsp.debuggee import DebuggeeError
-from rrgdb_tests.agent.test_expression import MASK, MEMORY, NUMBERS, OPERATIONS, assemble
+from rrgdb_tests.agent.test_evaluate import MASK, MEMORY, NUMBERS, OPERATIONS, assemble
 from rrgdb_tests.board.fakes import FakeHost
 from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, Bench, Saved
 from rrgdb_tests.guests import AWKWARD, arch_name, build
@@ -60,17 +59,14 @@ class Spec:
         if number >= len(registers) or not self.readable[number]:
             self.beyond = True
         if number >= len(registers):
-            raise DebuggeeError("no such register")
+            raise AgentError("no such register")
         return self.engine.read(registers[number].name)
 
     def memory(self, address: int, length: int) -> bytes:
         self.beyond |= not any(
             r.base <= address and address + length <= r.base + r.size for r in self.engine.ram.regions
         )
-        try:
-            return self.engine.read_memory(address, length)
-        except MemoryFault as e:
-            raise DebuggeeError(str(e)) from e
+        return self.engine.read_memory(address, length)
 
     def judge(self, code: bytes) -> tuple[bool, bool]:
         """(whether the condition holds, whether a hook may leave it open)"""

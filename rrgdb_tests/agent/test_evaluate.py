@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rrgdb.agent.expression import AgentError, evaluate, judge
-from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.agent.bytecode import AgentError
+from rrgdb.agent.evaluate import evaluate, judge
+from rrgdb.arch.base import MemoryFault
+from rrgdb.errors import Error
 
 MASK = (1 << 64) - 1
 NUMBERS = {
@@ -84,13 +86,13 @@ def assemble(text: str) -> bytes:
 
 def read_register(number: int) -> int:
     if number > 3:
-        raise DebuggeeError(f"no register {number}")
+        raise AgentError(f"no register {number}")
     return number * 100
 
 
 def read_memory(address: int, length: int) -> bytes:
     if address >= len(MEMORY):
-        raise DebuggeeError(f"no memory at {address:#x}", 14)
+        raise MemoryFault(address)
     return MEMORY[address : address + length]
 
 
@@ -197,7 +199,7 @@ def test_what_conditions_come_to() -> None:
 def test_any_bytes_give_a_number_or_an_error(code: bytes) -> None:
     try:
         value = evaluate(code, read_register, lambda _, length: bytes(length))
-    except DebuggeeError:
+    except Error:
         return
     assert 0 <= value <= MASK
 
@@ -212,7 +214,7 @@ def test_the_walk_and_the_straight_way_agree(words: list[str]) -> None:
     def outcome(code: bytes) -> int | None:
         try:
             return evaluate(code, read_register, read_memory)
-        except DebuggeeError:
+        except Error:
             return None
 
     assert outcome(straight) == outcome(walked)

@@ -1,0 +1,23 @@
+"""Conditions of breakpoints, judged where the guest stands."""
+
+from __future__ import annotations
+
+from rrgdb.agent.bytecode import AgentError
+from rrgdb.agent.evaluate import judge
+from rrgdb.engine.base import Conditions, Engine
+from rrgdb.timeline.stop import Condition
+
+
+def agent_condition(engine: Engine, codes: Conditions) -> Condition:
+    """The condition that these agent expressions are."""
+    arch = engine.arch
+
+    def register(number: int) -> int:
+        if number >= len(arch.registers):
+            raise AgentError(f"register {number}: {arch.name} has {len(arch.registers)}")
+        return engine.read(arch.registers[number].name)
+
+    def judged() -> tuple[bool, str | None]:
+        return judge(codes, register, engine.read_memory)
+
+    return Condition(lambda: judged()[0], codes, lambda: judged()[1])
