@@ -65,7 +65,7 @@ class Recording:
         self._timeline = opened.timeline
         self._backward = Backward(opened.timeline, opened.workers)
         self.registers: Mapping[str, int] = _Registers(opened)
-        self.messages: tuple[str, ...] = tuple(opened.messages)
+        self.messages: tuple[str, ...] = opened.messages
         """what was found on opening that limits the recording, a line each"""
 
     @property
@@ -155,6 +155,4 @@ def open_recording(
     ``jobs``: with 2 or more, so many worker processes share long searches and ``verify``. ``disks``: where images of
     disks are now, by the names of the disks, if they were moved."""
     moved = {name: Path(place) for name, place in (disks or {}).items()}
-    opened = opening.replay(Path(path), writable=False, disks=moved)
-    opened.use_workers(jobs)
-    return Recording(opened)
+    return Recording(opening.replay(Path(path), writable=False, disks=moved, jobs=jobs))

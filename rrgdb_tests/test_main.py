@@ -80,7 +80,7 @@ def test_a_recording_that_is_not_begun_leaves_nothing(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(opening, "_go_live", fail)
+    monkeypatch.setattr("rrgdb.opening.live._go_live", fail)
     image = tmp_path / "image"
     image.write_bytes(bytes(16))
     with pytest.raises(error):

@@ -116,8 +116,7 @@ def test_conditions_that_can_be_evaluated_say_nothing(opened: Opened, recorded: 
 def test_workers_stop_at_such_a_condition(recorded: tuple[Path, Path]) -> None:
     tick = symbol(recorded[0], "tick")
     codes = [code for code, _ in FAILURES.values()]
-    with replay(recorded[1], writable=False) as opened:
-        opened.use_workers(2)
+    with replay(recorded[1], writable=False, jobs=2) as opened:
         assert opened.workers is not None
         opened.workers.start()
         assert opened.workers.ready(READY)

@@ -186,8 +186,7 @@ def _beside_stub(backend: Backend, address: Address) -> Backend:
     return backend
 
 
-def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, running: bool, jobs: int) -> None:
-    opened.use_workers(jobs)
+def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, running: bool) -> None:
     target = Target(opened, report_exit=report_exit, running=running)
 
     def ready(finish: Callable[[], None]) -> None:
@@ -214,7 +213,7 @@ def _exit_status(opened: Opened) -> int:
     return end.value if end.kind == "exit" else 128 + end.value if end.kind == "signal" else 0
 
 
-def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened:
+def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any], jobs: int = 1) -> Opened:
     return opening.record(
         chosen["output"],
         image,
@@ -224,6 +223,7 @@ def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any]) -> Opened
         checkpoint_memory=chosen.get("checkpoint_memory", opening.MEMORY_BUDGET),
         starting=chosen["rrsnapshot"],
         disks=chosen["disks"],
+        jobs=jobs,
         say=say,
     )
 
@@ -256,13 +256,13 @@ def run(
     backend = _beside_stub(backend, address)
     with (
         terminal.finishing() as working,
-        _begin(image, args, chosen) as opened,
+        _begin(image, args, chosen, jobs) as opened,
         _serial(opened, backend, live=True),
         working,
     ):
         say(f"recording to {opened.recording.path}")
         try:
-            _serve(opened, address, once, report_exit, running, jobs)
+            _serve(opened, address, once, report_exit, running)
         except AddressError:
             opened.discard()
             raise
@@ -366,18 +366,19 @@ def replay(
     backend = _beside_stub(backend, address)
     with (
         terminal.finishing() as working,
-        _open(recording, checkpoint_memory, dict(disks)) as opened,
+        _open(recording, checkpoint_memory, dict(disks), jobs) as opened,
         _serial(opened, backend, live=False),
         working,
     ):
-        _serve(opened, address, once, report_exit, False, jobs)
+        _serve(opened, address, once, report_exit, False)
 
 
-def _open(path: Path, checkpoint_memory: int, disks: dict[str, Path]) -> Opened:
+def _open(path: Path, checkpoint_memory: int, disks: dict[str, Path], jobs: int) -> Opened:
+    replay = partial(opening.replay, path, checkpoint_memory=checkpoint_memory, disks=disks, jobs=jobs)
     try:
-        opened = opening.replay(path, checkpoint_memory=checkpoint_memory, disks=disks)
+        opened = replay()
     except RecordingBusyError as e:
-        opened = opening.replay(path, writable=False, checkpoint_memory=checkpoint_memory, disks=disks)
+        opened = replay(writable=False)
         say(f"{e}; opened for reading: no new snapshots")
     for message in opened.messages:
         say(message)
@@ -411,7 +412,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
     manifest, events = recording.manifest, recording.log
     listed = {"answer": events.answers, "input": events.inputs, "digest": events.digests}
     by_source = {f"{kind} {name}": n for kind, each in listed.items() for name, n in each.by_source().items()}
-    messages = opened.messages.copy()
+    messages = list(opened.messages)
     sizes = timeline.marks.sizes(messages.append)
     return {
         "recording": str(recording.path),
@@ -457,8 +458,7 @@ cli.add_command(snapshot)
 @recording_argument
 def verify(recording: Path, jobs: int, disks: tuple[tuple[str, Path], ...], stops: int) -> None:
     """Replay a whole recording and compare every state digest."""
-    with opening.replay(recording, writable=False, disks=dict(disks)) as opened:
-        opened.use_workers(jobs)
+    with opening.replay(recording, writable=False, disks=dict(disks), jobs=jobs) as opened:
         opened.timeline.say = say
         for message in opened.messages:
             say(message)

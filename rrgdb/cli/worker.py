@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rrgdb import opening
-from rrgdb.engine.base import EngineError
 from rrgdb.opening import Opened
-from rrgdb.recording.door import Divergence
-from rrgdb.recording.index import Entry
-from rrgdb.timeline.backward import Backward, PortablePoints
-from rrgdb.timeline.conditions import agent_condition
-from rrgdb.timeline.stop import Points
+from rrgdb.timeline.tasks import TOLD
 from rrgdb.timeline.timeline import TimelineError
-from rrgdb.timeline.verify import SpanError, verify_span
-from rrgdb.workers.pool import CHECKPOINTS, Failed, Task
+from rrgdb.workers.executor import Failed, Task
+from rrgdb.workers.pool import CHECKPOINTS
 
 
 class _Server:
@@ -31,7 +26,7 @@ class _Server:
         self._path = path
         self._disks = disks
         self._opened = self._open()
-        self._tasks: queue.SimpleQueue[tuple[int, Task]] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[int, Task[Any]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._running = 0
         self._stopped = 0
@@ -57,18 +52,15 @@ class _Server:
         self._connection.send((-1, None))
         while True:
             number, task = self._tasks.get()
-            result: Any
             try:
-                result = self._do(number, task)
-            except Divergence as e:
-                result = Failed("Divergence", (e.icount, e.expected, e.got, e.reason))
-            except (TimelineError, EngineError, SpanError) as e:
-                result = Failed(type(e).__name__, (str(e),))
+                result: Any = self._do(number, task)
+            except TOLD as e:
+                result = Failed(e)
             with self._lock:
                 self._running = 0
             self._connection.send((number, result))
 
-    def _do(self, number: int, task: Task) -> Any:
+    def _do(self, number: int, task: Task[Any]) -> Any:
         if task.end > self._opened.timeline.end:
             # A live recording has gone on since.
             self._opened.close()
@@ -81,20 +73,7 @@ class _Server:
             self._running = number
             if self._stopped == number:
                 timeline.interrupt()
-        if task.kind == "verify":
-            verify_span(timeline, task.begin, task.end, *task.arguments)
-            return None
-        noted: list[Entry] = []
-        timeline.index.on_note = noted.append
-        found = Backward(timeline).scan(self._points(*task.arguments), task.begin, task.end)
-        return found, noted
-
-    def _points(self, portable: PortablePoints) -> Points:
-        engine = self._opened.timeline.engine
-        return Points(
-            {a: None if code is None else agent_condition(engine, code) for a, code in portable.breakpoints},
-            portable.watches,
-        )
+        return task.function(timeline, task.begin, task.end, task.stops)
 
 
 def main(fd: int) -> None:

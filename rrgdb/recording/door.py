@@ -53,6 +53,9 @@ class Divergence(Error):
         self.got = got
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[Divergence], tuple[int, str, str, str]]:
+        return type(self), (self.icount, self.expected, self.got, self.reason)
+
 
 class HistoryEnd(Error):
     """Replay needs an answer that lies behind the end of the log; ``icount`` is the executing instruction."""
@@ -71,7 +74,8 @@ class Door(Journal):
     engine thread.
 
     ``position``: number of the executing instruction. ``virtual_ns``: icount to virtual time in nanoseconds, for the
-    wall clock of diversions. ``wake`` is called, on the feeding thread, when live input has arrived.
+    wall clock of diversions. ``reason``: why a replay may diverge, for ``Divergence``. ``wake`` is called, on the
+    feeding thread, when live input has arrived.
     """
 
     def __init__(
@@ -82,12 +86,12 @@ class Door(Journal):
         virtual_ns: Callable[[int], int] = lambda icount: icount,
         clock: Callable[[], int] = time.time_ns,
         random: Callable[[int], bytes] = os.urandom,
+        reason: str = "",
     ) -> None:
         self.log = log
         self.mode = Mode.REPLAY
         self.wake: Callable[[], None] = lambda: None
-        self.reason = ""
-        """why a replay may diverge: for ``Divergence``"""
+        self.reason = reason
         self._position = position
         self._virtual_ns = virtual_ns
         self._clock = clock

@@ -198,6 +198,11 @@ class EventLog:
         return ends[0] if ends else None
 
     @property
+    def last(self) -> int:
+        """Last position of history."""
+        return self.horizon if self.end is None else self.end.icount
+
+    @property
     def sources(self) -> tuple[str, ...]:
         return tuple(self._names)
 

@@ -10,20 +10,19 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 
-from rrgdb.engine.base import Conditions, EngineError, ExitKind, Watch, WatchHit
+from rrgdb.engine.base import EngineError
 from rrgdb.recording.door import Divergence
-from rrgdb.timeline.marks import Mark
+from rrgdb.timeline.checkpoints import Mark
 from rrgdb.timeline.prepare import Preparation
+from rrgdb.timeline.scan import Found, scan
 from rrgdb.timeline.stop import Points, Stop, StopKind
+from rrgdb.timeline.tasks import PortablePoints, Scanned, scan_span
 from rrgdb.timeline.timeline import SIGTRAP, Timeline, TimelineError
-from rrgdb.workers.pool import Failed, Task, WorkerError, Workers
+from rrgdb.workers.executor import Executor, Failed, Task, WorkerError
 
 PROGRESS = 1.0
 """seconds between two lines of progress"""
-PIECES, LEAST_PIECE = 8, 200_000
-"""a segment is replayed in so many pieces, of so many instructions or more, with a mark between two"""
 PATIENCE = 0.2
 """seconds after which a search is shared with workers"""
 APPROACH = 1_000_000
@@ -32,38 +31,13 @@ LEAST_TASK = 1_000_000
 """instructions that a worker replays at least, if there are so many"""
 
 
-@dataclass(slots=True)
-class Found:
-    """The last hits in a segment. ``breakpoint``: its position; ``behind``: the position behind the access that hit a
-    watch; ``watch``: where that stops."""
-
-    breakpoint: int | None = None
-    behind: int | None = None
-    watch: int | None = None
-    hits: tuple[WatchHit, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PortablePoints:
-    """Points for another process: breakpoint addresses, each with its conditions' code or None, and watches."""
-
-    breakpoints: tuple[tuple[int, Conditions | None], ...]
-    watches: tuple[Watch, ...]
-
-    @classmethod
-    def of(cls, points: Points) -> PortablePoints | None:
-        """None if there is a condition without code."""
-        codes = points.conditions()
-        return None if () in codes.values() else cls(tuple(codes.items()), points.watches)
-
-
 class Backward:
     """Reverse execution on a timeline. ``workers`` share a search that takes longer than ``patience`` seconds."""
 
     def __init__(
         self,
         timeline: Timeline,
-        workers: Workers | None = None,
+        workers: Executor | None = None,
         *,
         patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
@@ -143,7 +117,7 @@ class Backward:
         reads = any(w.kind != "w" for w in points.watches)
         close, approached = bool(points.watches), here
         if points.watches and points.passes_access:
-            last = self.scan(Points(points.breakpoints), here - 1, here)
+            last = scan(t, Points(points.breakpoints), here - 1, here)
             if t.interrupted:
                 t.seek_regardless(here)
                 return Stop(StopKind.INTERRUPT, t.icount)
@@ -174,7 +148,7 @@ class Backward:
                 t.seek(end - 1)
                 continue
             on_the_way: list[Mark] = []
-            found = self.scan(points, begin, end, on_the_way)
+            found = scan(t, points, begin, end, on_the_way)
             if t.interrupted:
                 t.seek_regardless(end)
                 return Stop(StopKind.INTERRUPT, t.icount)
@@ -216,12 +190,12 @@ class Backward:
         spoken = self._clock()
         starts = [t.start, *(stored.icount for stored in t.marks.stored)]
 
-        def tasks() -> Iterator[Task]:
+        def tasks() -> Iterator[Task[Scanned]]:
             at = end
             while (at := self._clear_since(at, floor, points, pages)) > floor:
                 i = bisect_right(starts, max(at - LEAST_TASK, t.start))
                 begin = max(starts[i - 1], floor)
-                yield Task("scan", begin, at, (portable,))
+                yield Task(scan_span, begin, at, portable)
                 at = begin
 
         try:
@@ -229,11 +203,10 @@ class Backward:
                 for task, result in results:
                     if isinstance(result, Failed):
                         return end, None
-                    found, noted = result
-                    t.index.learn(noted)
-                    position = self._choose(points, found, floor)
+                    t.index.learn(result.noted)
+                    position = self._choose(points, result.found, floor)
                     if position is not None:
-                        return end, (found, position)
+                        return end, (result.found, position)
                     end = task.begin
                     if self._clock() - spoken >= PROGRESS:
                         spoken = self._clock()
@@ -253,38 +226,6 @@ class Backward:
             untouched = t.marks.untouched_since(end, pages)
             clear = end if untouched is None else max(untouched, floor)
         return clear
-
-    def scan(self, points: Points, begin: int, end: int, on_the_way: list[Mark] | None = None) -> Found:
-        """Replay [begin, end) and note the last hits. ``on_the_way`` takes marks, so that going to one is short."""
-        t = self._timeline
-        t.seek(begin)
-        found = Found()
-        piece = end - begin if on_the_way is None else max((end - begin) // PIECES, LEAST_PIECE)
-        with t.armed(points, collect=True):
-            at = min(begin + piece, end)
-            while t.icount < end and not t.interrupted:
-                exit_ = t.advance(at)
-                if exit_.kind is ExitKind.BREAKPOINT:
-                    if t.icount < end and self._holds(points):
-                        found.breakpoint = t.icount
-                    t.engine.ignore_stops_at(t.icount)
-                elif t.guest.end is not None:
-                    break
-                elif on_the_way is not None and t.icount == at < end:
-                    on_the_way.append(t.marks.detached_here())
-                    at = min(at + piece, end)
-            last, behind = t.engine.collected()
-            if last is not None and last < end:
-                found.breakpoint = max(last, -1 if found.breakpoint is None else found.breakpoint)
-            if behind is not None:
-                found.behind = behind
-                found.hits = t.engine.take_hits()
-        return found
-
-    def _holds(self, points: Points) -> bool:
-        t = self._timeline
-        condition = points.breakpoints.get(t.engine.pc)
-        return condition is None or condition()
 
     def _choose(self, points: Points, found: Found, floor: int) -> int | None:
         """The last position at which something that was found stops."""

@@ -31,16 +31,18 @@ class DiskError(EngineError):
 
 class Disks:
     """All disks of a guest. ``stored`` and ``delta``: the snapshot that they build on (None: the images), and the
-    blocks that differ from it, but for those written since ``fold``."""
+    blocks that differ from it, but for those written since ``fold``. ``on_many``: called when more has been written
+    than there is room for in memory, if that is of use."""
 
-    def __init__(self, images: Sequence[DiskImage]) -> None:
+    def __init__(
+        self, images: Sequence[DiskImage], store: SnapshotStore | None, on_many: Callable[[], None] | None
+    ) -> None:
         self.images = images
         self.disks = [_Disk(self, number, image) for number, image in enumerate(images)]
-        self.store: SnapshotStore | None = None
+        self.store = store
         self.stored: Stored | None = None
         self.delta = Delta()
-        self.on_many: Callable[[], None] = lambda: None
-        """called when more has been written than there is room for in memory"""
+        self._on_many = on_many or (lambda: None)
         self._written: dict[int, bytes] = {}
         self._held = 0
         self._limit = MOST
@@ -120,7 +122,7 @@ class Disks:
     def put(self, disk: int, block: int, content: bytes) -> None:
         self._written[block_number(disk, block)] = content
         if self.changed >= self._limit:
-            self.on_many()
+            self._on_many()
 
 
 class _Disk:

@@ -33,13 +33,14 @@ class Lack(NamedTuple):
 
 
 class Index:
-    """Footprints of spans that do not overlap. ``use`` names the file they come from and go to."""
+    """Footprints of spans that do not overlap. ``open_file``: the file they come from and go to, opened when it is
+    needed first; IndexFileError from it: in memory alone."""
 
-    def __init__(self, engine: Engine, log: EventLog) -> None:
+    def __init__(self, engine: Engine, log: EventLog, open_file: Callable[[], IndexFile]) -> None:
         self._engine = engine
         self._log = log
         self._file: IndexFile | None = None
-        self._open: Callable[[], IndexFile] | None = None
+        self._open: Callable[[], IndexFile] | None = open_file
         self._spans: list[Entry] = []
         self._unpacked: OrderedDict[int, tuple[Entry, Ranges, Ranges]] = OrderedDict()
         self._unpacked_bytes = 0
@@ -48,10 +49,6 @@ class Index:
         self.on_lack: Callable[[Lack], None] | None = None
         """told where what is replayed is not in the index, to verify that"""
         engine.forget_footprint()
-
-    def use(self, open_file: Callable[[], IndexFile]) -> None:
-        """Where the index is kept; it is opened when it is needed first. IndexFileError from it: in memory alone."""
-        self._open = open_file
 
     def _load(self) -> None:
         if self._open is None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import bisect
 import weakref
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,36 +22,15 @@ from rrgdb.guest import Guest
 from rrgdb.recording.door import Door
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored, StoreError
+from rrgdb.timeline.checkpoints import Checkpoints, Mark
 from rrgdb.timeline.delta import Delta, merged, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest
 from rrgdb.timeline.disks import Disks
 
 MEMORY_BUDGET = 256 << 20
 """bytes that checkpoints may take unless somebody says otherwise"""
-_PER_PAGE = 100
-"""bytes that one page of a chunk takes besides its content"""
-_PER_CHUNK = 100
-"""bytes that a chunk takes in each delta that has it"""
 _STATES = 64
 """states of snapshots on disk that are kept in memory"""
-
-
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class Mark:
-    """``delta``: contents of the pages in which RAM differs from the snapshot ``stored`` (from zeros if None).
-    ``blocks``: likewise for the disks (from the images if None). ``state`` is None where it is read from the store
-    when needed."""
-
-    icount: int
-    stored: Stored | None
-    state: GuestState | None
-    delta: Delta = field(default_factory=Delta)
-    blocks: Delta = field(default_factory=Delta)
-
-    @property
-    def chunks(self) -> Iterable[dict[int, bytes]]:
-        """Of both."""
-        return chain(self.delta.chunks.values(), self.blocks.chunks.values())
 
 
 class WrongMachineError(Error):
@@ -67,91 +45,33 @@ class DamagedSnapshotError(UnusableSnapshotError):
     """It cannot be read: what is wrong with it says nothing about others."""
 
 
-class _Memory:
-    """Checkpoints in memory by icount, and what they take: chunks of pages, and contents, are shared between them."""
-
-    def __init__(self) -> None:
-        self.marks: list[Mark] = []
-        self.bytes = 0
-        self._chunks: Counter[int] = Counter()
-        self._contents: Counter[int] = Counter()
-
-    def index(self, icount: int) -> int:
-        return bisect.bisect_left(self.marks, icount, key=lambda m: m.icount)
-
-    def at(self, icount: int) -> Mark | None:
-        i = self.index(icount)
-        return self.marks[i] if i < len(self.marks) and self.marks[i].icount == icount else None
-
-    def insert(self, mark: Mark) -> None:
-        self.marks.insert(self.index(mark.icount), mark)
-        before = len(self._contents)
-        self.bytes += self._own_bytes(mark)
-        uses = self._chunks
-        for chunk in mark.chunks:
-            uses[id(chunk)] += 1
-            if uses[id(chunk)] == 1:
-                self._contents.update(map(id, chunk.values()))
-                self.bytes += _PER_PAGE * len(chunk)
-        self.bytes += PAGE * (len(self._contents) - before)
-
-    def remove(self, index: int) -> None:
-        mark = self.marks.pop(index)
-        uses, contents, before = self._chunks, self._contents, len(self._contents)
-        self.bytes -= self._own_bytes(mark)
-        for chunk in mark.chunks:
-            uses[id(chunk)] -= 1
-            if uses[id(chunk)]:
-                continue
-            del uses[id(chunk)]
-            self.bytes -= _PER_PAGE * len(chunk)
-            for content in chunk.values():
-                key = id(content)
-                contents[key] -= 1
-                if not contents[key]:
-                    del contents[key]
-        self.bytes -= PAGE * (before - len(contents))
-
-    @staticmethod
-    def _own_bytes(mark: Mark) -> int:
-        state = mark.state
-        size = 0 if state is None else len(state.cpu) + len(state.devices) + len(state.door)
-        return 1000 + size + _PER_CHUNK * (len(mark.delta.chunks) + len(mark.blocks.chunks))
-
-    def thin(self, here: int, budget: int) -> None:
-        """Drop the checkpoints farthest from a position until the budget holds."""
-        while self.bytes > budget and self.marks:
-            self.remove(0 if here - self.marks[0].icount > self.marks[-1].icount - here else len(self.marks) - 1)
-
-    def drop_built_on(self, ids: set[str]) -> None:
-        for i in range(len(self.marks) - 1, -1, -1):
-            stored = self.marks[i].stored
-            if stored is not None and stored.id in ids:
-                self.remove(i)
-
-
 class Marks:
-    """All marks of one timeline, and the guest's RAM in terms of them. ``budget``: bytes that checkpoints may take."""
+    """All marks of one timeline, and the guest's RAM in terms of them. ``budget``: bytes that checkpoints may take.
+
+    ``store``: where snapshots are, and are taken. ``adopt``: its snapshots up to this icount are marks, the guest
+    stands at position 0; None: it is new. ``said``: a line for what of it is of no use here."""
 
     def __init__(
         self,
         guest: Guest,
         door: Door,
         store: SnapshotStore | None,
+        disks: Disks,
+        *,
         budget: int = MEMORY_BUDGET,
-        disks: Disks | None = None,
+        adopt: int | None = None,
     ) -> None:
+        """Raises WrongMachineError."""
         self._guest = guest
         self._door = door
         self._store = store
         self.budget = budget
         self.incomplete = ""
         """why the live guest stands in the middle of a position, and has no state to be kept"""
-        self.disks = disks or Disks([])
-        self.disks.store = store
+        self.disks = disks
         self._ram = guest.engine.ram
         self.digest = RamDigest(self._ram.pages)
-        self._memory = _Memory()
+        self._memory = Checkpoints()
         self._disk: list[Mark] = []
         self._detached: weakref.WeakSet[Mark] = weakref.WeakSet()
         self._states: OrderedDict[str, GuestState] = OrderedDict()
@@ -160,6 +80,7 @@ class Marks:
         """RAM is ``_base`` but for the pages written since; False after a mark that turned out damaged"""
         self.vouched = True
         """the snapshots are of this recording: the starting one holds the images, or another one what was recorded"""
+        self.said = [] if adopt is None or store is None else self._adopt(store, adopt)
 
     def _first(self) -> Mark:
         """The freshly built guest: position 0, all of RAM as the images left it."""
@@ -186,18 +107,10 @@ class Marks:
 
     # -- the marks there are ---------------------------------------------------------------------
 
-    def use_store(self, store: SnapshotStore) -> None:
-        """Where snapshots are taken from now on."""
-        self._store = self.disks.store = store
-
-    def adopt_store(self, end: int) -> list[str]:
-        """Take the snapshots of the store up to icount ``end`` as marks; returns a line for what is of no use here.
-
-        The guest stands at position 0. If the first snapshot is of another guest, none is used; if it is damaged, the
-        others are, once one of them has turned out to hold what was recorded there (``vouched``)."""
-        if self._store is None:
-            return []
-        stored = [s for s in self._store.snapshots if s.icount <= end]
+    def _adopt(self, store: SnapshotStore, end: int) -> list[str]:
+        """If the first snapshot is of another guest, none is used; if it is damaged, the others are, once one of them
+        has turned out to hold what was recorded there (``vouched``)."""
+        stored = [s for s in store.snapshots if s.icount <= end]
         said = []
         while stored and stored[0].icount == self._images.icount:
             try:

@@ -21,9 +21,10 @@ from rrgdb.errors import Error
 from rrgdb.guest import Guest
 from rrgdb.recording.door import DEBUGGER, Divergence, Door, HistoryEnd, Mode
 from rrgdb.recording.log import EventLog
+from rrgdb.timeline.checkpoints import Mark
 from rrgdb.timeline.disks import DiskError
 from rrgdb.timeline.index import Index
-from rrgdb.timeline.marks import Mark, Marks, UnusableSnapshotError
+from rrgdb.timeline.marks import Marks, UnusableSnapshotError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.trail import Trail
@@ -45,18 +46,21 @@ class TimelineError(Error):
 class Timeline:
     """One guest in time. All calls but ``interrupt`` come from the engine thread.
 
-    ``recorder`` is None for a recording at rest (see ``go_live``). ``say`` takes text for the user (progress).
+    ``recorder``: of a guest that is new and recorded from here on; None for a recording at rest. ``say`` takes text for
+    the user (progress).
     """
 
-    def __init__(self, guest: Guest, door: Door, log: EventLog, marks: Marks) -> None:
+    def __init__(
+        self, guest: Guest, door: Door, log: EventLog, marks: Marks, index: Index, recorder: Recorder | None = None
+    ) -> None:
         self.guest = guest
         self.engine = guest.engine
         self.door = door
         self.log = log
         self.marks = marks
-        self.index = Index(self.engine, log)
+        self.index = index
         self._trail = Trail(marks)
-        self.recorder: Recorder | None = None
+        self.recorder = recorder
         self.say: Callable[[str], None] = lambda _line: None
         self._interrupted = threading.Event()
         self._present: Mark | None = None
@@ -80,12 +84,7 @@ class Timeline:
         """up to this position of history all output was shown"""
         door.wake = self.engine.interrupt
         door.attach_input(DEBUGGER, self._debugger_wrote)
-        door.mode = Mode.REPLAY
-
-    def go_live(self, recorder: Recorder) -> None:
-        """The guest is new: from here on it is recorded."""
-        self.recorder = recorder
-        self.door.mode = Mode.RECORD
+        door.mode = Mode.REPLAY if recorder is None else Mode.RECORD
 
     # -- where we are ----------------------------------------------------------------------------
 
@@ -102,7 +101,7 @@ class Timeline:
     def end(self) -> int:
         """Last position of history: of the log, or the live present."""
         if self.recorder is None:
-            return self.log.horizon if self.log.end is None else self.log.end.icount
+            return self.log.last
         return self.icount if self._present is None and self._origin is None else self._live_end
 
     @property

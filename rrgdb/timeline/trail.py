@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rrgdb.timeline.marks import Mark, Marks
+from rrgdb.timeline.checkpoints import Mark
+from rrgdb.timeline.marks import Marks
 
 STRIDE = 0.015
 """seconds of the thread's own time between two checkpoints, at least"""

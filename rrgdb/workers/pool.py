@@ -13,13 +13,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from socket import socketpair
 from typing import Any
 
-from rrgdb.errors import Error
+from rrgdb.workers.executor import Failed, R, Task, WorkerError
 
 MAX_JOBS = 8
 CHECKPOINTS = 32 << 20
@@ -35,28 +34,6 @@ DEATHS = 3
 TRIES = 2
 """how many workers may die of one task before it is left to the main process"""
 _START = "import sys; sys.path[:] = sys.argv[2:]; from rrgdb.cli.worker import main; main(int(sys.argv[1]))"
-
-
-class WorkerError(Error):
-    """A worker died or cannot be started: one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What a worker is asked: ``kind`` names one of its functions, ``arguments`` are for that."""
-
-    kind: str
-    begin: int
-    end: int
-    arguments: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A task that could not be done: the exception's class name and arguments."""
-
-    error: str
-    arguments: tuple[Any, ...]
 
 
 def default_jobs() -> int:
@@ -117,21 +94,21 @@ class _Worker:
         self.process.wait()
 
 
-class Workers:
-    """Worker processes on one recording, started when they are needed first. One thread uses it. ``close`` it.
+class Pool:
+    """An ``Executor``: worker processes on one recording, started when they are needed first. ``close`` it.
 
     One that dies is replaced, and ``say`` is told a line about it; its task is done by another."""
 
-    def __init__(self, recording: Path, jobs: int, disks: Mapping[str, str] | None = None) -> None:
-        """``jobs``: how many; with fewer than 2 there are none. ``disks``: where the images of disks are."""
+    def __init__(self, recording: Path, jobs: int, disks: Mapping[str, str], say: Callable[[str], None]) -> None:
+        """``jobs``: how many. ``disks``: where the images of disks are."""
         self._recording = recording.resolve()
-        self._disks = disks or {}
-        self._jobs = jobs if jobs > 1 else 0
+        self._disks = disks
+        self._jobs = jobs
         self._workers: list[_Worker] | None = None
         self._number = 0
         self._deaths = 0
         self._were_ready = False
-        self.say: Callable[[str], None] = lambda _line: None
+        self._say = say
 
     def __len__(self) -> int:
         """How many there are, or would be once started."""
@@ -178,9 +155,9 @@ class Workers:
         code = worker.process.returncode
         how = f"signal {-code}" if code < 0 else f"status {code}"
         self._workers[self._workers.index(worker)] = _Worker(self._recording, self._disks)
-        self.say(f"{why} ({how}): another one takes its place")
+        self._say(f"{why} ({how}): another one takes its place")
 
-    def _give(self, worker: _Worker, number: int, task: Task) -> bool:
+    def _give(self, worker: _Worker, number: int, task: Task[Any]) -> bool:
         """Whether a worker has got a task; if not, it was dead and is replaced."""
         try:
             worker.send((number, task))
@@ -190,13 +167,12 @@ class Workers:
         worker.busy = number
         return True
 
-    def results(self, tasks: Iterator[Task], ended: Callable[[], bool]) -> Generator[tuple[Task, Any], None, None]:
-        """Each task with its result, or Failed, in the order of the tasks; no more of those are drawn than can be done
-        at once. When ``ended`` says so, or this iterator is closed, what is under way is stopped.
-
-        Raises WorkerError: what was not told has not been done."""
+    def results(
+        self, tasks: Iterator[Task[R]], ended: Callable[[], bool]
+    ) -> Generator[tuple[Task[R], R | Failed], None, None]:
+        """See ``Executor``."""
         self.start()
-        waiting: dict[int, Task] = {}
+        waiting: dict[int, Task[R]] = {}
         done: dict[int, Any] = {}
         lost: Counter[int] = Counter()
         more = True
@@ -215,7 +191,7 @@ class Workers:
                         if lost[number] < TRIES:
                             self._give(worker, number, waiting[number])
                         else:
-                            done[number] = Failed("WorkerError", (f"{TRIES} worker processes have ended in it",))
+                            done[number] = Failed(WorkerError(f"{TRIES} worker processes have ended in it"))
                     elif more and len(waiting) < AHEAD * len(workers):
                         task = next(tasks, None)
                         more = task is not None

@@ -133,8 +133,7 @@ def test_verified_by_workers(recorded: Path, images: tuple[NewDisk, ...], tmp_pa
     """They are told where the images are."""
     moved = tmp_path / "moved"
     shutil.copy2(images[0].path, moved)
-    with replay(recorded, writable=False, disks={"accounts": moved}) as opened:
-        opened.use_workers(2)
+    with replay(recorded, writable=False, disks={"accounts": moved}, jobs=2) as opened:
         said: list[str] = []
         assert verify(opened.timeline, said.append, opened.workers) > 20
         assert said

@@ -28,8 +28,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_stops_change_nothing(recorded: Path, jobs: int) -> None:
-    with replay(recorded, writable=False) as opened:
-        opened.use_workers(jobs)
+    with replay(recorded, writable=False, jobs=jobs) as opened:
         said: list[str] = []
         assert verify(opened.timeline, said.append, opened.workers, stops=5) > 5
         assert len(said) == len(opened.timeline.marks.stored)

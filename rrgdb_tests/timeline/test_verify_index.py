@@ -16,7 +16,8 @@ from rrgdb.recording.index import Entry, IndexFile
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.index import _beyond
 from rrgdb.timeline.stop import Points, StopKind
-from rrgdb.timeline.verify import IndexLacksError, verify
+from rrgdb.timeline.tasks import IndexLacksError
+from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import AWKWARD, build
 from rrgdb_tests.timeline.oracle import OPTIONS, symbol
 
@@ -81,8 +82,7 @@ def test_code_that_the_index_lacks(scratch: Path, tmp_path: Path, arch: str, job
         opened.timeline.seek(opened.timeline.index.spans[SPAN][0] + STEPS // 2)
         pc = opened.timeline.engine.read(opened.timeline.engine.arch.pc)
     entry = _changed(path, tmp_path / "r", lambda code, pages: (_without(range(pc, pc + 1))(code), pages))
-    with replay(tmp_path / "r", writable=False) as opened:
-        opened.use_workers(jobs)
+    with replay(tmp_path / "r", writable=False, jobs=jobs) as opened:
         with pytest.raises(IndexLacksError) as caught:
             verify(opened.timeline, workers=opened.workers)
         text = str(caught.value)
@@ -98,8 +98,7 @@ def test_pages_that_the_index_lacks(scratch: Path, tmp_path: Path, jobs: int) ->
     path, count = _recorded(scratch, "riscv64", "ticker"), symbol(build("riscv64", "ticker"), "tick_count")
     page = (count - 0x80000000) // 4096
     entry = _changed(path, tmp_path / "r", lambda code, pages: (code, _without(range(page, page + 1))(pages)))
-    with replay(tmp_path / "r", writable=False) as opened:
-        opened.use_workers(jobs)
+    with replay(tmp_path / "r", writable=False, jobs=jobs) as opened:
         with pytest.raises(IndexLacksError) as caught:
             verify(opened.timeline, workers=opened.workers)
         text = str(caught.value)

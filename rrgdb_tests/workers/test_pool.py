@@ -20,12 +20,14 @@ from rrgdb.engine.base import Watch
 from rrgdb.opening import Opened, record, replay
 from rrgdb.recording.directory import INDEX
 from rrgdb.recording.door import Divergence
-from rrgdb.timeline.backward import Backward, PortablePoints
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
+from rrgdb.timeline.tasks import PortablePoints, SpanError, scan_span, verify_span
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb.timeline.verify import verify
-from rrgdb.workers.pool import Failed, Task, WorkerError, Workers
+from rrgdb.workers.executor import Failed, Task, WorkerError
+from rrgdb.workers.pool import Pool
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import OPTIONS, symbol
 from rrgdb_tests.timeline.test_damage import _changed_answer
@@ -57,8 +59,7 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _with_workers(path: Path, jobs: int = 2) -> Opened:
-    opened = replay(path, writable=False)
-    opened.use_workers(jobs)
+    opened = replay(path, writable=False, jobs=jobs)
     assert opened.workers is not None
     opened.workers.start()
     assert opened.workers.ready(READY)
@@ -142,7 +143,7 @@ def _killing(opened: Opened, when: Callable[[int], int]) -> list[int]:
     killed: list[int] = []
     workers, results = opened.workers, opened.workers.results
 
-    def killing(tasks: Iterator[Task], ended: Callable[[], bool]) -> Iterator[tuple[Task, Any]]:
+    def killing(tasks: Iterator[Task[Any]], ended: Callable[[], bool]) -> Iterator[tuple[Task, Any]]:
         for n, result in enumerate(results(tasks, ended)):
             alive = [w for w in workers._workers or [] if w.process.poll() is None]
             for victim in alive[: when(n)]:
@@ -205,11 +206,14 @@ def test_a_task_of_which_workers_die_is_left_to_the_main_process(scratch: Path) 
     with _with_workers(_recorded(scratch, "riscv64")) as opened:
         assert opened.workers is not None
         points = PortablePoints.of(Points({1: None}))
-        deadly = Task("scan", 0, 10, ("no points",))
-        tasks = [Task("scan", 0, 10, (points,)), deadly, Task("scan", 20, 30, (points,))]
+        deadly = Task(scan_span, 0, 10, "no points")
+        tasks = [Task(scan_span, 0, 10, points), deadly, Task(scan_span, 20, 30, points)]
         results = dict(opened.workers.results(iter(tasks), lambda: False))
         assert list(results) == tasks
-        assert results[deadly] == Failed("WorkerError", ("2 worker processes have ended in it",))
+        failed = results[deadly]
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, WorkerError)
+        assert str(failed.error) == "2 worker processes have ended in it"
         assert [isinstance(r, Failed) for r in results.values()] == [False, True, False]
 
 
@@ -219,7 +223,7 @@ def test_an_interrupt_ends_a_shared_search_where_it_was(scratch: Path) -> None:
         assert opened.workers is not None
         results = opened.workers.results
 
-        def interrupting(tasks: Iterator[Task], ended: object):  # type: ignore[no-untyped-def]
+        def interrupting(tasks: Iterator[Task[Any]], ended: object):  # type: ignore[no-untyped-def]
             for n, result in enumerate(results(tasks, ended)):  # type: ignore[arg-type]
                 if n == 3:
                     thread = threading.Thread(target=t.interrupt)
@@ -239,9 +243,8 @@ def test_an_interrupt_ends_a_shared_search_where_it_was(scratch: Path) -> None:
 
 def test_workers_see_what_a_live_guest_has_done_since(tmp_path: Path) -> None:
     image = build("riscv64", "ticker")
-    with record(tmp_path / "r", image, OPTIONS, interval=1e-9) as opened:
+    with record(tmp_path / "r", image, OPTIONS, interval=1e-9, jobs=2) as opened:
         t = opened.timeline
-        opened.use_workers(2)
         for _ in range(2):
             for _ in range(8):
                 t.run(Points({}), steps=5_000)
@@ -261,9 +264,9 @@ def test_a_task_behind_the_log_fails(scratch: Path) -> None:
     with _with_workers(_recorded(scratch, "riscv64")) as opened:
         assert opened.workers is not None
         end = opened.timeline.end
-        tasks = [Task("scan", 0, end + 1, (PortablePoints.of(Points({1: None})),)), Task("verify", 1, end)]
+        tasks = [Task(scan_span, 0, end + 1, PortablePoints.of(Points({1: None}))), Task(verify_span, 1, end, 0)]
         results = [result for _, result in opened.workers.results(iter(tasks), lambda: False)]
-        assert [r.error for r in results if isinstance(r, Failed)] == ["TimelineError", "SpanError"]
+        assert [type(r.error) for r in results if isinstance(r, Failed)] == [TimelineError, SpanError]
 
 
 def test_results_come_in_the_order_of_the_tasks(scratch: Path) -> None:
@@ -272,7 +275,7 @@ def test_results_come_in_the_order_of_the_tasks(scratch: Path) -> None:
         end = opened.timeline.end
         points = PortablePoints.of(Points({1: None}))
         spans = [(0, end), (1, 2), (5, 6), (0, end // 2), (7, 8)]
-        tasks = [Task("scan", *span, (points,)) for span in spans]
+        tasks = [Task(scan_span, *span, points) for span in spans]
         assert [task for task, _ in opened.workers.results(iter(tasks), lambda: False)] == tasks
         first = next(opened.workers.results(iter(tasks), lambda: False))
         assert first[0] is tasks[0]
@@ -283,8 +286,8 @@ def test_workers_end_with_the_main_process(scratch: Path) -> None:
     program = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from rrgdb.workers.pool import Workers\n"
-        "w = Workers(Path(sys.argv[1]), 2)\n"
+        "from rrgdb.workers.pool import Pool\n"
+        "w = Pool(Path(sys.argv[1]), 2, {}, print)\n"
         "w.start()\n"
         f"assert w.ready({READY})\n"
         "print(*(x.process.pid for x in w._workers), flush=True)\n"
@@ -303,7 +306,7 @@ def test_workers_end_with_the_main_process(scratch: Path) -> None:
 
 
 def test_a_worker_that_cannot_start(tmp_path: Path) -> None:
-    workers = Workers(tmp_path / "none", 2)
+    workers = Pool(tmp_path / "none", 2, {}, lambda _line: None)
     workers.start()
     with pytest.raises(WorkerError, match="has ended"):
         workers.ready(READY)

@@ -1,0 +1,182 @@
+"""New recordings: of an image on a board, and of what a script does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from rrgdb.arch.base import Arch
+from rrgdb.board.firmware.image import MAX_FILE
+from rrgdb.engine.memory import Ram
+from rrgdb.engine.unicorn.engine import build_id
+from rrgdb.errors import Error
+from rrgdb.opening.disks import new_disks
+from rrgdb.opening.guests import BoardPlan, Plan, ScriptPlan
+from rrgdb.opening.images import image_asked_for
+from rrgdb.opening.opened import Opened
+from rrgdb.opening.options import BUDGET, INTERVAL, GuestOptions, NewDisk, OptionError
+from rrgdb.opening.stores import create_store
+from rrgdb.opening.workers import pool_for
+from rrgdb.recording.directory import NewImage, Recording, default_path
+from rrgdb.recording.files import read_image
+from rrgdb.recording.manifest import Disk, Option
+from rrgdb.snapshots import naming
+from rrgdb.snapshots.naming import START
+from rrgdb.snapshots.overlays import DiskImage
+from rrgdb.timeline.index import Index
+from rrgdb.timeline.marks import MEMORY_BUDGET, Marks
+from rrgdb.timeline.recorder import Recorder
+from rrgdb.timeline.timeline import Timeline
+
+KERNEL = "kernel"
+MAX_ARGS = 1 << 16
+"""characters of a guest's arguments"""
+Say = Callable[[str], None]
+
+
+def record(
+    path: Path | None,
+    image_path: Path,
+    options: GuestOptions,
+    *,
+    interval: float = INTERVAL,
+    budget: int = BUDGET,
+    checkpoint_memory: int = MEMORY_BUDGET,
+    starting: str = START,
+    disks: Sequence[NewDisk] = (),
+    jobs: int = 1,
+    say: Say = lambda _line: None,
+) -> Opened:
+    """Begin a recording of ``image_path`` in directory ``path`` (default: ``NAME.rrgdb`` here), standing at icount 0.
+
+    ``interval``: seconds of guest time between automatic snapshots; ``budget``: bytes that the store may take;
+    ``checkpoint_memory``: bytes that checkpoints may take, and half of that again snapshots that wait for the disk;
+    ``starting``: name of the starting snapshot; ``disks``: the guest's, in the order of their slots; ``jobs``: worker
+    processes that share long searches, fewer than 2: none.
+
+    Raises OSError, ImageError, OptionError, RecordingError, StoreError: one line each.
+    """
+    data = read_image(image_path, MAX_FILE)
+    image, spec = image_asked_for(data, str(image_path), options)
+    memory = options.memory if options.memory is not None else spec.default_ram
+    try:
+        spec.check_ram(memory)
+    except ValueError as e:
+        raise OptionError(f"-m: {e}") from None
+    cpu = options.cpu or next(iter(image.arch.engine_models))
+    if cpu not in image.arch.engine_models:
+        raise OptionError(f"--cpu {cpu}: {image.arch.name} has {', '.join(image.arch.engine_models)}")
+    if not options.args.isprintable() or len(options.args) > MAX_ARGS:
+        raise OptionError(f"ARGS {ascii(options.args)[:60]}: expected at most {MAX_ARGS} printable characters")
+    if not image_path.name.isprintable():
+        raise OptionError(f"IMAGE {image_path.name!a}: expected a name of printable characters")
+    plan = BoardPlan.of(image, spec, memory, cpu, options.args)
+    problem = naming.problem(starting) if starting != START else None
+    if problem is not None:
+        raise OptionError(f"--rrsnapshot: {problem}")
+    chosen: dict[str, Option] = {"args": options.args}
+    if options.entry is not None:
+        chosen["entry"] = options.entry
+    images = new_disks(disks, spec)
+    listed = [Disk(i.name, str(i.path), i.format, i.size, i.mtime_ns or 0, i.readonly) for i in images]
+    with ExitStack() as stack:
+        for each in images:
+            stack.callback(each.close)
+        recording = Recording.create(
+            path or default_path(image_path.name, Path.cwd()),
+            board=spec.name,
+            cpu=cpu,
+            ram_bytes=memory,
+            images=[NewImage(image_path.name, KERNEL, data, options.load)],
+            engine=build_id(),
+            options=chosen,
+            disks=listed,
+            revision=spec.revision,
+        )
+        stack.callback(_give_up, recording)
+        if plan.image.left_out:
+            say(plan.image.left_out)
+        opened = _go_live(stack, recording, plan, images, interval, budget, checkpoint_memory, jobs, say, starting)
+        stack.pop_all()
+        return opened
+
+
+def record_script(
+    path: Path,
+    uc: Any,
+    arch: Arch,
+    memory: int,
+    *,
+    interval: float = INTERVAL,
+    budget: int = BUDGET,
+    say: Say = lambda _line: None,
+) -> Opened:
+    """Begin a recording of what a script does with ``uc``, a plain ``unicorn.Uc``, in directory ``path``, standing at
+    icount 0. ``memory``: bytes that the script can map altogether, a multiple of 4096.
+
+    Raises OSError, EngineError, RecordingError, StoreError: one line each.
+    """
+    with ExitStack() as stack:
+        recording = Recording.create(
+            path,
+            kind="script",
+            board=arch.name,
+            cpu=str(uc.ctl_get_cpu_model()),
+            ram_bytes=memory,
+            images=[],
+            engine=build_id(),
+        )
+        stack.callback(_give_up, recording)
+        plan = ScriptPlan(arch, memory, uc)
+        opened = _go_live(stack, recording, plan, [], interval, budget, MEMORY_BUDGET, 1, say, START)
+        stack.pop_all()
+        return opened
+
+
+def _go_live(
+    stack: ExitStack,
+    recording: Recording,
+    plan: Plan,
+    images: Sequence[DiskImage],
+    interval: float,
+    budget: int,
+    checkpoint_memory: int,
+    jobs: int,
+    say: Say,
+    starting: str,
+) -> Opened:
+    """``stack`` closes what was opened if this fails."""
+    log = recording.log
+    ram = Ram(plan.ram_bytes)
+    stack.callback(ram.close)
+    store = create_store(recording, ram.pages, images)
+    stack.callback(store.close)
+    built = plan.build(recording, ram, images, store, live=True)
+    marks = Marks(built.guest, built.door, store, built.disks, budget=checkpoint_memory)
+    index = Index(built.guest.engine, log, recording.open_index)
+    marks.take_snapshot(starting)
+    marks.flush()
+    recorder = Recorder(
+        built.guest,
+        built.door,
+        log,
+        marks,
+        index,
+        store,
+        interval=interval,
+        budget=budget,
+        waiting=checkpoint_memory // 2,
+        say=say,
+    )
+    timeline = Timeline(built.guest, built.door, log, marks, index, recorder)
+    recorder.close_chunk()
+    return Opened(timeline, recording, built.guest, built.door, store, ram, pool_for(recording, timeline, jobs))
+
+
+def _give_up(recording: Recording) -> None:
+    """Nothing was recorded: nothing is left."""
+    with suppress(Error):
+        recording.close()
+    recording.remove()
