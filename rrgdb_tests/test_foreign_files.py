@@ -138,7 +138,7 @@ def test_a_recording_that_was_copied_by_links_is_read(ours: Path, tmp_path: Path
     with pytest.raises(RecordingBusyError, match=r"lock: .* 2 names \(hard links\)"):
         replay(copy)
     with replay(copy, writable=False) as opened:
-        assert opened.messages == []
+        assert opened.messages == ()
         assert len(opened.timeline.marks.stored) > 2
         verify(opened.timeline)
     (copy / "lock").unlink()
@@ -308,7 +308,7 @@ def test_two_live_recordings_share_an_image(tmp_path: Path) -> None:
             b.timeline.run(NONE, steps=2500)
     for name in ("a", "b"):
         with replay(tmp_path / name) as opened:
-            assert opened.messages == []
+            assert opened.messages == ()
             verify(opened.timeline)
     assert _content(image) == before
 

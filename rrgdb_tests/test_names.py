@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rrgdb import opening
 from rrgdb.cli.main import main
-from rrgdb.opening import record
+from rrgdb.opening import at_rest, record
 from rrgdb.qcow2 import Image
 from rrgdb.qcow2.cli import main as qcow2
 from rrgdb.recording.events import Event, EventKind
@@ -164,6 +164,6 @@ def test_qcow2_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_messages_are_a_line_each_for_users_of_the_library_too(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_attach_store", lambda *_: [f"snapshot {name} is passed over" for name in HOSTILE])
+    monkeypatch.setattr(at_rest, "_of_recording", lambda *_: [f"snapshot {name} is passed over" for name in HOSTILE])
     with opening.replay(original, writable=False) as opened:
-        assert opened.messages == [f"snapshot {name} is passed over" for name in SHOWN]
+        assert opened.messages == tuple(f"snapshot {name} is passed over" for name in SHOWN)

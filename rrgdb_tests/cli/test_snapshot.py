@@ -87,7 +87,7 @@ def test_create_list_and_delete(ours: Path, run: Run) -> None:
     assert run("delete", ours, "mine", "last", "mine") == "2 snapshots deleted\n"
     assert [row["name"] for row in json.loads(run("list", "--json", ours))] == ["start"]
     with replay(ours) as opened:
-        assert opened.messages == []
+        assert opened.messages == ()
         verify(opened.timeline)
 
 

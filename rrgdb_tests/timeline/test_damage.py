@@ -83,7 +83,7 @@ def _flip(path: Path, offset: int, mask: int = 1) -> None:
 
 def test_nothing_is_said_about_a_good_recording(original: Path, right: dict[int, bytes]) -> None:
     with replay(original, writable=False) as opened:
-        assert opened.messages == []
+        assert opened.messages == ()
         assert _assert_right(opened, right) == []
 
 
@@ -499,7 +499,7 @@ def test_the_disk_is_full_for_the_store(tmp_path: Path, monkeypatch: pytest.Monk
         t.seek(t.end)
         left = 1 << 30
     with replay(tmp_path / "r") as opened:
-        assert opened.messages == []
+        assert opened.messages == ()
         verify(opened.timeline)
 
 

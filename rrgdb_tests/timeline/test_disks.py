@@ -22,8 +22,7 @@ from rrgdb.recording.directory import RecordingError
 from rrgdb.recording.door import Divergence
 from rrgdb.snapshots.overlays import DiskImage
 from rrgdb.snapshots.store import StoreError
-from rrgdb.timeline import backward as search
-from rrgdb.timeline import disks, prepare, timeline
+from rrgdb.timeline import backward, disks, prepare, timeline
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
@@ -71,8 +70,8 @@ def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline, "LEAST_SKIP", 50)
     monkeypatch.setattr(prepare, "NEAR", (16, 100, 700, 3000))
     monkeypatch.setattr(prepare, "PIECE", 300)
-    monkeypatch.setattr(search, "LEAST_PIECE", 200)
-    monkeypatch.setattr(search, "APPROACH", 900)
+    monkeypatch.setattr("rrgdb.timeline.scan.LEAST_PIECE", 200)
+    monkeypatch.setattr(backward, "APPROACH", 900)
 
 
 def _walk(arch: str, images: tuple[NewDisk, ...], moves: int, seed: int, scratch: Path, most: int = disks.MOST) -> None:
@@ -119,7 +118,7 @@ def test_a_recording_verifies_with_and_without_snapshots(
 ) -> None:
     path = _record(tmp_path / "r", images, arch=arch)
     with replay(path) as opened:
-        assert opened.messages == []
+        assert opened.messages == ()
         assert verify(opened.timeline) > 3
         assert len(opened.timeline.marks.stored) > 3
     (path / "disk-ledger.qcow2").unlink()
@@ -306,7 +305,7 @@ def test_an_image_that_was_moved_is_named_anew(images: tuple[NewDisk, ...], tmp_
     with pytest.raises(OptionError, match="--disk other: the recording has no disk of that name; it has own"):
         replay(path, disks={"other": moved})
     with replay(path, disks={"own": moved}) as opened:
-        assert opened.messages == []
+        assert opened.messages == ()
         assert verify(opened.timeline) > 3
     with replay(path, disks_needed=False, writable=False) as opened:
         assert [m.split(":")[0] for m in opened.messages] == ["disk own"]

@@ -14,8 +14,7 @@ import pytest
 from rrgdb.engine.base import Watch
 from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.recording.directory import INDEX
-from rrgdb.timeline import backward as search
-from rrgdb.timeline import timeline
+from rrgdb.timeline import backward, timeline
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.timeline import Timeline
@@ -174,17 +173,17 @@ def test_an_access_near_the_end_of_a_long_segment_is_found_without_looking_at_al
     with record(tmp_path / "r", image, OPTIONS) as made:
         made.timeline.run(Points({}))
     looked: list[int] = []
-    scan = Backward.scan
+    scan = backward.scan
 
-    def counted(self: Backward, points: Points, begin: int, end: int, *rest: Any) -> Any:
+    def counted(timeline: Timeline, points: Points, begin: int, end: int, *rest: Any) -> Any:
         looked.append(end - begin)
-        return scan(self, points, begin, end, *rest)
+        return scan(timeline, points, begin, end, *rest)
 
-    monkeypatch.setattr(Backward, "scan", counted)
+    monkeypatch.setattr(backward, "scan", counted)
     points = Points({}, (Watch(symbol(image, "tick_count"), 4, kind),))
     stops = []
     for approach in (1 << 40, 1000):
-        monkeypatch.setattr(search, "APPROACH", approach)
+        monkeypatch.setattr(backward, "APPROACH", approach)
         with replay(tmp_path / "r", writable=False) as opened:
             t = opened.timeline
             t.index.clear_since = lambda end, *_args: end  # type: ignore[method-assign]
@@ -201,7 +200,7 @@ def test_a_segment_without_an_access_is_looked_at_once(tmp_path: Path, monkeypat
     image = build("riscv64", "ticker", {"TICKS": 20, "WORK": 300})
     with record(tmp_path / "r", image, OPTIONS) as made:
         made.timeline.run(Points({}))
-    monkeypatch.setattr(search, "APPROACH", 1000)
+    monkeypatch.setattr(backward, "APPROACH", 1000)
     unwritten = Points({}, (Watch(symbol(image, "__heap_end") + 0x1000, 4, "w"),))
     with replay(tmp_path / "r", writable=False) as opened:
         t = opened.timeline

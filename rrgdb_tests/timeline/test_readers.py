@@ -67,7 +67,7 @@ def test_a_reader_comes_to_the_right_states(recorded: tuple[Path, dict[int, byte
         assert t.marks.starting in t.marks.stored
         assert len(t.marks.stored) > 3
     with replay(copied, writable=False) as reader:
-        assert reader.messages == []
+        assert reader.messages == ()
         for position in random.sample(positions, 10):
             reader.timeline.seek(position)
             assert reader.timeline.marks.state_digest() == right[position]

@@ -80,7 +80,7 @@ def test_a_tiny_budget_thins_and_says_so(tmp_path: Path) -> None:
     assert (path / "snapshots.qcow2").stat().st_size < 500_000
     right = digests_straight(path, range(0, 75_000, 2999), tmp_path / "straight")
     with replay(path) as opened:
-        assert opened.messages == []
+        assert opened.messages == ()
         _assert_states(opened, right)
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.timeline import backward as search
-from rrgdb.timeline import prepare, timeline, trail
+from rrgdb.timeline import backward, prepare, timeline, trail
 from rrgdb_tests.guests import ARCHES, AWKWARD
 from rrgdb_tests.timeline.oracle import oracle
 from rrgdb_tests.timeline.walk import Walk
@@ -23,8 +22,8 @@ def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeline, "LEAST_SKIP", 50)
     monkeypatch.setattr(prepare, "NEAR", (16, 100, 700, 3000))
     monkeypatch.setattr(prepare, "PIECE", 300)
-    monkeypatch.setattr(search, "LEAST_PIECE", 200)
-    monkeypatch.setattr(search, "APPROACH", 900)
+    monkeypatch.setattr("rrgdb.timeline.scan.LEAST_PIECE", 200)
+    monkeypatch.setattr(backward, "APPROACH", 900)
     monkeypatch.setattr(trail, "LEAST", 150)
     monkeypatch.setattr(trail, "STRIDE", 0)
     monkeypatch.setattr(trail, "SHARE", 0)
