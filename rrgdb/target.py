@@ -15,8 +15,9 @@ from rrgdb.recording.log import LogError
 from rrgdb.rsp import debuggee as rsp
 from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume
 from rrgdb.snapshots import naming
+from rrgdb.snapshots.entries import Stored
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.naming import START
-from rrgdb.snapshots.store import Stored, StoreError
 from rrgdb.text import shown
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition

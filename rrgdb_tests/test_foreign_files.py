@@ -19,7 +19,7 @@ from rrgdb.qcow2 import Image
 from rrgdb.recording.directory import RecordingBusyError, RecordingError
 from rrgdb.recording.log import LogError
 from rrgdb.recording.manifest import ManifestError
-from rrgdb.snapshots.store import StoreError
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build

@@ -13,7 +13,7 @@ import rrgdb
 from rrgdb import opening
 from rrgdb.engine.unicorn import UNICORN
 from rrgdb.opening import GuestOptions
-from rrgdb.snapshots.store import StoreError
+from rrgdb.snapshots.errors import StoreError
 
 MODULE = ["-m", "rrgdb"]
 CONSOLE_SCRIPT = ["-c", "from rrgdb.__main__ import main; main()"]

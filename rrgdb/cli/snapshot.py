@@ -15,7 +15,8 @@ from rrgdb.cli.types import Number, moved_disks_option, recording_argument
 from rrgdb.opening import Opened
 from rrgdb.recording.directory import recording_of
 from rrgdb.snapshots import naming
-from rrgdb.snapshots.store import Stored, StoreError
+from rrgdb.snapshots.entries import Stored
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.text import shown
 from rrgdb.timeline.export import FORMATS, ExportError, export
 from rrgdb.timeline.timeline import TimelineError

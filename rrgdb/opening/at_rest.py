@@ -16,7 +16,7 @@ from rrgdb.opening.options import OptionError
 from rrgdb.opening.stores import open_store
 from rrgdb.opening.workers import pool_for
 from rrgdb.recording.directory import Recording, RecordingError
-from rrgdb.snapshots.overlays import DiskImage
+from rrgdb.snapshots.images import DiskImage
 from rrgdb.text import shown
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import MEMORY_BUDGET, Marks, WrongMachineError

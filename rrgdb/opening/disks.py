@@ -10,9 +10,8 @@ from rrgdb.board.spec import BoardSpec
 from rrgdb.opening.options import NewDisk, OptionError
 from rrgdb.recording.directory import Recording, RecordingError, recording_of
 from rrgdb.recording.manifest import MAX_PATH, Disk
-from rrgdb.snapshots import overlays
-from rrgdb.snapshots.overlays import DiskImage
-from rrgdb.snapshots.store import StoreError
+from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.images import FORMATS, NAME, DiskImage, looks_like_qcow2
 
 
 def new_disks(disks: Sequence[NewDisk], spec: BoardSpec) -> list[DiskImage]:
@@ -22,13 +21,13 @@ def new_disks(disks: Sequence[NewDisk], spec: BoardSpec) -> list[DiskImage]:
     names = [f"disk{i}" if disk.name is None else disk.name for i, disk in enumerate(disks)]
     for name, disk in zip(names, disks, strict=True):
         where = f"--disk {disk.path}"
-        if not overlays.NAME.fullmatch(name) or names.count(name) > 1:
+        if not NAME.fullmatch(name) or names.count(name) > 1:
             raise OptionError(f"{where}: name {name!r}, expected one of its own, of letters, digits, - and _")
-        if disk.format not in (None, *overlays.FORMATS):
-            raise OptionError(f"{where}: format {disk.format!r}, expected one of {', '.join(overlays.FORMATS)}")
+        if disk.format not in (None, *FORMATS):
+            raise OptionError(f"{where}: format {disk.format!r}, expected one of {', '.join(FORMATS)}")
         if not str(disk.path.resolve()).isprintable() or len(str(disk.path.resolve())) > MAX_PATH:
             raise OptionError(f"{where}: expected a path of at most {MAX_PATH} printable characters")
-        if disk.format is None and overlays.looks_like_qcow2(disk.path):
+        if disk.format is None and looks_like_qcow2(disk.path):
             # What a guest has written to a raw image must not choose how it is read.
             raise OptionError(f"{where}: it begins as a qcow2 image does: expected format=qcow2 or format=raw")
     with ExitStack() as stack:

@@ -22,7 +22,7 @@ from rrgdb.recording import behaviour
 from rrgdb.recording.directory import Recording
 from rrgdb.recording.door import Door
 from rrgdb.script.guest import ScriptGuest
-from rrgdb.snapshots.overlays import DiskImage
+from rrgdb.snapshots.images import DiskImage
 from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.disks import Disks
 

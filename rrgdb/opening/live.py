@@ -23,8 +23,8 @@ from rrgdb.recording.directory import NewImage, Recording, default_path
 from rrgdb.recording.files import read_image
 from rrgdb.recording.manifest import Disk, Option
 from rrgdb.snapshots import naming
+from rrgdb.snapshots.images import DiskImage
 from rrgdb.snapshots.naming import START
-from rrgdb.snapshots.overlays import DiskImage
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import MEMORY_BUDGET, Marks
 from rrgdb.timeline.recorder import Recorder

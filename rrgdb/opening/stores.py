@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rrgdb.recording.directory import Recording
-from rrgdb.snapshots.overlays import DiskImage, Disks
-from rrgdb.snapshots.store import SnapshotStore, StoreError
+from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.images import DiskImage
+from rrgdb.snapshots.overlays import Overlays
+from rrgdb.snapshots.store import SnapshotStore
 
 
 def create_store(recording: Recording, ram_pages: int, images: Sequence[DiskImage]) -> SnapshotStore:
     """Raises StoreError."""
     owner = recording.manifest.recording_id
-    kept = Disks.create(recording.path, images, owner) if _have_overlays(images) else None
+    kept = Overlays.create(recording.path, images, owner) if _have_overlays(images) else None
     store = SnapshotStore.create(recording.snapshots, ram_pages, kept)
     store.order(recording.log.sync)
     return store
@@ -46,10 +48,10 @@ def open_store(
 def _open(recording: Recording, ram_pages: int, images: Sequence[DiskImage], *, writable: bool) -> SnapshotStore:
     """Raises StoreError; nothing is open then."""
     manifest = recording.manifest
-    kept: Disks | None = None
+    kept: Overlays | None = None
     if _have_overlays(images):
         backing = [disk.path for disk in manifest.guest.disks]
-        kept = Disks.open(recording.path, images, manifest.recording_id, writable=writable, backing=backing)
+        kept = Overlays.open(recording.path, images, manifest.recording_id, writable=writable, backing=backing)
     try:
         return SnapshotStore.open(recording.snapshots, ram_pages, writable=writable, disks=kept)
     except BaseException:

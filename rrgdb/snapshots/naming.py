@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rrgdb.snapshots.writer import AUTOMATIC
+from rrgdb.snapshots.entries import AUTOMATIC
 
 START = "start"
 """what the starting snapshot is called unless the user says otherwise; as a place to go to, always icount 0"""

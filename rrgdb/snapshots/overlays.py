@@ -17,27 +17,20 @@ their extra data, as made for this recording. Others are none of its business.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from rrgdb.qcow2 import Backing, Extent, Image, Qcow2Error, Qcow2UsageError, RawFile, Snapshot
+from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.recording.files import overlay_name
-from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.errors import StoreError, told
+from rrgdb.snapshots.images import DiskImage
 
 T = TypeVar("T")
 BLOCK = 4096
-MARK_BYTES = 16
-"""of the recording's id, with which its disk snapshots are marked"""
-FORMATS = ("raw", "qcow2")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DISK_SHIFT = 44
-_MAGIC = b"QFI\xfb"
 _SMALL = 16 << 30
 """overlays of disks up to this size have clusters of one block; those of larger ones would have large L1 tables"""
 _JOINED = 256
@@ -50,91 +43,6 @@ def block_number(disk: int, block: int) -> int:
 
 def disk_and_block(number: int) -> tuple[int, int]:
     return number >> _DISK_SHIFT, number & (1 << _DISK_SHIFT) - 1
-
-
-class DiskImage:
-    """The user's image under a disk, for reading. ``size``: bytes of the disk, whole sectors."""
-
-    @classmethod
-    def missing(cls, name: str, path: Path, format: str, size: int, *, readonly: bool) -> DiskImage:
-        """An image that can be looked at and not be read."""
-        image = cls.__new__(cls)
-        image.name, image.path, image.format, image.size, image.readonly = name, path, format, size, readonly
-        image.mtime_ns = None
-        image.content = _Missing(size)
-        return image
-
-    def __init__(self, path: Path, format: str, *, readonly: bool = False, name: str = "") -> None:
-        """StoreError if it cannot be read, or has no sectors."""
-        self.name = name
-        self.path = path
-        self.format = format
-        self.readonly = readonly
-        with _told(path):
-            self.mtime_ns: int | None = path.stat().st_mtime_ns
-            self.content: Backing = RawFile(os.fspath(path)) if format == "raw" else Image.open(path)
-        self.size = -(-self.content.size // 512) * 512
-        if not self.size:
-            self.close()
-            raise StoreError(f"{path}: an empty image, expected at least one sector of 512 bytes")
-
-    def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes of the disk; zeros behind its end. Raises StoreError."""
-        data = bytearray(length)
-        with _told(self.path):
-            self.content.read_into(offset, memoryview(data))
-        return bytes(data)
-
-    def files(self) -> list[Path]:
-        """The file, and the backing files under it."""
-        found: list[Path] = []
-        below: Backing | None = self.content
-        while isinstance(below, Image | RawFile):
-            found.append(Path(below.path))
-            below = below.backing if isinstance(below, Image) else None
-        return found
-
-    def linked_overlay(self) -> Path | None:
-        """One of the files that is a recording's overlay under a second name, by what its snapshots are marked with."""
-        below: Backing | None = self.content
-        while isinstance(below, Image):
-            marked = any(len(s.extra) == MARK_BYTES for s in below.snapshots)
-            if marked and os.stat(below.path).st_nlink > 1:
-                return Path(below.path)
-            below = below.backing
-        return None
-
-    def close(self) -> None:
-        """Idempotent."""
-        self.content.close()
-
-
-class _Missing:
-    """Under a disk whose image cannot be read."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def read_into(self, offset: int, view: memoryview) -> None:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-
-    def extents(self, offset: int, length: int, depth: int) -> Iterator[Extent]:
-        yield Extent(offset, length, depth, present=False, zero=True, data=False)
-
-    def close(self) -> None:
-        pass
-
-
-def looks_like_qcow2(path: Path) -> bool:
-    """Whether a file begins as a qcow2 image does. Raises StoreError."""
-    head = bytearray(len(_MAGIC))
-    with _told(path):
-        file = RawFile(os.fspath(path))
-        try:
-            file.read_into(0, memoryview(head))
-        finally:
-            file.close()
-    return head == _MAGIC
 
 
 class Moment(NamedTuple):
@@ -165,7 +73,7 @@ class _Overlay:
         self.seen = {s.id: s for s in self.reader.snapshots}
 
 
-class Disks:
+class Overlays:
     """The overlays of one recording, by the numbers of their disks. Methods raise StoreError."""
 
     def __init__(self, overlays: dict[int, _Overlay], owner: bytes) -> None:
@@ -175,7 +83,7 @@ class Disks:
         """a line about each overlay that is damaged so that snapshots may be missing"""
 
     @classmethod
-    def create(cls, directory: Path, images: Sequence[DiskImage], owner: bytes) -> Disks:
+    def create(cls, directory: Path, images: Sequence[DiskImage], owner: bytes) -> Overlays:
         """New overlays in ``directory``, open for writing; what was made is removed if it fails. ``owner``: the id of
         the recording, with which disk snapshots are marked."""
         made: list[Path] = []
@@ -183,7 +91,7 @@ class Disks:
             for image in images:
                 path = _overlay_path(directory, image)
                 if not image.readonly:
-                    with _told(path):
+                    with told(path):
                         size = _cluster_size(image)
                         below = os.fspath(image.path.resolve())
                         Image.create(
@@ -211,7 +119,7 @@ class Disks:
         *,
         writable: bool,
         backing: Sequence[str] | None = None,
-    ) -> Disks:
+    ) -> Overlays:
         """The overlays of these disks. StoreError if one is missing, cannot be opened, is of another size or, with
         ``backing``, over another image: then each is over the one of these that has its number, or where that is now.
         """
@@ -222,7 +130,7 @@ class Disks:
                 if image.readonly:
                     continue
                 path = _overlay_path(directory, image)
-                with _told(path):
+                with told(path):
                     reader, problem = _open_overlay(path, image, writable=writable)
                 found[number] = overlay = _Overlay(reader, None, {})
                 damage += [problem] if problem else []
@@ -235,7 +143,7 @@ class Disks:
                         f"{path}: an overlay over {reader.backing_file!r}, expected one over {backing[number]!r}"
                     )
                 if writable:
-                    with _told(path):
+                    with told(path):
                         # Whole blocks are written, so nothing below is needed for that.
                         overlay.writer = Image.open(path, writable=True, barriers=True, backing=False, own=True)
                         overlay.writer.fill_holes()
@@ -254,7 +162,7 @@ class Disks:
         """Bytes of a disk at a snapshot, zeros behind its end."""
         overlay, snapshot = self._overlays[disk], kept[disk]
         reader = overlay.reader
-        with _told(reader.path):
+        with told(reader.path):
             if overlay.seen.get(snapshot.id) != snapshot:
                 overlay.reload()
             data: bytes | Qcow2Error = b""
@@ -278,7 +186,7 @@ class Disks:
         """Numbers of the blocks that may differ between two snapshots."""
         found: list[int] = []
         for number, overlay in self._overlays.items():
-            with _told(overlay.reader.path):
+            with told(overlay.reader.path):
                 if any(overlay.seen.get(kept[number].id) != kept[number] for kept in (a, b)):
                     overlay.reload()
                 each = overlay.reader.cluster_size // BLOCK
@@ -289,7 +197,7 @@ class Disks:
     def look_at_tables(self, kept: Kept) -> None:
         """Read where everything is that the overlays hold at a snapshot."""
         for number, overlay in self._overlays.items():
-            with _told(overlay.reader.path):
+            with told(overlay.reader.path):
                 if overlay.seen.get(kept[number].id) != kept[number]:
                     overlay.reload()
                 overlay.reader.filled_disk(kept[number])
@@ -297,7 +205,7 @@ class Disks:
     def reload(self) -> None:
         """See what a writer has done since."""
         for overlay in self._overlays.values():
-            with _told(overlay.reader.path):
+            with told(overlay.reader.path):
                 overlay.reload()
 
     def complete(self) -> dict[Moment, Kept]:
@@ -336,7 +244,7 @@ class Disks:
         found: dict[int, T] = {}
         for number, overlay in self._overlays.items():
             assert overlay.writer is not None
-            with _told(overlay.writer.path):
+            with told(overlay.writer.path):
                 found[number] = call(number, overlay.writer)
         return found
 
@@ -357,7 +265,7 @@ class Disks:
             disk, block = disk_and_block(first)
             image = self._overlays[disk].writer
             assert image is not None
-            with _told(image.path):
+            with told(image.path):
                 offset = block * BLOCK
                 image.write(offset, data[: image.size - offset])
 
@@ -421,7 +329,7 @@ class Disks:
         for overlay in self._overlays.values():
             for image in filter(None, (overlay.writer, overlay.reader)):
                 try:
-                    with _told(image.path):
+                    with told(image.path):
                         image.close()
                 except StoreError as e:
                     failure = failure or e
@@ -478,19 +386,3 @@ def _runs(blocks: Mapping[int, bytes]) -> Iterator[tuple[int, bytes]]:
         joined.append(blocks[number])
     if joined:
         yield first, b"".join(joined)
-
-
-@contextmanager
-def _told(path: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except (Qcow2Error, Qcow2UsageError, OSError) as e:
-        text = _reason(e, path) if isinstance(e, OSError) else str(e)
-        raise StoreError(text if text.startswith(f"{path}: ") else f"{path}: {text}") from e
-
-
-def _reason(error: OSError, path: Path | str) -> str:
-    """What the system says, and of which file if that is another one: what lies under an image."""
-    text = error.strerror or str(error)
-    other = error.filename
-    return text if other is None or os.fspath(other) == os.fspath(path) else f"it needs {other}: {text}"

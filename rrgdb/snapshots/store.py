@@ -23,20 +23,11 @@ import numpy.typing as npt
 
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.snapshots.differences import Differences
+from rrgdb.snapshots.entries import LENGTH_BYTES, PAGE, RAM_OFFSET, Deletion, Entry, SnapshotGoneError, Stored
 from rrgdb.snapshots.errors import NoRoomError, StoreError
-from rrgdb.snapshots.overlays import BLOCK, Disks, Kept, block_number
+from rrgdb.snapshots.overlays import BLOCK, Kept, Overlays, block_number
 from rrgdb.snapshots.state import MAX_BYTES, GuestState, StateError
-from rrgdb.snapshots.writer import (
-    AUTOMATIC,
-    LENGTH_BYTES,
-    PAGE,
-    RAM_OFFSET,
-    Deletion,
-    Entry,
-    SnapshotGoneError,
-    Stored,
-    StoreWriter,
-)
+from rrgdb.snapshots.writer import StoreWriter
 
 PageNumbers = npt.NDArray[np.int64]
 
@@ -63,7 +54,7 @@ def _numbers(pages: Collection[int]) -> PageNumbers:
 class SnapshotStore:
     """All snapshots of one recording, ordered by icount. One thread uses it."""
 
-    def __init__(self, image: Image, writer: StoreWriter | None, ram_pages: int, disks: Disks | None) -> None:
+    def __init__(self, image: Image, writer: StoreWriter | None, ram_pages: int, disks: Overlays | None) -> None:
         self._image = image
         self._writer = writer
         self._ram_pages = ram_pages
@@ -82,7 +73,7 @@ class SnapshotStore:
                 disks.keep_only({entry.stored.moment for entry in self._entries.values()})
             self._find_disks(disks)
 
-    def _find_disks(self, disks: Disks) -> None:
+    def _find_disks(self, disks: Overlays) -> None:
         """Give each snapshot those of its disks; without them it is none."""
         complete = disks.complete()
         if any(entry.stored.moment not in complete for entry in self._entries.values()):
@@ -97,7 +88,7 @@ class SnapshotStore:
             self.damage += [f"{self._image.path}: snapshot {name} has no disks; passed over" for name in lacking]
 
     @classmethod
-    def create(cls, path: Path, ram_pages: int, disks: Disks | None = None) -> SnapshotStore:
+    def create(cls, path: Path, ram_pages: int, disks: Overlays | None = None) -> SnapshotStore:
         """A new orphan image: it holds nothing but VM states. ``disks``: the guest's; each snapshot is of them as well,
         and the store closes them."""
         try:
@@ -110,7 +101,7 @@ class SnapshotStore:
             raise StoreError(f"{path}: cannot create the snapshot store: {e}") from e
 
     @classmethod
-    def open(cls, path: Path, ram_pages: int, *, writable: bool, disks: Disks | None = None) -> SnapshotStore:
+    def open(cls, path: Path, ram_pages: int, *, writable: bool, disks: Overlays | None = None) -> SnapshotStore:
         """``disks``: the guest's, open for writing if this is; the store closes them. Snapshots that one of them lacks
         are none."""
         writer: Image | None = None
@@ -470,6 +461,3 @@ def _open_image(path: Path) -> tuple[Image, str]:
         return image, f"the snapshot store is damaged, what is left of it is used: {problem}"
     image.close()
     raise StoreError(f"cannot open the snapshot store: {problem}")
-
-
-__all__ = ["AUTOMATIC", "RAM_OFFSET", "NoRoomError", "SnapshotGoneError", "SnapshotStore", "StoreError", "Stored"]

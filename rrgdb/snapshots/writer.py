@@ -10,83 +10,15 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 from rrgdb.errors import one_line
 from rrgdb.qcow2 import Image, Snapshot
+from rrgdb.snapshots.entries import PAGE, RAM_OFFSET, Deletion, Entry, Failure, Stored
 from rrgdb.snapshots.errors import StoreError
-from rrgdb.snapshots.overlays import Disks, Kept, Moment, require_sound
-from rrgdb.snapshots.state import MAX_BYTES, GuestState
+from rrgdb.snapshots.overlays import Kept, Overlays, require_sound
 
-PAGE = 4096
-AUTOMATIC = "auto-"
-"""names of automatic snapshots begin so"""
-LENGTH_BYTES = 4
-RAM_OFFSET = MAX_BYTES + LENGTH_BYTES
 _SWITCH_SECONDS = 0.0005
-
-
-class SnapshotGoneError(StoreError):
-    """Another process has deleted a snapshot: one line with the file. ``gone``: those of the ones asked for
-    that were found missing."""
-
-    def __init__(self, text: str, gone: Sequence[Stored]) -> None:
-        super().__init__(text)
-        self.gone = gone
-
-
-class Stored(NamedTuple):
-    """One snapshot of the store. ``id`` is of this process alone."""
-
-    name: str
-    icount: int
-    id: str
-
-    @property
-    def automatic(self) -> bool:
-        return self.name.startswith(AUTOMATIC)
-
-    @property
-    def moment(self) -> Moment:
-        return Moment(self.name, self.icount)
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A snapshot, on disk (``snapshot``) or on its way: then RAM is that of ``base`` (None: zeros) but for ``pages``,
-    and the disks are those of ``base`` (None: the images) but for ``blocks``.
-
-    ``blob``: what goes in front of RAM. ``most``: bytes that it takes at most. ``kept``: the disk snapshots, once it is
-    on disk and there are disks. ``lock`` of the writer guards all but ``stored``."""
-
-    stored: Stored
-    snapshot: Snapshot | None = None
-    base: Entry | None = None
-    state: GuestState | None = None
-    blob: bytes = b""
-    pages: Mapping[int, bytes] | None = None
-    blocks: Mapping[int, bytes] | None = None
-    kept: Kept | None = None
-    most: int = 0
-
-    @property
-    def bytes(self) -> int:
-        return len(self.blob) + PAGE * (len(self.pages or ()) + len(self.blocks or ()))
-
-
-class Deletion(NamedTuple):
-    """Snapshots on disk that go, as one change."""
-
-    entries: Sequence[Entry]
-
-
-class Failure(NamedTuple):
-    """``lost``: snapshots that will not come to the disk."""
-
-    lost: list[Stored]
-    error: StoreError
 
 
 class StoreWriter:
@@ -96,7 +28,7 @@ class StoreWriter:
     checked before they are written first: what is new must not go to where a snapshot is that damage hides.
     """
 
-    def __init__(self, image: Image, ram_pages: int, disks: Disks | None, *, sound: bool = True) -> None:
+    def __init__(self, image: Image, ram_pages: int, disks: Overlays | None, *, sound: bool = True) -> None:
         self.lock = threading.Condition()
         self.before_commit: Callable[[], None] = lambda: None
         self.queued_bytes = 0
@@ -256,7 +188,7 @@ class StoreWriter:
         snapshot = image.create_snapshot(name, vm_state_size=size, vm_clock_ns=icount, icount=icount, commit=False)
         return snapshot, kept
 
-    def _stage_disks(self, disks: Disks, entry: Entry) -> Kept:
+    def _stage_disks(self, disks: Overlays, entry: Entry) -> Kept:
         if entry.base is None:
             disks.go_to(None)
         disks.write(entry.blocks or {})

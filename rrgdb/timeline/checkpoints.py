@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from rrgdb.engine.memory import PAGE
+from rrgdb.snapshots.entries import Stored
 from rrgdb.snapshots.state import GuestState
-from rrgdb.snapshots.store import Stored
 from rrgdb.timeline.delta import Delta
 
 _PER_PAGE = 100

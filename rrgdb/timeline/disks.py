@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 import xxhash
 
 from rrgdb.engine.base import EngineError
-from rrgdb.snapshots.overlays import BLOCK, DiskImage, block_number, disk_and_block
-from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
+from rrgdb.snapshots.entries import Stored
+from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.images import DiskImage
+from rrgdb.snapshots.overlays import BLOCK, block_number, disk_and_block
+from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.delta import Delta
 
 MOST = 16384

@@ -20,8 +20,10 @@ from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement
 from rrgdb.errors import Error
 from rrgdb.guest import Guest
 from rrgdb.recording.door import Door
+from rrgdb.snapshots.entries import SnapshotGoneError, Stored
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import GuestState
-from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored, StoreError
+from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.checkpoints import Checkpoints, Mark
 from rrgdb.timeline.delta import Delta, merged, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest

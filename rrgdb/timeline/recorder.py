@@ -10,7 +10,9 @@ from rrgdb.guest import Guest
 from rrgdb.recording.door import Door, Mode
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
-from rrgdb.snapshots.store import AUTOMATIC, NoRoomError, SnapshotStore, StoreError
+from rrgdb.snapshots.entries import AUTOMATIC
+from rrgdb.snapshots.errors import NoRoomError, StoreError
+from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Marks
 

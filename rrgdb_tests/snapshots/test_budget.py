@@ -9,9 +9,12 @@ from random import Random
 import pytest
 
 from rrgdb.qcow2 import Image
-from rrgdb.snapshots.overlays import BLOCK, DiskImage, Disks, block_number
+from rrgdb.snapshots.entries import Stored
+from rrgdb.snapshots.errors import NoRoomError
+from rrgdb.snapshots.images import DiskImage
+from rrgdb.snapshots.overlays import BLOCK, Overlays, block_number
 from rrgdb.snapshots.state import GuestState
-from rrgdb.snapshots.store import NoRoomError, SnapshotStore, Stored
+from rrgdb.snapshots.store import SnapshotStore
 
 RAM_PAGES = {"small": 600, "large": (3 << 30) // 4096}
 BUDGET = 4 << 20
@@ -23,7 +26,7 @@ def _store(directory: Path, pages: int, sizes: list[int]) -> SnapshotStore:
         with (directory / f"disk {number}").open("wb") as f:
             f.truncate(size)
         images.append(DiskImage(directory / f"disk {number}", "raw", name=f"d{number}"))
-    disks = Disks.create(directory, images, bytes(16)) if images else None
+    disks = Overlays.create(directory, images, bytes(16)) if images else None
     return SnapshotStore.create(directory / "s.qcow2", pages, disks)
 
 

@@ -17,9 +17,12 @@ import pytest
 
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.qcow2.view import View
-from rrgdb.snapshots.overlays import BLOCK, DiskImage, Disks, block_number, looks_like_qcow2
+from rrgdb.snapshots.entries import Stored
+from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.images import DiskImage, looks_like_qcow2
+from rrgdb.snapshots.overlays import BLOCK, Overlays, block_number
 from rrgdb.snapshots.state import GuestState
-from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
+from rrgdb.snapshots.store import SnapshotStore
 
 PAGES = 64
 OWNER = bytes(range(16))
@@ -87,7 +90,7 @@ class Model:
         self.directory = directory
         self.images = images
         self.random = Random(seed)
-        self.disks = Disks.create(directory, list(images.values()), OWNER)
+        self.disks = Overlays.create(directory, list(images.values()), OWNER)
         self.store = SnapshotStore.create(directory / "s.qcow2", PAGES, self.disks)
         self.now = {name: _content(disk) for name, disk in images.items()}
         self.changed: set[int] = set()
@@ -143,7 +146,7 @@ class Model:
 
     def reopen(self) -> None:
         self.store.close()
-        self.disks = Disks.open(self.directory, list(self.images.values()), OWNER, writable=True)
+        self.disks = Overlays.open(self.directory, list(self.images.values()), OWNER, writable=True)
         self.store = SnapshotStore.open(self.directory / "s.qcow2", PAGES, writable=True, disks=self.disks)
         new = {(s.name, s.icount): s for s in self.store.snapshots}
         if self.base is not None:
@@ -230,7 +233,7 @@ def test_a_reader_beside_a_writer(tmp_path: Path, images: dict[str, DiskImage]) 
             model.put(name, 0, model.random.randbytes(len(content)))
         model.take()
     model.check()
-    disks = Disks.open(tmp_path / "r", list(images.values()), OWNER, writable=False)
+    disks = Overlays.open(tmp_path / "r", list(images.values()), OWNER, writable=False)
     reader = SnapshotStore.open(tmp_path / "r" / "s.qcow2", PAGES, writable=False, disks=disks)
     mine = {(s.name, s.icount): s for s in reader.snapshots}
     taken = dict(model.held)
@@ -261,7 +264,7 @@ def test_a_snapshot_that_goes_while_it_is_read(
     going = model.take()
     model.take()
     model.check()
-    disks = Disks.open(tmp_path / "r", list(images.values()), OWNER, writable=False)
+    disks = Overlays.open(tmp_path / "r", list(images.values()), OWNER, writable=False)
     reader = SnapshotStore.open(tmp_path / "r" / "s.qcow2", PAGES, writable=False, disks=disks)
 
     def garbage(_view: View, _offset: int, _length: int) -> bytes:
@@ -364,7 +367,7 @@ def test_a_crash_between_any_two_commits(
     with Image.open(crashed / "s.qcow2") as image:
         known = {s.name for s in image.snapshots}
     for writable in (False, True):
-        disks = Disks.open(crashed, list(images.values()), OWNER, writable=writable)
+        disks = Overlays.open(crashed, list(images.values()), OWNER, writable=writable)
         store = SnapshotStore.open(crashed / "s.qcow2", PAGES, writable=writable, disks=disks)
         assert {s.name for s in store.snapshots} == known
         for stored in store.snapshots:
@@ -420,7 +423,7 @@ def test_a_snapshot_that_a_disk_lacks_is_none(tmp_path: Path, images: dict[str, 
     model.store.close()
     with Image.open(tmp_path / "r" / "disk-root.qcow2", writable=True) as image:
         image.delete_snapshot(image.snapshots[1])
-    disks = Disks.open(tmp_path / "r", list(images.values()), OWNER, writable=False)
+    disks = Overlays.open(tmp_path / "r", list(images.values()), OWNER, writable=False)
     store = SnapshotStore.open(tmp_path / "r" / "s.qcow2", PAGES, writable=False, disks=disks)
     assert [s.name for s in store.snapshots] == ["start"]
     store.close()
@@ -450,23 +453,23 @@ def test_images_that_cannot_be(tmp_path: Path, images: dict[str, DiskImage], fil
 def test_an_overlay_that_cannot_be_made_leaves_none(tmp_path: Path, images: dict[str, DiskImage]) -> None:
     (tmp_path / "disk-small.qcow2").touch()
     with pytest.raises(StoreError, match=r"disk-small\.qcow2: "):
-        Disks.create(tmp_path, list(images.values()), OWNER)
+        Overlays.create(tmp_path, list(images.values()), OWNER)
     assert [p.name for p in tmp_path.glob("disk-*")] == ["disk-small.qcow2"]
 
 
 def test_an_overlay_of_another_disk(tmp_path: Path, images: dict[str, DiskImage]) -> None:
-    Disks.create(tmp_path, list(images.values()), OWNER).close()
+    Overlays.create(tmp_path, list(images.values()), OWNER).close()
     (tmp_path / "disk-root.qcow2").unlink()
     with pytest.raises(StoreError, match=r"disk-root\.qcow2: .*No such file"):
-        Disks.open(tmp_path, list(images.values()), OWNER, writable=False)
+        Overlays.open(tmp_path, list(images.values()), OWNER, writable=False)
     (tmp_path / "disk-small.qcow2").rename(tmp_path / "disk-root.qcow2")
     with pytest.raises(StoreError, match=r"disk-root\.qcow2: a disk of 1024 bytes, expected 1048576"):
-        Disks.open(tmp_path, list(images.values()), OWNER, writable=False)
+        Overlays.open(tmp_path, list(images.values()), OWNER, writable=False)
 
 
 def test_a_disk_that_is_read_only_has_no_overlay(tmp_path: Path, images: dict[str, DiskImage]) -> None:
     images["root"].readonly = True
-    disks = Disks.create(tmp_path, list(images.values()), OWNER)
+    disks = Overlays.create(tmp_path, list(images.values()), OWNER)
     assert sorted(p.name for p in tmp_path.glob("disk-*")) == ["disk-data.qcow2", "disk-small.qcow2"]
     disks.close()
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from rrgdb.qcow2.view import View
+from rrgdb.snapshots.entries import SnapshotGoneError, Stored
 from rrgdb.snapshots.state import GuestState
-from rrgdb.snapshots.store import SnapshotGoneError, SnapshotStore, Stored
+from rrgdb.snapshots.store import SnapshotStore
 
 PAGES = 3000
 ZERO = bytes(4096)

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from rrgdb.qcow2.tables import Offsets, Slots, TableCache
+from rrgdb.snapshots.entries import Stored
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import MAX_BYTES, GuestState
-from rrgdb.snapshots.store import SnapshotStore, Stored, StoreError
+from rrgdb.snapshots.store import SnapshotStore
 
 PAGES = 700
 ZERO = bytes(4096)

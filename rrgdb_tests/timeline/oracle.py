@@ -14,8 +14,8 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from rrgdb.board.machine import Board
 from rrgdb.opening import GuestOptions, NewDisk, Opened, record, replay
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.overlays import BLOCK
-from rrgdb.snapshots.store import StoreError
 from rrgdb_tests.guests import build
 
 MEMORY = 4 << 20

@@ -21,7 +21,9 @@ from rrgdb.recording.door import Divergence
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog, LogError
 from rrgdb.recording.manifest import ManifestError
-from rrgdb.snapshots.store import RAM_OFFSET, SnapshotStore, StoreError
+from rrgdb.snapshots.entries import RAM_OFFSET
+from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Points, StopKind

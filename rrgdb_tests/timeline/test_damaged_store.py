@@ -15,7 +15,8 @@ import pytest
 from rrgdb.cli.main import main
 from rrgdb.opening import NewDisk, Opened, record, replay
 from rrgdb.qcow2 import Image
-from rrgdb.snapshots.store import RAM_OFFSET, StoreError
+from rrgdb.snapshots.entries import RAM_OFFSET
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.guests import build

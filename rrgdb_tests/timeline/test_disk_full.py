@@ -16,7 +16,8 @@ import pytest
 
 from rrgdb.cli import main as cli
 from rrgdb.opening import record, replay
-from rrgdb.snapshots.store import SnapshotStore, StoreError
+from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.e2e.harness import PATIENCE, rrgdb_command
 from rrgdb_tests.guests import build

@@ -20,8 +20,8 @@ from rrgdb.opening import NewDisk, OptionError, record, replay
 from rrgdb.qcow2 import Image
 from rrgdb.recording.directory import RecordingError
 from rrgdb.recording.door import Divergence
-from rrgdb.snapshots.overlays import DiskImage
-from rrgdb.snapshots.store import StoreError
+from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.images import DiskImage
 from rrgdb.timeline import backward, disks, prepare, timeline
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind

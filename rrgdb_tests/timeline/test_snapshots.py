@@ -12,7 +12,7 @@ from statistics import median
 import pytest
 
 from rrgdb.opening import Opened, record, replay
-from rrgdb.snapshots.store import StoreError
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify

@@ -26,7 +26,7 @@ from rrgdb.recording.door import Divergence
 from rrgdb.recording.log import LogError
 from rrgdb.recording.manifest import ManifestError
 from rrgdb.rsp.packets import encode
-from rrgdb.snapshots.store import StoreError
+from rrgdb.snapshots.errors import StoreError
 from rrgdb.timeline.timeline import TimelineError
 
 _T = TypeVar("_T")
