@@ -27,24 +27,16 @@ import stat
 import threading
 import time
 import tty
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from rrgdb.backends.base import Backend, OnInput
+from rrgdb.backends.writer import BLOCK, LINGER_SECONDS, POLL_MS, Writer
 from rrgdb.errors import Error
 from rrgdb.recording.directory import recording_of
 
 log = logging.getLogger("rrgdb.serial")
-OnInput = Callable[[bytes], None]
 
-PATIENT_QUEUE = 64 << 20
-"""bytes that wait for standard output or a file; ``close`` writes them all"""
-IMPATIENT_QUEUE = 1 << 20
-"""bytes that wait for a peer; ``close`` gives it one second"""
-_LINGER_S = 1.0
-_BLOCK = 4096
-"""bytes a read or write; a pipe that is ready takes as many without blocking (PIPE_BUF)"""
-_POLL_MS = 100
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _TELL_S = 10.0
 """without a failure for want of room, after which the next one is told again"""
@@ -54,116 +46,14 @@ class SerialError(Error):
     """A serial backend cannot be parsed or started: one line with the option's value."""
 
 
-class _Writer:
-    """The writer thread and its queue; ``target`` sets the descriptor that it writes to."""
-
-    def __init__(self, name: str, *, patient: bool) -> None:
-        self.dropped = 0
-        self._patient = patient
-        self._limit = PATIENT_QUEUE if patient else IMPATIENT_QUEUE
-        self._queue: deque[memoryview] = deque()
-        self._size = 0
-        self._fd: int | None = None
-        self._busy = False
-        self._failed = False
-        self._deadline: float | None = None
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"{name} writer", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def target(self, fd: int | None) -> None:
-        """Write to ``fd`` from now on; the previous one is out of use when this returns."""
-        with self._changed:
-            self._fd = None
-            self._changed.wait_for(lambda: not self._busy)
-            self._fd = fd
-            self._failed = False
-            self._changed.notify_all()
-
-    def write(self, data: bytes) -> None:
-        with self._changed:
-            if not data or self._deadline is not None:
-                return
-            self._queue.append(memoryview(data))
-            self._size += len(data)
-            while (excess := self._size - self._limit) > 0:
-                self.dropped += len(self._first(excess))
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Write what is queued (an impatient one: what the peer takes within a second) and end the thread."""
-        with self._changed:
-            if self._deadline is None:
-                self._deadline = time.monotonic() + _LINGER_S
-            self._changed.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while (taken := self._take()) is not None:
-            fd, block = taken
-            left, failed = _write_when_ready(fd, block)
-            with self._changed:
-                self._busy = False
-                self._failed = failed
-                if left and not failed:
-                    self._queue.appendleft(left)
-                    self._size += len(left)
-                elif failed:
-                    self.dropped += len(left)
-                self._changed.notify_all()
-
-    def _take(self) -> tuple[int, memoryview] | None:
-        """The descriptor and the next block to write; None once all is done."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._deadline is not None or self._can_write())
-            late = self._deadline is not None and not self._patient and time.monotonic() > self._deadline
-            if late or not self._can_write() or self._fd is None:
-                return None
-            self._busy = True
-            return self._fd, self._first(_BLOCK)
-
-    def _first(self, most: int) -> memoryview:
-        """Take the oldest bytes, at most so many, out of the queue; what they are part of is not copied."""
-        piece = self._queue.popleft()
-        if len(piece) > most:
-            self._queue.appendleft(piece[most:])
-            piece = piece[:most]
-        self._size -= len(piece)
-        return piece
-
-    def _can_write(self) -> bool:
-        return bool(self._queue) and self._fd is not None and not self._failed
-
-
-def _write_when_ready(fd: int, block: memoryview) -> tuple[memoryview, bool]:
-    """Write what ``fd`` takes now; returns the rest, and whether it will never take it."""
-    try:
-        if not _poll(fd, select.POLLOUT, _POLL_MS):
-            return block, False
-        return block[os.write(fd, block) :], False
-    except BlockingIOError:
-        return block, False
-    except OSError:
-        return block, True
-
-
-def _poll(fd: int, events: int, timeout_ms: int) -> bool:
-    poller = select.poll()
-    poller.register(fd, events)
-    return bool(poller.poll(timeout_ms))
-
-
-class Backend:
-    """One serial backend. ``dropped``: bytes of output that nobody took."""
+class _Serial:
+    """A ``Backend`` on file descriptors."""
 
     _patient = False
 
     def __init__(self, option: str) -> None:
         self._option = option
-        self._writer = _Writer(option, patient=self._patient)
+        self._writer = Writer(option, patient=self._patient)
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         self._reader: threading.Thread | None = None
         self._started = self._closed = False
@@ -173,12 +63,10 @@ class Backend:
         return self._writer.dropped
 
     def describe(self) -> str:
-        """Where the port is, once started: for the user."""
         return self._option
 
     def start(self, on_input: OnInput) -> None:
-        """Open it and start the threads. ``on_input`` gets the bytes on the reader thread and may wait for room.
-        SerialError if it cannot be opened."""
+        """SerialError if it cannot be opened."""
         try:
             self._open()
         except OSError as error:
@@ -191,11 +79,9 @@ class Backend:
         self._reader.start()
 
     def write(self, data: bytes) -> None:
-        """Queue output; never waits."""
         self._writer.write(bytes(data))
 
     def close(self) -> None:
-        """Write what is queued, end the threads, close; idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -204,7 +90,7 @@ class Backend:
         os.close(self._wake_write)
         if self._reader is not None:
             # It ends at once unless on_input waits for room; then it ends with the door, and needs nothing of ours.
-            self._reader.join(_LINGER_S)
+            self._reader.join(LINGER_SECONDS)
         if self._reader is None or not self._reader.is_alive():
             os.close(self._wake_read)
         self._release()
@@ -232,7 +118,7 @@ class Backend:
         """Pass on what ``fd`` delivers until it ends or the backend is closing."""
         while self._wait(fd):
             try:
-                data = os.read(fd, _BLOCK)
+                data = os.read(fd, BLOCK)
             except BlockingIOError:
                 continue
             except OSError:
@@ -242,12 +128,12 @@ class Backend:
             on_input(data)
 
 
-class _Null(Backend):
+class _Null(_Serial):
     def write(self, data: bytes) -> None:
         pass
 
 
-class _Stdio(Backend):
+class _Stdio(_Serial):
     _patient = True
 
     def _open(self) -> None:
@@ -257,7 +143,7 @@ class _Stdio(Backend):
         self._pump(0, on_input)
 
 
-class _File(Backend):
+class _File(_Serial):
     _patient = True
 
     def __init__(self, option: str, path: str) -> None:
@@ -277,7 +163,7 @@ class _File(Backend):
             os.close(self._fd)
 
 
-class _Pty(Backend):
+class _Pty(_Serial):
     def __init__(self, option: str) -> None:
         super().__init__(option)
         self._fds: tuple[int, ...] = ()
@@ -302,7 +188,7 @@ class _Pty(Backend):
             os.close(fd)
 
 
-class _Socket(Backend):
+class _Socket(_Serial):
     """A stream socket, TCP (host, port) or Unix (path). One peer at a time: a server turns others away meanwhile and
     waits for the next one then."""
 
@@ -369,14 +255,14 @@ class _Socket(Backend):
                 if time.monotonic() - self._full > _TELL_S:
                     log.error("serial %s: cannot accept a connection: %s; trying again", self._option, e.strerror)
                 self._full = time.monotonic()
-                self._wait(timeout_ms=_POLL_MS)
+                self._wait(timeout_ms=POLL_MS)
             return None
 
     def _serve(self, listener: socket.socket, peer: int, on_input: OnInput) -> None:
         while ready := self._wait(peer, listener.fileno()):
             # The peer first: if it has gone, whoever knocks is the next one.
             if peer in ready:
-                data = os.read(peer, _BLOCK)
+                data = os.read(peer, BLOCK)
                 if not data:
                     return
                 on_input(data)

@@ -17,7 +17,8 @@ import click
 
 import rrgdb
 from rrgdb import opening
-from rrgdb.backends.serial import Backend, SerialError
+from rrgdb.backends.base import Backend
+from rrgdb.backends.serial import SerialError
 from rrgdb.backends.serial import parse as parse_serial
 from rrgdb.board.boards import BOARDS
 from rrgdb.board.spec import machine_rows

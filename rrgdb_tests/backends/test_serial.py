@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-from rrgdb.backends import serial
-from rrgdb.backends.serial import IMPATIENT_QUEUE, Backend, SerialError, parse
+from rrgdb.backends import writer
+from rrgdb.backends.base import Backend
+from rrgdb.backends.serial import SerialError, parse
+from rrgdb.backends.writer import IMPATIENT_QUEUE, Writer
 
 LIMIT_S = 30
 """no test waits that long unless it fails"""
@@ -169,7 +171,7 @@ def test_server(kind: str, start: Starter, tmp_path: Path) -> None:
 def test_no_room_for_a_connection_is_told_once_and_waited_out(
     start: Starter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, attached: bool
 ) -> None:
-    monkeypatch.setattr("rrgdb.backends.serial._POLL_MS", 1)
+    monkeypatch.setattr("rrgdb.backends.writer.POLL_MS", 1)
     attempts: list[int] = []
     accept = socket.socket.accept
 
@@ -263,11 +265,11 @@ class Counted(bytes):
 def test_a_large_piece_is_not_copied_for_each_block_of_it(tmp_path: Path) -> None:
     data = Counted(random.Random(1).randbytes(4 << 20))
     with (tmp_path / "out").open("wb") as file:
-        writer = serial._Writer("test", patient=True)
-        writer.start()
-        writer.write(data)
-        writer.target(file.fileno())
-        writer.close()
+        queue = Writer("test", patient=True)
+        queue.start()
+        queue.write(data)
+        queue.target(file.fileno())
+        queue.close()
     assert (tmp_path / "out").read_bytes() == data
     assert Counted.copied <= len(data)
 
@@ -307,14 +309,14 @@ def test_file(start: Starter, tmp_path: Path) -> None:
 
 def test_short_writes(start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random.Random(3)
-    write = serial._write_when_ready
+    write = writer._write_when_ready
 
     def some(fd: int, block: memoryview) -> tuple[memoryview, bool]:
         count = source.randrange(len(block) + 1)
         left, failed = write(fd, block[:count])
         return memoryview(bytes(left) + bytes(block[count:])), failed
 
-    monkeypatch.setattr(serial, "_write_when_ready", some)
+    monkeypatch.setattr(writer, "_write_when_ready", some)
     backend, _ = start(f"file:{tmp_path}/out")
     blocks = [source.randbytes(source.randrange(9000)) for _ in range(50)]
     for block in blocks:
