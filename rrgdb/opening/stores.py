@@ -15,9 +15,7 @@ def create_store(recording: Recording, ram_pages: int, images: Sequence[DiskImag
     """Raises StoreError."""
     owner = recording.manifest.recording_id
     kept = Overlays.create(recording.path, images, owner) if _have_overlays(images) else None
-    store = SnapshotStore.create(recording.snapshots, ram_pages, kept)
-    store.order(recording.log.sync)
-    return store
+    return SnapshotStore.create(recording.snapshots, ram_pages, kept, before_commit=recording.log.sync)
 
 
 def open_store(

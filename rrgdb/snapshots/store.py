@@ -88,22 +88,38 @@ class SnapshotStore:
             self.damage += [f"{self._image.path}: snapshot {name} has no disks; passed over" for name in lacking]
 
     @classmethod
-    def create(cls, path: Path, ram_pages: int, disks: Overlays | None = None) -> SnapshotStore:
+    def create(
+        cls,
+        path: Path,
+        ram_pages: int,
+        disks: Overlays | None = None,
+        *,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> SnapshotStore:
         """A new orphan image: it holds nothing but VM states. ``disks``: the guest's; each snapshot is of them as well,
-        and the store closes them."""
+        and the store closes them. ``before_commit`` runs, on the writer's thread, before a snapshot becomes part of the
+        image; it may raise OSError, StoreError."""
         try:
             # Guest memory is nobody else's business, wherever the file is copied.
             image = Image.create(path, 0, cluster_size=PAGE, barriers=True, mode=0o600)
             image.fill_holes()
             reader = Image.open(path, backing=False, own=True)
-            return cls(reader, StoreWriter(image, ram_pages, disks), ram_pages, disks)
+            return cls(reader, StoreWriter(image, ram_pages, disks, before_commit), ram_pages, disks)
         except (Qcow2Error, OSError) as e:
             raise StoreError(f"{path}: cannot create the snapshot store: {e}") from e
 
     @classmethod
-    def open(cls, path: Path, ram_pages: int, *, writable: bool, disks: Overlays | None = None) -> SnapshotStore:
+    def open(
+        cls,
+        path: Path,
+        ram_pages: int,
+        *,
+        writable: bool,
+        disks: Overlays | None = None,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> SnapshotStore:
         """``disks``: the guest's, open for writing if this is; the store closes them. Snapshots that one of them lacks
-        are none."""
+        are none. ``before_commit``: see ``create``."""
         writer: Image | None = None
         try:
             image, damage = _open_image(path)
@@ -116,7 +132,7 @@ class SnapshotStore:
                         raise StoreError(f"{path}: it was replaced while it was opened")
                     # Room of what was deleted before comes first.
                     writer.fill_holes()
-                side = None if writer is None else StoreWriter(writer, ram_pages, disks, sound=False)
+                side = None if writer is None else StoreWriter(writer, ram_pages, disks, before_commit, sound=False)
                 store = cls(image, side, ram_pages, disks)
                 store.damage += [damage] if damage else []
                 return store
@@ -326,11 +342,6 @@ class SnapshotStore:
     @property
     def writable(self) -> bool:
         return self._writer is not None
-
-    def order(self, before_commit: Callable[[], None]) -> None:
-        """``before_commit`` runs, on the writer's thread, before a snapshot becomes part of the image. It may raise
-        StoreError."""
-        self._require_writer().before_commit = before_commit
 
     def take(
         self,

@@ -28,9 +28,17 @@ class StoreWriter:
     checked before they are written first: what is new must not go to where a snapshot is that damage hides.
     """
 
-    def __init__(self, image: Image, ram_pages: int, disks: Overlays | None, *, sound: bool = True) -> None:
+    def __init__(
+        self,
+        image: Image,
+        ram_pages: int,
+        disks: Overlays | None,
+        before_commit: Callable[[], None],
+        *,
+        sound: bool = True,
+    ) -> None:
         self.lock = threading.Condition()
-        self.before_commit: Callable[[], None] = lambda: None
+        self._before_commit = before_commit
         self.queued_bytes = 0
         self.deletions = 0
         self._image = image
@@ -160,7 +168,7 @@ class StoreWriter:
 
     def _commit(self) -> None:
         """Bring what is staged to the disk; it is part of the store then."""
-        self.before_commit()
+        self._before_commit()
         if self._disks is not None:
             self._disks.commit()
         self._image.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -20,14 +21,16 @@ RAM_PAGES = {"small": 600, "large": (3 << 30) // 4096}
 BUDGET = 4 << 20
 
 
-def _store(directory: Path, pages: int, sizes: list[int]) -> SnapshotStore:
+def _store(
+    directory: Path, pages: int, sizes: list[int], before_commit: Callable[[], None] = lambda: None
+) -> SnapshotStore:
     images = []
     for number, size in enumerate(sizes):
         with (directory / f"disk {number}").open("wb") as f:
             f.truncate(size)
         images.append(DiskImage(directory / f"disk {number}", "raw", name=f"d{number}"))
     disks = Overlays.create(directory, images, bytes(16)) if images else None
-    return SnapshotStore.create(directory / "s.qcow2", pages, disks)
+    return SnapshotStore.create(directory / "s.qcow2", pages, disks, before_commit=before_commit)
 
 
 def _on_disk(directory: Path) -> tuple[int, int]:
@@ -45,13 +48,12 @@ def _on_disk(directory: Path) -> tuple[int, int]:
 @pytest.mark.parametrize("seed", range(2))
 def test_the_budget_holds(tmp_path: Path, ram: str, sizes: list[int], seed: int) -> None:
     random, pages = Random(seed), RAM_PAGES[ram]
-    store = _store(tmp_path, pages, sizes)
     slow = threading.Event()
 
     def wait() -> None:
         slow.wait(0.05)
 
-    store.order(wait)
+    store = _store(tmp_path, pages, sizes, wait)
     budget = BUDGET + sum(4 << 20 if size > 16 << 30 else 0 for size in sizes)
     taken: list[Stored] = []
     refused = all_refused = 0
