@@ -99,13 +99,13 @@ class Target:
 
     def read_register(self, number: int) -> bytes:
         name, size = self._register(number)
-        return self.engine.read(name).to_bytes(size, "little")
+        return self.engine.read(name).to_bytes(size, self.arch.byteorder)
 
     def write_register(self, number: int, data: bytes) -> None:
         name, size = self._register(number)
         if len(data) != size:
             raise DebuggeeError(f"register {name}: expected {size} bytes, got {len(data)}")
-        value = int.from_bytes(data, "little")
+        value = int.from_bytes(data, self.arch.byteorder)
         if value != self.engine.read(name):
             with _told():
                 self.timeline.write_register(number, value)
