@@ -50,6 +50,7 @@ class Target:
         self.timeline = opened.timeline
         self.engine = opened.timeline.engine
         self.arch = self.engine.arch
+        self.byteorder = self.arch.byteorder
         self.running = running
         self.on_end: Callable[[], None] = lambda: None
         """called when a guest that ran on its own has ended (``ended_alone``)"""

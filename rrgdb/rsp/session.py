@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from rrgdb.rsp import commands
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Point, Stop, StopKind
@@ -27,12 +26,10 @@ class Session:
     or left it) until vRun or vAttach.
     """
 
-    def __init__(
-        self, debuggee: Debuggee, console: Callable[[str], None], byteorder: Literal["little", "big"] = "little"
-    ) -> None:
+    def __init__(self, debuggee: Debuggee, console: Callable[[str], None]) -> None:
         self.debuggee = debuggee
         self._console = console
-        self.byteorder: Literal["little", "big"] = byteorder
+        self.byteorder = debuggee.byteorder
         self.offered: frozenset[str] = frozenset()
         self.points: dict[tuple[int, int, int], int] = {}
         """(type, address, length) -> bytes of conditions"""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.devices import Devices
 from rrgdb.engine.unicorn.families import FAMILIES
-from rrgdb.engine.unicorn.families.base import PLAIN, Filters, Sync, find_layout
+from rrgdb.engine.unicorn.families.base import Family, Filters, Sync, find_layout
 from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.structure import no_sync
 from rrgdb.engine.unicorn.registers import RegisterFile
@@ -69,6 +69,22 @@ def _address(function: str) -> int:
     return ctypes.cast(getattr(_lib, function), ctypes.c_void_p).value or 0
 
 
+def _native(family: Family, places: Mapping[str, int]) -> dict[str, Any]:
+    """What the native half is told of a family."""
+    x86, arm = family.native == "x86", ("pc", "thumb", "condexec", "no_exit", "jump")
+    return {
+        "x86": x86,
+        "precise_smc": x86,
+        "rcx": places.get("rcx", 0),
+        "rsp": places.get("rsp", 0),
+        "eflags": places.get("flags", 0),
+        "debug": places.get("debug", 0),
+        "compressed": family.native == "riscv",
+        "arm": tuple(places.get(name, 0) for name in arm),
+        "riscv": tuple(places.get(name, 0) for name in ("privilege", "status", "floats")),
+    }
+
+
 def _in_memory(filters: Filters, arch: Arch) -> Filters:
     """The filters for little-endian words of memory."""
 
@@ -91,7 +107,7 @@ class UnicornEngine:
         self._uc = self._new_cpu(model) if uc is None else uc
         self._uc.ctl_exits_enabled(True)
         bare = uc is not None
-        fast = fast and not bare
+        fast = fast and not bare and arch.byteorder == "little"  # the native half knows no other
         if fast:
             if family.page_size is not None:
                 self._uc.ctl_set_page_size(family.page_size)
@@ -102,7 +118,7 @@ class UnicornEngine:
         keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast)
         self._code_pages = bytearray(ram.pages)
         self._core = _hot.Core(
-            **{**PLAIN, **family.hooks(self._uc, bare)},
+            **_native(family, family.places(self._uc, bare)),
             uc=self._handle.value,
             functions={name: _address(name) for name in _hot.FUNCTIONS},
             mode64=arch.bits == 64,
@@ -111,6 +127,7 @@ class UnicornEngine:
             ram=ram.address,
             fast=fast,
             pc=family.number(arch.pc),
+            stale_pc=family.stale_pc,
             bare=bare,
             no_sync=self._handle.value + no_sync() if keeps else 0,
         )

@@ -59,6 +59,7 @@ AARCH64 = Family(
     kinds=KINDS,
     filters=_FILTERS,
     faults=_Faults,
+    native="aarch64",
     page_size=PAGE,
     translation={"sctlr_el1": 1, **dict.fromkeys(("ttbr0_el1", "ttbr1_el1", "tcr_el1", "mair_el1"), 0)},
     layout=probes.layout,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
 
 from unicorn import arm_const
 from unicorn import unicorn_const as const
@@ -88,11 +87,6 @@ class _Faults(FaultReader):
     STORE = 1 << 11  # WnR of the fault status
 
 
-def _hooks(uc: Any, _bare: bool) -> Mapping[str, Any]:
-    places = thumb.find_addresses(uc)
-    return {"arm": (places.pc, places.thumb, places.condexec, places.no_exit, places.jump)}
-
-
 ARM = Family(
     name="arm",
     arch=const.UC_ARCH_ARM,
@@ -114,7 +108,8 @@ ARM = Family(
     filters=_FILTERS,
     second_filters=_THUMB_FILTERS,
     faults=_Faults,
-    hooks=_hooks,
+    native="arm",
+    places=lambda uc, _bare: asdict(thumb.find_addresses(uc)),
     sync=Sync.NEVER,
     page_size=PAGE,
     translation={

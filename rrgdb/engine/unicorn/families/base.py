@@ -65,8 +65,11 @@ class Family:
     faults: type[FaultReader] = FaultReader
     stale_pc: int = 0
     """how far behind its instruction pc stands at an interrupt, whatever that was"""
-    hooks: Callable[[Any, bool], Mapping[str, Any]] = lambda _uc, _bare: {}
-    """(engine of Unicorn, whether a script drives it) -> arguments of ``_hot.Core`` that are not as in ``PLAIN``"""
+    native: str = "plain"
+    """its part of the native half"""
+    places: Callable[[Any, bool], Mapping[str, int]] = lambda _uc, _bare: {}
+    """(engine of Unicorn, whether a script drives it) -> what that part must reach, by its names: Unicorn's numbers of
+    registers, and addresses in this process"""
     sync: Sync = Sync.FAST
     page_size: int | None = None
     """that Unicorn is told for its TLB where the fast gear runs"""
@@ -95,21 +98,6 @@ class Family:
         if not isinstance(id_, int):
             raise TypeError(f"{self.name}: {name} is {id_}")
         return id_
-
-
-PLAIN: Mapping[str, Any] = {
-    "x86": False,
-    "precise_smc": False,
-    "rcx": 0,
-    "rsp": 0,
-    "eflags": 0,
-    "debug": 0,
-    "compressed": False,
-    "stale_pc": 0,
-    "arm": (0,) * 5,
-    "riscv": (0,) * 3,
-}
-"""the hooks of a family of which they know nothing"""
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
 
 from unicorn import riscv_const
 from unicorn import unicorn_const as const
@@ -34,7 +34,6 @@ _KINDS = {
     13: ExceptionKind.READ_FAULT,
     15: ExceptionKind.WRITE_FAULT,
 }
-_STALE_PC = 4
 _C_EBREAK = b"\x02\x90"
 _TW_TSR = ((21, 29), (22, 30))
 _SXL, _UXL = 2 << 34, 2 << 32
@@ -66,14 +65,6 @@ def _quirks(xlen: int) -> dict[str, Quirk]:
     return found
 
 
-def _hooks(wide: bool, uc: Any, bare: bool) -> Mapping[str, Any]:
-    common = {"compressed": True, "stale_pc": _STALE_PC}
-    if bare:
-        return common
-    places = probes.find_addresses(uc, wide)
-    return common | {"riscv": (places.privilege, places.status, places.floats)}
-
-
 def _refresh_interrupts(registers: RegisterFile, context: Context) -> None:
     """Whether an interrupt is pending is kept outside the context: writing MIP as it is works it out anew."""
     state = context.save()
@@ -98,8 +89,9 @@ def _family(xlen: int, models: Mapping[str, int]) -> Family:
         quirks=_quirks(xlen),
         filters=((0x7F, 0x73),),
         faults=_Faults,
-        stale_pc=_STALE_PC,
-        hooks=lambda uc, bare: _hooks(wide, uc, bare),
+        stale_pc=4,
+        native="riscv",
+        places=lambda uc, bare: {} if bare else asdict(probes.find_addresses(uc, wide)),
         translation={"satp": 15 << 60 if wide else 1 << 31},
         walk=paging.riscv,
         layout=lambda: probes.layout(wide),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any
 
 from unicorn import unicorn_const as const
 from unicorn import x86_const
@@ -131,18 +130,8 @@ def _family(bits: int, models: Mapping[str, int]) -> Family:
     registers = numbers(x86_const, "UC_X86_REG_", (*numbered, *vectors, *plain_bases, *(("cr8",) if wide else ()))) | {
         name: getattr(x86_const, f"UC_X86_REG_{theirs.upper()}") for name, theirs in _X87.items()
     }
-    hooks = {
-        "x86": True,
-        "precise_smc": True,
-        "rcx": registers["rcx" if wide else "ecx"],
-        "rsp": registers["rsp" if wide else "esp"],
-        "eflags": registers["eflags"],
-        "debug": registers["dr0"],
-    }
-
-    def hooked(_uc: Any, _bare: bool) -> Mapping[str, Any]:
-        return hooks
-
+    names = {"rcx": "rcx" if wide else "ecx", "rsp": "rsp" if wide else "esp", "flags": "eflags", "debug": "dr0"}
+    places = {place: registers[name] for place, name in names.items()}
     return Family(
         name="x86_64" if wide else "i386",
         arch=const.UC_ARCH_X86,
@@ -156,7 +145,8 @@ def _family(bits: int, models: Mapping[str, int]) -> Family:
         kinds={3: ExceptionKind.BREAKPOINT},
         quirks={"eflags": Quirk(late=True)},
         faults=_Faults,
-        hooks=hooked,
+        native="x86",
+        places=lambda _uc, _bare: places,
         sync=Sync.ALWAYS,
         translation={"cr0": 1 << 31, "cr3": 0, "cr4": 0, "efer": 0},
         walk=paging.x86,
