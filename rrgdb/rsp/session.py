@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from rrgdb.rsp import commands
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Point, Stop, StopKind
@@ -29,7 +30,6 @@ class Session:
     def __init__(self, debuggee: Debuggee, console: Callable[[str], None]) -> None:
         self.debuggee = debuggee
         self._console = console
-        self.byteorder = debuggee.byteorder
         self.offered: frozenset[str] = frozenset()
         self.points: dict[tuple[int, int, int], int] = {}
         """(type, address, length) -> bytes of conditions"""
@@ -41,6 +41,10 @@ class Session:
         self._attached = False
         self._console_open = False
         self._expedite: tuple[int, ...] | None = None
+
+    @property
+    def byteorder(self) -> Literal["little", "big"]:
+        return self.debuggee.byteorder
 
     @property
     def should_close(self) -> bool:
