@@ -31,7 +31,7 @@ from rrgdb.target import Target
 from rrgdb.timeline.export import export
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
-from rrgdb_tests.agent.test_expression import assemble
+from rrgdb_tests.agent.test_evaluate import assemble
 from rrgdb_tests.arch.made_up import MADE_UP, REGISTERS
 from rrgdb_tests.board.elf_builder import Elf, Seg
 from rrgdb_tests.engine.unicorn.families.made_up import MADE_UP as ON_UNICORN
