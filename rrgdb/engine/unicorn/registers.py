@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import unicorn
 
@@ -87,6 +87,16 @@ class _Slot:
             self.number = id_
 
 
+class _Plan(NamedTuple):
+    """Registers that are read together. The native reader takes ``native``; it leaves what is no plain register to be
+    read by itself."""
+
+    registers: tuple[tuple[Register, _Slot], ...]
+    native: bytes
+    privilege: tuple[str, int] | None
+    """the least at which all of them are reached"""
+
+
 class RegisterFile:
     """Reads and writes registers of one uc_engine.
 
@@ -132,15 +142,14 @@ class RegisterFile:
     def in_hooks(self) -> list[tuple[int, int]]:
         """(Unicorn's number or one of ``_hot.REGISTER_``…, bits) of each of ``Arch.registers``: how a hook reads it;
         REGISTER_ASK where it cannot."""
-        return [self._in_hook(r) for r in self._all[0]]
+        return [self._in_hook(r, slot) for r, slot in self._all.registers]
 
-    def _in_hook(self, r: Register) -> tuple[int, int]:
+    def _in_hook(self, r: Register, slot: _Slot) -> tuple[int, int]:
         bits = r.width or r.bits
         if r.name == self._pc:
             return _hot.REGISTER_PC, bits
         if r.constant == 0:
             return _hot.REGISTER_ZERO, bits
-        slot = self._slots[r.name]
         if r.group or slot.quirk != _PLAIN or not slot.plain or slot.number < 0:
             return _hot.REGISTER_ASK, bits
         return slot.number, bits
@@ -150,13 +159,11 @@ class RegisterFile:
         slot = self._slots[name]
         return slot.number, slot.selector, slot.offset
 
-    def _plan(self, registers: Sequence[Register]) -> tuple[list[Register], bytes]:
-        """The native reader's plan; compound ids are read one by one afterwards."""
-        pairs = []
-        for r in registers:
-            slot = self._slots[r.name]
-            pairs.append(struct.pack("<ii", slot.number if slot.plain else -1, slot.size))
-        return list(registers), b"".join(pairs)
+    def _plan(self, registers: Sequence[Register]) -> _Plan:
+        slots = [self._slots[r.name] for r in registers]
+        native = b"".join(struct.pack("<ii", slot.number if slot.plain else -1, slot.size) for slot in slots)
+        levels = [slot.quirk.privilege for slot in slots if slot.quirk.privilege is not None]
+        return _Plan(tuple(zip(registers, slots, strict=True)), native, max(levels, default=None))
 
     def _find_absent(self) -> frozenset[str]:
         """Coprocessor registers that this CPU model does not have."""
@@ -255,19 +262,16 @@ class RegisterFile:
         with self._privileged(quirk.privilege, keep=True):
             self.raw_write(name, _move(value, quirk.moved) & (1 << (r.width or r.bits)) - 1)
 
-    def _read_many(self, registers: Sequence[Register], plan: bytes, *, ones: bool = True) -> list[bytes]:
+    def _read_many(self, plan: _Plan, *, ones: bool = True) -> list[bytes]:
         """The value of each, little-endian, in ``bits / 8`` bytes."""
         name = self._privilege
         privilege = self.raw_read(name) if name else 0
-        levels = (q.privilege[1] for q in (self._slots[r.name].quirk for r in registers) if q.privilege)
-        needed = max(levels, default=0)
-        with self._privileged((name, needed) if needed else None, keep=False):
-            raw = self._read_batch(plan)
+        with self._privileged(plan.privilege, keep=False):
+            raw = self._read_batch(plan.native)
         enabled: dict[tuple[str, int] | None, bool] = {None: True}
         out = []
         at = 0
-        for r in registers:
-            slot = self._slots[r.name]
+        for r, slot in plan.registers:
             quirk = slot.quirk
             value = raw[at : at + slot.size]
             at += slot.size
@@ -289,9 +293,9 @@ class RegisterFile:
 
     def read_all(self) -> bytes:
         """Every register of ``Arch.registers``, in ``Arch.byteorder``, ``bits / 8`` bytes each: the ``g`` packet."""
-        values = self._read_many(*self._all)
+        values = self._read_many(self._all)
         return b"".join(values if self._byteorder == "little" else (value[::-1] for value in values))
 
     def digest(self) -> bytes:
         """Canonical bytes of the whole architectural state."""
-        return b"".join((*self._read_many(*self._all, ones=False), *self._read_many(*self._digest, ones=False)))
+        return b"".join((*self._read_many(self._all, ones=False), *self._read_many(self._digest, ones=False)))
