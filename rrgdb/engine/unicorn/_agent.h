@@ -1,8 +1,10 @@
-/* Conditions of breakpoints: GDB's agent expressions, judged in the hooks. Included by _hot.c.
+/* Conditions of breakpoints: GDB's agent expressions, judged in the hooks.
  *
  * rrgdb/agent/evaluate.py is the specification, its limits included. What can be told here, is; the rest is left to Python:
  * bytecode that is not valid, registers that a hook cannot read, and memory that is not simply RAM.
  */
+#pragma once
+#include "_core.h"
 
 enum { AGENT_FALSE, AGENT_TRUE, AGENT_ASK };
 enum { REGISTER_PC = -1, REGISTER_ZERO = -2, REGISTER_ASK = -3 };
@@ -115,8 +117,10 @@ static int agent_read_memory(Core *c, uint64_t address, uint64_t size, uint64_t 
             continue;
         if (c->regions[i].size - offset < size)
             return 0;
+        const uint8_t *bytes = c->regions[i].host + offset;
         *value = 0;
-        memcpy(value, c->regions[i].host + offset, size);
+        for (uint64_t k = 0; k < size; k++)
+            *value |= (uint64_t)bytes[k] << 8 * (c->big_endian ? size - 1 - k : k);
         return 1;
     }
     return 0;

@@ -1,8 +1,10 @@
-/* The footprint's code: which blocks were entered since the set was taken last. Included by _hot.c.
+/* The footprint's code: which blocks were entered since the set was taken last.
  *
  * A superset of all addresses at which an instruction stood: whole blocks, entered or not left at their end; where the
  * hooks look at every instruction, each one outside the block that was noted last is noted by itself.
  */
+#pragma once
+#include "_core.h"
 
 #define FIRST_NOTED (1 << 12)
 #define MAX_NOTED (1 << 21)

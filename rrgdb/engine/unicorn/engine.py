@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.devices import Devices
 from rrgdb.engine.unicorn.families import FAMILIES
-from rrgdb.engine.unicorn.families.base import Family, Filters, Sync, find_layout
+from rrgdb.engine.unicorn.families.base import Sync, find_layout
 from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.structure import no_sync
 from rrgdb.engine.unicorn.registers import RegisterFile
@@ -69,31 +69,6 @@ def _address(function: str) -> int:
     return ctypes.cast(getattr(_lib, function), ctypes.c_void_p).value or 0
 
 
-def _native(family: Family, places: Mapping[str, int]) -> dict[str, Any]:
-    """What the native half is told of a family."""
-    x86, arm = family.native == "x86", ("pc", "thumb", "condexec", "no_exit", "jump")
-    return {
-        "x86": x86,
-        "precise_smc": x86,
-        "rcx": places.get("rcx", 0),
-        "rsp": places.get("rsp", 0),
-        "eflags": places.get("flags", 0),
-        "debug": places.get("debug", 0),
-        "compressed": family.native == "riscv",
-        "arm": tuple(places.get(name, 0) for name in arm),
-        "riscv": tuple(places.get(name, 0) for name in ("privilege", "status", "floats")),
-    }
-
-
-def _in_memory(filters: Filters, arch: Arch) -> Filters:
-    """The filters for little-endian words of memory."""
-
-    def word(number: int) -> int:
-        return int.from_bytes(number.to_bytes(4, arch.byteorder), "little")
-
-    return tuple((word(mask), word(value)) for mask, value in filters)
-
-
 class UnicornEngine:
     """One CPU. See ``rrgdb.engine.base.Engine`` for the contract."""
 
@@ -118,16 +93,17 @@ class UnicornEngine:
         keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast)
         self._code_pages = bytearray(ram.pages)
         self._core = _hot.Core(
-            **_native(family, family.places(self._uc, bare)),
             uc=self._handle.value,
             functions={name: _address(name) for name in _hot.FUNCTIONS},
-            mode64=arch.bits == 64,
-            filters=(_in_memory(family.filters, arch), _in_memory(family.second_filters, arch)),
+            family=family.native,
+            wide=arch.bits == 64,
+            big_endian=arch.byteorder == "big",
+            places=dict(family.places(self._uc, bare)),
+            filters=(family.filters, family.second_filters),
             code_pages=self._code_pages,
             ram=ram.address,
             fast=fast,
             pc=family.number(arch.pc),
-            stale_pc=family.stale_pc,
             bare=bare,
             no_sync=self._handle.value + no_sync() if keeps else 0,
         )
