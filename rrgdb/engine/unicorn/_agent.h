@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "_core.h"
+#include "_memory.h"
 
 enum { AGENT_FALSE, AGENT_TRUE, AGENT_ASK };
 enum { REGISTER_PC = -1, REGISTER_ZERO = -2, REGISTER_ASK = -3 };
@@ -117,10 +118,7 @@ static int agent_read_memory(Core *c, uint64_t address, uint64_t size, uint64_t 
             continue;
         if (c->regions[i].size - offset < size)
             return 0;
-        const uint8_t *bytes = c->regions[i].host + offset;
-        *value = 0;
-        for (uint64_t k = 0; k < size; k++)
-            *value |= (uint64_t)bytes[k] << 8 * (c->big_endian ? size - 1 - k : k);
+        *value = load_value(c, c->regions[i].host + offset, size);
         return 1;
     }
     return 0;

@@ -146,10 +146,6 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
                                      &c->wide, &c->big_endian, &PyDict_Type, &places, &filters[0], &filters[1], &pages,
                                      &ram, &c->fast, &c->pc_id, &c->bare, &no_sync))
         return -1;
-    if (c->fast && c->big_endian) {
-        PyErr_SetString(PyExc_ValueError, "the fast gear has no big-endian guests");
-        return -1;
-    }
     c->uc = (void *)(uintptr_t)uc;
     c->address_mask = c->wide ? UINT64_MAX : UINT32_MAX;
     c->ram = (uint8_t *)(uintptr_t)ram;

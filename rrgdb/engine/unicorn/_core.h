@@ -69,7 +69,7 @@ typedef struct { int32_t id; uint32_t bits; } agent_register; /* id: Unicorn's, 
 typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes; } bp_entry; /* no codes: ask Python */
 /* key: see block_key; needs, results: see block_needs of _family.h */
 typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
-typedef struct { uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
+typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
 /* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */

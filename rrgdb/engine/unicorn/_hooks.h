@@ -157,14 +157,18 @@ ALWAYS_INLINE void before_instruction(const Family *f, Core *c, uint64_t addr, u
         f->counted(c, addr, b, size, harmless);
 }
 
-/* In the slow and tail phases. */
-ALWAYS_INLINE void on_code(const Family *f, Core *c, uint64_t addr, uint32_t size)
+ALWAYS_INLINE void on_instruction(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
-    if (c->phase == PHASE_FAST)
-        return;
     before_instruction(f, c, addr, size);
     if (f->held && c->stopped && f->held(c, 0))
         f->leave(c);
+}
+
+/* In the slow and tail phases. */
+ALWAYS_INLINE void on_code(const Family *f, Core *c, uint64_t addr, uint32_t size)
+{
+    if (c->phase != PHASE_FAST)
+        on_instruction(f, c, addr, size);
 }
 
 /* In the fast phase; an instruction of an exact block may be part of a plain one that begins elsewhere, or of several
@@ -175,9 +179,7 @@ ALWAYS_INLINE void on_exact_code(const Family *f, Core *c, uint64_t addr, uint32
     if (c->phase != PHASE_FAST || !c->exact || addr == c->exact_pc)
         return;
     c->exact_pc = addr;
-    before_instruction(f, c, addr, size);
-    if (f->held && c->stopped && f->held(c, 0))
-        f->leave(c);
+    on_instruction(f, c, addr, size);
 }
 
 ALWAYS_INLINE bool on_tlb(const Family *f, Core *c, uint64_t va, int type, tlb_result *result)

@@ -80,3 +80,18 @@ static void mark_code(Core *c, const uint8_t *host)
     if (page < c->code_pages_length)
         c->code_pages[page] = 1;
 }
+
+/* Up to eight bytes as the guest reads and writes them. */
+static inline uint64_t load_value(const Core *c, const uint8_t *from, size_t size)
+{
+    uint64_t value = 0;
+    memcpy(&value, from, size);
+    return c->big_endian ? __builtin_bswap64(value) >> (64 - 8 * size) : value;
+}
+
+static inline void store_value(const Core *c, uint8_t *to, uint64_t value, size_t size)
+{
+    if (c->big_endian)
+        value = __builtin_bswap64(value << (64 - 8 * size));
+    memcpy(to, &value, size);
+}

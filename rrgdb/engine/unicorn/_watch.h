@@ -175,13 +175,15 @@ ALWAYS_INLINE void on_access(const Family *f, Core *c, int type, uint64_t addres
 /* ---- guards ---------------------------------------------------------------------------------- */
 
 /* Whether a store leaves the watched bytes as they are. */
-static int same_value(const watch *w, uint64_t physical, uint32_t size, uint64_t value)
+static int same_value(const Core *c, const watch *w, uint64_t physical, uint32_t size, uint64_t value)
 {
+    uint8_t bytes[sizeof value];
     if (size > sizeof value)
         return 0;
+    store_value(c, bytes, value, size);
     for (uint32_t i = 0; i < size; i++) {
         uint64_t at = physical + i - w->physical;
-        if (at < w->length && w->host[at] != (uint8_t)(value >> 8 * i))
+        if (at < w->length && w->host[at] != bytes[i])
             return 0;
     }
     return 1;
@@ -198,7 +200,7 @@ static bool guarded(const Family *f, Core *c, int store, uint64_t offset, uint32
         watch *w = &c->watches[i];
         if (!overlaps(w, physical, size) || (w->kind == 'r' && store))
             continue;
-        if (w->kind == 'w' && (!whole || !store || same_value(w, physical, size, value)))
+        if (w->kind == 'w' && (!whole || !store || same_value(c, w, physical, size, value)))
             continue; /* where every instruction is looked at, so are the bytes */
         if (whole) {
             c->refused = REFUSED_WATCH;
@@ -212,8 +214,11 @@ static bool guarded(const Family *f, Core *c, int store, uint64_t offset, uint32
     }
     if (f->goes_on)
         f->goes_on(c);
-    if (store && !g->all) /* Unicorn drops stores to read-only RAM; what is behind the page comes as bytes of its own */
-        memcpy(g->host + at, &value, size < PAGE - at ? size : PAGE - at); /* of eight bytes at most */
+    if (store && !g->all) { /* Unicorn drops stores to read-only RAM; what is behind the page comes as bytes of its own */
+        uint8_t bytes[MAX_ACCESS];
+        store_value(c, bytes, value, size);
+        memcpy(g->host + at, bytes, size < PAGE - at ? size : PAGE - at);
+    }
     return true;
 }
 
@@ -221,17 +226,15 @@ static bool guarded(const Family *f, Core *c, int store, uint64_t offset, uint32
 static uint64_t guard_read(void *uc, uint64_t offset, unsigned size, void *user)
 {
     const guard *g = user;
-    uint64_t value = 0;
     (void)uc;
-    memcpy(&value, g->host + offset, size);
-    return value;
+    return load_value(g->core, g->host + offset, size);
 }
 
 static void guard_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     const guard *g = user;
     (void)uc;
-    memcpy(g->host + offset, &value, size);
+    store_value(g->core, g->host + offset, value, size);
 }
 
 static uint8_t *flags_of(Core *c, const uint8_t *host)
@@ -265,7 +268,7 @@ static int wanted_guards(Core *c, guard *list)
             if (*flags_of(c, host) & PAGE_CODE)
                 return -1;
             if (known < 0)
-                list[known = n++] = (guard){page, host, 0};
+                list[known = n++] = (guard){c, page, host, 0};
             list[known].all |= w->kind != 'w';
         }
     }
