@@ -33,3 +33,26 @@ static class_entry *class_slot(Core *c, const uint8_t *b, int n, int second)
         i = (i + 1) & (CLASS_SIZE - 1);
     return &c->classes[i];
 }
+
+/* set_class(code, second, class) */
+static PyObject *Core_set_class(Core *c, PyObject *args)
+{
+    Py_buffer b;
+    int cls, second;
+    if (!PyArg_ParseTuple(args, "y*pi", &b, &second, &cls))
+        return NULL;
+    if (b.len >= 1 && b.len <= MAX_INSN) {
+        if (c->class_count > CLASS_SIZE / 2) {
+            memset(c->classes, 0, CLASS_SIZE * sizeof *c->classes);
+            c->class_count = 0;
+        }
+        class_entry *e = class_slot(c, b.buf, (int)b.len, second);
+        c->class_count += e->size == 0;
+        memcpy(e->bytes, b.buf, (size_t)b.len);
+        e->size = (uint8_t)b.len;
+        e->second = (uint8_t)second;
+        e->cls = (uint8_t)cls;
+    }
+    PyBuffer_Release(&b);
+    Py_RETURN_NONE;
+}

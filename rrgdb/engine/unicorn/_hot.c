@@ -12,9 +12,11 @@
 #include <structmember.h>
 
 #include "_arming.h"
+#include "_classes.h"
 #include "_construct.h"
 #include "_core.h"
 #include "_families.h"
+#include "_footprint.h"
 #include "_gears.h"
 #include "_hooks.h"
 #include "_pmp.h"
@@ -183,28 +185,6 @@ static PyObject *Core_arrive(Core *c, PyObject *args)
     return PyLong_FromLong(obstacle(c, pc));
 }
 
-static PyObject *Core_set_class(Core *c, PyObject *args)
-{
-    Py_buffer b;
-    int cls, second;
-    if (!PyArg_ParseTuple(args, "y*pi", &b, &second, &cls))
-        return NULL;
-    if (b.len >= 1 && b.len <= MAX_INSN) {
-        if (c->class_count > CLASS_SIZE / 2) {
-            memset(c->classes, 0, CLASS_SIZE * sizeof *c->classes);
-            c->class_count = 0;
-        }
-        class_entry *e = class_slot(c, b.buf, (int)b.len, second);
-        c->class_count += e->size == 0;
-        memcpy(e->bytes, b.buf, (size_t)b.len);
-        e->size = (uint8_t)b.len;
-        e->second = (uint8_t)second;
-        e->cls = (uint8_t)cls;
-    }
-    PyBuffer_Release(&b);
-    Py_RETURN_NONE;
-}
-
 static PyObject *Core_lower_limit(Core *c, PyObject *args)
 {
     unsigned long long limit;
@@ -229,35 +209,6 @@ static PyObject *Core_set_mmu(Core *c, PyObject *args)
 static PyObject *Core_forget_blocks(Core *c, PyObject *Py_UNUSED(ignored))
 {
     forget_blocks(c);
-    Py_RETURN_NONE;
-}
-
-/* take_code() -> (u64 address, u64 bytes) of every block noted, or None if some are not known; begins a new set */
-static PyObject *Core_take_code(Core *c, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *out = NULL;
-    if (!c->noted_lost)
-        out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(c->noted_count * 16));
-    else
-        out = Py_NewRef(Py_None);
-    if (out && !c->noted_lost) {
-        char *o = PyBytes_AS_STRING(out);
-        for (uint64_t i = 0; i <= c->noted_mask; i++) {
-            uint64_t pair[2] = {c->noted[i].addr, c->noted[i].size};
-            if (!pair[1])
-                continue;
-            memcpy(o, pair, sizeof pair);
-            o += sizeof pair;
-        }
-    }
-    if (out)
-        forget_noted(c);
-    return out;
-}
-
-static PyObject *Core_forget_code(Core *c, PyObject *Py_UNUSED(ignored))
-{
-    forget_noted(c);
     Py_RETURN_NONE;
 }
 
@@ -307,7 +258,7 @@ static PyMethodDef Core_methods[] = {
     {"leave", (PyCFunction)Core_leave, METH_NOARGS, "from within a hook: the instruction that is executing will be left"},
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
-    {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, thumb, class)"},
+    {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, second, class): second: of the second instruction set"},
     {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits), ...]): for conditions"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
     {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind), ...]): within pages"},
@@ -344,7 +295,7 @@ static PyMemberDef Core_members[] = {
     {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), READONLY, "icount behind the last watch hit"},
     {"denied", T_INT, offsetof(Core, denied), READONLY, "kind of access that PMP has refused (1 read, 2 write, 4 fetch)"},
     {"denied_at", T_ULONGLONG, offsetof(Core, denied_at), READONLY, "its address"},
-    {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is Thumb"},
+    {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is of the second instruction set"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
     {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
