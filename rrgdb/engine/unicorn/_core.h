@@ -240,6 +240,7 @@ typedef struct Core {
     int exact_count;
     uint64_t exact_pc;
     int pc_id;
+    unsigned stale_pc; /* how far ahead Unicorn's pc is where an exception has ended a run */
     block_entry *blocks;
     uint64_t block_mask, block_count;
     uint8_t *page_flags;

@@ -19,7 +19,6 @@ struct Family {
     const place *places;  /* the last one has no name */
     int places_optional;  /* a CPU without them is run without mending */
     int restarts_itself;  /* Unicorn begins an instruction again that wrote into its own block */
-    unsigned stale_pc;    /* how far ahead Unicorn's pc is where an exception has ended a run */
 
     /* ---- instructions by their bytes, of which n are there */
 

@@ -108,7 +108,7 @@ static int run_fast(Core *c)
         return DONE;
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);
-    c->pc = linear(c, c->exception >= 0 ? pc - f->stale_pc : pc);
+    c->pc = linear(c, c->exception >= 0 ? pc - c->stale_pc : pc);
     if (c->exception >= 0 && f->forget_exception && !f->forget_exception(c))
         return DONE;
     if (c->block_length == 0)

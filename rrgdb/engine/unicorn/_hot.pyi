@@ -71,6 +71,7 @@ class Core:
         ram: int,
         fast: bool,
         pc: int,
+        stale_pc: int,
         bare: bool,
         no_sync: int,
     ) -> None:
@@ -88,7 +89,8 @@ class Core:
         filters: (mask, value) of the first four bytes of an instruction, as the guest reads them, of each instruction
             set: those are classified before they run. Not asked on x86.
         code_pages: a byte for each page of RAM, which becomes 1 where code was executed.
-        ram: address of all RAM. fast: the fast gear. pc: the number of that register of Unicorn.
+        ram: address of all RAM. fast: the fast gear.
+        pc, stale_pc: the number of that register of Unicorn; how far ahead it is where an exception has ended a run.
         bare: exceptions and invalid accesses are others' to handle.
         no_sync: address of Unicorn's flag that keeps it from bringing the state up to date at each access, or 0.
 

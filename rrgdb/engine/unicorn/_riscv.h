@@ -209,7 +209,6 @@ static const Family riscv_family = {
     .name = "riscv",
     .places = riscv_places,
     .places_optional = 1,
-    .stale_pc = 4,
     .plain_length = rv_plain_length,
     .stores_only = rv_stores_only,
     .refuse = rv_refuse,

@@ -82,7 +82,7 @@ class UnicornEngine:
         self._uc = self._new_cpu(model) if uc is None else uc
         self._uc.ctl_exits_enabled(True)
         bare = uc is not None
-        fast = fast and not bare and arch.byteorder == "little"  # the native half knows no other
+        fast = fast and not bare
         if fast:
             if family.page_size is not None:
                 self._uc.ctl_set_page_size(family.page_size)
@@ -104,6 +104,7 @@ class UnicornEngine:
             ram=ram.address,
             fast=fast,
             pc=family.number(arch.pc),
+            stale_pc=family.stale_pc,
             bare=bare,
             no_sync=self._handle.value + no_sync() if keeps else 0,
         )

@@ -89,7 +89,13 @@ class Guest:
 def _core(handle: int, *, ram: Ram, **given: Any) -> _hot.Core:
     functions = {name: ctypes.cast(getattr(_lib, name), ctypes.c_void_p).value or 0 for name in _hot.FUNCTIONS}
     chosen: dict[str, Any] = {"wide": False, "big_endian": False, "places": {}, "filters": ((), ()), "bare": False}
-    chosen |= {"fast": False, "pc": ppc_const.UC_PPC_REG_PC, "no_sync": 0, "code_pages": bytearray(ram.pages)}
+    chosen |= {
+        "fast": False,
+        "pc": ppc_const.UC_PPC_REG_PC,
+        "stale_pc": 0,
+        "no_sync": 0,
+        "code_pages": bytearray(ram.pages),
+    }
     return _hot.Core(uc=handle, functions=functions, ram=ram.address, **(chosen | given))
 
 
