@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -35,6 +37,7 @@ from rrgdb_tests.agent.test_evaluate import assemble
 from rrgdb_tests.arch.made_up import MADE_UP, REGISTERS
 from rrgdb_tests.board.elf_builder import Elf, Seg
 from rrgdb_tests.engine.unicorn.families.made_up import MADE_UP as ON_UNICORN
+from rrgdb_tests.rsp.test_server import serving
 
 EM_PPC = 20
 CODE, DATA, UART, EXIT = 0x100000, 0x180000, 0x10000000, 0x10100000
@@ -91,7 +94,7 @@ def elf(*words: int, encoding: int = 2) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARCHES, MADE_UP.name, MADE_UP)
     monkeypatch.setitem(FAMILIES, MADE_UP.name, ON_UNICORN)
     monkeypatch.setitem(BOARDS, BOARD.name, BOARD)
@@ -219,6 +222,25 @@ def test_writes_at_the_present_are_recorded(tmp_path: Path) -> None:
         assert again.timeline.engine.read_memory(DATA + 0x100, 4) == code(ROUNDS * STEP)
 
 
+async def test_a_debugger_at_a_socket(opened: Opened) -> None:
+    opened.timeline.seek(5)
+    before = struct.pack(">4IQI", STEP, ROUNDS, DATA, CODE + MIB - 16, 0, BEHIND).hex().encode()
+    async with serving(Target(opened)) as running:
+        client = await running.connect()
+        assert (await client.ask(b"?"))[:3] == b"T05"
+        assert await client.ask(b"g") == before
+        assert await client.ask(b"m%x,4" % DATA) == b"%08x" % STEP
+        assert await client.ask(b"Z0,%x,4" % STORE) == b"OK"
+        assert b"5:%08x;" % STORE in await client.ask(b"c")
+        assert await client.ask(b"p0") == b"%08x" % (2 * STEP)
+        assert await client.ask(b"P0=00000004") == b"OK"
+        assert b"5:%08x;" % BEHIND in await client.ask(b"s")
+        assert await client.ask(b"m%x,4" % DATA) == b"00000004"
+        assert await client.ask(b"M%x,2:0102" % DATA) == b"OK"
+        assert b"5:%08x;" % (BEHIND + 4) in await client.ask(b"s")
+        assert await client.ask(b"p0") == b"01020004"
+
+
 def test_steps_and_breakpoints_in_both_directions(opened: Opened) -> None:
     gdb = Stub(opened)
     opened.timeline.seek(0)
@@ -254,6 +276,8 @@ def test_watchpoints_in_both_directions(opened: Opened) -> None:
     ("condition", "icount"),
     [
         (f"reg:0 {3 * STEP} equal end", 16),
+        (f"{DATA} ref32 {2 * STEP} equal end", 16),
+        (f"{DATA + 2} ref16 {3 * STEP} equal end", 22),
         (f"reg:5 {STORE} equal end", 4),
     ],
 )
@@ -323,6 +347,16 @@ def test_the_gears_agree_on_watches(kind: str) -> None:
 
 
 @pytest.mark.parametrize("fast", [False, True])
+def test_a_device_is_given_numbers_and_gives_them(fast: bool) -> None:
+    engine = bare(word(ADDIS, 4, 0, UART >> 16), word(LWZ, 3, 4, 8), word(STW, 3, 4, 12), fast=fast)
+    written: list[tuple[int, int, int]] = []
+    engine.map_mmio(UART, 0x1000, lambda _offset, _size: 0x01020304, lambda *access: written.append(access))
+    engine.run_until(3)
+    assert engine.read("r3") == 0x01020304
+    assert written == [(12, 4, 0x01020304)]
+
+
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize(
     ("last", "signal"),
     [(SYSTEM_CALL, 12), (TRAP, 5), (NOTHING, 4), (word(LWZ, 3, 1, 0x100), 11), (word(STW, 3, 1, 0x100), 11)],
@@ -346,6 +380,20 @@ def test_a_state_is_that_of_any_engine_of_the_family() -> None:
     for engine in (one, other):
         engine.run_until(TIMED)
     assert (other.icount, state(other)) == (one.icount, state(one))
+
+
+def saved() -> str:
+    """Digest of what is saved at icount 20, where this process happens to have put everything."""
+    ARCHES[MADE_UP.name], FAMILIES[MADE_UP.name] = MADE_UP, ON_UNICORN
+    engine = bare(*PROGRAM, fast=True)
+    engine.run_until(20)
+    return hashlib.sha256(engine.save()).hexdigest()
+
+
+def test_a_state_has_nothing_of_the_process_in_it() -> None:
+    command = [sys.executable, "-c", f"from {__name__} import saved; print(saved())"]
+    others = {subprocess.check_output(command, cwd=Path(__file__).parents[1], text=True).strip() for _ in range(2)}
+    assert others == {saved()}
 
 
 def test_its_models_are_those_that_the_user_may_choose(tmp_path: Path) -> None:
