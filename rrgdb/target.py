@@ -34,8 +34,6 @@ MAX_WATCH = 4096
 _WATCH_KINDS = {PointKind.WRITE: "w", PointKind.READ: "r", PointKind.ACCESS: "a"}
 _WATCH_STOPS = {"w": rsp.StopKind.WATCH, "r": rsp.StopKind.RWATCH, "a": rsp.StopKind.AWATCH}
 _BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
-# x87: the stack registers are relative to the top that fstat holds, so it goes first.
-_WRITE_FIRST = ("fctrl", "fstat", "ftag")
 
 
 class Target:
@@ -120,7 +118,7 @@ class Target:
             at += size
         if at != len(data):
             raise DebuggeeError(f"expected {at} bytes of registers, got {len(data)}")
-        values.sort(key=lambda v: self._names[v[0]] not in _WRITE_FIRST)
+        values.sort(key=lambda v: self._names[v[0]] not in self.arch.written_first)
         for number, value in values:
             self.write_register(number, value)
 

@@ -217,6 +217,10 @@ def test_writes_at_the_present_are_recorded(tmp_path: Path) -> None:
         assert gdb.ask(b"P2=%08x" % (DATA + 0x100)) == b"OK"
         opened.timeline.run(Points({}))
     with replay(tmp_path / "r", writable=False) as again:
+        # In the log as in every recording: what, number, value, all little-endian.
+        assert [e.payload for e in again.timeline.log.inputs] == [
+            struct.pack("<BI", 0, 2) + (DATA + 0x100).to_bytes(64, "little")
+        ]
         verify(again.timeline)
         again.timeline.seek(again.timeline.end)
         assert again.timeline.engine.read_memory(DATA + 0x100, 4) == code(ROUNDS * STEP)

@@ -229,6 +229,8 @@ class Arch:
     """enter the guest's handler as the hardware does; False: the guest has none (nothing was changed)"""
     reset: Callable[[Cpu, int, int], None]
     """(cpu, entry, stack_top): register state at the first instruction"""
+    written_first: tuple[str, ...] = ()
+    """where all registers are written, those that say what the others are"""
     byteorder: ByteOrder = "little"
     """of data in memory, of registers in the ``g`` packet, and of core files"""
     core: CoreFormat | None = None

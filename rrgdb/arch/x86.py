@@ -190,6 +190,8 @@ def _arch(bits: int) -> Arch:
         single_step=traps.single_step,
         enter_exception=traps.enter_exception64 if wide else traps.enter_exception32,
         reset=_reset64 if wide else _reset32,
+        # The stack registers of x87 are relative to the top that fstat holds.
+        written_first=("fctrl", "fstat", "ftag"),
         core=_core(bits),
         system_registers=system,
         hidden_registers=traps.HIDDEN,

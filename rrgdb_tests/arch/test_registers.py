@@ -33,7 +33,7 @@ def _reset(arch: Arch) -> UnicornCpu:
 def test_names_are_unique_and_tables_agree(arch: Arch) -> None:
     names = [register.name for register in arch.registers]
     assert len(names) == len(set(names))
-    assert {arch.pc, arch.sp, *arch.expedite} <= set(names)
+    assert {arch.pc, arch.sp, *arch.expedite, *arch.written_first} <= set(names)
     assert not set(arch.system_registers) & set(names)
     assert set(arch.digest_registers) <= set(arch.system_registers)
     assert [arch.register_index[name] for name in names] == list(range(len(names)))
