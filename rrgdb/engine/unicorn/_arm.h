@@ -15,7 +15,7 @@
 
 static inline int arm_in_thumb(const Core *c)
 {
-    return *c->arm.thumb;
+    return *c->arm.thumb != 0;
 }
 
 /* ITSTATE behind one more instruction. */
