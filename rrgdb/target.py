@@ -34,8 +34,6 @@ MAX_WATCH = 4096
 _WATCH_KINDS = {PointKind.WRITE: "w", PointKind.READ: "r", PointKind.ACCESS: "a"}
 _WATCH_STOPS = {"w": rsp.StopKind.WATCH, "r": rsp.StopKind.RWATCH, "a": rsp.StopKind.AWATCH}
 _BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
-# x87: the stack registers are relative to the top that fstat holds, so it goes first.
-_WRITE_FIRST = ("fctrl", "fstat", "ftag")
 
 
 class Target:
@@ -50,6 +48,7 @@ class Target:
         self.timeline = opened.timeline
         self.engine = opened.timeline.engine
         self.arch = self.engine.arch
+        self.byteorder = self.arch.byteorder
         self.running = running
         self.on_end: Callable[[], None] = lambda: None
         """called when a guest that ran on its own has ended (``ended_alone``)"""
@@ -99,13 +98,13 @@ class Target:
 
     def read_register(self, number: int) -> bytes:
         name, size = self._register(number)
-        return self.engine.read(name).to_bytes(size, "little")
+        return self.engine.read(name).to_bytes(size, self.arch.byteorder)
 
     def write_register(self, number: int, data: bytes) -> None:
         name, size = self._register(number)
         if len(data) != size:
             raise DebuggeeError(f"register {name}: expected {size} bytes, got {len(data)}")
-        value = int.from_bytes(data, "little")
+        value = int.from_bytes(data, self.arch.byteorder)
         if value != self.engine.read(name):
             with _told():
                 self.timeline.write_register(number, value)
@@ -119,7 +118,7 @@ class Target:
             at += size
         if at != len(data):
             raise DebuggeeError(f"expected {at} bytes of registers, got {len(data)}")
-        values.sort(key=lambda v: self._names[v[0]] not in _WRITE_FIRST)
+        values.sort(key=lambda v: self._names[v[0]] not in self.arch.written_first)
         for number, value in values:
             self.write_register(number, value)
 

@@ -21,6 +21,7 @@ from rrgdb.arch.base import (
     Trap,
     TrapHost,
 )
+from rrgdb.arch.core_notes import NT_FPREGSET, CoreFormat, Note, each
 
 _CPSR_TYPE = '<flags id="cpsr_flags" size="4">{}</flags>'.format(
     "".join(
@@ -76,27 +77,26 @@ _FEATURES = (
     Feature(
         "org.gnu.gdb.aarch64.core",
         (
-            *(Register(f"x{n}", 64, f"ARM64_REG_X{n}") for n in range(31)),
-            Register("sp", 64, "ARM64_REG_SP", "data_ptr"),
-            Register("pc", 64, "ARM64_REG_PC", "code_ptr"),
-            Register("cpsr", 32, "ARM64_REG_PSTATE", "cpsr_flags"),
+            *(Register(f"x{n}", 64) for n in range(31)),
+            Register("sp", 64, "data_ptr"),
+            Register("pc", 64, "code_ptr"),
+            Register("cpsr", 32, "cpsr_flags"),
         ),
         _CPSR_TYPE,
     ),
     Feature(
         "org.gnu.gdb.aarch64.fpu",
         (
-            *(Register(f"v{n}", 128, f"ARM64_REG_V{n}", "aarch64v", "vector") for n in range(32)),
-            Register("fpsr", 32, "ARM64_REG_FPSR", group="float"),
-            Register("fpcr", 32, "ARM64_REG_FPCR", group="float"),
+            *(Register(f"v{n}", 128, "aarch64v", "vector") for n in range(32)),
+            Register("fpsr", 32, group="float"),
+            Register("fpcr", 32, group="float"),
         ),
         _vector_types(),
     ),
 )
 
-# Named by the engine itself, and by encoding: (op0, op1, CRn, CRm, op2).
-_NAMED = ("sp_el0", "sp_el1", "tpidr_el0", "tpidrro_el0", "tpidr_el1", "elr_el1", "esr_el1", "far_el1", "vbar_el1")
-_ENCODED = {
+NAMED = ("sp_el0", "sp_el1", "tpidr_el0", "tpidrro_el0", "tpidr_el1", "elr_el1", "esr_el1", "far_el1", "vbar_el1")
+ENCODED = {
     "spsr_el1": (3, 0, 4, 0, 0),
     "sctlr_el1": (3, 0, 1, 0, 0),
     "cpacr_el1": (3, 0, 1, 0, 2),
@@ -118,9 +118,8 @@ _ENCODED = {
     "hcr_el2": (3, 4, 1, 1, 0),
     "scr_el3": (3, 6, 1, 1, 0),
 }
-_SYSTEM = {name: f"ARM64_REG_{name.upper()}" for name in _NAMED} | {
-    name: "ARM64_REG_CP_REG({},{},{},{},{})".format(*encoding) for name, encoding in _ENCODED.items()
-}
+"""further system registers by encoding: (op0, op1, CRn, CRm, op2)"""
+_SYSTEM = (*NAMED, *ENCODED)
 
 # Registers that depend on time or chance, by encoding: what MRS and MSR do with them.
 _TIMED = {
@@ -189,20 +188,6 @@ def _classify(code: bytes) -> Trap | None:
     return Trap.MMU if not reads and _controls_translation(encoding) else None
 
 
-_TRAP_PREFILTER = (
-    (0xFFD0F000, 0xD510E000),  # MRS/MSR, CRn 14: generic timer
-    (0xFFD0F000, 0xD5109000),  # CRn 9: performance monitors
-    (0xFFD0F000, 0xD5102000),  # CRn 2: translation tables, RNDR
-    (0xFFF0F000, 0xD5101000),  # MSR, CRn 1: SCTLR and its like
-    (0xFFF0F000, 0xD510A000),  # MSR, CRn 10: MAIR
-    (0xFFF8FFE0, 0xD518D020),  # MSR CONTEXTIDR
-    (0xFFF8F000, 0xD5088000),  # TLBI
-    (0xFFFFFFDF, 0xD503205F),  # WFE, WFI
-    (0xFFE0001E, 0xD4000002),  # HVC, SMC
-    (0xFFFFFFFF, _HLT_SEMIHOST),
-)
-
-
 def _exception_level(cpu: Cpu) -> int:
     return cpu.read("cpsr") >> 2 & 3
 
@@ -266,7 +251,7 @@ def _instruction(cpu: Cpu, address: int) -> int:
 
 
 def _syndrome(cpu: Cpu, exception: CpuException, from_el0: bool) -> int:
-    """ESR_EL1 (section D23, "ESR_EL1") for an exception whose syndrome the engine did not tell."""
+    """ESR_EL1 (section D23, "ESR_EL1") for an exception that came without a syndrome."""
     kind = exception.kind
     if kind is ExceptionKind.SYSCALL:
         return 0x15 << 26 | _IL | _instruction(cpu, exception.pc) >> 5 & 0xFFFF
@@ -299,7 +284,7 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
     syndrome = exception.detail if exception.detail is not None else _syndrome(cpu, exception, level == 0)
     if level == 0:
         offset = 0x600 if pstate & 0x10 else 0x400
-        # The engine does not bank the stack pointer by itself.
+        # Engines do not bank the stack pointer by themselves.
         cpu.write("sp_el0", cpu.read("sp"))
         cpu.write("sp", cpu.read("sp_el1"))
     elif pstate & 1:
@@ -313,7 +298,7 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
         cpu.write("far_el1", exception.address)
     cpu.write("elr_el1", exception.next_pc if exception.kind is ExceptionKind.SYSCALL else exception.pc)
     cpu.write("cpsr", 0x3C5)
-    # Last of the system registers, and by encoding: only such a write makes the engine see the new PSTATE.
+    # Last: an engine may take a new PSTATE into account only when a register with an encoding is written.
     cpu.write("spsr_el1", pstate)
     cpu.write("pc", (vectors + offset) & 0xFFFFFFFFFFFFFFFF)
     return True
@@ -348,27 +333,29 @@ AARCH64 = Arch(
     sp="sp",
     expedite=("pc", "sp", "x29", "x30", "cpsr"),
     elf_machine="EM_AARCH64",
-    engine_arch="UC_ARCH_ARM64",
-    engine_mode="UC_MODE_ARM",
-    engine_models={
-        "cortex-a57": "UC_CPU_ARM64_A57",
-        "cortex-a53": "UC_CPU_ARM64_A53",
-        "cortex-a72": "UC_CPU_ARM64_A72",
-        "max": "UC_CPU_ARM64_MAX",
-    },
+    models=("cortex-a57", "cortex-a53", "cortex-a72", "max"),
     capstone_arch="CS_ARCH_ARM64",
     capstone_mode=("CS_MODE_ARM",),
     instruction_alignment=4,
     max_instruction_length=4,
     breakpoint_kinds=(4,),
     nonsteppable_watchpoint=True,
-    precise_smc=False,
-    trap_prefilter=_TRAP_PREFILTER,
     classify=_classify,
     emulate=_emulate,
     exception_signal=_exception_signal,
     enter_exception=_enter_exception,
     reset=_reset,
+    core=CoreFormat(
+        183,
+        each((*(f"x{n}" for n in range(31)), "sp", "pc", "cpsr"), 8),
+        (
+            Note(
+                "CORE",
+                NT_FPREGSET,
+                (*each(tuple(f"v{n}" for n in range(32)), 16), ("fpsr", 4), ("fpcr", 4), (0, 8)),
+            ),
+        ),
+    ),
     system_registers=_SYSTEM,
     digest_registers=tuple(name for name in _SYSTEM if not name.startswith("id_")),
 )

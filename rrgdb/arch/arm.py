@@ -24,6 +24,7 @@ from rrgdb.arch.base import (
     Trap,
     TrapHost,
 )
+from rrgdb.arch.core_notes import AT_HWCAP, NT_ARM_VFP, NT_AUXV, CoreFormat, Note, each
 
 _T, _A, _I, _E, _J = 1 << 5, 1 << 8, 1 << 7, 1 << 9, 1 << 24
 _IT = 0x0600FC00
@@ -55,27 +56,27 @@ _FEATURES = (
     Feature(
         "org.gnu.gdb.arm.core",
         (
-            *(Register(f"r{n}", 32, f"ARM_REG_R{n}", "uint32") for n in range(13)),
-            Register("sp", 32, "ARM_REG_SP", "data_ptr"),
-            Register("lr", 32, "ARM_REG_LR"),
-            Register("pc", 32, "ARM_REG_PC", "code_ptr"),
-            Register("cpsr", 32, "ARM_REG_CPSR", "cpsr_flags"),
+            *(Register(f"r{n}", 32, "uint32") for n in range(13)),
+            Register("sp", 32, "data_ptr"),
+            Register("lr", 32),
+            Register("pc", 32, "code_ptr"),
+            Register("cpsr", 32, "cpsr_flags"),
         ),
         _CPSR_TYPE,
     ),
     Feature(
         "org.gnu.gdb.arm.vfp",
         (
-            *(Register(f"d{n}", 64, f"ARM_REG_D{n}", "ieee_double", "float") for n in range(32)),
-            Register("fpscr", 32, "ARM_REG_FPSCR", group="float"),
+            *(Register(f"d{n}", 64, "ieee_double", "float") for n in range(32)),
+            Register("fpscr", 32, group="float"),
         ),
     ),
     # GDB shows q0 to q15 and vector types for it, made of the registers above.
     Feature("org.gnu.gdb.arm.neon", ()),
 )
 
-# Of coprocessor 15, by encoding: (CRn, CRm, opc1, opc2).
-_COPROCESSOR = {
+NAMED = ("spsr", "fpexc")
+COPROCESSOR = {
     "id_pfr1": (0, 1, 0, 1),
     "sctlr": (1, 0, 0, 0),
     "cpacr": (1, 0, 0, 2),
@@ -99,22 +100,18 @@ _COPROCESSOR = {
     "tpidruro": (13, 0, 0, 3),
     "tpidrprw": (13, 0, 0, 4),
 }
-_TIMER = {
-    "cntkctl": "ARM_REG_CP_REG(15,0,0,14,1,0,0)",
-    "cntp_ctl": "ARM_REG_CP_REG(15,0,0,14,2,0,1)",
-    "cntp_cval": "ARM_REG_CP_REG(15,1,0,0,14,2,0)",
-    "cntv_ctl": "ARM_REG_CP_REG(15,0,0,14,3,0,1)",
-    "cntv_cval": "ARM_REG_CP_REG(15,1,0,0,14,3,0)",
+"""registers of coprocessor 15, by encoding: (CRn, CRm, opc1, opc2)"""
+TIMER = {
+    "cntkctl": (14, 1, 0, 0),
+    "cntp_ctl": (14, 2, 0, 1),
+    "cntp_cval": (14, 2),
+    "cntv_ctl": (14, 3, 0, 1),
+    "cntv_cval": (14, 3),
 }
-_SYSTEM = (
-    {"spsr": "ARM_REG_SPSR", "fpexc": "ARM_REG_FPEXC"}
-    | {
-        name: f"ARM_REG_CP_REG(15,0,0,{crn},{crm},{opc1},{opc2})"
-        for name, (crn, crm, opc1, opc2) in _COPROCESSOR.items()
-    }
-    | _TIMER
-)
-_GENERIC_TIMER = ("id_pfr1", 0xF << 16)
+"""the same of the generic timer; those of 64 bits: (CRm, opc1)"""
+_SYSTEM = (*NAMED, *COPROCESSOR, *TIMER)
+GENERIC_TIMER = ("id_pfr1", 0xF << 16)
+"""where a model says that it has one"""
 
 # What depends on time, by encoding: (CRn, CRm, opc1, opc2) of MRC and MCR, (CRm, opc1) of MRRC and MCRR.
 _TIMED = {
@@ -204,37 +201,6 @@ def _classify_thumb(code: bytes) -> Trap | None:
     return _classify_word(word) if word >> 28 == 14 else None
 
 
-_COPROCESSOR_FILTER = (
-    (0x0F0F0F10, 0x0E0E0F10),  # MRC and MCR, CRn 14: generic timer
-    (0x0F0F0F10, 0x0E090F10),  # CRn 9: performance monitors
-    *((0x0F1F0F10, 0x0E000F10 | crn << 16) for crn in (1, 2, 3, 8, 10, 13)),  # MCR: translation
-    (0x0FE00F0F, 0x0C400F0E),  # MRRC and MCRR, CRm 14: generic timer
-    (0x0FF00F0F, 0x0C400F02),  # MCRR, CRm 2: translation tables
-)
-_TRAP_PREFILTER = (
-    *_COPROCESSOR_FILTER,
-    (0x0FFFFFFC, 0x0320F000),  # YIELD, WFE, WFI
-    (0x0FD000F0, 0x01400070),  # HVC, SMC
-    (0x0FFFFFFF, _SVC_SEMIHOST),
-    (0xFFFFFFFF, _HLT_SEMIHOST),
-)
-
-
-def _swapped(word: int) -> int:
-    """A 32-bit Thumb instruction as a little-endian word of memory."""
-    return word >> 16 | word << 16 & _MASK
-
-
-_THUMB_PREFILTER = (
-    *((_swapped(mask | 0xF0000000), _swapped(value | 0xE0000000)) for mask, value in _COPROCESSOR_FILTER),
-    (_swapped(0xFFFFFFFC), _swapped(0xF3AF8000)),
-    (_swapped(0xFFE0F000), _swapped(0xF7E08000)),
-    (0xFFFFFFCF, 0xBF00),
-    (0xFFFFFFFF, _SVC_SEMIHOST_T),
-    (0xFFFFFFFF, _HLT_SEMIHOST_T),
-)
-
-
 def _holds(condition: int, cpsr: int) -> bool:
     """Whether a condition (0 to 15) holds (section A8.3)."""
     n, z, c, v = (bool(cpsr >> bit & 1) for bit in (31, 30, 29, 28))
@@ -309,7 +275,7 @@ def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     low, high = word >> 12 & 15, word >> 16 & 15
     if 15 in ((low, high) if wide else ()) or (low == 15 and not wide) or (not reads and name in _READ_ONLY):
         raise IllegalInstruction
-    if name not in _MONITORS and not cpu.read(_GENERIC_TIMER[0]) & _GENERIC_TIMER[1]:
+    if name not in _MONITORS and not cpu.read(GENERIC_TIMER[0]) & GENERIC_TIMER[1]:
         raise IllegalInstruction
     _allowed(cpu, name)
     names = [*(f"r{n}" for n in range(13)), "sp", "lr"]
@@ -389,8 +355,8 @@ def _exception_signal(exception: CpuException) -> int:
 
 
 def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
-    """SVC mode, interrupts masked, MMU off, FP and SIMD on; the secure world, which the engine always has, stays out
-    of the way. Bit 0 of the entry chooses Thumb."""
+    """SVC mode, interrupts masked, MMU off, FP and SIMD on; the secure world stays out of the way. Bit 0 of the entry
+    chooses Thumb."""
     cpu.write("scr", 0x31)  # NS; FW and AW: CPSR.F and CPSR.A may be changed
     cpu.write("nsacr", 3 << 10)  # FP and SIMD
     cpu.write("cpsr", 0x1D3 | (_T if entry & 1 else 0))
@@ -399,6 +365,9 @@ def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
     cpu.write("sp", stack_top)
     cpu.write("pc", entry & ~1)
 
+
+_HWCAP = 1 << 6 | 1 << 12 | 1 << 13
+"""VFP, NEON, VFPv3 with 32 registers: GDB looks for them in a core before it reads NT_ARM_VFP"""
 
 ARM = Arch(
     name="arm",
@@ -409,33 +378,31 @@ ARM = Arch(
     sp="sp",
     expedite=("pc", "sp", "r11", "lr", "cpsr"),
     elf_machine="EM_ARM",
-    engine_arch="UC_ARCH_ARM",
-    engine_mode="UC_MODE_ARM",
-    engine_models={
-        "cortex-a15": "UC_CPU_ARM_CORTEX_A15",
-        "cortex-a7": "UC_CPU_ARM_CORTEX_A7",
-        "cortex-a8": "UC_CPU_ARM_CORTEX_A8",
-        "cortex-a9": "UC_CPU_ARM_CORTEX_A9",
-    },
+    models=("cortex-a15", "cortex-a7", "cortex-a8", "cortex-a9"),
     capstone_arch="CS_ARCH_ARM",
     capstone_mode=("CS_MODE_ARM",),
     instruction_alignment=2,
     max_instruction_length=4,
     breakpoint_kinds=(2, 3, 4),
     nonsteppable_watchpoint=True,
-    precise_smc=False,
-    trap_prefilter=_TRAP_PREFILTER,
     classify=_classify,
     emulate=_emulate,
     exception_signal=_exception_signal,
     enter_exception=_enter_exception,
     reset=_reset,
+    core=CoreFormat(
+        40,
+        (*each((*(f"r{n}" for n in range(13)), "sp", "lr", "pc", "cpsr"), 4), (0, 4)),
+        (
+            Note("LINUX", NT_ARM_VFP, (*each(tuple(f"d{n}" for n in range(32)), 8), ("fpscr", 4))),
+            Note("CORE", NT_AUXV, ((AT_HWCAP, 4), (_HWCAP, 4), (0, 8))),
+        ),
+        0x05000000,  # EF_ARM_EABI_VER5
+    ),
     system_registers=_SYSTEM,
-    system_enabled_by=dict.fromkeys(_TIMER, _GENERIC_TIMER),
     digest_registers=tuple(name for name in _SYSTEM if name != "id_pfr1"),
     second_set=SecondSet(
         selected_by=("cpsr", _T),
-        trap_prefilter=_THUMB_PREFILTER,
         classify=_classify_thumb,
         capstone_mode=("CS_MODE_THUMB",),
     ),

@@ -1,7 +1,6 @@
 """What every CPU family says about itself: data first, a few functions after.
 
-Nothing here imports an engine. Engine ids are strings that the engine resolves (for the Unicorn
-engine ``"RISCV_REG_X1"`` is ``unicorn.riscv_const.UC_RISCV_REG_X1``).
+Nothing here knows which engine runs a family, nor what that calls its registers.
 """
 
 from __future__ import annotations
@@ -10,9 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from rrgdb.errors import Error
+
+if TYPE_CHECKING:
+    from rrgdb.arch.core_notes import CoreFormat
+
+ByteOrder = Literal["little", "big"]
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -24,32 +28,18 @@ def words(text: str) -> tuple[str, ...]:
 class Register:
     """One register as GDB sees it.
 
-    ``bits`` is its width in GDB's ``g`` packet. ``engine`` is the engine's id for it, or None for a
-    register that the engine lacks: it reads as ``constant`` and ignores writes.
-    ``type`` and ``group`` are attributes of ``<reg>`` in the target description (GDB manual,
-    "Target Description Format").
-
-    The last fields say what the engine must heed beyond reading ``bits / 8`` bytes, little-endian.
+    ``bits`` is its width in GDB's ``g`` packet, where it has ``Arch.byteorder``. ``type`` and ``group`` are
+    attributes of ``<reg>`` in the target description (GDB manual, "Target Description Format").
     """
 
     name: str
     bits: int
-    engine: str | None
     type: str = "int"
     group: str | None = None
-    constant: int = 0
-    engine_bits: int = 0
-    """width in the engine if narrower than ``bits`` (zero-extended in the ``g`` packet, cut on writes); 0: the same"""
-    privilege: int = 0
-    """least RISC-V privilege at which the engine's API reaches it; below, the API reads garbage and drops writes
-    without an error: the engine saves its context, raises PRIV, accesses, and for a read restores the context"""
-    enabled_by: tuple[str, int] | None = None
-    """(register name, mask): while that register has no bit of the mask set, the engine's API answers garbage:
-    it then reads as ``constant`` and ignores writes"""
-    moved: tuple[tuple[int, int], ...] = ()
-    """(bit, where the engine has it): the engine's own bits of those places do not exist"""
-    ones: int = 0
-    """bits that read as 1 and that the engine lacks; state digests leave them out"""
+    width: int = 0
+    """its own bits if they are fewer than ``bits`` (zero-extended there, cut on writes); 0: as many"""
+    constant: int | None = None
+    """what it always reads as, and ignores writes"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +99,13 @@ class ExceptionKind(Enum):
     READ_FAULT = auto()
     WRITE_FAULT = auto()
     NATIVE = auto()
-    """any other exception; ``number`` is the engine's own (x86: the vector)"""
+    """any other exception; ``number`` says which (x86: the vector; RISC-V: the cause)"""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuException:
-    """``pc`` is the address of the instruction that raised it; ``next_pc`` the address behind it. ``number`` is the
-    engine's own, negative where it has none."""
+    """``pc`` is the address of the instruction that raised it; ``next_pc`` the address behind it. ``number`` is
+    negative where there is none."""
 
     kind: ExceptionKind
     number: int
@@ -193,12 +183,10 @@ class TrapHost(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SecondSet:
-    """Another instruction set of the same CPU (Thumb): ``trap_prefilter``, ``classify`` and ``capstone_mode`` as in
-    ``Arch``; shorter instructions are filtered with zeros behind."""
+    """Another instruction set of the same CPU (Thumb): ``classify`` and ``capstone_mode`` as in ``Arch``."""
 
     selected_by: tuple[str, int]
     """(register, mask): it is in use while that bit is set"""
-    trap_prefilter: tuple[tuple[int, int], ...]
     classify: Callable[[bytes], Trap | None]
     capstone_mode: tuple[str, ...]
 
@@ -219,24 +207,17 @@ class Arch:
     """registers sent with every stop reply (pc, sp, fp, flags)"""
     elf_machine: str
     """pyelftools' name: EM_RISCV, EM_ARM, EM_AARCH64, EM_386, EM_X86_64"""
-    engine_arch: str
-    """Unicorn: ``UC_ARCH_…`` """
-    engine_mode: str
-    engine_models: dict[str, str]
-    """``--cpu`` name -> Unicorn's CPU model constant; the first is the default"""
+    models: tuple[str, ...]
+    """``--cpu`` names; the first is the default"""
     capstone_arch: str
     capstone_mode: tuple[str, ...]
+    """without the byte order"""
     instruction_alignment: int
     max_instruction_length: int
     breakpoint_kinds: tuple[int, ...]
     """kinds that GDB sends in Z0/Z1 for this family"""
     nonsteppable_watchpoint: bool
     """GDB's ``have_nonsteppable_watchpoint``: forward hits are reported before the access"""
-    precise_smc: bool
-    """the engine itself restarts a block that modifies itself (x86 in Unicorn)"""
-    trap_prefilter: tuple[tuple[int, int], ...]
-    """(mask, value) pairs over the first 4 instruction bytes (little-endian word); only words that match one
-    are passed to ``classify``. Empty: every new instruction is passed (x86 filters by opcode natively)."""
     classify: Callable[[bytes], Trap | None]
     """instruction bytes -> trap class; pure; the engine caches the answer by the bytes"""
     emulate: Callable[[Cpu, Trap, bytes, TrapHost], None]
@@ -248,9 +229,15 @@ class Arch:
     """enter the guest's handler as the hardware does; False: the guest has none (nothing was changed)"""
     reset: Callable[[Cpu, int, int], None]
     """(cpu, entry, stack_top): register state at the first instruction"""
+    written_first: tuple[str, ...] = ()
+    """where all registers are written, those that say what the others are"""
+    byteorder: ByteOrder = "little"
+    """of data in memory, of registers in the ``g`` packet, and of core files"""
+    core: CoreFormat | None = None
+    """how core files hold its registers; None: they are not known"""
     kept_registers: dict[str, int] = field(default_factory=dict)
-    """name -> bits of registers that the engine lacks and that have no effect but what ``emulate`` and ``protections``
-    make of them; 0 at the start. The engine keeps their values with its state"""
+    """name -> bits of registers that have no effect but what ``emulate`` and ``protections`` make of them; 0 at the
+    start. The engine keeps their values with its state"""
     protections: Callable[[Cpu], tuple[Protection, ...]] | None = None
     """what of physical memory is protected, by ``kept_registers`` alone; empty: nothing is. Of several that an access
     touches the first one decides, and must hold all of it; where there is none, only the highest privilege passes"""
@@ -258,15 +245,10 @@ class Arch:
     """whether the halt instruction is legal in the present state; None: always"""
     halt_waits_forever: bool = False
     """the halt instruction ends with an interrupt only (HLT); others may end for any reason (WFI)"""
-    system_registers: dict[str, str] = field(default_factory=dict)
-    """further registers by name -> engine id: what exception entry needs. Besides a plain id there are
-    ``ARM64_REG_CP_REG(op0,op1,CRn,CRm,op2)`` (uc_arm64_cp_reg), ``ARM_REG_CP_REG(coprocessor,wide,secure,CRn,CRm,
-    opc1,opc2)`` (uc_arm_cp_reg), ``X86_REG_MSR(number)`` (uc_x86_msr) and
-    ``X86_REG_GDTR.base``, ``.limit``, ``.selector``, ``.flags`` (uc_x86_mmr; a write keeps the other fields)"""
-    system_enabled_by: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """those of the above that not every model has: ``Register.enabled_by``"""
+    system_registers: tuple[str, ...] = ()
+    """further registers, of 64 bits at most: what exception entry needs"""
     hidden_registers: tuple[str, ...] = ()
-    """further ones that the engine finds without an id; no part of the digest, since others imply them"""
+    """further ones that no instruction names; no part of the digest, since others imply them"""
     digest_registers: tuple[str, ...] = ()
     """names whose values, together with all of ``features``, identify the architectural state"""
     second_set: SecondSet | None = None

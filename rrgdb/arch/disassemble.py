@@ -7,12 +7,12 @@ from typing import Any
 
 import capstone
 
-from rrgdb.arch.base import Arch
+from rrgdb.arch.base import Arch, ByteOrder
 
 
 @lru_cache(maxsize=8)
-def _decoder(arch_name: str, capstone_arch: str, modes: tuple[str, ...]) -> Any:
-    mode = 0
+def _decoder(capstone_arch: str, modes: tuple[str, ...], byteorder: ByteOrder) -> Any:
+    mode = capstone.CS_MODE_BIG_ENDIAN if byteorder == "big" else 0
     for name in modes:
         mode |= getattr(capstone, name)
     return capstone.Cs(getattr(capstone, capstone_arch), mode)
@@ -23,7 +23,7 @@ def disassemble(arch: Arch, code: bytes, address: int, second_set: bool = False)
 
     ``second_set``: they are of ``arch.second_set``."""
     modes = arch.second_set.capstone_mode if second_set and arch.second_set else arch.capstone_mode
-    decoder = _decoder(arch.name, arch.capstone_arch, modes)
+    decoder = _decoder(arch.capstone_arch, modes, arch.byteorder)
     for _, size, mnemonic, operands in decoder.disasm_lite(code, address, 1):
         return size, f"{mnemonic} {operands}".rstrip()
     size = min(len(code), arch.instruction_alignment) or 1

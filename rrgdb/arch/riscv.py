@@ -20,21 +20,24 @@ from rrgdb.arch.base import (
     TrapHost,
     words,
 )
-from rrgdb.arch.riscv_csr import MACHINE, STATUS_MOVED, STATUS_ONES, SUPERVISOR
+from rrgdb.arch.core_notes import NT_FPREGSET, CoreFormat, Note, each
+from rrgdb.arch.riscv_csr import MACHINE, SUPERVISOR
 
-_INTEGER_NAMES = words(
+INTEGER_NAMES = words(
     "zero ra sp gp tp t0 t1 t2 fp s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
 )
 _INTEGER_TYPES = {"ra": "code_ptr", "sp": "data_ptr", "gp": "data_ptr", "tp": "data_ptr", "fp": "data_ptr"}
-_FLOAT_NAMES = words(
+FLOAT_NAMES = words(
     "ft0 ft1 ft2 ft3 ft4 ft5 ft6 ft7 fs0 fs1 fa0 fa1 fa2 fa3 fa4 fa5 fa6 fa7 "
     "fs2 fs3 fs4 fs5 fs6 fs7 fs8 fs9 fs10 fs11 ft8 ft9 ft10 ft11"
 )
+FLOAT_CONTROL = {"fflags": 5, "frm": 3, "fcsr": 8}
+"""and their bits"""
 _FLOAT_TYPES = (
     '<union id="riscv_double"><field name="float" type="ieee_single"/><field name="double" type="ieee_double"/></union>'
 )
-# Not listed, because reading them through the engine gives the host's clock: cycle, time, instret, mcycle, minstret.
-_CSRS = {
+# Not listed, since they are functions of the icount: cycle, time, instret, mcycle, minstret.
+CSRS = {
     MACHINE: words(
         "mvendorid marchid mimpid mhartid mstatus misa medeleg mideleg mie mtvec mcounteren "
         "mscratch mepc mcause mtval mip"
@@ -45,41 +48,21 @@ _CSRS = {
 _MSTATUS_SIE, _MSTATUS_MIE = 1 << 1, 1 << 3
 _MSTATUS_SPIE, _MSTATUS_MPIE = 1 << 5, 1 << 7
 _MSTATUS_SPP, _MSTATUS_MPP = 1 << 8, 3 << 11
-_MSTATUS_FS = 3 << 13
+MSTATUS_FS = 3 << 13
 _MSTATUS_TW = 1 << 21
 _MSTATUS_FS_INITIAL = 1 << 13
 
 
 def _features(xlen: int) -> tuple[Feature, ...]:
     integer = tuple(
-        # The engine would show what a debugger wrote to x0, so it is a constant.
-        Register(name, xlen, f"RISCV_REG_X{n}" if n else None, _INTEGER_TYPES.get(name, "int"))
-        for n, name in enumerate(_INTEGER_NAMES)
+        Register(name, xlen, _INTEGER_TYPES.get(name, "int"), constant=None if n else 0)
+        for n, name in enumerate(INTEGER_NAMES)
     )
-    pc = Register("pc", xlen, "RISCV_REG_PC", "code_ptr")
-    floats = tuple(
-        Register(name, 64, f"RISCV_REG_F{n}", "riscv_double", "float") for n, name in enumerate(_FLOAT_NAMES)
-    )
-    float_control = tuple(
-        Register(
-            name, 32, f"RISCV_REG_{name.upper()}", group="float", engine_bits=bits, enabled_by=("mstatus", _MSTATUS_FS)
-        )
-        for name, bits in (("fflags", 5), ("frm", 3), ("fcsr", 8))
-    )
-    csrs = tuple(
-        Register(
-            name,
-            xlen,
-            f"RISCV_REG_{name.upper()}",
-            # In supervisor mode mstatus.TVM may close it.
-            privilege=MACHINE if name == "satp" else privilege,
-            moved=STATUS_MOVED.get(name, ()),
-            ones=STATUS_ONES.get((name, xlen), 0),
-        )
-        for privilege, names in _CSRS.items()
-        for name in names
-    )
-    priv = Register("priv", xlen, "RISCV_REG_PRIV")
+    pc = Register("pc", xlen, "code_ptr")
+    floats = tuple(Register(name, 64, "riscv_double", "float") for name in FLOAT_NAMES)
+    float_control = tuple(Register(name, 32, group="float", width=width) for name, width in FLOAT_CONTROL.items())
+    csrs = tuple(Register(name, xlen) for names in CSRS.values() for name in names)
+    priv = Register("priv", xlen)
     return (
         Feature("org.gnu.gdb.riscv.cpu", (*integer, pc)),
         Feature("org.gnu.gdb.riscv.fpu", (*floats, *float_control), _FLOAT_TYPES),
@@ -125,7 +108,7 @@ def _emulate(xlen: int, cpu: Cpu, code: bytes, host: TrapHost) -> None:
     access = riscv_csr.access(int.from_bytes(code[:4], "little"))
     if access is None:
         raise IllegalInstruction
-    riscv_csr.perform(cpu, access, xlen, host, _INTEGER_NAMES)
+    riscv_csr.perform(cpu, access, xlen, host, INTEGER_NAMES)
     cpu.write("pc", (cpu.read("pc") + 4) & ((1 << xlen) - 1))
 
 
@@ -168,7 +151,7 @@ def _cause(exception: CpuException, privilege: int) -> int:
 
 
 def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
-    """Volume II, sections 3.1.6-3.1.17 and 4.1. A vector of 0 counts as none; interrupts are the engine's own.
+    """Volume II, sections 3.1.6-3.1.17 and 4.1. A vector of 0 counts as none; interrupts do not come this way.
 
     xtval is the address of a fault and else 0, as in QEMU's privileged-1.10 CPUs."""
     privilege = cpu.read("priv")
@@ -182,10 +165,10 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
         entered = status & ~(_MSTATUS_SIE | _MSTATUS_SPIE | _MSTATUS_SPP)
         entered |= _MSTATUS_SPIE if status & _MSTATUS_SIE else 0
         entered |= _MSTATUS_SPP if privilege == SUPERVISOR else 0
-        # CSR writes through the engine are checked against the current mode, so raise it first. Changing the mode
+        # Writes of CSRs may be checked against the current mode, so raise it first. Changing the mode
         # drops an LR reservation; entering a trap may do so.
         cpu.write("priv", MACHINE)
-        # By sstatus: a write of mstatus that changes MPP flushes the engine's TLB.
+        # By sstatus: a write of mstatus that changes MPP may flush a TLB.
         cpu.write("sstatus", entered)
         prefix, target = "s", SUPERVISOR
     else:
@@ -214,11 +197,23 @@ def _exception_signal(exception: CpuException) -> int:
 
 
 def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
-    """Machine mode, floating point on (mstatus.FS = Initial), everything else as the engine powers up."""
+    """Machine mode, floating point on (mstatus.FS = Initial), everything else as at power-up."""
     cpu.write("priv", MACHINE)
     cpu.write("mstatus", _MSTATUS_FS_INITIAL)
     cpu.write("sp", stack_top)
     cpu.write("pc", entry)
+
+
+_CORE_INTEGERS = "pc ra sp gp tp t0 t1 t2 fp s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
+_CORE_FLAGS, _FLOAT_ABI, _SINGLE = 0x5, 6, 2
+"""EF_RISCV_RVC and EF_RISCV_FLOAT_ABI_DOUBLE; GDB takes the width of the floating-point registers from the flags"""
+
+
+def _core(xlen: int) -> CoreFormat:
+    doubles, singles = (Note("CORE", NT_FPREGSET, (*each(FLOAT_NAMES, n), ("fcsr", 4), (0, 4))) for n in (8, 4))
+    return CoreFormat(
+        243, each(words(_CORE_INTEGERS), xlen // 8), (doubles,), _CORE_FLAGS, ((_FLOAT_ABI, _SINGLE), (singles,))
+    )
 
 
 def _arch(xlen: int) -> Arch:
@@ -231,24 +226,19 @@ def _arch(xlen: int) -> Arch:
         sp="sp",
         expedite=("pc", "sp", "fp", "ra"),
         elf_machine="EM_RISCV",
-        engine_arch="UC_ARCH_RISCV",
-        engine_mode=f"UC_MODE_RISCV{xlen}",
-        engine_models=(
-            {"sifive-u54": "UC_CPU_RISCV64_SIFIVE_U54"} if xlen == 64 else {"sifive-u34": "UC_CPU_RISCV32_SIFIVE_U34"}
-        ),
+        models=("sifive-u54",) if xlen == 64 else ("sifive-u34",),
         capstone_arch="CS_ARCH_RISCV",
         capstone_mode=(f"CS_MODE_RISCV{xlen}", "CS_MODE_RISCVC"),
         instruction_alignment=2,
         max_instruction_length=4,
         breakpoint_kinds=(2, 4),
         nonsteppable_watchpoint=True,
-        precise_smc=False,
-        trap_prefilter=((0x7F, 0x73),),
         classify=_classify64 if xlen == 64 else _classify32,
         emulate=_emulate64 if xlen == 64 else _emulate32,
         exception_signal=_exception_signal,
         enter_exception=_enter_exception,
         reset=_reset,
+        core=_core(xlen),
         kept_registers=riscv_pmp.registers(xlen) | riscv_csr.KEPT,
         protections=lambda cpu: riscv_pmp.protections(cpu, xlen),
         may_halt=_may_halt,

@@ -6,7 +6,7 @@ Debug Support", chapter 5 (triggers).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rrgdb.arch import riscv_pmp
@@ -34,10 +34,6 @@ _TRIGGERS = range(0x7A0, 0x7A4)
 """tselect, tdata1 to tdata3: there are no triggers, so they hold 0"""
 KEPT = {"mcycle": 64, "minstret": 64}
 """by how much the counters differ from the icount, modulo 2^64"""
-STATUS_MOVED: Mapping[str, tuple[tuple[int, int], ...]] = {"mstatus": ((21, 29), (22, 30))}
-"""TW and TSR, which the engine heeds in other places"""
-STATUS_ONES: Mapping[tuple[str, int], int] = {("mstatus", 64): 2 << 34 | 2 << 32, ("sstatus", 64): 2 << 32}
-"""(register, XLEN) -> SXL and UXL: 64 bits"""
 
 
 @dataclass(frozen=True, slots=True)

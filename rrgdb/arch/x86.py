@@ -1,4 +1,4 @@
-"""x86 with SSE2: i386 (protected mode) and x86_64 (long mode). Unicorn's CPU models have no AVX.
+"""x86 with SSE2 and without AVX: i386 (protected mode) and x86_64 (long mode).
 
 Sources: "Intel 64 and IA-32 Architectures Software Developer's Manual", volumes 1 and 3A; GDB manual, "i386 Features".
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from rrgdb.arch import x86_traps as traps
 from rrgdb.arch.base import Arch, Cpu, Feature, Register, words
+from rrgdb.arch.core_notes import NT_FPREGSET, NT_PRXFPREG, CoreFormat, Field, Note, each
 
 
 def _flags_type(name: str, bits: Iterable[tuple[str, int]]) -> str:
@@ -43,19 +44,10 @@ _VECTOR_TYPES = "".join(f'<vector id="{name}" type="{lane}" count="{n}"/>' for n
     )
 )
 
-_SEGMENTS = words("cs ss ds es fs gs")
-# GDB's x87 control registers, all 32 bits wide there. ftag is the full tag word, which the engine computes from the
+SEGMENTS = words("cs ss ds es fs gs")
+# GDB's x87 control registers, all 32 bits wide there, and their own bits. ftag is the full tag word, a function of the
 # contents: of a written tag only "empty" matters.
-_X87_CONTROL = (
-    ("fctrl", "FPCW", 16),
-    ("fstat", "FPSW", 16),
-    ("ftag", "FPTAG", 16),
-    ("fiseg", "FCS", 16),
-    ("fioff", "FIP", 32),
-    ("foseg", "FDS", 16),
-    ("fooff", "FDP", 32),
-    ("fop", "FOP", 16),
-)
+_X87_CONTROL = {"fctrl": 16, "fstat": 16, "ftag": 16, "fiseg": 16, "fioff": 32, "foseg": 16, "fooff": 32, "fop": 16}
 
 
 def _features(bits: int) -> tuple[Feature, ...]:
@@ -67,22 +59,16 @@ def _features(bits: int) -> tuple[Feature, ...]:
         pc, integer = "eip", "int"
     pointers = {"rbp", "rsp", "ebp", "esp"}
     core = (
-        *(
-            Register(name, bits, f"X86_REG_{name.upper()}", "data_ptr" if name in pointers else integer)
-            for name in names
-        ),
-        Register(pc, bits, f"X86_REG_{pc.upper()}", "code_ptr"),
-        Register("eflags", 32, "X86_REG_EFLAGS", "i386_eflags"),
-        *(Register(name, 32, f"X86_REG_{name.upper()}", "int32", engine_bits=16) for name in _SEGMENTS),
-        *(Register(f"st{n}", 80, f"X86_REG_ST{n}", "i387_ext", "float") for n in range(8)),
-        *(
-            Register(name, 32, f"X86_REG_{engine}", group="float", engine_bits=width)
-            for name, engine, width in _X87_CONTROL
-        ),
+        *(Register(name, bits, "data_ptr" if name in pointers else integer) for name in names),
+        Register(pc, bits, "code_ptr"),
+        Register("eflags", 32, "i386_eflags"),
+        *(Register(name, 32, "int32", width=16) for name in SEGMENTS),
+        *(Register(f"st{n}", 80, "i387_ext", "float") for n in range(8)),
+        *(Register(name, 32, group="float", width=width) for name, width in _X87_CONTROL.items()),
     )
     sse = (
-        *(Register(f"xmm{n}", 128, f"X86_REG_XMM{n}", "vec128", "vector") for n in range(16 if bits == 64 else 8)),
-        Register("mxcsr", 32, "X86_REG_MXCSR", "i386_mxcsr", "vector"),
+        *(Register(f"xmm{n}", 128, "vec128", "vector") for n in range(16 if bits == 64 else 8)),
+        Register("mxcsr", 32, "i386_mxcsr", "vector"),
     )
     features = (
         Feature("org.gnu.gdb.i386.core", core, _EFLAGS_TYPE),
@@ -90,11 +76,18 @@ def _features(bits: int) -> tuple[Feature, ...]:
     )
     if bits == 32:
         return features
-    bases = tuple(Register(name, 64, f"X86_REG_{name.upper()}") for name in ("fs_base", "gs_base"))
+    bases = tuple(Register(name, 64) for name in ("fs_base", "gs_base"))
     return (*features, Feature("org.gnu.gdb.i386.segments", bases))
 
 
-_MSRS = {
+CONTROLS = words("cr0 cr2 cr3 cr4 dr0 dr1 dr2 dr3 dr6 dr7")
+TABLES = {
+    "gdtr": ("base", "limit"),
+    "idtr": ("base", "limit"),
+    "ldtr": ("selector", "base", "limit", "flags"),
+    "tr": ("selector", "base", "limit", "flags"),
+}
+MSRS = {
     "sysenter_cs": 0x174,
     "sysenter_esp": 0x175,
     "sysenter_eip": 0x176,
@@ -106,28 +99,13 @@ _MSRS = {
     "kernel_gs_base": 0xC0000102,
     "tsc_aux": 0xC0000103,
 }
-_BASE_MSRS = {"fs_base": 0xC0000100, "gs_base": 0xC0000101}
+BASE_MSRS = {"fs_base": 0xC0000100, "gs_base": 0xC0000101}
 
 
-def _system_registers(bits: int) -> dict[str, str]:
-    plain = words("cr0 cr2 cr3 cr4 dr0 dr1 dr2 dr3 dr6 dr7") + (("cr8",) if bits == 64 else ())
-    tables = {
-        f"{table}_{part}": f"X86_REG_{table.upper()}.{part}"
-        for table, parts in (
-            ("gdtr", ("base", "limit")),
-            ("idtr", ("base", "limit")),
-            ("ldtr", ("selector", "base", "limit", "flags")),
-            ("tr", ("selector", "base", "limit", "flags")),
-        )
-        for part in parts
-    }
-    # GDB's 32-bit description has no segment bases, and 32-bit engines answer for them by MSR only.
-    msrs = _MSRS if bits == 64 else _MSRS | _BASE_MSRS
-    return (
-        {name: f"X86_REG_{name.upper()}" for name in plain}
-        | tables
-        | {name: f"X86_REG_MSR({number:#x})" for name, number in msrs.items()}
-    )
+def _system_registers(bits: int) -> tuple[str, ...]:
+    tables = (f"{table}_{part}" for table, parts in TABLES.items() for part in parts)
+    # GDB's 32-bit description has no segment bases.
+    return (*CONTROLS, *(("cr8",) if bits == 64 else ()), *tables, *MSRS, *(() if bits == 64 else BASE_MSRS))
 
 
 _CR0_FLAT = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5  # PE MP ET NE
@@ -156,6 +134,36 @@ def _reset64(cpu: Cpu, entry: int, stack_top: int) -> None:
     _reset(cpu, 64, entry, stack_top)
 
 
+def _abridged_tag(cpu: Cpu) -> int:
+    """FXSAVE's tag (volume 1, section 10.5.1): one bit for each x87 register that is not empty."""
+    tag = cpu.read("ftag")
+    return sum(1 << n for n in range(8) if tag >> 2 * n & 3 != 3)
+
+
+def _fxsave(vectors: int) -> tuple[Field, ...]:
+    return (
+        *(("fctrl", 2), ("fstat", 2), (_abridged_tag, 1), (0, 1), ("fop", 2)),
+        *(("fioff", 4), ("fiseg", 4), ("fooff", 4), ("foseg", 4), ("mxcsr", 4), (0xFFFF, 4)),
+        *(field for n in range(8) for field in ((f"st{n}", 10), (0, 6))),
+        *((f"xmm{n}", 16) for n in range(vectors)),
+        (0, 16 * (16 - vectors) + 96),
+    )
+
+
+_NO_CALL = -1
+"""orig_eax: not in a system call"""
+
+
+def _core(bits: int) -> CoreFormat:
+    if bits == 64:
+        before = each(words("r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi"), 8)
+        behind = each(words("rip cs eflags rsp ss fs_base gs_base ds es fs gs"), 8)
+        return CoreFormat(62, (*before, (_NO_CALL, 8), *behind), (Note("CORE", NT_FPREGSET, _fxsave(16)),))
+    before = each(words("ebx ecx edx esi edi ebp eax ds es fs gs"), 4)
+    behind = each(words("eip cs eflags esp ss"), 4)
+    return CoreFormat(3, (*before, (_NO_CALL, 4), *behind), (Note("LINUX", NT_PRXFPREG, _fxsave(8)),))
+
+
 def _arch(bits: int) -> Arch:
     wide = bits == 64
     system = _system_registers(bits)
@@ -168,33 +176,26 @@ def _arch(bits: int) -> Arch:
         sp="rsp" if wide else "esp",
         expedite=("rip", "rsp", "rbp", "eflags") if wide else ("eip", "esp", "ebp", "eflags"),
         elf_machine="EM_X86_64" if wide else "EM_386",
-        engine_arch="UC_ARCH_X86",
-        engine_mode=f"UC_MODE_{bits}",
-        engine_models={
-            "qemu64": "UC_CPU_X86_QEMU64",
-            "core2duo": "UC_CPU_X86_CORE2DUO",
-            "nehalem": "UC_CPU_X86_NEHALEM",
-        }
-        if wide
-        else {"qemu32": "UC_CPU_X86_QEMU32", "pentium3": "UC_CPU_X86_PENTIUM3", "n270": "UC_CPU_X86_N270"},
+        models=("qemu64", "core2duo", "nehalem") if wide else ("qemu32", "pentium3", "n270"),
         capstone_arch="CS_ARCH_X86",
         capstone_mode=(f"CS_MODE_{bits}",),
         instruction_alignment=1,
         max_instruction_length=15,
         breakpoint_kinds=(1,),
         nonsteppable_watchpoint=False,
-        precise_smc=True,
         halt_waits_forever=True,
-        trap_prefilter=(),
         classify=traps.classify64 if wide else traps.classify32,
         emulate=traps.emulate64 if wide else traps.emulate32,
         exception_signal=traps.exception_signal,
         single_step=traps.single_step,
         enter_exception=traps.enter_exception64 if wide else traps.enter_exception32,
         reset=_reset64 if wide else _reset32,
+        # The stack registers of x87 are relative to the top that fstat holds.
+        written_first=("fctrl", "fstat", "ftag"),
+        core=_core(bits),
         system_registers=system,
         hidden_registers=traps.HIDDEN,
-        digest_registers=tuple(system),
+        digest_registers=system,
     )
 
 

@@ -24,7 +24,8 @@ from rrgdb.arch.base import (
 NAMES32 = words("eax ecx edx ebx esp ebp esi edi")
 """in encoding order"""
 HIDDEN = words("cs_selector cs_base ss_base modes")
-"""the descriptor caches that decide where real mode's code and stack are, and Unicorn's flags of the mode (hflags)"""
+"""the descriptor caches that decide where real mode's code and stack are; of ``modes`` bit 4 says that code is 32-bit,
+bit 15 that it is 64-bit"""
 NAMES64 = (*words("rax rcx rdx rbx rsp rbp rsi rdi"), *(f"r{n}" for n in range(8, 16)))
 
 _LEGACY_PREFIXES = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")

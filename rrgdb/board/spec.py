@@ -30,7 +30,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class BoardSpec:
-    """A board; sizes in bytes. Its CPU models are ``Arch.engine_models``; the first of ``arches`` is the default."""
+    """A board; sizes in bytes. Its CPU models are ``Arch.models``; the first of ``arches`` is the default."""
 
     name: str
     arches: tuple[str, ...]

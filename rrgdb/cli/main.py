@@ -481,7 +481,7 @@ def _progress(text: str) -> None:
 def machines(as_json: bool) -> None:
     """List boards and CPU models."""
     rows = machine_rows(BOARDS.values())
-    models = {name: list(rrgdb.ARCHES[name].engine_models) for row in rows for name in row[1].split()}
+    models = {name: list(rrgdb.ARCHES[name].models) for row in rows for name in row[1].split()}
     if as_json:
         keys = ("board", "arches", "ram", "devices", "description")
         listed = [dict(zip(keys, row, strict=True)) for row in rows]

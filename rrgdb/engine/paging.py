@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 ReadRegister = Callable[[str], int]
 ReadPhysical = Callable[[int, int], int]
-"""(physical address, bytes) -> little-endian number; MemoryFault where there is no RAM"""
+"""(physical address, bytes) -> number in the guest's byte order; MemoryFault where there is no RAM"""
+Walk = Callable[[int, ReadRegister, ReadPhysical, int], int | None]
+"""(bits of the CPU, …, virtual address) -> physical address; None: nothing is mapped there"""
 
 _PAGING, _PSE, _PAE, _LA57 = 1 << 31, 1 << 4, 1 << 5, 1 << 12  # CR0; CR4
 _PRESENT, _LARGE = 1 << 0, 1 << 7
@@ -75,6 +77,3 @@ def riscv(bits: int, register: ReadRegister, read: ReadPhysical, address: int) -
             return None if frame & inside else frame | address & inside
         table = frame
     return None
-
-
-WALKS = {"UC_ARCH_X86": x86, "UC_ARCH_RISCV": riscv}

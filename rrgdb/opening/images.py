@@ -61,8 +61,8 @@ def plan_recorded(recording: Recording) -> BoardPlan:
     except ImageError as e:
         # The image is the one that was recorded: what is said of it does not fit.
         raise misfit("guest.images[0]", f"an image for board {spec.name} ({e})", kernel.name) from None
-    if guest.cpu not in image.arch.engine_models:
-        raise misfit("guest.cpu", f"one of {', '.join(image.arch.engine_models)}", guest.cpu)
+    if guest.cpu not in image.arch.models:
+        raise misfit("guest.cpu", f"one of {', '.join(image.arch.models)}", guest.cpu)
     if len(guest.disks) > spec.disks:
         raise misfit("guest.disks", f"at most {spec.disks} on board {spec.name}", len(guest.disks))
     return plan

@@ -65,9 +65,9 @@ def record(
         spec.check_ram(memory)
     except ValueError as e:
         raise OptionError(f"-m: {e}") from None
-    cpu = options.cpu or next(iter(image.arch.engine_models))
-    if cpu not in image.arch.engine_models:
-        raise OptionError(f"--cpu {cpu}: {image.arch.name} has {', '.join(image.arch.engine_models)}")
+    cpu = options.cpu or image.arch.models[0]
+    if cpu not in image.arch.models:
+        raise OptionError(f"--cpu {cpu}: {image.arch.name} has {', '.join(image.arch.models)}")
     if not options.args.isprintable() or len(options.args) > MAX_ARGS:
         raise OptionError(f"ARGS {ascii(options.args)[:60]}: expected at most {MAX_ARGS} printable characters")
     if not image_path.name.isprintable():

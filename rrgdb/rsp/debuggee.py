@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rrgdb.errors import Error
 
@@ -140,6 +140,10 @@ class HistoryLine:
 
 class Debuggee(Protocol):
     """What a stub can ask. ``pid``/``tid`` are 1: one process, one thread."""
+
+    @property
+    def byteorder(self) -> Literal["little", "big"]:
+        """The target's, of registers and of memory."""
 
     @property
     def registers(self) -> Sequence[RegisterInfo]: ...

@@ -27,12 +27,9 @@ class Session:
     or left it) until vRun or vAttach.
     """
 
-    def __init__(
-        self, debuggee: Debuggee, console: Callable[[str], None], byteorder: Literal["little", "big"] = "little"
-    ) -> None:
+    def __init__(self, debuggee: Debuggee, console: Callable[[str], None]) -> None:
         self.debuggee = debuggee
         self._console = console
-        self.byteorder: Literal["little", "big"] = byteorder
         self.offered: frozenset[str] = frozenset()
         self.points: dict[tuple[int, int, int], int] = {}
         """(type, address, length) -> bytes of conditions"""
@@ -44,6 +41,10 @@ class Session:
         self._attached = False
         self._console_open = False
         self._expedite: tuple[int, ...] | None = None
+
+    @property
+    def byteorder(self) -> Literal["little", "big"]:
+        return self.debuggee.byteorder
 
     @property
     def should_close(self) -> bool:

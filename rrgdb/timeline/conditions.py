@@ -18,6 +18,6 @@ def agent_condition(engine: Engine, codes: Conditions) -> Condition:
         return engine.read(arch.registers[number].name)
 
     def judged() -> tuple[bool, str | None]:
-        return judge(codes, register, engine.read_memory)
+        return judge(codes, register, engine.read_memory, arch.byteorder)
 
     return Condition(lambda: judged()[0], codes, lambda: judged()[1])

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rrgdb.arch import core_notes
+from rrgdb.arch.base import ByteOrder
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, Ram, Region
 from rrgdb.errors import Error
 from rrgdb.guest import Guest
@@ -111,22 +112,26 @@ def _runs(ram: Ram, numbers: list[int], places: Iterable[tuple[int, int, int]]) 
             yield begin, b"".join(run)
 
 
-def _elf_flags(image: bytes, form: core_notes.CoreFormat) -> int:
+def _elf_flags(image: bytes, form: core_notes.CoreFormat, byteorder: ByteOrder) -> int:
     wide = image[4:5] == b"\2"
     raw = image[48:52] if wide else image[36:40]
-    own = image[:4] == b"\x7fELF" and int.from_bytes(image[18:20], "little") == form.machine and len(raw) == 4
-    return int.from_bytes(raw, "little") if own else form.flags
+    own = image[:4] == b"\x7fELF" and int.from_bytes(image[18:20], byteorder) == form.machine and len(raw) == 4
+    return int.from_bytes(raw, byteorder) if own else form.flags
 
 
 def _core_head(guest: Guest, regions: list[Region], path: Path, image: bytes) -> tuple[bytes, dict[Region, int]]:
     """ELF header, program headers and notes; and where in the file each region stands."""
     engine = guest.engine
     arch = engine.arch
-    form = core_notes.FORMATS[arch.name]
+    form = arch.core
+    if form is None:
+        raise ExportError(f"{path}: how core files of {arch.name} look is not known: use raw")
+    little = arch.byteorder == "little"
+    mark = "<" if little else ">"
     end = guest.end
     signal = end.value if end is not None and end.kind == "signal" else 0
-    flags = _elf_flags(image, form)
-    note = core_notes.notes(engine, arch, _LINUX_SIGNALS.get(signal, signal), flags)
+    flags = _elf_flags(image, form, arch.byteorder)
+    note = core_notes.notes(engine, arch, form, _LINUX_SIGNALS.get(signal, signal), flags)
     wide = arch.bits == 64
     header, entry = (64, 56) if wide else (52, 32)
     note_at = header + entry * (1 + len(regions))
@@ -137,10 +142,10 @@ def _core_head(guest: Guest, regions: list[Region], path: Path, image: bytes) ->
         free += region.size
     if not wide and free >> 32:
         raise ExportError(f"{path}: {free} bytes are too many for a core file of a 32-bit guest: use raw")
-    ident = b"\x7fELF" + bytes((2 if wide else 1, 1, 1)).ljust(12, b"\0")
+    ident = b"\x7fELF" + bytes((2 if wide else 1, 1 if little else 2, 1)).ljust(12, b"\0")
     words = "QQQ" if wide else "III"
     head = ident + struct.pack(
-        f"<HHI{words}IHHHHHH",
+        f"{mark}HHI{words}IHHHHHH",
         _ET_CORE,
         form.machine,
         1,
@@ -158,8 +163,8 @@ def _core_head(guest: Guest, regions: list[Region], path: Path, image: bytes) ->
 
     def segment(type_: int, flags: int, offset: int, address: int, filed: int, size: int, align: int) -> bytes:
         if wide:
-            return struct.pack("<IIQQQQQQ", type_, flags, offset, address, address, filed, size, align)
-        return struct.pack("<IIIIIIII", type_, offset, address, address, filed, size, flags, align)
+            return struct.pack(f"{mark}IIQQQQQQ", type_, flags, offset, address, address, filed, size, align)
+        return struct.pack(f"{mark}IIIIIIII", type_, offset, address, address, filed, size, flags, align)
 
     head += segment(_PT_NOTE, 0, note_at, 0, len(note), 0, 4)
     head += b"".join(segment(_PT_LOAD, _RWX, at[r], r.base, r.size, r.size, PAGE) for r in regions)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import re
-import struct
 from dataclasses import dataclass, field
 
 import unicorn
-from unicorn import arm64_const, arm_const, riscv_const, x86_const
 from unicorn.unicorn_py3 import unicorn as binding
 
 from rrgdb.arch.base import Arch, MemoryFault, Register
-
-_CONSTANTS = {"RISCV": riscv_const, "ARM": arm_const, "ARM64": arm64_const, "X86": x86_const}
-_MMR_FIELDS = {"selector": ("<H", 0), "base": ("<Q", 8), "limit": ("<I", 16), "flags": ("<I", 20)}
-_PATTERN = re.compile(r"(?P<id>\w+?)(?:\((?P<arguments>[^)]*)\)|\.(?P<field>\w+))?")
-
+from rrgdb.engine.unicorn.families import FAMILIES
+from rrgdb.engine.unicorn.registers import Part, Quirk
 
 HIDDEN = {"cs_selector": 0, "cs_base": 0, "ss_base": 0, "modes": 1 << 4 | 1 << 15}
 """x86 with flat segments; code has the family's own size"""
@@ -67,78 +61,58 @@ class FakeHost:
         return self.nanoseconds
 
 
-def constant(name: str) -> int:
-    """Unicorn's number for ``RISCV_REG_X1``."""
-    return getattr(_CONSTANTS[name.partition("_")[0]], f"UC_{name}")
-
-
 class UnicornCpu:
     """A Unicorn engine through ``uc_reg_read`` and ``uc_reg_write`` alone; RAM is mapped at ``base``."""
 
     def __init__(self, arch: Arch, base: int = 0x10000, size: int = 0x20000) -> None:
         self.arch = arch
+        self.family = family = FAMILIES[arch.name]
         self.icount = 0
         self.kept: dict[str, int] = {}
-        mode = getattr(unicorn, arch.engine_mode)
-        self.uc = unicorn.Uc(getattr(unicorn, arch.engine_arch), mode)
-        model = next(iter(arch.engine_models.values()))
-        self.uc.ctl_set_cpu_model(getattr(_CONSTANTS[arch.engine_arch.removeprefix("UC_ARCH_")], model))
+        self.uc = unicorn.Uc(family.arch, family.mode)
+        self.uc.ctl_set_cpu_model(family.models[arch.models[0]])
         self.uc.mem_map(base, size)
         self.table = {register.name: register for register in arch.registers}
 
-    def _buffer(self, arguments: str | None) -> ctypes.Array[ctypes.c_char]:
-        numbers = [int(number, 0) for number in arguments.split(",")] if arguments else []
-        if len(numbers) == 5:
-            op0, op1, crn, crm, op2 = numbers
-            return ctypes.create_string_buffer(struct.pack("<5I", crn, crm, op0, op1, op2), 64)
-        return ctypes.create_string_buffer(struct.pack(f"<{len(numbers)}I", *numbers), 64)
+    def _access(self, name: str, width: int, value: int | None) -> int:
+        known = self.family.registers[name]
+        part = known if isinstance(known, Part) else Part(known, 0, width + 7 >> 3)
+        buffer = ctypes.create_string_buffer(part.selector, 64)
+        if value is None or isinstance(known, Part):
+            status = binding.uclib.uc_reg_read(self.uc._uch, ctypes.c_int(part.number), buffer)
+            assert status == 0, (name, status)
+        end = part.offset + part.size
+        if value is None:
+            mask = (1 << (8 * part.size if isinstance(known, Part) else width)) - 1
+            return int.from_bytes(buffer.raw[part.offset : end], "little") & mask
+        data = (value & (1 << 8 * part.size) - 1).to_bytes(part.size, "little")
+        buffer.raw = buffer.raw[: part.offset] + data + buffer.raw[end:]
+        status = binding.uclib.uc_reg_write(self.uc._uch, ctypes.c_int(part.number), buffer)
+        assert status == 0, (name, status)
+        return value
 
-    def _access(self, engine: str, width: int, value: int | None) -> int:
-        match = _PATTERN.fullmatch(engine)
-        assert match, engine
-        number, buffer = constant(match["id"]), self._buffer(match["arguments"])
-        code, at = "", 0
-        if match["field"]:
-            code, at = _MMR_FIELDS[match["field"]]
-        elif match["arguments"]:
-            code, at = "<Q", {"ARM64": 24, "ARM": 32, "X86": 8}[match["id"].partition("_")[0]]
-        if value is None or match["field"]:
-            status = binding.uclib.uc_reg_read(self.uc._uch, ctypes.c_int(number), buffer)
-            assert status == 0, (engine, status)
-        if value is not None:
-            if code:
-                struct.pack_into(code, buffer, at, value & (1 << 8 * struct.calcsize(code)) - 1)
-            else:
-                buffer.raw = value.to_bytes(64, "little")
-            status = binding.uclib.uc_reg_write(self.uc._uch, ctypes.c_int(number), buffer)
-            assert status == 0, (engine, status)
-            return value
-        if code:
-            return int(struct.unpack_from(code, buffer, at)[0])
-        return int.from_bytes(buffer.raw[: (width + 7) // 8], "little") & (1 << width) - 1
+    def _find(self, name: str) -> tuple[Register, Quirk]:
+        return self.table.get(name, Register(name, 64)), self.family.quirks.get(name, Quirk())
 
-    def _find(self, name: str) -> Register:
-        if name in self.table:
-            return self.table[name]
-        return Register(name, 64, self.arch.system_registers[name])
-
-    def _reachable(self, register: Register) -> bool:
-        return not register.enabled_by or bool(self.read(register.enabled_by[0]) & register.enabled_by[1])
+    def _reachable(self, quirk: Quirk) -> bool:
+        return not quirk.enabled_by or bool(self.read(quirk.enabled_by[0]) & quirk.enabled_by[1])
 
     def read(self, name: str) -> int:
         if name in self.arch.kept_registers:
             return self.kept.get(name, 0)
         if name in HIDDEN:
             return HIDDEN[name]
-        register = self._find(name)
-        if register.engine is None or not self._reachable(register):
+        register, quirk = self._find(name)
+        if register.constant is not None:
             return register.constant
-        width = register.engine_bits or register.bits
-        if not register.privilege or self.read("priv") >= register.privilege:
-            return self._access(register.engine, width, None)
+        if not self._reachable(quirk):
+            return 0
+        width = register.width or register.bits
+        if quirk.privilege is None or self.read(quirk.privilege[0]) >= quirk.privilege[1]:
+            return self._access(name, width, None)
         context = self.uc.context_save()
-        self.write("priv", 3)
-        value = self._access(register.engine, width, None)
+        self.write(*quirk.privilege)
+        value = self._access(name, width, None)
         self.uc.context_restore(context)
         return value
 
@@ -146,10 +120,10 @@ class UnicornCpu:
         if name in self.arch.kept_registers:
             self.kept[name] = value
             return
-        register = self._find(name)
-        if register.engine is not None and self._reachable(register):
-            width = register.engine_bits or register.bits
-            self._access(register.engine, width, value & (1 << width) - 1)
+        register, quirk = self._find(name)
+        if register.constant is None and self._reachable(quirk):
+            width = register.width or register.bits
+            self._access(name, width, value & (1 << width) - 1)
 
     def read_memory(self, address: int, length: int) -> bytes:
         try:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, Trap
+from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb_tests.arch.cpus import FakeCpu, FakeHost
 
 ARM = ARCHES["arm"]
@@ -85,12 +86,12 @@ def test_the_prefilters_let_every_trap_through(word: int, shape: int) -> None:
     assert THUMB
     word |= shape
     if ARM.classify(word.to_bytes(4, "little")) is not None:
-        assert any(word & mask == value for mask, value in ARM.trap_prefilter)
+        assert any(word & mask == value for mask, value in FAMILIES["arm"].filters)
     swapped = word >> 16 | (word & 0xFFFF) << 16
     for code in (swapped.to_bytes(4, "little"), (word & 0xFFFF).to_bytes(2, "little")):
         if THUMB.classify(code) is not None:
             memory = int.from_bytes(code, "little")
-            assert any(memory & mask == value for mask, value in THUMB.trap_prefilter)
+            assert any(memory & mask == value for mask, value in FAMILIES["arm"].second_filters)
 
 
 def _emulate(code: str, **registers: int) -> FakeCpu:

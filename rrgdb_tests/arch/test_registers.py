@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from rrgdb.arch import ARCHES, by_elf
-from rrgdb.arch.base import Arch, words
-from rrgdb_tests.arch.cpus import UnicornCpu, constant
+from rrgdb.arch.base import Arch, ByteOrder, words
+from rrgdb.engine.unicorn.families import FAMILIES
+from rrgdb_tests.arch.cpus import UnicornCpu
 
 EVERY_ARCH = pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
 
@@ -34,21 +33,28 @@ def _reset(arch: Arch) -> UnicornCpu:
 def test_names_are_unique_and_tables_agree(arch: Arch) -> None:
     names = [register.name for register in arch.registers]
     assert len(names) == len(set(names))
-    assert {arch.pc, arch.sp, *arch.expedite} <= set(names)
+    assert {arch.pc, arch.sp, *arch.expedite, *arch.written_first} <= set(names)
     assert not set(arch.system_registers) & set(names)
     assert set(arch.digest_registers) <= set(arch.system_registers)
     assert [arch.register_index[name] for name in names] == list(range(len(names)))
     for register in arch.registers:
         assert register.bits % 8 == 0
-        assert register.engine_bits <= register.bits
-        assert register.enabled_by is None or register.enabled_by[0] in names
+        assert register.width <= register.bits
 
 
 @EVERY_ARCH
-def test_every_engine_id_exists(arch: Arch) -> None:
-    ids = [register.engine for register in arch.registers if register.engine] + list(arch.system_registers.values())
-    for engine in ids:
-        assert constant(re.split(r"[.(]", engine)[0]) > 0, engine
+def test_the_engine_knows_all_of_the_family_and_nothing_else(arch: Arch) -> None:
+    family = FAMILIES[arch.name]
+    own = {register.name for register in arch.registers if register.constant is None} | set(arch.system_registers)
+    assert set(family.registers) == own
+    assert set(family.quirks) | set(family.translation) <= own
+    assert tuple(family.models) == arch.models
+    assert bool(family.second_filters) == (arch.second_set is not None)
+
+
+def test_every_family_has_both_its_modules() -> None:
+    assert ARCHES.keys() == FAMILIES.keys()
+    assert all(name == family.name for name, family in FAMILIES.items())
 
 
 @EVERY_ARCH
@@ -57,7 +63,7 @@ def test_every_register_round_trips_at_full_width(arch: Arch) -> None:
         if register.name in LEGAL_VALUES_ONLY or (arch.second_set and register.name == arch.pc):
             continue
         cpu = _reset(arch)
-        width = register.engine_bits or register.bits
+        width = register.width or register.bits
         for value in (int("a5" * 16, 16), (1 << 128) - 1, 0, 1 << width - 1, int("0123456789abcdef" * 2, 16)):
             cpu.write(register.name, value & (1 << width) - 1)
             assert cpu.read(register.name) == value & (1 << width) - 1, register.name
@@ -174,10 +180,15 @@ def test_reset_state_runs_code(arch: Arch) -> None:
 
 def test_by_elf() -> None:
     for arch in ARCHES.values():
-        assert by_elf(arch.elf_machine, arch.bits, True) is arch
-    for machine, elfclass, little_endian in (("EM_MIPS", 32, True), ("EM_AARCH64", 64, False), ("EM_X86_64", 32, True)):
+        assert by_elf(arch.elf_machine, arch.bits, arch.byteorder) is arch
+    others: tuple[tuple[str, int, ByteOrder], ...] = (
+        ("EM_MIPS", 32, "little"),
+        ("EM_AARCH64", 64, "big"),
+        ("EM_X86_64", 32, "little"),
+    )
+    for machine, elfclass, byteorder in others:
         with pytest.raises(ValueError, match=f"unsupported ELF machine {machine}, {elfclass}-bit"):
-            by_elf(machine, elfclass, little_endian)
+            by_elf(machine, elfclass, byteorder)
 
 
 @EVERY_ARCH

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch, Trap
+from rrgdb.engine.unicorn.families import FAMILIES
 
 EVERY_ARCH = pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
 
@@ -167,7 +168,7 @@ def _text(arch: Arch, code: bytes) -> str:
 
 
 def _prefiltered(arch: Arch, word: int) -> bool:
-    return any(word & mask == value for mask, value in arch.trap_prefilter)
+    return any(word & mask == value for mask, value in FAMILIES[arch.name].filters)
 
 
 FIXED_WIDTH = (

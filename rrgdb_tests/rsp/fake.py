@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from rrgdb.agent.evaluate import judge
 from rrgdb.rsp.debuggee import (
@@ -41,6 +42,8 @@ _BREAK_STOPS = {PointKind.SOFTWARE: StopKind.SWBREAK, PointKind.HARDWARE: StopKi
 
 
 class FakeDebuggee:
+    byteorder: Literal["little", "big"] = "little"
+
     def __init__(self, end: int = 30_000) -> None:
         self.end = end
         self.icount = 0

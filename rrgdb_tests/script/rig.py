@@ -13,11 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from unicorn import Uc
-from unicorn import unicorn_const as const
 
 import rrgdb
-from rrgdb.arch import ARCHES
-from rrgdb.engine.unicorn.registers import constant
+from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb_tests import guests
 
 CODE, DATA, DEVICE = 0x10_0000, 0x20_0000, 0x30_0000
@@ -39,8 +37,8 @@ def assemble(arch: str, text: str, address: int = CODE) -> bytes:
 
 
 def new_uc(arch: str) -> Any:
-    family = ARCHES[arch]
-    return Uc(getattr(const, family.engine_arch), getattr(const, family.engine_mode))
+    family = FAMILIES[arch]
+    return Uc(family.arch, family.mode)
 
 
 def all_models(arch: str) -> list[tuple[str, int]]:
@@ -53,10 +51,7 @@ def all_models(arch: str) -> list[tuple[str, int]]:
 
 def register(arch: str, name: str) -> int:
     """Unicorn's id of a register by GDB's name."""
-    family = ARCHES[arch]
-    engine = family.registers[family.register_index[name]].engine
-    assert engine is not None
-    return constant(engine)
+    return FAMILIES[arch].number(name)
 
 
 @dataclass

@@ -11,7 +11,9 @@ import pytest
 from unicorn import arm_const
 
 import rrgdb
-from rrgdb.engine.unicorn.probes.layout import Context, find_layout
+from rrgdb.engine.unicorn.families import FAMILIES
+from rrgdb.engine.unicorn.families.base import find_layout
+from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.recording.manifest import ManifestError
 from rrgdb_tests.e2e.harness import PATIENCE, Gdb, Server
 from rrgdb_tests.e2e.harness import rrgdb as rrgdb_command
@@ -95,7 +97,7 @@ def test_regions_of_a_memory_protection_unit_go_back_in_time(tmp_path: Path) -> 
 @pytest.mark.parametrize("model", [arm_const.UC_CPU_ARM_CORTEX_A9, arm_const.UC_CPU_ARM_CORTEX_R5])
 def test_a_state_brings_no_addresses_and_no_lengths(model: int) -> None:
     """What was saved in another process, or is damaged, decides neither where Unicorn writes nor how much."""
-    uc, layout = named("arm", model), find_layout("UC_ARCH_ARM", "UC_MODE_ARM")
+    uc, layout = named("arm", model), find_layout(FAMILIES["arm"])
     assert layout.lists is not None
     assert len(layout.objects) > 10
     context = Context(uc, layout)

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import unicorn
-from unicorn import unicorn_const
 
 from benchlib.bench import Bench
 from benchlib.figures import seconds, timed
@@ -20,7 +19,7 @@ from rrgdb.board.machine import Board
 from rrgdb.engine.base import Watch
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
-from rrgdb.engine.unicorn.registers import constant
+from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.timeline import FOREVER
 from rrgdb.timeline.verify import verify
@@ -54,16 +53,15 @@ def _call(guest: Guest) -> tuple[int, bytes, dict[str, int]]:
 def _plain_unicorn(guest: Guest, instructions: int, repeat: int) -> list[float]:
     arch = guest.arch
     base, ram, registers = _call(guest)
-    uc: Any = unicorn.Uc(getattr(unicorn_const, arch.engine_arch), getattr(unicorn_const, arch.engine_mode))
-    uc.ctl_set_cpu_model(constant(next(iter(arch.engine_models.values())).removeprefix("UC_")))
+    family = FAMILIES[arch.name]
+    uc: Any = unicorn.Uc(family.arch, family.mode)
+    uc.ctl_set_cpu_model(family.models[arch.models[0]])
     uc.mem_map(base, RAM)
 
     def prepare() -> None:
         uc.mem_write(base, ram)
         for name, value in registers.items():
-            engine_id = arch.registers[arch.register_index[name]].engine
-            assert engine_id is not None
-            uc.reg_write(constant(engine_id), value)
+            uc.reg_write(family.number(name), value)
 
     return seconds(lambda: uc.emu_start(guest.at("hot"), 0, count=instructions), repeat=repeat, before=prepare)
 

@@ -176,7 +176,7 @@ def _load_elf(data: bytes, name: str) -> Image:
     except _PARSE_ERRORS as error:
         raise ImageError(name, 0, "ELF header is cut off or malformed", f"an ELF{elfclass} header") from error
     try:
-        arch = by_elf(str(header["e_machine"]), elfclass, data[5] == 1)
+        arch = by_elf(str(header["e_machine"]), elfclass, "little" if data[5] == 1 else "big")
     except ValueError as error:
         raise ImageError(name, 0x12, str(error), "a machine of a board") from error
     _check_type(header["e_type"], name)
@@ -282,7 +282,7 @@ def _physical_entry(entry: int, code: Sequence[Segment]) -> int:
 def _load_multiboot(data: bytes, name: str, offset: int, addresses: multiboot.Addresses) -> Image:
     paddr, start, length, memsz = multiboot.extent(addresses, offset, len(data), name)
     segment = Segment(paddr, paddr, data[start : start + length], memsz, start)
-    return _checked(Image(name, by_elf("EM_386", 32, True), addresses.entry, (segment,), multiboot=True))
+    return _checked(Image(name, by_elf("EM_386", 32, "little"), addresses.entry, (segment,), multiboot=True))
 
 
 def _checked(image: Image) -> Image:

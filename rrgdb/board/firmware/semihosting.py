@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rrgdb.arch.base import Arch, Cpu, MemoryFault
+from rrgdb.arch.base import Arch, ByteOrder, Cpu, MemoryFault
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Buffer, Field, Stateful
 from rrgdb.host import Host
@@ -117,7 +117,7 @@ class Semihosting(Stateful):
     def serve(self, cpu: Cpu, machine: Machine, length: int = 4) -> None:
         """Perform the call at pc: write its results and go behind the trap instruction of ``length`` bytes."""
         operation = cpu.read(self.abi.operation) & 0xFFFFFFFF
-        call = Call(cpu, machine, cpu.read(self.abi.parameter), self.width)
+        call = Call(cpu, machine, cpu.read(self.abi.parameter), self.width, self.arch.byteorder)
         try:
             result = _CALLS.get(operation, Semihosting._unknown)(self, call)
         except Failure as failure:
@@ -243,7 +243,7 @@ class Semihosting(Stateful):
         return 0
 
     def _heapinfo(self, call: Call) -> int:
-        block = Call(call.cpu, call.machine, call.field(0), self.width)
+        block = Call(call.cpu, call.machine, call.field(0), self.width, self.arch.byteorder)
         for index, value in enumerate((*self.heap, self.stack[1], self.stack[0])):
             block.set_field(index, value)
         return 0
@@ -261,7 +261,7 @@ class Semihosting(Stateful):
 
     def _elapsed(self, call: Call) -> int:
         ticks = call.machine.virtual_ns() & 0xFFFFFFFF_FFFFFFFF
-        call.cpu.write_memory(call.parameter, ticks.to_bytes(8, "little"))
+        call.cpu.write_memory(call.parameter, ticks.to_bytes(8, self.arch.byteorder))
         return 0
 
     def _tickfreq(self, call: Call) -> int:
@@ -276,16 +276,17 @@ class Call:
     machine: Machine
     parameter: int
     width: int
+    byteorder: ByteOrder
 
     @property
     def mask(self) -> int:
         return (1 << 8 * self.width) - 1
 
     def field(self, index: int) -> int:
-        return int.from_bytes(self.cpu.read_memory(self._address(index), self.width), "little")
+        return int.from_bytes(self.cpu.read_memory(self._address(index), self.width), self.byteorder)
 
     def set_field(self, index: int, value: int) -> None:
-        self.cpu.write_memory(self._address(index), (value & self.mask).to_bytes(self.width, "little"))
+        self.cpu.write_memory(self._address(index), (value & self.mask).to_bytes(self.width, self.byteorder))
 
     def _address(self, index: int) -> int:
         return (self.parameter + index * self.width) & self.mask

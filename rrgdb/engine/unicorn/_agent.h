@@ -1,8 +1,11 @@
-/* Conditions of breakpoints: GDB's agent expressions, judged in the hooks. Included by _hot.c.
+/* Conditions of breakpoints: GDB's agent expressions, judged in the hooks.
  *
  * rrgdb/agent/evaluate.py is the specification, its limits included. What can be told here, is; the rest is left to Python:
  * bytecode that is not valid, registers that a hook cannot read, and memory that is not simply RAM.
  */
+#pragma once
+#include "_core.h"
+#include "_memory.h"
 
 enum { AGENT_FALSE, AGENT_TRUE, AGENT_ASK };
 enum { REGISTER_PC = -1, REGISTER_ZERO = -2, REGISTER_ASK = -3 };
@@ -115,8 +118,7 @@ static int agent_read_memory(Core *c, uint64_t address, uint64_t size, uint64_t 
             continue;
         if (c->regions[i].size - offset < size)
             return 0;
-        *value = 0;
-        memcpy(value, c->regions[i].host + offset, size);
+        *value = load_value(c, c->regions[i].host + offset, size);
         return 1;
     }
     return 0;

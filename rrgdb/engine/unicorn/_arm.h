@@ -1,17 +1,21 @@
-/* ARM: the Thumb state, and IT blocks. Included by _hot.c.
+/* ARM: the Thumb state, and IT blocks.
  *
  * Unicorn does not call the hook for an instruction of an IT block whose condition fails, and cannot be stopped between
  * the instructions of an IT block. Both are made up for: what was passed over is looked at and counted, one by one,
  * when the next hook comes (nothing has happened in between); and a stop inside an IT block leaves as the emulator's own
  * exceptions do, by the jump buffer of its loop.
  */
-#include <setjmp.h>
+#pragma once
+#include "_classes.h"
+#include "_core.h"
+#include "_family.h"
+#include "_footprint.h"
+#include "_memory.h"
+#include "_obstacle.h"
 
-static int obstacle(Core *c, uint64_t addr);
-
-static inline int in_thumb(const Core *c)
+static inline int arm_in_thumb(const Core *c)
 {
-    return c->arm && *c->thumb;
+    return *c->arm.thumb != 0;
 }
 
 /* ITSTATE behind one more instruction. */
@@ -38,27 +42,26 @@ static uint32_t thumb_length_at(Core *c, uint64_t addr, uint8_t *b)
  * writes it at the block's end only if that lies inside an IT block: what it has put there now would stay. */
 static inline void it_hide(Core *c)
 {
-    if (c->arm)
-        *c->condexec = 0;
+    *c->arm.condexec = 0;
 }
 
 /* A block begins: it may do so inside an IT block. */
 static inline void it_begin(Core *c, uint64_t addr)
 {
-    c->it = *c->condexec;
-    c->it_at = addr;
-    c->it_held = 0;
+    c->arm.it = *c->arm.condexec;
+    c->arm.it_at = addr;
+    c->arm.it_held = 0;
 }
 
 /* The instruction at addr was counted. */
-static inline void it_follow(Core *c, uint64_t addr, uint32_t size, const uint8_t *b)
+static inline void it_follow(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
 {
-    c->last_it = c->it;
-    if (c->it)
-        c->it = it_advance(c->it);
+    c->arm.last_it = c->arm.it;
+    if (c->arm.it)
+        c->arm.it = it_advance(c->arm.it);
     else if (size == 2 && b && b[1] == 0xbf && b[0] & 15)
-        c->it = b[0];
-    c->it_at = addr + size;
+        c->arm.it = b[0];
+    c->arm.it_at = addr + size;
 }
 
 /* Whether an IT block begins in a block of Thumb code: not all of its instructions have hooks then. */
@@ -77,8 +80,8 @@ static int it_inside(Core *c, uint64_t addr, uint32_t size)
 /* Count what the IT block under way has passed over before addr. Nonzero if the run must stop at one of those. */
 static int it_catch_up(Core *c, uint64_t addr)
 {
-    uint8_t b[4], it = c->it;
-    uint64_t at = c->it_at;
+    uint8_t b[4], it = c->arm.it;
+    uint64_t at = c->arm.it_at;
     while (it && at != addr) {
         uint32_t n = thumb_length_at(c, at, b);
         if (!n)
@@ -86,72 +89,188 @@ static int it_catch_up(Core *c, uint64_t addr)
         at += n;
         it = it_advance(it);
     }
-    c->it_held = at == addr && it;
+    c->arm.it_held = at == addr && it;
     if (at != addr)
-        c->it = 0; /* left by a branch */
-    while (c->it && c->it_at != addr) {
-        uint32_t n = thumb_length_at(c, c->it_at, b);
+        c->arm.it = 0; /* left by a branch */
+    while (c->arm.it && c->arm.it_at != addr) {
+        uint32_t n = thumb_length_at(c, c->arm.it_at, b);
         int reason = R_NONE;
-        if (c->it_at - c->seen >= c->seen_size)
-            note_code(c, c->it_at, n);
+        if (c->arm.it_at - c->seen >= c->seen_size)
+            note_code(c, c->arm.it_at, n);
         if (c->icount >= c->limit || c->interrupt || c->points)
-            reason = obstacle(c, c->it_at);
-        if (reason == R_NONE && c->block_size && c->it_at - c->block + n <= c->block_size &&
-            memcmp(b, c->block_bytes + (c->it_at - c->block), n) != 0)
+            reason = obstacle(c, c->arm.it_at);
+        if (reason == R_NONE && c->block_size && c->arm.it_at - c->block + n <= c->block_size &&
+            memcmp(b, c->block_bytes + (c->arm.it_at - c->block), n) != 0)
             reason = R_SMC;
         if (reason != R_NONE) {
-            stop(c, reason, c->it_at);
+            stop(c, reason, c->arm.it_at);
             return 1;
         }
-        c->last_pc = c->it_at;
+        c->last_pc = c->arm.it_at;
         c->last_size = n;
         c->icount++;
-        it_follow(c, c->it_at, n, NULL);
+        it_follow(c, c->arm.it_at, NULL, n);
     }
     return 0;
 }
 
-/* After a stop inside an IT block, from within the hook of one of its instructions: nothing else ends the block here. */
+/* Nothing but the jump ends a block inside an IT block, nor where it begins there. */
+static inline int it_holds(const Core *c, int block)
+{
+    return block ? *c->arm.condexec : c->arm.it_held;
+}
+
 static inline void it_leave(Core *c)
 {
-    if (c->stopped && c->it_held)
-        siglongjmp(*c->jump, 1);
+    siglongjmp(*c->arm.jump, 1);
 }
 
 /* A store to nothing: Unicorn would end the block behind it, and so run the rest of an IT block first. */
 static inline void it_fault(Core *c, int type)
 {
-    if (c->arm && c->last_it && type == UC_MEM_WRITE_UNMAPPED) {
-        c->it_error = UC_ERR_WRITE_UNMAPPED;
+    if (c->arm.last_it && type == UC_MEM_WRITE_UNMAPPED) {
+        c->arm.it_error = UC_ERR_WRITE_UNMAPPED;
         c->emu_stop(c->uc);
-        siglongjmp(*c->jump, 1);
+        siglongjmp(*c->arm.jump, 1);
     }
 }
 
 /* A store is refused, and the state is up to date: inside an IT block Unicorn would go on to its end. */
 static inline void it_refuse(Core *c, int store)
 {
-    if (c->arm && store) {
+    if (store) {
         c->emu_stop(c->uc);
-        siglongjmp(*c->jump, 1);
+        siglongjmp(*c->arm.jump, 1);
     }
+}
+
+static inline int arm_catch_up(Core *c, uint64_t addr)
+{
+    return c->arm.it && it_catch_up(c, addr);
+}
+
+/* A Thumb block that ends inside an IT block leaves it set for the ARM block translated next. */
+static void arm_translated(Core *c)
+{
+    *c->arm.no_exit = 0;
+}
+
+static inline int arm_begin_block(Core *c, uint64_t addr, uint32_t size)
+{
+    (void)size;
+    arm_translated(c);
+    if (arm_catch_up(c, addr))
+        return 1;
+    it_begin(c, addr);
+    return 0;
+}
+
+static inline void arm_counted(Core *c, uint64_t addr, const uint8_t *b, uint32_t n, int harmless)
+{
+    (void)harmless;
+    it_follow(c, addr, b, n);
+}
+
+static inline void arm_block_counted(Core *c, uint32_t results)
+{
+    (void)results;
+    c->arm.it = c->arm.last_it = 0;
+}
+
+/* A system call has moved on. */
+static void arm_undone(Core *c)
+{
+    *c->arm.condexec = c->arm.last_it;
+}
+
+static void arm_begin_run(Core *c)
+{
+    c->arm.it = c->arm.last_it = 0;
+    c->arm.it_held = c->arm.it_error = 0;
 }
 
 /* A run has ended: with a stop, where the hooks said; else count what was passed over on the way there. */
 static void it_settle(Core *c)
 {
-    if (c->it_error) {
-        c->error = c->it_error;
-        *c->arm_pc = (uint32_t)c->last_pc;
-        *c->condexec = c->last_it;
+    if (c->arm.it_error) {
+        c->error = c->arm.it_error;
+        *c->arm.pc = (uint32_t)c->last_pc;
+        *c->arm.condexec = c->arm.last_it;
         return;
     }
-    if (!c->stopped && c->it && *c->arm_pc != c->last_pc && it_catch_up(c, *c->arm_pc)) {
+    if (!c->stopped && c->arm.it && *c->arm.pc != c->last_pc && it_catch_up(c, *c->arm.pc)) {
         c->error = 0;
         c->exception = -1;
     }
     if (c->stopped) {
-        *c->arm_pc = (uint32_t)c->pc;
-        *c->condexec = c->it;
+        *c->arm.pc = (uint32_t)c->pc;
+        *c->arm.condexec = c->arm.it;
     }
 }
+
+/* ---- instructions by their bytes ------------------------------------------------------------- */
+
+/* SVC, UDF and BKPT enter an exception by design. What an IT block passes over counts as well: its blocks are plain. */
+static uint32_t arm_plain_length(const Core *c, const uint8_t *b, uint32_t n)
+{
+    int thumb = arm_in_thumb(c);
+    uint32_t length = !thumb ? 4 : n >= 2 ? thumb_length(b) : 2, w;
+    if (length > n || filtered(c, b, length, thumb))
+        return 0;
+    if (thumb)
+        return length == 2 && (b[1] == 0xde || b[1] == 0xdf || b[1] == 0xbe) ? 0 : length;
+    memcpy(&w, b, 4);
+    return (w & 0x0f000000u) == 0x0f000000u || (w & 0x0ff000f0u) == 0x01200070u ? 0 : 4;
+}
+
+/* LDRD: Unicorn loads one half over the address of the other. */
+static int arm_indivisible(const Core *c, const uint8_t *b)
+{
+    uint32_t w;
+    memcpy(&w, b, 4);
+    if (arm_in_thumb(c))
+        return (w & 0xfe50u) == 0xe850u && w & 0x120u && (w >> 28) == (w & 15);
+    uint32_t first = w >> 12 & 15;
+    return (w & 0x0e1000f0u) == 0x000000d0u && (first == (w >> 16 & 15) || (!(w & 0x00400000u) && first == (w & 15)));
+}
+
+static int arm_stores_only(const Core *c, const uint8_t *b)
+{
+    uint32_t w;
+    memcpy(&w, b, 4);
+    if (arm_in_thumb(c))
+        return (w & 0xfff0u) == 0xe840u || ((w & 0xfff0u) == 0xe8c0u && w & 0x00400000u);
+    return (w & 0x0f900ef0u) == 0x01800e90u;
+}
+
+static const place arm_places[] = {
+    POINTER_PLACE("pc", arm.pc),
+    POINTER_PLACE("thumb", arm.thumb),
+    POINTER_PLACE("condexec", arm.condexec),
+    POINTER_PLACE("no_exit", arm.no_exit),
+    POINTER_PLACE("jump", arm.jump),
+    {NULL, 0, 0},
+};
+
+static const Family arm_family = {
+    .name = "arm",
+    .places = arm_places,
+    .plain_length = arm_plain_length,
+    .indivisible = arm_indivisible,
+    .stores_only = arm_stores_only,
+    .in_second = arm_in_thumb,
+    .passes_over = it_inside,
+    .held = it_holds,
+    .leave = it_leave,
+    .catch_up = arm_catch_up,
+    .counted = arm_counted,
+    .undone = arm_undone,
+    .begin_block = arm_begin_block,
+    .translated = arm_translated,
+    .block_counted = arm_block_counted,
+    .goes_on = it_hide,
+    .refused = it_refuse,
+    .fault = it_fault,
+    .begin_run = arm_begin_run,
+    .end_run = it_settle,
+};

@@ -1,4 +1,10 @@
-/* What Python arms: breakpoints with conditions, watches, a range, collecting. Included by _hot.c. */
+/* What Python arms: breakpoints with conditions, watches, a range, collecting. */
+#pragma once
+#include "_agent.h"
+#include "_core.h"
+#include "_lists.h"
+#include "_memory.h"
+#include "_watch.h"
 
 static void free_watches(Core *c)
 {
@@ -22,28 +28,27 @@ static void update_points(Core *c)
     c->points = c->watch_count || c->bp_count || c->range_on;
 }
 
+static int take_register(void *to, Py_ssize_t k, PyObject *item)
+{
+    Core *c = to;
+    (void)k;
+    int id;
+    unsigned int bits;
+    if (!PyArg_ParseTuple(item, "iI", &id, &bits))
+        return -1;
+    c->registers[c->register_count++] = (agent_register){id, bits};
+    return 0;
+}
+
 /* set_registers([(id, bits), ...]): by GDB's numbers, for conditions */
 static PyObject *Core_set_registers(Core *c, PyObject *list)
 {
-    Py_ssize_t n = PySequence_Size(list);
+    Py_ssize_t n = list_length(list, MAX_REGISTERS, "registers");
     if (n < 0)
         return NULL;
-    if (n > MAX_REGISTERS) {
-        PyErr_Format(PyExc_ValueError, "at most %d registers", MAX_REGISTERS);
-        return NULL;
-    }
     c->register_count = 0;
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PySequence_GetItem(list, k);
-        int id;
-        unsigned int bits;
-        if (!item || !PyArg_ParseTuple(item, "iI", &id, &bits)) {
-            Py_XDECREF(item);
-            return NULL;
-        }
-        Py_DECREF(item);
-        c->registers[c->register_count++] = (agent_register){id, bits};
-    }
+    if (take_items(list, n, take_register, c))
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -135,49 +140,47 @@ static void rearm(Core *c)
     }
 }
 
+static int take_watch(void *to, Py_ssize_t k, PyObject *item)
+{
+    Core *c = to;
+    (void)k;
+    unsigned long long address;
+    unsigned int length;
+    char kind;
+    if (!PyArg_ParseTuple(item, "KIc", &address, &length, &kind))
+        return -1;
+    if (!length || (address & PAGE_MASK) + length > PAGE) {
+        PyErr_SetString(PyExc_ValueError, "a watched range lies in no page");
+        return -1;
+    }
+    watch *w = &c->watches[c->watch_count++];
+    *w = (watch){.address = address, .physical = NO_PC, .length = length, .kind = kind};
+    w->old = malloc(length);
+    w->before = malloc(length);
+    w->after = malloc(length);
+    if (!w->old || !w->before || !w->after) {
+        free_watches(c);
+        PyErr_NoMemory();
+        return -1;
+    }
+    c->watches_access |= kind != 'w';
+    return 0;
+}
+
 /* set_watches([(address, length, kind), ...]): each within a page */
 static PyObject *Core_set_watches(Core *c, PyObject *list)
 {
-    Py_ssize_t n = PySequence_Size(list);
-    int access = 0;
+    Py_ssize_t n = list_length(list, MAX_WATCHES, "watched ranges");
     if (n < 0)
         return NULL;
-    if (n > MAX_WATCHES) {
-        PyErr_Format(PyExc_ValueError, "at most %d watched ranges", MAX_WATCHES);
-        return NULL;
-    }
     free_watches(c);
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PySequence_GetItem(list, k);
-        unsigned long long address;
-        unsigned int length;
-        char kind;
-        if (!item || !PyArg_ParseTuple(item, "KIc", &address, &length, &kind)) {
-            Py_XDECREF(item);
-            return NULL;
-        }
-        Py_DECREF(item);
-        if (!length || (address & PAGE_MASK) + length > PAGE) {
-            PyErr_SetString(PyExc_ValueError, "a watched range lies in no page");
-            return NULL;
-        }
-        watch *w = &c->watches[c->watch_count];
-        *w = (watch){.address = address, .physical = NO_PC, .length = length, .kind = kind};
-        w->old = malloc(length);
-        w->before = malloc(length);
-        w->after = malloc(length);
-        c->watch_count++;
-        if (!w->old || !w->before || !w->after) {
-            free_watches(c);
-            return PyErr_NoMemory();
-        }
-        access |= kind != 'w';
-    }
+    c->watches_access = 0;
+    if (take_items(list, n, take_watch, c))
+        return NULL;
     find_watches(c);
     rearm(c);
     note_lost(c);
     update_points(c);
-    c->watches_access = access;
     c->code_watched = 0;
     c->checked++;
     Py_RETURN_NONE;

@@ -1,9 +1,14 @@
-/* What one Core holds, and memory as the hooks see it. Included by _hot.c. */
+/* What one Core holds, and how a run is stopped. */
+#pragma once
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "_unicorn.h"
 
 #define PAGE 4096u
 #define PAGE_MASK 4095u
@@ -28,58 +33,19 @@
 #define CONTEXT_HEADER 40
 #define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 
-/* unicorn.h, 2.1 */
-#define UC_HOOK_INTR (1 << 0)
-#define UC_HOOK_CODE (1 << 2)
-#define UC_HOOK_BLOCK (1 << 3)
-#define UC_HOOK_MEM_INVALID (0x3f << 4)
-#define UC_HOOK_MEM_READ (1 << 10)
-#define UC_HOOK_MEM_WRITE (1 << 11)
-#define UC_HOOK_INSN_INVALID (1 << 14)
-#define UC_PROT_READ 1
-#define UC_PROT_WRITE 2
-#define UC_PROT_RW 3
-#define UC_PROT_EXEC 4
-#define UC_PROT_RX 5
-#define UC_PROT_RWX 7
-#define UC_MEM_WRITE 17
-#define UC_MEM_FETCH 18
-#define UC_MEM_WRITE_UNMAPPED 20
-#define UC_ERR_WRITE_UNMAPPED 7
-#define UC_MEM_WRITE_PROT 22
-
-typedef int (*emu_start_fn)(void *, uint64_t, uint64_t, uint64_t, size_t);
-typedef int (*emu_stop_fn)(void *);
-typedef int (*reg_fn)(void *, int, void *);
-typedef int (*hook_add_fn)(void *, size_t *, int, void *, void *, uint64_t, uint64_t, ...);
-typedef int (*hook_del_fn)(void *, size_t);
-typedef int (*translate_fn)(void *, uint64_t, int, uint64_t *);
-typedef int (*ctl_fn)(void *, unsigned, ...);
-typedef int (*context_fn)(void *, void *);
-typedef int (*mmio_fn)(void *, uint64_t, size_t, void *, void *, void *, void *);
-typedef int (*protect_fn)(void *, uint64_t, size_t, uint32_t);
-typedef int (*map_fn)(void *, uint64_t, size_t, uint32_t, void *);
-typedef int (*unmap_fn)(void *, uint64_t, size_t);
-
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
     R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
     R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND
 };
 
-/* classes of instructions as unicorn.py hands them to set_class */
+/* classes of instructions as Python hands them to set_class */
 enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_SYSCALL = 4, CLASS_STATUS = 5 };
 
 enum { PHASE_SLOW, PHASE_FAST, PHASE_TAIL };
 enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4, PAGE_GUARDED = 8 };
 enum { REFUSED_DEVICE = 1, REFUSED_CODE, REFUSED_WATCH };
-
-#define CTL(type, args, io) ((type) | (args) << 26 | (unsigned)(io) << 30)
-#define CTL_TB_REQUEST CTL(8, 2, 3)
-#define CTL_TB_REMOVE CTL(9, 2, 1)
-#define CTL_TB_FLUSH CTL(10, 0, 1)
-#define CTL_TLB_FLUSH CTL(11, 0, 1)
-#define CTL_TLB_TYPE CTL(12, 1, 1)
+enum { F_NONE, F_TAIL, F_EXACT }; /* how the fast phase was left at a block's entry */
 
 #define MANY_FILLS 512 /* of the virtual TLB, between two looks at how thick they come */
 #define MOST_FILLS 65536 /* between two looks where a larger table has not helped */
@@ -87,10 +53,11 @@ enum { REFUSED_DEVICE = 1, REFUSED_CODE, REFUSED_WATCH };
 
 typedef struct { uint64_t base, size; uint8_t *host; } region;
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
-typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, thumb, cls; } class_entry;
+typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, second, cls; } class_entry;
 typedef struct {
     uint32_t mask[MAX_FILTERS], value[MAX_FILTERS];
     uint16_t low[256], high[256]; /* those that a first or fourth byte leaves possible */
+    int turned;                   /* words were given as a big-endian CPU reads them */
 } filters;
 typedef struct { uint64_t operand; uint16_t needs; uint8_t op; } agent_step; /* operand: of a jump the step to go to */
 typedef struct agent_code {
@@ -100,15 +67,14 @@ typedef struct agent_code {
 } agent_code;
 typedef struct { int32_t id; uint32_t bits; } agent_register; /* id: Unicorn's, or one of those in _agent.h */
 typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes; } bp_entry; /* no codes: ask Python */
-/* needs, results: see rv_block_floats */
-typedef struct { uint64_t addr; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
-typedef struct { uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
+/* key: see block_key; needs, results: see block_needs of _family.h */
+typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
+typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
-typedef struct { int number; uint64_t value; } rv_unboxed;
 /* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */
 typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
-typedef struct { uint64_t addr; uint32_t size; size_t hook; } exact_entry;
+typedef struct { uint64_t addr, key; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
     struct Core *core;  /* NULL: not in use */
     size_t handle;
@@ -131,15 +97,71 @@ typedef struct {
     uint8_t *after;
 } watch;
 
+/* ---- what the families keep; the pointers go to Unicorn's own ---- */
+
+typedef struct { /* see _x86.h */
+    int rcx_id, rsp_id, flags_id, debug_id; /* of Unicorn's registers; debug_id: of the first of them */
+    int stale_flags;
+    uint64_t rcx, rsp;   /* before the last instruction that repeats, or calls */
+    uint64_t far_icount; /* behind the last far transfer of this run */
+    int far_sysret;
+    int other_size;   /* code is not of the family's own size */
+    int guest_points; /* breakpoints of the guest's own are on */
+    uint64_t debug[8]; /* its debug registers, then */
+    uint8_t *context; /* a uc_context, for what only that shows; the offsets are -1 where layout.py found none */
+    int flags_at, previous_at, segment_at, modes_at;
+} x86_state;
+
+typedef struct { /* see _arm.h */
+    int it_held, it_error;
+    uint8_t it, last_it;
+    uint64_t it_at;
+    uint32_t *pc;
+    uint8_t *thumb, *condexec, *no_exit;
+    sigjmp_buf *jump;
+} arm_state;
+
+typedef struct { int number; uint64_t value; } riscv_unboxed;
+
+typedef struct { /* see _riscv.h and _pmp.h; the pointers are NULL in a script's CPU */
+    uint32_t *privilege, *status;
+    uint64_t *floats;
+    pmp_entry pmp[MAX_PMP];
+    int pmp_count;
+    int pmp_partly, pmp_native_lacks; /* an entry ends within a page; it is none that Unicorn alone would enforce */
+    uint8_t status_rd; /* of the instruction that runs; 0: no register to mend behind it */
+    uint16_t status_csr;
+    riscv_unboxed unboxed[3];
+    int unboxed_count;
+    uint32_t results, written;
+} riscv_state;
+
+typedef struct Family Family; /* see _family.h */
+typedef struct Hooks Hooks;
+
 typedef struct Core {
     PyObject_HEAD
     void *uc;
     emu_start_fn emu_start;
     emu_stop_fn emu_stop;
-    reg_fn reg_read;
+    reg_fn reg_read, reg_write;
     hook_add_fn hook_add;
     hook_del_fn hook_del;
     translate_fn translate;
+    ctl_fn ctl;
+    context_fn context_save, context_restore;
+    mmio_fn mmio_map;
+    protect_fn mem_protect;
+    map_fn mem_map_ptr;
+    unmap_fn mem_unmap;
+
+    const Family *family;
+    const Hooks *hooks;
+    int wide;       /* 64 bits */
+    int big_endian; /* code and data */
+    x86_state x86;
+    arm_state arm;
+    riscv_state riscv;
 
     uint64_t icount, limit, skip, pc, last_pc;
     uint32_t last_size;
@@ -148,49 +170,17 @@ typedef struct Core {
     int exception, error, faulted;
     uint64_t fault_address;
 
-    int x86, mode64, precise_smc;
     int bare; /* hooks that count and look, none that handles exceptions: those are the script's */
-    uint64_t rcx, rsp;
-    int rcx_id, rsp_id, eflags_id;
-    uint64_t hooked_pc;  /* of a plain block: its last instruction that had a hook */
-    uint64_t run_icount; /* where this emu_start began */
-    int stale_flags;
-    uint8_t *no_sync; /* Unicorn's own flag; see keep_state */
-    context_fn context_save, context_restore;
-    reg_fn reg_write;
-    uint8_t *context; /* a uc_context, for what only that shows; the offsets are -1 where layout.py found none */
-    int flags_at, previous_at, segment_at, modes_at;
-
-    /* x86: see _mode.h */
-    uint64_t code_base, far_icount; /* far_icount: behind the last far transfer of this run */
-    int other_size; /* code is not of the family's own size */
-    int resumed;    /* RF ends behind the first instruction of this run */
-    int far_sysret;
-    int guest_points; /* breakpoints of the guest's own are on */
-    uint64_t debug[8]; /* its debug registers, then */
-    int debug_id;      /* of the first of them */
-
-    /* see _arm.h; the pointers go to Unicorn's own */
-    int arm, stopped, it_held, it_error;
-    uint8_t it, last_it;
-    uint64_t it_at;
-    uint32_t *arm_pc;
-    uint8_t *thumb, *condexec, *no_exit;
-    sigjmp_buf *jump;
-
-    /* see _riscv.h; the pointers go to Unicorn's own, and are NULL on other CPUs and in a script's */
-    uint32_t *rv_privilege, *rv_status;
-    uint64_t *rv_f;
-    pmp_entry pmp[MAX_PMP];
-    int pmp_count;
-    int pmp_partly, pmp_native_lacks; /* an entry ends within a page; it is none that Unicorn alone would enforce */
-    int denied; /* UC_PROT_READ, …: the kind of access that PMP has refused */
+    int stopped;
+    int single; /* the run ends behind its first instruction */
+    int slowly; /* its mode is none for the fast gear */
+    uint64_t code_base;    /* where the pc of Unicorn counts from; else addresses of code are linear, in all of the engine */
+    uint64_t address_mask; /* of all addresses that there are */
+    uint64_t hooked_pc;    /* of a plain block: its last instruction that had a hook */
+    uint64_t run_icount;   /* where this emu_start began */
+    int denied; /* UC_PROT_READ, …: the kind of access that the family's memory protection has refused */
     uint64_t denied_at;
-    uint8_t rv_status_rd; /* of the instruction that runs; 0: no register to mend behind it */
-    uint16_t rv_status_csr;
-    rv_unboxed rv_unboxed[3];
-    int rv_unboxed_count;
-    uint32_t rv_results, rv_written;
+    uint8_t *no_sync; /* Unicorn's own flag; see keep_state */
 
     int range_on;
     uint64_t range_start, range_end;
@@ -219,13 +209,9 @@ typedef struct Core {
     guard guards[MAX_GUARDS];
     uint64_t guard_base; /* physical; nothing else is there, nor in the GUARD_SIZE bytes behind the guard */
     int guard_count, code_watched, unguard;
-    mmio_fn mmio_map;
-    protect_fn mem_protect;
-    map_fn mem_map_ptr;
-    unmap_fn mem_unmap;
     uint32_t checked, hooks_checked; /* what stands in blocks was looked at since it changed last */
 
-    filters filters[2]; /* of the second instruction set, ARM's Thumb, as well */
+    filters filters[2]; /* of the second instruction set as well */
     class_entry *classes;
     int class_count;
     uint8_t code[MAX_INSN];
@@ -249,12 +235,12 @@ typedef struct Core {
     int crowded;
 
     /* gears: see _fast.h */
-    int fast, phase, exact, compressed, refused, device_granted, fast_exit, code_hooked;
+    int fast, phase, exact, refused, device_granted, fast_exit, code_hooked;
     exact_entry exact_blocks[MAX_EXACT];
     int exact_count;
     uint64_t exact_pc;
-    ctl_fn ctl;
-    int pc_id, stale_pc;
+    int pc_id;
+    unsigned stale_pc; /* how far ahead Unicorn's pc is where an exception has ended a run */
     block_entry *blocks;
     uint64_t block_mask, block_count;
     uint8_t *page_flags;
@@ -304,83 +290,12 @@ static void stop(Core *c, int reason, uint64_t pc)
     c->emu_stop(c->uc);
 }
 
-/* ---- memory ---------------------------------------------------------------------------------- */
-
-static uint8_t *physical_to_host(Core *c, uint64_t pa)
+/* The fast phase is left before the block at addr. */
+static void leave_fast(Core *c, int why, uint64_t addr)
 {
-    for (int i = 0; i < c->region_count; i++)
-        if (pa - c->regions[i].base < c->regions[i].size)
-            return c->regions[i].host + (pa - c->regions[i].base);
-    return NULL;
-}
-
-/* The virtual TLB was filled once more. Unicorn makes its table smaller when it is flushed and little was in use for 100
- * ms by the clock, and larger at another flush only, for which a guest that does not translate gives no reason. */
-static inline void note_fill(Core *c)
-{
-    if (++c->fills < c->fills_look)
-        return;
-    uint64_t since = c->fills - c->fills_looked;
-    int thick = c->icount - c->fills_at < since * THICK_FILLS;
-    c->crowded |= thick;
-    c->tlb_stale |= thick;
-    c->fills_looked = c->fills;
-    c->fills_look += !thick ? MANY_FILLS : since < MOST_FILLS ? 2 * since : since;
-    c->fills_at = c->icount;
-}
-
-static void find_watches(Core *c);
-
-static void tlb_clear(Core *c)
-{
-    memset(c->tlb, 0, sizeof c->tlb);
-    c->tlb_stale = 0;
-    if (c->watch_count && !c->mmu_seen)
-        find_watches(c);
-    if (c->crowded) {
-        c->crowded = 0;
-        c->ctl(c->uc, CTL_TLB_FLUSH);
-    }
-}
-
-/* Host address of a page that is being executed; NULL where it is not RAM. */
-static uint8_t *code_page(Core *c, uint64_t va)
-{
-    uint64_t page = va & ~(uint64_t)PAGE_MASK;
-    tlb_entry *e = &c->tlb[(va >> 12) & (TLB_SIZE - 1)];
-    if (e->tag == (page | 1))
-        return e->host;
-    uint64_t pa = page;
-    if (c->mmu_seen && c->translate(c->uc, page, UC_PROT_EXEC, &pa) != 0)
-        return NULL;
-    uint8_t *host = physical_to_host(c, pa);
-    if (host) { /* failures are not kept: the guest may map the page without telling */
-        e->host = host;
-        e->tag = page | 1;
-    }
-    return host;
-}
-
-/* Copy up to n code bytes that may cross a page; returns how many were there. */
-static uint32_t copy_code(Core *c, uint64_t va, uint8_t *out, uint32_t n)
-{
-    uint32_t done = 0;
-    while (done < n) {
-        uint32_t offset = (uint32_t)((va + done) & PAGE_MASK), part = PAGE - offset;
-        uint8_t *host = code_page(c, va + done);
-        if (!host)
-            break;
-        if (part > n - done)
-            part = n - done;
-        memcpy(out + done, host + offset, part);
-        done += part;
-    }
-    return done;
-}
-
-static void mark_code(Core *c, const uint8_t *host)
-{
-    uint64_t page = (uint64_t)(host - c->ram) >> 12;
-    if (page < c->code_pages_length)
-        c->code_pages[page] = 1;
+    sync_state(c);
+    c->fast_exit = why;
+    c->pc = addr;
+    c->stopped = 1;
+    c->emu_stop(c->uc);
 }

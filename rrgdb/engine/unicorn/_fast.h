@@ -1,4 +1,4 @@
-/* The fast gear: blocks are counted, not instructions. Included by _hot.c.
+/* The fast gear: blocks are counted, not instructions.
  *
  * While RAM is flat, Unicorn runs on a virtual TLB that this file fills. In the fast phase a plain block is counted as a
  * whole when it is entered. Blocks in which something may happen (an instruction that traps, an access to a device, a
@@ -6,20 +6,23 @@
  * What does not fit before the limit is left to the tail phase, which counts every instruction of that one block. A plain
  * block's accesses to anything but RAM, to watched bytes and its stores into pages that hold code are refused: the
  * instruction has not happened then, and the block is made exact, or the tail phase does it.
+ *
+ * Plain is what cannot trap by design, talks to no port, and can be refused an access and begin again as if nothing had
+ * happened. All else, and what a family does not know, is not.
  */
-
-typedef struct { uint64_t paddr; int perms; } tlb_result;        /* uc_tlb_entry */
-typedef struct { uint64_t pc; uint16_t icount, size; } translated; /* uc_tb */
+#pragma once
+#include "_core.h"
+#include "_family.h"
+#include "_footprint.h"
+#include "_memory.h"
+#include "_points.h"
+#include "_watch.h"
 
 /* why a block's instructions are looked at one by one: for good, and as long as nothing changes */
 enum { BLOCK_EXACT = 1, BLOCK_MIXED = 2, BLOCK_POINT = 4, BLOCK_WATCHED = 8, BLOCK_CLOSE = 15 };
 enum { BLOCK_HOOKED = 16, BLOCK_INDIVISIBLE = 32 };
 enum { BLOCK_QUIET = 64, BLOCK_UNHOOKED = 128 }; /* quiet breakpoints stand in it; they lack hooks */
-enum { F_NONE, F_TAIL, F_EXACT };
 
-#define UC_HOOK_TLB_FILL (1 << 17)
-#define UC_TLB_CPU 0
-#define UC_TLB_VIRTUAL 1
 #define MAX_TAILS 64
 #define FIRST_BLOCKS (1 << 14)
 #define MIN_FAST 256 /* instructions below which the fast phase is not worth its switch */
@@ -28,29 +31,13 @@ enum { F_NONE, F_TAIL, F_EXACT };
 #define LONGEST_SPELL 10000000
 #define MANY_HITS 8 /* of watched bytes by one block: from then on its instructions are looked at */
 
-/* Whether the guest translates addresses, as its control registers are now. */
-static int translating(Core *c)
-{
-    for (int i = 0; i < c->control_count; i++) {
-        const control *r = &c->controls[i];
-        uint8_t buffer[64] = {0};
-        uint64_t value = 0;
-        memcpy(buffer, r->selector, sizeof r->selector);
-        c->reg_read(c->uc, r->id, buffer);
-        memcpy(&value, buffer + r->offset, sizeof value);
-        if (value & r->mask)
-            return 1;
-    }
-    return 0;
-}
-
-static bool fill_tlb(Core *c, uint64_t va, int type, tlb_result *result)
+/* Whether an access may happen, and where. What is counted as a whole may access RAM alone. */
+ALWAYS_INLINE bool fill_tlb(const Family *f, Core *c, uint64_t va, int type, tlb_result *result)
 {
     int whole = c->phase == PHASE_FAST && !c->exact;
-    if (c->x86 && !c->mode64)
-        va = (uint32_t)va; /* what runs over the top goes on at 0 */
+    va &= c->address_mask; /* what runs over the top goes on at 0 */
     uint8_t *host = physical_to_host(c, va);
-    int allowed = c->pmp_count ? pmp_grants(c, va, type, whole) : UC_PROT_RWX;
+    int allowed = f->grants ? f->grants(c, va, type, whole) : UC_PROT_RWX;
     if (!allowed)
         return false;
     result->paddr = va; /* of a page of the target, which may be smaller than ours */
@@ -97,28 +84,16 @@ static bool fill_tlb(Core *c, uint64_t va, int type, tlb_result *result)
     return true;
 }
 
-static bool on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)
+/* Key of the block at addr: in the second instruction set other instructions stand there. */
+ALWAYS_INLINE uint64_t block_key(const Family *f, const Core *c, uint64_t addr)
 {
-    Core *c = user;
-    (void)uc;
-    note_fill(c);
-    if (!fill_tlb(c, va, type, result))
-        return false;
-    if (type != UC_MEM_FETCH)
-        it_hide(c);
-    return true;
+    return addr | (uint64_t)in_second(f, c);
 }
 
-/* Key of the block at addr: with the Thumb state, in which other instructions stand there. */
-static inline uint64_t block_key(const Core *c, uint64_t addr)
+static block_entry *block_slot(Core *c, uint64_t key, uint32_t size)
 {
-    return addr | (uint64_t)in_thumb(c);
-}
-
-static block_entry *block_slot(Core *c, uint64_t addr, uint32_t size)
-{
-    uint64_t i = mix(addr + ((uint64_t)size << 48)) & c->block_mask;
-    while (c->blocks[i].size && !(c->blocks[i].addr == addr && c->blocks[i].size == size))
+    uint64_t i = mix(key + ((uint64_t)size << 48)) & c->block_mask;
+    while (c->blocks[i].size && !(c->blocks[i].key == key && c->blocks[i].size == size))
         i = (i + 1) & c->block_mask;
     return &c->blocks[i];
 }
@@ -141,8 +116,6 @@ static void forget_exact(Core *c)
         c->blocks[i].flags &= ~(uint32_t)BLOCK_HOOKED;
     c->ctl(c->uc, CTL_TB_FLUSH);
 }
-
-static void on_exact_code(void *uc, uint64_t addr, uint32_t size, void *user);
 
 /* What follows is counted by blocks: devices are out of its reach. */
 static void leave_exact(Core *c)
@@ -172,7 +145,7 @@ static void enter_block(Core *c, uint64_t addr, uint32_t size)
     if (addr != c->seen || size != c->seen_size)
         note_code(c, addr, size);
     c->block = addr;
-    c->block_size = c->precise_smc ? 0 : copy_code(c, addr, c->block_bytes, size);
+    c->block_size = c->family->restarts_itself ? 0 : copy_code(c, addr, c->block_bytes, size);
 }
 
 static int grow_blocks(Core *c)
@@ -188,56 +161,40 @@ static int grow_blocks(Core *c)
     c->block_mask = 2 * n - 1;
     for (uint64_t i = 0; i < n; i++)
         if (old[i].size)
-            *block_slot(c, old[i].addr, old[i].size) = old[i];
+            *block_slot(c, old[i].key, old[i].size) = old[i];
     free(old);
     return 1;
-}
-
-/* Instructions that cannot begin again after any of their accesses. AArch64: Unicorn stores by calls, which a refused
- * store does not end at once (STXP, DC ZVA). ARM: it loads one half over the address of the other (LDRD). */
-static int indivisible(const Core *c, const uint8_t *b)
-{
-    uint32_t w;
-    memcpy(&w, b, 4);
-    if (c->compressed || c->x86)
-        return 0;
-    if (!c->arm)
-        return (w & 0xbfe00000u) == 0x88200000u || (w & 0xffffffe0u) == 0xd50b7420u;
-    if (in_thumb(c))
-        return (w & 0xfe50u) == 0xe850u && w & 0x120u && (w >> 28) == (w & 15);
-    uint32_t first = w >> 12 & 15;
-    return (w & 0x0e1000f0u) == 0x000000d0u && (first == (w >> 16 & 15) || (!(w & 0x00400000u) && first == (w & 15)));
 }
 
 /* The flags of a block; without BLOCK_EXACT it may be counted as a whole: it holds n plain instructions. */
 static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n, uint32_t *needs, uint32_t *results)
 {
+    const Family *f = c->family;
     uint8_t bytes[MAX_BLOCK];
     *needs = *results = 0;
     if (size > MAX_BLOCK || copy_code(c, addr, bytes, size) != size)
         return BLOCK_EXACT;
     uint32_t at = 0, count = 0, flags = 0;
     while (at < size) {
-        uint32_t length = plain_length(c, bytes + at, size - at);
+        uint32_t length = f->plain_length(c, bytes + at, size - at);
         if (!length)
             return BLOCK_EXACT;
         /* an exact block may overlap with this one, so there may be hooks in it */
-        if (c->x86 && at && x86_keeps_flags(c, bytes + at, (int)length))
+        if (at && f->keeps_flags && f->keeps_flags(c, bytes + at, length))
             return BLOCK_EXACT;
-        if (!c->x86 && length == 4 && indivisible(c, bytes + at))
+        if (length == 4 && f->indivisible && f->indivisible(c, bytes + at))
             flags |= BLOCK_INDIVISIBLE;
         at += length;
         count++;
     }
-    if (c->rv_f && !rv_block_floats(c, bytes, size, needs, results))
+    if (f->block_needs && !f->block_needs(c, bytes, size, needs, results))
         return BLOCK_EXACT;
     return count == n ? flags : BLOCK_EXACT;
 }
 
-/* The flags of a block that come of the breakpoints in it. */
-static uint32_t point_flags(Core *c, const block_entry *e)
+/* The flags of the block at addr that come of the breakpoints in it. */
+static uint32_t point_flags(Core *c, const block_entry *e, uint64_t addr)
 {
-    uint64_t addr = c->arm ? e->addr & ~(uint64_t)1 : e->addr;
     uint32_t size = e->size, flags = 0;
     if (!c->bp_pages[addr >> 12 & 255] && !c->bp_pages[(addr + size - 1) >> 12 & 255])
         return 0;
@@ -249,23 +206,15 @@ static uint32_t point_flags(Core *c, const block_entry *e)
             return BLOCK_POINT;
         flags |= point_hook_at(c, point->address) ? BLOCK_QUIET : BLOCK_QUIET | BLOCK_UNHOOKED;
     }
-    return flags && addr != e->addr && it_inside(c, addr, size) ? BLOCK_POINT : flags;
-}
-
-static void leave_fast(Core *c, int why, uint64_t addr)
-{
-    sync_state(c);
-    c->fast_exit = why;
-    c->pc = addr;
-    c->stopped = 1;
-    c->emu_stop(c->uc);
+    int second = addr != e->key;
+    return flags && second && c->family->passes_over(c, addr, size) ? BLOCK_POINT : flags;
 }
 
 /* From now on the instructions of a block are looked at one by one, for a reason out of BLOCK_CLOSE, or, if there is none,
  * those with breakpoints; zero: it cannot be. */
 static int look_close(Core *c, uint64_t addr, uint32_t size, uint32_t reason)
 {
-    uint64_t key = block_key(c, addr);
+    uint64_t key = block_key(c->family, c, addr);
     block_entry *e = block_slot(c, key, size);
     if (!e->size)
         return 0;
@@ -280,14 +229,14 @@ static int look_close(Core *c, uint64_t addr, uint32_t size, uint32_t reason)
         return 1;
     int known = 0;
     for (int i = 0; i < c->exact_count; i++)
-        known |= c->exact_blocks[i].addr == key && c->exact_blocks[i].size == size;
+        known |= c->exact_blocks[i].key == key && c->exact_blocks[i].size == size;
     if (!known) {
         if (c->exact_count == MAX_EXACT)
             forget_exact(c);
         exact_entry *x = &c->exact_blocks[c->exact_count];
-        *x = (exact_entry){key, size, 0};
+        *x = (exact_entry){addr, key, size, 0};
         /* an instruction that cannot be decoded is not part of its block's size */
-        if (c->hook_add(c->uc, &x->hook, UC_HOOK_CODE, (void *)on_exact_code, c, addr, addr + size - 1 + MAX_INSN))
+        if (c->hook_add(c->uc, &x->hook, UC_HOOK_CODE, c->hooks->exact_code, c, addr, addr + size - 1 + MAX_INSN))
             return 0;
         c->exact_count++;
         c->ctl(c->uc, CTL_TB_REMOVE, addr, addr + size);
@@ -302,7 +251,7 @@ static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t co
     const uint8_t *first = code_page(c, addr), *last = code_page(c, addr + size - 1);
     if (!first || !last || !grow_blocks(c))
         return NULL;
-    uint64_t key = block_key(c, addr);
+    uint64_t key = block_key(c->family, c, addr);
     block_entry *e = block_slot(c, key, size);
     uint32_t pages[2] = {(uint32_t)((first - c->ram) >> 12), (uint32_t)((last - c->ram) >> 12)};
     *e = (block_entry){key, size, count, flags, 0, c->checked - 1, 0, pages[0], pages[1], needs, results};
@@ -318,18 +267,17 @@ static block_entry *new_block(Core *c, uint64_t addr, uint32_t size)
     translated tb = {0};
     block_entry *e = NULL;
     int error = c->ctl(c->uc, CTL_TB_REQUEST, addr, &tb);
-    if (c->arm)
-        *c->no_exit = 0;
-    if (!error && tb.size == size && tb.icount) {
+    if (c->family->translated)
+        c->family->translated(c);
+    if (!error && tb.size == size && tb.icount)
         e = add_block(c, addr, size, tb.icount);
-    }
     if (!e)
         leave_fast(c, F_TAIL, addr);
     return e;
 }
 
-/* What stands in a block, or on its pages, is no longer what it was at the last look. */
-static void check_block(Core *c, block_entry *e)
+/* What stands in the block at addr, or on its pages, is no longer what it was at the last look. */
+static void check_block(Core *c, block_entry *e, uint64_t addr)
 {
     e->checked = c->checked;
     e->hits = 0;
@@ -337,7 +285,7 @@ static void check_block(Core *c, block_entry *e)
     if (e->flags & BLOCK_INDIVISIBLE && c->guard_count)
         e->flags |= BLOCK_WATCHED;
     if (c->bp_count)
-        e->flags |= point_flags(c, e);
+        e->flags |= point_flags(c, e, addr);
     if ((c->page_flags[e->first] | c->page_flags[e->last]) & PAGE_MIXED)
         e->flags |= BLOCK_MIXED;
 }
@@ -349,9 +297,9 @@ static void drop_hooks(Core *c)
     drop_point_hooks(c);
     for (int i = c->exact_count - 1; i >= 0; i--) {
         exact_entry *x = &c->exact_blocks[i];
-        block_entry *e = block_slot(c, x->addr, x->size);
+        block_entry *e = block_slot(c, x->key, x->size);
         if (e->size)
-            check_block(c, e);
+            check_block(c, e, x->addr);
         if (e->flags & BLOCK_CLOSE)
             continue;
         e->flags &= ~(uint32_t)BLOCK_HOOKED;
@@ -360,23 +308,23 @@ static void drop_hooks(Core *c)
     }
 }
 
-static void fast_block(Core *c, uint64_t addr, uint32_t size)
+ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
-    uint64_t key = block_key(c, addr);
+    uint64_t key = block_key(f, c, addr);
     c->tail_size = size;
     block_entry *e = &c->blocks[mix(key + ((uint64_t)size << 48)) & c->block_mask];
     if (c->exact && c->watch_count && watches_hit(c)) {
         stop(c, R_WATCHPOINT, addr);
         return;
     }
-    if (e->addr != key || e->size != size) {
+    if (e->key != key || e->size != size) {
         e = block_slot(c, key, size);
         if (!e->size && !(e = new_block(c, addr, size)))
             return;
     }
     if (e->checked != c->checked)
-        check_block(c, e);
-    if (c->it && e->flags & BLOCK_QUIET)
+        check_block(c, e, addr);
+    if (f->held && e->flags & BLOCK_QUIET && f->held(c, 1))
         e->flags |= BLOCK_POINT;
     if (e->flags & (BLOCK_CLOSE | BLOCK_UNHOOKED)) {
         if (e->flags & BLOCK_CLOSE && e->flags & BLOCK_HOOKED) {
@@ -387,18 +335,18 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
         }
         return;
     }
-    if (c->icount + e->count > c->limit || c->interrupt || (e->needs && !rv_are_boxed(c, e->needs))) {
+    if (c->icount + e->count > c->limit || c->interrupt || (f->needs_hold && e->needs && !f->needs_hold(c, e->needs))) {
         leave_fast(c, F_TAIL, addr);
         return;
     }
-    c->rv_results = e->results;
+    if (f->block_counted)
+        f->block_counted(c, e->results);
     if (c->exact)
         leave_exact(c);
     if (e->epoch != c->epoch) {
         e->epoch = c->epoch;
         note_code(c, addr, size);
     }
-    c->it = c->last_it = 0;
     c->hooked_pc = NO_PC;
     c->block = addr;
     c->block_length = size;
@@ -412,10 +360,12 @@ static void fast_block(Core *c, uint64_t addr, uint32_t size)
 static int settle(Core *c, uint64_t pc)
 {
     if (pc - c->block >= c->block_length) {
-        rv_retired(c);
+        if (c->family->retired)
+            c->family->retired(c);
         return 0; /* the block is done; what comes behind it could not be fetched */
     }
-    rv_box_block(c, pc);
+    if (c->family->block_left)
+        c->family->block_left(c, pc);
     c->tail_size = (uint32_t)(c->block + c->block_length - pc);
     int64_t count = plain_between(c, c->block, pc);
     if (count < 0)

@@ -1,8 +1,10 @@
-/* The footprint's code: which blocks were entered since the set was taken last. Included by _hot.c.
+/* The footprint's code: which blocks were entered since the set was taken last.
  *
  * A superset of all addresses at which an instruction stood: whole blocks, entered or not left at their end; where the
  * hooks look at every instruction, each one outside the block that was noted last is noted by itself.
  */
+#pragma once
+#include "_core.h"
 
 #define FIRST_NOTED (1 << 12)
 #define MAX_NOTED (1 << 21)
@@ -58,4 +60,33 @@ static void forget_noted(Core *c)
     c->noted_lost = 0;
     c->seen_size = 0;
     c->epoch++;
+}
+
+/* take_code() -> (u64 address, u64 bytes) of every block noted, or None if some are not known; begins a new set */
+static PyObject *Core_take_code(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *out = NULL;
+    if (!c->noted_lost)
+        out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(c->noted_count * 16));
+    else
+        out = Py_NewRef(Py_None);
+    if (out && !c->noted_lost) {
+        char *o = PyBytes_AS_STRING(out);
+        for (uint64_t i = 0; i <= c->noted_mask; i++) {
+            uint64_t pair[2] = {c->noted[i].addr, c->noted[i].size};
+            if (!pair[1])
+                continue;
+            memcpy(o, pair, sizeof pair);
+            o += sizeof pair;
+        }
+    }
+    if (out)
+        forget_noted(c);
+    return out;
+}
+
+static PyObject *Core_forget_code(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    forget_noted(c);
+    Py_RETURN_NONE;
 }

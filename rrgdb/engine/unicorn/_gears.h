@@ -1,12 +1,18 @@
-/* The phases of a run and the way from one to the next. Included by _hot.c, behind the hooks.
+/* The phases of a run and the way from one to the next.
  *
  * slow: every instruction is counted, everywhere. tail: so it is until the next block is entered. fast: blocks are
  * counted (see _fast.h). Without the fast gear there is the slow phase alone.
  */
+#pragma once
+#include "_core.h"
+#include "_family.h"
+#include "_fast.h"
+#include "_hooks.h"
+#include "_watch.h"
 
 static void set_code_hook(Core *c, uint64_t begin, uint64_t end)
 {
-    c->hook_add(c->uc, &c->code_hook, UC_HOOK_CODE, (void *)on_code, c, begin, end);
+    c->hook_add(c->uc, &c->code_hook, UC_HOOK_CODE, c->hooks->code, c, begin, end);
     c->code_hooked = 1;
 }
 
@@ -32,6 +38,7 @@ static void enter_phase(Core *c, int phase, uint64_t start, uint64_t end)
 /* One emu_start in the present phase. */
 static void run_once(Core *c)
 {
+    const Family *f = c->family;
     c->reason = R_NONE;
     c->last_pc = NO_PC;
     c->exception = -1;
@@ -41,31 +48,20 @@ static void run_once(Core *c)
     c->block_size = 0;
     c->tlb_stale = 1;
     c->stopped = 0;
-    c->it = 0;
-    c->it_held = 0;
-    c->it_error = 0;
-    c->last_it = 0;
     c->denied = 0;
-    c->rv_status_rd = 0;
-    c->rv_results = 0;
     c->run_icount = c->icount;
-    c->far_icount = NO_ICOUNT;
-    c->error = c->emu_start(c->uc, (c->pc - c->code_base) | (uint64_t)in_thumb(c), 0, 0, 0);
-    if (c->stale_flags) {
-        c->stale_flags = 0;
-        x86_restore_flags(c);
-    }
-    x86_end_run(c);
-    if (c->arm)
-        it_settle(c);
-    if (c->denied && c->error)
-        pmp_find_address(c);
+    if (f->begin_run)
+        f->begin_run(c);
+    c->error = c->emu_start(c->uc, (c->pc - c->code_base) | (uint64_t)in_second(f, c), 0, 0, 0);
+    if (f->end_run)
+        f->end_run(c);
 }
 
 static void run_slow(Core *c)
 {
     do {
-        x86_look(c);
+        if (c->family->look)
+            c->family->look(c);
         run_once(c);
     } while ((c->reason == R_SMC || c->reason == R_RESTART) && !c->error);
     if (c->error)
@@ -92,6 +88,7 @@ enum { DONE, TAIL, AGAIN };
 
 static int run_fast(Core *c)
 {
+    const Family *f = c->family;
     enter_phase(c, PHASE_FAST, 0, 0);
     leave_exact(c);
     c->block = NO_PC;
@@ -111,15 +108,13 @@ static int run_fast(Core *c)
         return DONE;
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);
-    c->pc = c->x86 ? linear(c, pc) : c->exception >= 0 ? pc - (uint64_t)c->stale_pc : pc;
-    if (c->x86 && c->exception == X86_DEBUG)
-        return DONE; /* single step: behind an instruction, which is a block then */
-    if (c->x86 && c->exception >= 0)
-        x86_forget_exception(c);
+    c->pc = linear(c, c->exception >= 0 ? pc - c->stale_pc : pc);
+    if (c->exception >= 0 && f->forget_exception && !f->forget_exception(c))
+        return DONE;
     if (c->block_length == 0)
         return TAIL;
-    if (c->x86 && c->pc == c->hooked_pc)
-        x86_restore_flags(c);
+    if (f->restore_flags && c->pc == c->hooked_pc)
+        f->restore_flags(c);
     uint64_t block = c->block;
     if (settle(c, c->pc)) {
         c->reason = R_LOST;
@@ -127,7 +122,7 @@ static int run_fast(Core *c)
     }
     if (c->refused == REFUSED_DEVICE)
         look_close(c, block, c->block_length, BLOCK_EXACT);
-    else if (c->refused == REFUSED_WATCH && ++block_slot(c, block_key(c, block), c->block_length)->hits == MANY_HITS)
+    else if (c->refused == REFUSED_WATCH && ++block_slot(c, block_key(f, c, block), c->block_length)->hits == MANY_HITS)
         look_close(c, block, c->block_length, BLOCK_WATCHED);
     return TAIL;
 }
@@ -158,15 +153,13 @@ static int ended_early(const Core *c)
 static void run_phases(Core *c)
 {
     for (;;) {
-        x86_look(c);
-        x86_look_at_debug(c);
-        c->resumed = c->x86 && !c->bare && x86_flags(c) & X86_RF;
+        if (c->family->enter)
+            c->family->enter(c);
         if (c->watch_count || c->guard_count || c->access_hooked || c->unguard)
             place_guards(c);
-        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->other_size ||
-                    c->guest_points;
+        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->slowly;
         c->limit = c->user_limit;
-        if (c->resumed && c->limit > c->icount + 1)
+        if (c->single && c->limit > c->icount + 1)
             c->limit = c->icount + 1;
         if (exact || c->icount < c->spell_end) {
             enter_phase(c, PHASE_SLOW, 0, 0);

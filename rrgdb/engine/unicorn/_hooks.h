@@ -1,26 +1,14 @@
-/* The hooks that Unicorn calls. Included by _hot.c. */
-
-/* The instruction counted last wrote into its own block and begins again, as a block of its own. Nonzero if the run was
- * left: its flags are lost unless it was the first of the run, and the fast phase knows nothing of such blocks. */
-static int begun_again(Core *c, uint64_t addr, uint32_t size)
-{
-    uint8_t b[MAX_INSN];
-    if (!x86_restarted(c, b, (int)copy_code(c, addr, b, size < MAX_INSN ? size : MAX_INSN)))
-        return 0;
-    forget_hits(c);
-    c->icount--;
-    c->last_pc = c->exact_pc = NO_PC;
-    if (c->icount != c->run_icount) {
-        c->stale_flags = 1;
-        stop(c, R_RESTART, addr);
-        return 1;
-    }
-    if (c->phase != PHASE_FAST)
-        return 0;
-    c->tail_size = size;
-    leave_fast(c, F_TAIL, addr);
-    return 1;
-}
+/* The hooks that Unicorn calls; those that ask a family get it as a constant (see _families.h). */
+#pragma once
+#include "_classes.h"
+#include "_core.h"
+#include "_family.h"
+#include "_fast.h"
+#include "_footprint.h"
+#include "_memory.h"
+#include "_obstacle.h"
+#include "_translation.h"
+#include "_watch.h"
 
 /* Nonzero if the run was left, because addresses are now translated, or no longer are. */
 static int mmu_changed(Core *c, uint64_t addr)
@@ -38,9 +26,10 @@ static int mmu_changed(Core *c, uint64_t addr)
     return 0;
 }
 
-static void before_block(Core *c, uint64_t addr, uint32_t size)
+ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
-    rv_retired(c);
+    if (f->retired)
+        f->retired(c);
     if (c->mmu_moved && mmu_changed(c, addr))
         return;
     if (c->tlb_stale) {
@@ -50,20 +39,10 @@ static void before_block(Core *c, uint64_t addr, uint32_t size)
         }
         tlb_clear(c);
     }
-    if (c->x86 && addr == c->last_pc && begun_again(c, addr, size))
+    if (f->begin_block && f->begin_block(c, addr, size))
         return;
-    if (c->icount == c->far_icount) {
-        stop(c, R_FAR, addr);
-        return;
-    }
-    if (c->arm) {
-        *c->no_exit = 0; /* a Thumb block that ends inside an IT block leaves it set for the ARM block translated next */
-        if (c->it && it_catch_up(c, addr))
-            return;
-        it_begin(c, addr);
-    }
     if (c->phase == PHASE_FAST) {
-        fast_block(c, addr, size);
+        fast_block(f, c, addr, size);
         return;
     }
     if (c->phase == PHASE_TAIL && c->icount != c->tail_icount) {
@@ -73,52 +52,26 @@ static void before_block(Core *c, uint64_t addr, uint32_t size)
     enter_block(c, addr, size);
 }
 
-static void on_block(void *uc, uint64_t addr, uint32_t size, void *user)
+ALWAYS_INLINE void on_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
-    Core *c = user;
-    int inside = c->arm && *c->condexec; /* where a stop would come behind the IT block only */
-    (void)uc;
-    before_block(c, addr, size);
-    if (inside && c->stopped)
-        siglongjmp(*c->jump, 1);
-}
-
-/* What keeps the CPU from going on at this position; R_NONE: nothing. */
-static int obstacle(Core *c, uint64_t addr)
-{
-    if (c->watch_count && watches_astray(c))
-        return R_FIND;
-    if (c->watch_count && watches_hit(c))
-        return R_WATCHPOINT;
-    if (c->icount >= c->limit)
-        return R_LIMIT;
-    if (c->interrupt)
-        return R_INTERRUPT;
-    if (c->icount == c->skip)
-        return R_NONE;
-    if (c->range_on && (addr < c->range_start || addr >= c->range_end))
-        return R_RANGE;
-    const bp_entry *point = breakpoint_at(c, addr);
-    int holds = point ? point_holds(c, point, addr) : AGENT_FALSE;
-    if (holds == AGENT_ASK || (holds == AGENT_TRUE && !c->collect))
-        return R_BREAKPOINT;
-    if (holds == AGENT_TRUE)
-        c->bp_last = c->icount;
-    return R_NONE;
+    int held = f->held && f->held(c, 1);
+    before_block(f, c, addr, size);
+    if (held && c->stopped)
+        f->leave(c);
 }
 
 /* Nonzero if the instruction must not run now. */
-static int look_closer(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
+ALWAYS_INLINE int look_closer(const Family *f, Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
 {
-    if (!interesting(c, b, (int)size))
+    if (!interesting(f, c, b, size))
         return 0;
-    class_entry *e = class_slot(c, b, (int)size, in_thumb(c));
-    if (e->size && e->cls == CLASS_STATUS && !rv_status_access(c, b))
+    class_entry *e = class_slot(c, b, (int)size, in_second(f, c));
+    if (e->size && e->cls == CLASS_STATUS && f->access_status && !f->access_status(c, b))
         return 0;
     if (!e->size || e->cls >= CLASS_TRAP) {
         memcpy(c->code, b, size);
         c->code_size = (int)size;
-        c->code_thumb = in_thumb(c);
+        c->code_thumb = in_second(f, c);
         stop(c, !e->size ? R_CLASSIFY : e->cls == CLASS_SYSCALL ? R_SYSCALL : R_TRAP, addr);
         return 1;
     }
@@ -126,8 +79,8 @@ static int look_closer(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
     /* With translation in use any system instruction may change the mode, and with it what is mapped. */
     c->tlb_stale |= c->mmu_seen;
     c->watches_moved |= c->mmu_seen;
-    if (c->pmp_count && size == 4 && rv_word(b) == RV_MRET && *c->rv_status & RV_MPRV)
-        c->tlb_stale = c->crowded = 1; /* MPP changes, and with it whose accesses machine mode's are */
+    if (f->enter_system)
+        f->enter_system(c, b, size);
     return 0;
 }
 
@@ -142,18 +95,19 @@ static inline int same_bytes(const uint8_t *a, const uint8_t *b, uint32_t n)
     return memcmp(a, b, n) == 0;
 }
 
-static void before_instruction(Core *c, uint64_t addr, uint32_t size)
+ALWAYS_INLINE void before_instruction(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
     uint8_t copy[MAX_INSN];
     const uint8_t *b = NULL;
     uint32_t offset = (uint32_t)(addr & PAGE_MASK);
 
-    rv_retired(c);
+    if (f->retired)
+        f->retired(c);
     if (c->mmu_moved && mmu_changed(c, addr))
         return;
     if (c->tlb_stale)
         tlb_clear(c);
-    if (c->arm && c->it && it_catch_up(c, addr))
+    if (f->catch_up && f->catch_up(c, addr))
         return;
     if (addr - c->seen >= c->seen_size)
         note_code(c, addr, 1);
@@ -164,20 +118,16 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
         } else if (copy_code(c, addr, copy, size) == size) {
             b = copy;
         }
-    } else if (c->x86) {
-        /* No size: an instruction that this CPU model does not have. Some of those are performed all the same. */
-        uint32_t n = copy_code(c, addr, copy, MAX_INSN - 1), opcode = (uint32_t)x86_opcode(c, copy, (int)n);
-        if (opcode + 3 <= n && copy[opcode] == 0x0f) {
+    } else if (f->unknown_length) {
+        uint32_t n = f->unknown_length(c, addr, copy);
+        if (n) {
             b = copy;
-            size = opcode + 3;
+            size = n;
         }
     }
-    int plain = 1;
-    if (c->x86 && b) {
-        plain = x86_plain(c, b, size);
-        if (!plain)
-            x86_remember(c, b, (int)size);
-    }
+    int harmless = !b || (f->harmless && f->harmless(c, b, size));
+    if (!harmless && f->remember)
+        f->remember(c, b, size);
     if (c->icount >= c->limit || c->interrupt || c->points) {
         int reason = obstacle(c, addr);
         if (reason != R_NONE) {
@@ -185,18 +135,10 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
             return;
         }
     }
-    if (c->guest_points && x86_guest_points_at(c, addr)) {
-        stop(c, R_DEBUG, addr);
+    if (f->refuse && f->refuse(c, addr, b, size, harmless))
         return;
-    }
     if (b) {
-        if (c->x86 && !plain && !c->faulted && x86_begins_run(c, addr, b, (int)size)) {
-            stop(c, R_RESTART, addr);
-            return;
-        }
-        if (c->rv_f && rv_refuses(c, addr, b, size))
-            return;
-        if ((!c->x86 || !plain) && look_closer(c, addr, b, size))
+        if (!harmless && look_closer(f, c, addr, b, size))
             return;
         /* the block changed under our feet: what was translated is not what stands there */
         if (c->block_size) {
@@ -207,41 +149,47 @@ static void before_instruction(Core *c, uint64_t addr, uint32_t size)
             }
         }
     }
-    if (c->rv_f && b && rv_is_float(b, size))
-        rv_prepare_float(c, b, size);
     c->last_pc = addr;
     c->last_size = size;
     c->icount++;
-    if (c->x86 && !plain && !c->bare)
-        x86_note_far(c, b, (int)size);
     keep_state(c);
-    if (c->arm)
-        it_follow(c, addr, size, b);
+    if (f->counted)
+        f->counted(c, addr, b, size, harmless);
+}
+
+ALWAYS_INLINE void on_instruction(const Family *f, Core *c, uint64_t addr, uint32_t size)
+{
+    before_instruction(f, c, addr, size);
+    if (f->held && c->stopped && f->held(c, 0))
+        f->leave(c);
 }
 
 /* In the slow and tail phases. */
-static void on_code(void *uc, uint64_t addr, uint32_t size, void *user)
+ALWAYS_INLINE void on_code(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
-    Core *c = user;
-    (void)uc;
-    if (c->phase != PHASE_FAST) {
-        before_instruction(c, addr, size);
-        it_leave(c);
-    }
+    if (c->phase != PHASE_FAST)
+        on_instruction(f, c, addr, size);
 }
 
 /* In the fast phase; an instruction of an exact block may be part of a plain one that begins elsewhere, or of several
  * exact ones: then there is a call for each. */
-static void on_exact_code(void *uc, uint64_t addr, uint32_t size, void *user)
+ALWAYS_INLINE void on_exact_code(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
-    Core *c = user;
-    (void)uc;
     c->hooked_pc = addr;
     if (c->phase != PHASE_FAST || !c->exact || addr == c->exact_pc)
         return;
     c->exact_pc = addr;
-    before_instruction(c, addr, size);
-    it_leave(c);
+    on_instruction(f, c, addr, size);
+}
+
+ALWAYS_INLINE bool on_tlb(const Family *f, Core *c, uint64_t va, int type, tlb_result *result)
+{
+    note_fill(c);
+    if (!fill_tlb(f, c, va, type, result))
+        return false;
+    if (f->goes_on && type != UC_MEM_FETCH)
+        f->goes_on(c);
+    return true;
 }
 
 static void on_interrupt(void *uc, uint32_t number, void *user)
@@ -259,12 +207,10 @@ static bool on_invalid_insn(void *uc, void *user)
     return false;
 }
 
-static bool on_invalid_memory(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
+ALWAYS_INLINE bool on_invalid_memory(const Family *f, Core *c, int type, uint64_t address, int size, int64_t value)
 {
-    Core *c = user;
-    (void)uc;
     if (address - c->guard_base < (uint64_t)c->guard_count * PAGE)
-        return guarded(c, type == UC_MEM_WRITE_PROT, address - c->guard_base, (uint32_t)size, (uint64_t)value);
+        return guarded(f, c, type == UC_MEM_WRITE_PROT, address - c->guard_base, (uint32_t)size, (uint64_t)value);
     if (c->guard_base && address - c->guard_base - GUARD_SIZE < GUARD_SIZE)
         address -= GUARD_SIZE;
     sync_state(c);
@@ -272,6 +218,7 @@ static bool on_invalid_memory(void *uc, int type, uint64_t address, int size, in
         c->faulted = 1;
         c->fault_address = address;
     }
-    it_fault(c, type);
+    if (f->fault)
+        f->fault(c, type);
     return false;
 }

@@ -1,7 +1,7 @@
 /* The native half of the Unicorn engine: counting, stopping, watching, classifying.
  *
  * One Core serves one uc_engine. It calls the libunicorn that the Python package has loaded, through
- * addresses handed over by unicorn.py; it never links one of its own.
+ * addresses handed over by Python; it never links one of its own.
  *
  * Order of checks before each instruction: what the previous one did (watches), then the limit, then
  * requests and points at this position, then what the instruction itself is. The count is raised last.
@@ -11,180 +11,16 @@
 #include <fenv.h>
 #include <structmember.h>
 
-#include "_core.h"
-#include "_agent.h"
-#include "_footprint.h"
-#include "_arm.h"
-#include "_insn.h"
-#include "_riscv.h"
-#include "_mode.h"
-#include "_decode.h"
-#include "_watch.h"
-#include "_points.h"
-#include "_fast.h"
-#include "_hooks.h"
-#include "_gears.h"
 #include "_arming.h"
-
-/* ---- the Python type ------------------------------------------------------------------------------ */
-
-static int add_hook(Core *c, int type, void *callback, size_t *handle)
-{
-    return c->hook_add(c->uc, handle, type, callback, c, (uint64_t)1, (uint64_t)0);
-}
-
-/* Hook invalid accesses, but not over RAM: where there is a hook for them, Unicorn keeps every store on its slow path. */
-static int watch_holes(Core *c)
-{
-    int error = 0;
-    if (c->bare)
-        return 0;
-    for (int i = 0; i < c->invalid_hook_count; i++)
-        c->hook_del(c->uc, c->invalid_hooks[i]);
-    c->invalid_hook_count = 0;
-    uint64_t begin = 0;
-    for (int i = 0; i <= c->region_count; i++) {
-        uint64_t end = i < c->region_count ? c->regions[i].base - 1 : UINT64_MAX;
-        if (i == c->region_count || c->regions[i].base > begin)
-            error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_INVALID,
-                                 (void *)on_invalid_memory, c, begin, end);
-        if (i < c->region_count)
-            begin = c->regions[i].base + c->regions[i].size;
-    }
-    return error;
-}
-
-static int take_filters(filters *f, PyObject *pairs)
-{
-    Py_ssize_t n = PySequence_Size(pairs);
-    if (n < 0 || n > MAX_FILTERS) {
-        PyErr_SetString(PyExc_ValueError, "too many trap filters");
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *pair = PySequence_GetItem(pairs, i);
-        unsigned int mask, value;
-        if (!pair || !PyArg_ParseTuple(pair, "II", &mask, &value)) {
-            Py_XDECREF(pair);
-            return -1;
-        }
-        Py_DECREF(pair);
-        f->mask[i] = mask;
-        f->value[i] = value;
-        for (unsigned byte = 0; byte < 256; byte++) {
-            f->low[byte] |= (uint16_t)(((byte ^ value) & mask & 0xff) == 0) << i;
-            f->high[byte] |= (uint16_t)(((byte << 24 ^ value) & mask & 0xff000000u) == 0) << i;
-        }
-    }
-    return 0;
-}
-
-/* libunicorn's functions, and where a Core keeps their addresses. */
-static const struct { const char *name; size_t at; } functions_used[] = {
-    {"uc_emu_start", offsetof(Core, emu_start)},
-    {"uc_emu_stop", offsetof(Core, emu_stop)},
-    {"uc_reg_read", offsetof(Core, reg_read)},
-    {"uc_reg_write", offsetof(Core, reg_write)},
-    {"uc_hook_add", offsetof(Core, hook_add)},
-    {"uc_hook_del", offsetof(Core, hook_del)},
-    {"uc_vmem_translate", offsetof(Core, translate)},
-    {"uc_ctl", offsetof(Core, ctl)},
-    {"uc_context_save", offsetof(Core, context_save)},
-    {"uc_context_restore", offsetof(Core, context_restore)},
-    {"uc_mmio_map", offsetof(Core, mmio_map)},
-    {"uc_mem_protect", offsetof(Core, mem_protect)},
-    {"uc_mem_map_ptr", offsetof(Core, mem_map_ptr)},
-    {"uc_mem_unmap", offsetof(Core, mem_unmap)},
-};
-#define FUNCTIONS (sizeof functions_used / sizeof *functions_used)
-
-/* functions: name to address */
-static int take_functions(Core *c, PyObject *functions)
-{
-    for (size_t i = 0; i < FUNCTIONS; i++) {
-        PyObject *address = PyDict_GetItemString(functions, functions_used[i].name);
-        if (!address) {
-            PyErr_Format(PyExc_KeyError, "%s", functions_used[i].name);
-            return -1;
-        }
-        void *function = PyLong_AsVoidPtr(address);
-        if (!function && PyErr_Occurred())
-            return -1;
-        memcpy((char *)c + functions_used[i].at, &function, sizeof function);
-    }
-    return 0;
-}
-
-static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"uc", "functions", "x86", "mode64", "precise_smc", "rcx", "rsp", "filters", "code_pages", "ram",
-                            "fast", "compressed", "pc", "stale_pc", "eflags", "debug", "bare", "arm", "no_sync", "riscv", NULL};
-    unsigned long long uc, ram, arm[5], no_sync, riscv[3];
-    PyObject *functions, *filters[2], *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!pppii(OO)OKppiiiip(KKKKK)K(KKK)", names, &uc, &PyDict_Type, &functions,
-                                     &c->x86, &c->mode64, &c->precise_smc, &c->rcx_id, &c->rsp_id, &filters[0],
-                                     &filters[1], &pages, &ram, &c->fast, &c->compressed, &c->pc_id, &c->stale_pc,
-                                     &c->eflags_id, &c->debug_id, &c->bare, &arm[0], &arm[1], &arm[2], &arm[3], &arm[4],
-                                     &no_sync, &riscv[0], &riscv[1], &riscv[2]))
-        return -1;
-    c->uc = (void *)(uintptr_t)uc;
-    if (take_functions(c, functions))
-        return -1;
-    c->flags_at = c->previous_at = -1;
-    c->ram = (uint8_t *)(uintptr_t)ram;
-    c->skip = NO_ICOUNT;
-    c->bp_last = c->watch_last = NO_ICOUNT;
-    c->arm = arm[0] != 0;
-    c->arm_pc = (uint32_t *)(uintptr_t)arm[0];
-    c->thumb = (uint8_t *)(uintptr_t)arm[1];
-    c->condexec = (uint8_t *)(uintptr_t)arm[2];
-    c->no_exit = (uint8_t *)(uintptr_t)arm[3];
-    c->jump = (sigjmp_buf *)(uintptr_t)arm[4];
-    c->no_sync = (uint8_t *)(uintptr_t)no_sync;
-    c->rv_privilege = (uint32_t *)(uintptr_t)riscv[0];
-    c->rv_status = (uint32_t *)(uintptr_t)riscv[1];
-    c->rv_f = (uint64_t *)(uintptr_t)riscv[2];
-    if (take_filters(&c->filters[0], filters[0]) || take_filters(&c->filters[1], filters[1]))
-        return -1;
-    if (!PyByteArray_Check(pages)) {
-        PyErr_SetString(PyExc_TypeError, "code_pages must be a bytearray");
-        return -1;
-    }
-    Py_INCREF(pages);
-    c->code_pages_owner = pages;
-    c->code_pages = (uint8_t *)PyByteArray_AS_STRING(pages);
-    c->code_pages_length = (uint64_t)PyByteArray_GET_SIZE(pages);
-    c->page_flags = calloc(c->code_pages_length + 1, 1);
-    c->block_mask = FIRST_BLOCKS - 1;
-    c->blocks = calloc(FIRST_BLOCKS, sizeof *c->blocks);
-    c->noted_mask = FIRST_NOTED - 1;
-    c->noted = calloc(FIRST_NOTED, sizeof *c->noted);
-    c->epoch = 1;
-    c->phase = PHASE_FAST;
-    c->segment_at = -1;
-    c->fills_look = MANY_FILLS;
-    c->classes = calloc(CLASS_SIZE, sizeof *c->classes);
-    c->bps = calloc(1, sizeof *c->bps);
-    if (!c->classes || !c->bps || !c->page_flags || !c->blocks || !c->noted) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    size_t h;
-    int e = add_hook(c, UC_HOOK_BLOCK, (void *)on_block, &h);
-    if (c->fast)
-        e |= add_hook(c, UC_HOOK_TLB_FILL, (void *)on_tlb, &h);
-    if (c->bare) {
-        enter_phase(c, PHASE_SLOW, 0, 0); /* counting comes before all hooks of others */
-    } else {
-        e |= add_hook(c, UC_HOOK_INTR, (void *)on_interrupt, &h);
-        e |= add_hook(c, UC_HOOK_INSN_INVALID, (void *)on_invalid_insn, &h);
-    }
-    if (e || watch_holes(c)) {
-        PyErr_Format(PyExc_RuntimeError, "Unicorn refused a hook (error %d)", e);
-        return -1;
-    }
-    return 0;
-}
+#include "_classes.h"
+#include "_construct.h"
+#include "_core.h"
+#include "_families.h"
+#include "_footprint.h"
+#include "_gears.h"
+#include "_hooks.h"
+#include "_pmp.h"
+#include "_translation.h"
 
 static void Core_dealloc(Core *c)
 {
@@ -254,9 +90,10 @@ static PyObject *Core_run(Core *c, PyObject *args)
 static PyObject *Core_set_context(Core *c, PyObject *args)
 {
     unsigned long long address;
-    if (!PyArg_ParseTuple(args, "Kiiii", &address, &c->flags_at, &c->previous_at, &c->segment_at, &c->modes_at))
+    if (!PyArg_ParseTuple(args, "Kiiii", &address, &c->x86.flags_at, &c->x86.previous_at, &c->x86.segment_at,
+                          &c->x86.modes_at))
         return NULL;
-    c->context = (uint8_t *)(uintptr_t)address;
+    c->x86.context = (uint8_t *)(uintptr_t)address;
     Py_RETURN_NONE;
 }
 
@@ -271,15 +108,16 @@ static PyObject *Core_address(Core *c, PyObject *Py_UNUSED(ignored))
 /* the instruction here was performed by others */
 static PyObject *Core_performed(Core *c, PyObject *Py_UNUSED(ignored))
 {
-    if (c->x86 && !c->bare)
-        x86_clear_rf(c);
+    if (c->family->performed)
+        c->family->performed(c);
     c->icount++;
     Py_RETURN_NONE;
 }
 
 static PyObject *Core_restore_flags(Core *c, PyObject *Py_UNUSED(ignored))
 {
-    x86_restore_flags(c);
+    if (c->family->restore_flags)
+        c->family->restore_flags(c);
     Py_RETURN_NONE;
 }
 
@@ -289,9 +127,8 @@ static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
     forget_hits(c);
     c->icount--;
     c->mmu_moved = 0;
-    rv_undone(c);
-    if (c->arm)
-        *c->condexec = c->last_it; /* a system call has moved on */
+    if (c->family->undone)
+        c->family->undone(c);
     Py_RETURN_NONE;
 }
 
@@ -310,7 +147,8 @@ static PyObject *Core_device_accessed(Core *c, PyObject *args)
 /* the instruction that ran last has retired, although the run ended before the next one */
 static PyObject *Core_retired(Core *c, PyObject *Py_UNUSED(ignored))
 {
-    rv_retired(c);
+    if (c->family->retired)
+        c->family->retired(c);
     if (c->mmu_moved) {
         c->mmu_moved = 0;
         set_mmu(c, translating(c));
@@ -347,28 +185,6 @@ static PyObject *Core_arrive(Core *c, PyObject *args)
     return PyLong_FromLong(obstacle(c, pc));
 }
 
-static PyObject *Core_set_class(Core *c, PyObject *args)
-{
-    Py_buffer b;
-    int cls, thumb;
-    if (!PyArg_ParseTuple(args, "y*pi", &b, &thumb, &cls))
-        return NULL;
-    if (b.len >= 1 && b.len <= MAX_INSN) {
-        if (c->class_count > CLASS_SIZE / 2) {
-            memset(c->classes, 0, CLASS_SIZE * sizeof *c->classes);
-            c->class_count = 0;
-        }
-        class_entry *e = class_slot(c, b.buf, (int)b.len, thumb);
-        c->class_count += e->size == 0;
-        memcpy(e->bytes, b.buf, (size_t)b.len);
-        e->size = (uint8_t)b.len;
-        e->thumb = (uint8_t)thumb;
-        e->cls = (uint8_t)cls;
-    }
-    PyBuffer_Release(&b);
-    Py_RETURN_NONE;
-}
-
 static PyObject *Core_lower_limit(Core *c, PyObject *args)
 {
     unsigned long long limit;
@@ -390,99 +206,9 @@ static PyObject *Core_set_mmu(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* set_pmp([(first, last, permissions, locked), ...]) */
-static PyObject *Core_set_pmp(Core *c, PyObject *list)
-{
-    Py_ssize_t n = PySequence_Size(list);
-    if (n < 0)
-        return NULL;
-    if (n > MAX_PMP) {
-        PyErr_Format(PyExc_ValueError, "at most %d PMP entries", MAX_PMP);
-        return NULL;
-    }
-    c->pmp_count = c->pmp_partly = c->pmp_native_lacks = 0;
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PySequence_GetItem(list, k);
-        unsigned long long first, last;
-        pmp_entry *e = &c->pmp[k];
-        if (!item || !PyArg_ParseTuple(item, "KKip", &first, &last, &e->permissions, &e->locked)) {
-            Py_XDECREF(item);
-            return NULL;
-        }
-        Py_DECREF(item);
-        e->first = first;
-        e->last = last;
-        int partly = first <= last && (first & PAGE_MASK || ~last & PAGE_MASK);
-        c->pmp_partly |= partly;
-        c->pmp_native_lacks |= partly || (first <= last && e->permissions != 0 && e->permissions != UC_PROT_RWX);
-    }
-    c->pmp_count = (int)n;
-    c->ctl(c->uc, CTL_TLB_FLUSH);
-    Py_RETURN_NONE;
-}
-
-/* set_controls([(id, selector, offset, mask), ...]) */
-static PyObject *Core_set_controls(Core *c, PyObject *list)
-{
-    Py_ssize_t n = PySequence_Size(list);
-    if (n < 0)
-        return NULL;
-    if (n > MAX_CONTROLS) {
-        PyErr_Format(PyExc_ValueError, "at most %d control registers", MAX_CONTROLS);
-        return NULL;
-    }
-    c->control_count = 0;
-    for (Py_ssize_t k = 0; k < n; k++) {
-        PyObject *item = PySequence_GetItem(list, k);
-        control *r = &c->controls[k];
-        Py_buffer selector;
-        unsigned long long mask;
-        if (!item || !PyArg_ParseTuple(item, "iy*IK", &r->id, &selector, &r->offset, &mask)) {
-            Py_XDECREF(item);
-            return NULL;
-        }
-        Py_DECREF(item);
-        memset(r->selector, 0, sizeof r->selector);
-        memcpy(r->selector, selector.buf, selector.len < (Py_ssize_t)sizeof r->selector ? (size_t)selector.len : sizeof r->selector);
-        PyBuffer_Release(&selector);
-        r->mask = mask;
-    }
-    c->control_count = (int)n;
-    Py_RETURN_NONE;
-}
-
 static PyObject *Core_forget_blocks(Core *c, PyObject *Py_UNUSED(ignored))
 {
     forget_blocks(c);
-    Py_RETURN_NONE;
-}
-
-/* take_code() -> (u64 address, u64 bytes) of every block noted, or None if some are not known; begins a new set */
-static PyObject *Core_take_code(Core *c, PyObject *Py_UNUSED(ignored))
-{
-    PyObject *out = NULL;
-    if (!c->noted_lost)
-        out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(c->noted_count * 16));
-    else
-        out = Py_NewRef(Py_None);
-    if (out && !c->noted_lost) {
-        char *o = PyBytes_AS_STRING(out);
-        for (uint64_t i = 0; i <= c->noted_mask; i++) {
-            uint64_t pair[2] = {c->noted[i].addr, c->noted[i].size};
-            if (!pair[1])
-                continue;
-            memcpy(o, pair, sizeof pair);
-            o += sizeof pair;
-        }
-    }
-    if (out)
-        forget_noted(c);
-    return out;
-}
-
-static PyObject *Core_forget_code(Core *c, PyObject *Py_UNUSED(ignored))
-{
-    forget_noted(c);
     Py_RETURN_NONE;
 }
 
@@ -532,7 +258,7 @@ static PyMethodDef Core_methods[] = {
     {"leave", (PyCFunction)Core_leave, METH_NOARGS, "from within a hook: the instruction that is executing will be left"},
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
-    {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, thumb, class)"},
+    {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, second, class): second: of the second instruction set"},
     {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits), ...]): for conditions"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
     {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind), ...]): within pages"},
@@ -569,7 +295,7 @@ static PyMemberDef Core_members[] = {
     {"watch_last", T_ULONGLONG, offsetof(Core, watch_last), READONLY, "icount behind the last watch hit"},
     {"denied", T_INT, offsetof(Core, denied), READONLY, "kind of access that PMP has refused (1 read, 2 write, 4 fetch)"},
     {"denied_at", T_ULONGLONG, offsetof(Core, denied_at), READONLY, "its address"},
-    {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is Thumb"},
+    {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is of the second instruction set"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
     {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
@@ -601,6 +327,17 @@ static struct PyModuleDef module = {
     .m_methods = module_methods,
 };
 
+/* A tuple of n strings, each a stride behind the one before. */
+static int add_names(PyObject *m, const char *name, const char *const *first, size_t n, size_t stride)
+{
+    PyObject *names = PyTuple_New((Py_ssize_t)n);
+    for (size_t i = 0; names && i < n; i++) {
+        const char *one = *(const char *const *)((const char *)first + i * stride);
+        PyTuple_SET_ITEM(names, (Py_ssize_t)i, PyUnicode_FromString(one));
+    }
+    return names ? PyModule_AddObject(m, name, names) : -1;
+}
+
 PyMODINIT_FUNC PyInit__hot(void)
 {
     static const struct { const char *name; int value; } constants[] = {
@@ -622,10 +359,11 @@ PyMODINIT_FUNC PyInit__hot(void)
         return NULL;
     if (PyModule_AddObject(m, "Core", (PyObject *)&CoreType) < 0)
         return NULL;
-    PyObject *names = PyTuple_New((Py_ssize_t)FUNCTIONS);
-    for (size_t i = 0; names && i < FUNCTIONS; i++)
-        PyTuple_SET_ITEM(names, (Py_ssize_t)i, PyUnicode_FromString(functions_used[i].name));
-    if (!names || PyModule_AddObject(m, "FUNCTIONS", names) < 0)
+    const char *names[FAMILY_COUNT];
+    for (size_t i = 0; i < FAMILY_COUNT; i++)
+        names[i] = families[i].family->name;
+    if (add_names(m, "FAMILIES", names, FAMILY_COUNT, sizeof *names) < 0 ||
+        add_names(m, "FUNCTIONS", &functions_used[0].name, FUNCTIONS, sizeof *functions_used) < 0)
         return NULL;
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
         if (PyModule_AddIntConstant(m, constants[i].name, constants[i].value) < 0)

@@ -23,6 +23,9 @@ DENIED: int
 ILLEGAL: int
 JUMP_BYTES: int
 FUNCTIONS: tuple[str, ...]
+"""of libunicorn, which a ``Core`` calls"""
+FAMILIES: tuple[str, ...]
+"""CPU families that a ``Core`` can be of; ``plain`` is of any that has no entry of its own"""
 REGISTER_PC: int
 REGISTER_ZERO: int
 REGISTER_ASK: int
@@ -31,6 +34,8 @@ SLOW: int
 def set_agent_operations(table: bytes) -> None: ...
 
 class Core:
+    """Hooks and counters of one ``uc_engine``, which must outlive it."""
+
     icount: int
     limit: int
     skip: int
@@ -57,25 +62,42 @@ class Core:
         *,
         uc: int,
         functions: dict[str, int],
-        x86: bool,
-        mode64: bool,
-        precise_smc: bool,
-        rcx: int,
-        rsp: int,
+        family: str,
+        wide: bool,
+        big_endian: bool,
+        places: dict[str, int],
         filters: tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int]]],
         code_pages: bytearray,
         ram: int,
         fast: bool,
-        compressed: bool,
         pc: int,
         stale_pc: int,
-        eflags: int,
-        debug: int,
         bare: bool,
-        arm: tuple[int, ...],
         no_sync: int,
-        riscv: tuple[int, int, int],
-    ) -> None: ...
+    ) -> None:
+        """Add the hooks that stay.
+
+        uc, functions: the engine's handle; the address of each of FUNCTIONS.
+        family, wide, big_endian: one of FAMILIES, 64 bits, code and data.
+        places: what the family (see ``_family.h``) is told by name, all of it:
+            x86: numbers of registers of Unicorn: ``rcx``, ``rsp`` (ECX and ESP on 32 bits), ``flags``, ``debug`` (DR0).
+            arm: addresses within Unicorn's structures: ``pc`` (u32), ``thumb``, ``condexec``, ``no_exit`` (u8 each),
+            ``jump`` (a jump buffer of JUMP_BYTES).
+            riscv: such addresses: ``privilege``, ``status`` (u32 each), ``floats`` (32 u64), or none of them: then
+            nothing is judged or mended that Unicorn has wrong.
+            aarch64, plain: none.
+        filters: (mask, value) of the first four bytes of an instruction, as the guest reads them, of each instruction
+            set: those are classified before they run. Not asked on x86.
+        code_pages: a byte for each page of RAM, which becomes 1 where code was executed.
+        ram: address of all RAM. fast: the fast gear.
+        pc, stale_pc: the number of that register of Unicorn; how far ahead it is where an exception has ended a run.
+        bare: exceptions and invalid accesses are others' to handle.
+        no_sync: address of Unicorn's flag that keeps it from bringing the state up to date at each access, or 0.
+
+        Raises KeyError for a function or place that is missing, ValueError for a family or place that there is not, or
+        for too many filters, RuntimeError if Unicorn refuses a hook.
+        """
+
     def add_region(self, base: int, size: int, host: int, /) -> None: ...
     def clear_regions(self) -> None: ...
     def run(self, pc: int, limit: int, /) -> int: ...
@@ -91,7 +113,7 @@ class Core:
     def leave(self) -> None: ...
     def request_interrupt(self) -> None: ...
     def clear_interrupt(self) -> None: ...
-    def set_class(self, code: bytes, thumb: bool, kind: int, /) -> None: ...
+    def set_class(self, code: bytes, second: bool, kind: int, /) -> None: ...
     def set_registers(self, registers: Sequence[tuple[int, int]], /) -> None: ...
     def set_breakpoints(self, points: Sequence[tuple[int, tuple[bytes, ...] | None]], /) -> None: ...
     def place_watches(self, places: Sequence[int | None], /) -> None: ...

@@ -1,9 +1,14 @@
-/* Breakpoints inside blocks that are counted as a whole. Included by _hot.c.
+/* Breakpoints inside blocks that are counted as a whole.
  *
  * A breakpoint is quiet if a hook can do all that is to do there: while hits are noted, and where it has a condition that
  * can be judged natively. It does not make its block exact: it gets a hook on its own instruction, kept until no
  * breakpoint has a use for it.
  */
+#pragma once
+#include "_agent.h"
+#include "_core.h"
+#include "_family.h"
+#include "_memory.h"
 
 static const bp_entry *breakpoint_at(const Core *c, uint64_t addr)
 {
@@ -56,7 +61,7 @@ static int64_t plain_between(Core *c, uint64_t from, uint64_t to)
     int64_t count = 0;
     while (from < to) {
         uint8_t b[MAX_INSN];
-        uint32_t length = plain_length(c, b, copy_code(c, from, b, MAX_INSN));
+        uint32_t length = c->family->plain_length(c, b, copy_code(c, from, b, MAX_INSN));
         if (!length)
             return -1;
         from += length;
@@ -78,7 +83,7 @@ static void on_point(void *uc, uint64_t addr, uint32_t size, void *user)
     const bp_entry *point = breakpoint_at(c, addr);
     if (!point)
         return;
-    uint64_t key = c->block | (uint64_t)in_thumb(c);
+    uint64_t key = c->block | (uint64_t)in_second(c->family, c);
     if (h->block != key) {
         h->before = plain_between(c, c->block, addr);
         h->block = key;
@@ -94,7 +99,8 @@ static void on_point(void *uc, uint64_t addr, uint32_t size, void *user)
     if (holds == AGENT_TRUE && c->collect) {
         c->bp_last = at;
     } else if (holds != AGENT_FALSE) {
-        rv_box_block(c, addr);
+        if (c->family->block_left)
+            c->family->block_left(c, addr);
         c->icount = at;
         stop(c, R_BREAKPOINT, addr);
     }

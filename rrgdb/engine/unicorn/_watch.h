@@ -1,10 +1,14 @@
-/* Watches, and the guards that tell the fast gear of accesses to watched pages. Included by _hot.c.
+/* Watches, and the guards that tell the fast gear of accesses to watched pages.
  *
  * The virtual TLB maps a watched page to a page of the guard, so that Unicorn asks before each access, with the pc
  * brought up to date: for kind w that is the same RAM, but read-only; for the others a device without permissions.
  * What touches no watched byte is done on the RAM behind; what does is refused in the fast phase, so that the
  * instruction is executed where every one is looked at.
  */
+#pragma once
+#include "_core.h"
+#include "_family.h"
+#include "_memory.h"
 
 static void place_watch(watch *w, uint64_t physical, uint8_t *host)
 {
@@ -134,20 +138,10 @@ static void accessed(watch *w)
 }
 
 /* The instruction that is executing is a store-conditional, which Unicorn makes by reading what stands there. */
-static int stores_only(Core *c)
+static int stores_only(const Family *f, Core *c)
 {
-    uint32_t w;
     uint8_t b[4] = {0};
-    if (c->x86 || copy_code(c, c->last_pc, b, 4) < 2)
-        return 0;
-    memcpy(&w, b, 4);
-    if (c->compressed)
-        return (w & 0xf800007fu) == 0x1800002fu;
-    if (!c->arm) /* STXR, STXP and the like, but not CASP */
-        return (w & 0x3fc00000u) == 0x08000000u && ((w & 0x80000000u) || !(w & 0x00200000u));
-    if (in_thumb(c))
-        return (w & 0xfff0u) == 0xe840u || ((w & 0xfff0u) == 0xe8c0u && w & 0x00400000u);
-    return (w & 0x0f900ef0u) == 0x01800e90u;
+    return f->stores_only && copy_code(c, c->last_pc, b, 4) >= 2 && f->stores_only(c, b);
 }
 
 /* A device was accessed. */
@@ -160,11 +154,8 @@ static void device_accessed(Core *c, uint64_t physical, uint32_t size, int store
     }
 }
 
-static void on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user)
+ALWAYS_INLINE void on_access(const Family *f, Core *c, int type, uint64_t address, int size)
 {
-    Core *c = user;
-    (void)uc;
-    (void)value;
     uint64_t at = address - c->guard_base;
     if (at < (uint64_t)c->guard_count * PAGE && (type == UC_MEM_WRITE || c->guards[at >> 12].all))
         return; /* guarded() comes next, and needs the state up to date */
@@ -174,29 +165,32 @@ static void on_access(void *uc, int type, uint64_t address, int size, int64_t va
         watch *w = &c->watches[i];
         if (w->kind == 'w' || !w->host || (w->kind == 'r' && type == UC_MEM_WRITE))
             continue;
-        if (overlaps(w, address, (uint32_t)size) && (type == UC_MEM_WRITE || !stores_only(c)))
+        if (overlaps(w, address, (uint32_t)size) && (type == UC_MEM_WRITE || !stores_only(f, c)))
             accessed(w);
     }
-    it_hide(c);
+    if (f->goes_on)
+        f->goes_on(c);
 }
 
 /* ---- guards ---------------------------------------------------------------------------------- */
 
 /* Whether a store leaves the watched bytes as they are. */
-static int same_value(const watch *w, uint64_t physical, uint32_t size, uint64_t value)
+static int same_value(const Core *c, const watch *w, uint64_t physical, uint32_t size, uint64_t value)
 {
+    uint8_t bytes[sizeof value];
     if (size > sizeof value)
         return 0;
+    store_value(c, bytes, value, size);
     for (uint32_t i = 0; i < size; i++) {
         uint64_t at = physical + i - w->physical;
-        if (at < w->length && w->host[at] != (uint8_t)(value >> 8 * i))
+        if (at < w->length && w->host[at] != bytes[i])
             return 0;
     }
     return 1;
 }
 
 /* An access to a guarded page is about to happen; false: it does not, and the run is left before its instruction. */
-static bool guarded(Core *c, int store, uint64_t offset, uint32_t size, uint64_t value)
+static bool guarded(const Family *f, Core *c, int store, uint64_t offset, uint32_t size, uint64_t value)
 {
     const guard *g = &c->guards[offset >> 12];
     uint32_t at = (uint32_t)(offset & PAGE_MASK);
@@ -206,20 +200,25 @@ static bool guarded(Core *c, int store, uint64_t offset, uint32_t size, uint64_t
         watch *w = &c->watches[i];
         if (!overlaps(w, physical, size) || (w->kind == 'r' && store))
             continue;
-        if (w->kind == 'w' && (!whole || !store || same_value(w, physical, size, value)))
+        if (w->kind == 'w' && (!whole || !store || same_value(c, w, physical, size, value)))
             continue; /* where every instruction is looked at, so are the bytes */
         if (whole) {
             c->refused = REFUSED_WATCH;
             sync_state(c);
-            it_refuse(c, store);
+            if (f->refused)
+                f->refused(c, store);
             return false;
         }
-        if (store || !stores_only(c))
+        if (store || !stores_only(f, c))
             accessed(w);
     }
-    it_hide(c);
-    if (store && !g->all) /* Unicorn drops stores to read-only RAM; what is behind the page comes as bytes of its own */
-        memcpy(g->host + at, &value, size < PAGE - at ? size : PAGE - at); /* of eight bytes at most */
+    if (f->goes_on)
+        f->goes_on(c);
+    if (store && !g->all) { /* Unicorn drops stores to read-only RAM; what is behind the page comes as bytes of its own */
+        uint8_t bytes[MAX_ACCESS];
+        store_value(c, bytes, value, size);
+        memcpy(g->host + at, bytes, size < PAGE - at ? size : PAGE - at);
+    }
     return true;
 }
 
@@ -227,17 +226,15 @@ static bool guarded(Core *c, int store, uint64_t offset, uint32_t size, uint64_t
 static uint64_t guard_read(void *uc, uint64_t offset, unsigned size, void *user)
 {
     const guard *g = user;
-    uint64_t value = 0;
     (void)uc;
-    memcpy(&value, g->host + offset, size);
-    return value;
+    return load_value(g->core, g->host + offset, size);
 }
 
 static void guard_write(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user)
 {
     const guard *g = user;
     (void)uc;
-    memcpy(g->host + offset, &value, size);
+    store_value(g->core, g->host + offset, value, size);
 }
 
 static uint8_t *flags_of(Core *c, const uint8_t *host)
@@ -271,7 +268,7 @@ static int wanted_guards(Core *c, guard *list)
             if (*flags_of(c, host) & PAGE_CODE)
                 return -1;
             if (known < 0)
-                list[known = n++] = (guard){page, host, 0};
+                list[known = n++] = (guard){c, page, host, 0};
             list[known].all |= w->kind != 'w';
         }
     }
@@ -322,7 +319,7 @@ static void place_guards(Core *c)
     int access = (c->watches_access && (!c->fast || c->mmu_seen || c->code_watched)) || (c->watches_lost && c->mmu_seen);
     if (access != c->access_hooked && (access || !brief)) {
         if (access)
-            c->hook_add(c->uc, &c->access_hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)on_access, c, (uint64_t)1,
+            c->hook_add(c->uc, &c->access_hook, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, c->hooks->access, c, (uint64_t)1,
                         (uint64_t)0);
         else
             c->hook_del(c->uc, c->access_hook);

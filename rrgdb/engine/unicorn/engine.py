@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,23 +32,18 @@ from rrgdb.engine.base import (
     ranges,
 )
 from rrgdb.engine.memory import PAGE, Ram
-from rrgdb.engine.paging import WALKS
 from rrgdb.engine.unicorn import _hot
-from rrgdb.engine.unicorn.faults import FaultReader
-from rrgdb.engine.unicorn.probes import riscv, thumb
-from rrgdb.engine.unicorn.probes.layout import Context, find_layout
+from rrgdb.engine.unicorn.devices import Devices
+from rrgdb.engine.unicorn.families import FAMILIES
+from rrgdb.engine.unicorn.families.base import Sync, find_layout
+from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.structure import no_sync
-from rrgdb.engine.unicorn.registers import RegisterFile, constant
+from rrgdb.engine.unicorn.registers import RegisterFile
 
 _lib = binding.uclib
 _hot.set_agent_operations(native_table())
-_MMIO_READ = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p)
-_MMIO_WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p)
-_PORT_IN = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p)
-_PORT_OUT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p)
 
 _STATE = struct.Struct("<QQ")
-FAST_FAMILIES = ("UC_ARCH_RISCV", "UC_ARCH_ARM", "UC_ARCH_ARM64", "UC_ARCH_X86")
 GUARD_BYTES = 1 << 20
 """what guards of watched pages take of the physical addresses"""
 TRANSLATED_BYTES = 64 << 20
@@ -62,33 +57,6 @@ _EXITS = {
 }
 _HALTED = Exit(ExitKind.HALT)
 _CLASSES = {Trap.MMU: _hot.CLASS_MMU, Trap.STATUS: _hot.CLASS_STATUS}
-# Registers that decide how addresses are translated -> bits that put translation to use, on 32 and on 64 bits.
-_TRANSLATION: dict[str, int | dict[int, int]] = {
-    "satp": {32: 1 << 31, 64: 15 << 60},
-    "cr0": 1 << 31,
-    "cr3": 0,
-    "cr4": 0,
-    "efer": 0,
-    "sctlr_el1": 1,
-    "ttbr0_el1": 0,
-    "ttbr1_el1": 0,
-    "tcr_el1": 0,
-    "mair_el1": 0,
-    "sctlr": 1,
-    "ttbr0": 0,
-    "ttbr1": 0,
-    "ttbcr": 0,
-    "dacr": 0,
-    "prrr": 0,
-    "nmrr": 0,
-    "contextidr": 0,
-}
-_CODE_SEGMENT = ("cs", "cs_base")
-_ARM_CONTROL = {
-    "UC_ARCH_ARM": ("sctlr", {0x10, 0x11, 0x12, 0x13, 0x16, 0x17, 0x1A, 0x1B, 0x1F}),
-    "UC_ARCH_ARM64": ("sctlr_el1", {0x0, 0x4, 0x5, 0x8, 0x9, 0xC, 0xD}),
-}
-"""the control register and all modes (PSTATE.M) of a family"""
 _TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
 
 
@@ -101,11 +69,6 @@ def _address(function: str) -> int:
     return ctypes.cast(getattr(_lib, function), ctypes.c_void_p).value or 0
 
 
-def _check(error: int, what: str) -> None:
-    if error:
-        raise EngineError(f"{what}: {unicorn.UcError(error)}")
-
-
 class UnicornEngine:
     """One CPU. See ``rrgdb.engine.base.Engine`` for the contract."""
 
@@ -113,92 +76,88 @@ class UnicornEngine:
         """``fast``: use the fast gear where this family has one. ``uc``: an engine of Unicorn that somebody else has
         made and handles the exceptions of. EngineError for a CPU model that the family does not have."""
         self.arch = arch
+        self.family = family = FAMILIES[arch.name]
         self.ram = ram
         self.build = build_id()
         self._uc = self._new_cpu(model) if uc is None else uc
         self._uc.ctl_exits_enabled(True)
-        fast = fast and uc is None and arch.engine_arch in FAST_FAMILIES
+        bare = uc is not None
+        fast = fast and not bare
         if fast:
-            if arch.engine_arch in ("UC_ARCH_ARM", "UC_ARCH_ARM64"):
-                self._uc.ctl_set_page_size(PAGE)
+            if family.page_size is not None:
+                self._uc.ctl_set_page_size(family.page_size)
             self._uc.ctl_set_tcg_buffer_size(TRANSLATED_BYTES)
             self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
         self._fast = fast
         self._handle = self._uc._uch
-        x86 = arch.engine_arch == "UC_ARCH_X86"
-        wide = arch.bits == 64
-        arm = thumb.find_addresses(self._uc) if arch.engine_arch == "UC_ARCH_ARM" else None
-        native = arch.engine_arch == "UC_ARCH_RISCV" and uc is None
-        places = riscv.find_addresses(self._uc, wide) if native else None
+        keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast)
         self._code_pages = bytearray(ram.pages)
         self._core = _hot.Core(
             uc=self._handle.value,
             functions={name: _address(name) for name in _hot.FUNCTIONS},
-            x86=x86,
-            mode64=wide,
-            precise_smc=arch.precise_smc,
-            rcx=constant("X86_REG_RCX" if wide else "X86_REG_ECX") if x86 else 0,
-            rsp=constant("X86_REG_RSP" if wide else "X86_REG_ESP") if x86 else 0,
-            filters=(arch.trap_prefilter, arch.second_set.trap_prefilter if arch.second_set else ()),
+            family=family.native,
+            wide=arch.bits == 64,
+            big_endian=arch.byteorder == "big",
+            places=dict(family.places(self._uc, bare)),
+            filters=(family.filters, family.second_filters),
             code_pages=self._code_pages,
             ram=ram.address,
             fast=fast,
-            compressed=arch.engine_arch == "UC_ARCH_RISCV",
-            pc=constant(next(str(r.engine) for r in arch.registers if r.name == arch.pc)),
-            stale_pc=4 if arch.engine_arch == "UC_ARCH_RISCV" else 0,
-            eflags=constant("X86_REG_EFLAGS") if x86 else 0,
-            debug=constant("X86_REG_DR0") if x86 else 0,
-            bare=uc is not None,
-            arm=(arm.pc, arm.thumb, arm.condexec, arm.no_exit, arm.jump) if arm else (0,) * 5,
-            no_sync=self._handle.value + no_sync() if x86 or (fast and not arm) else 0,
-            riscv=(places.privilege, places.status, places.floats) if places else (0, 0, 0),
+            pc=family.number(arch.pc),
+            stale_pc=family.stale_pc,
+            bare=bare,
+            no_sync=self._handle.value + no_sync() if keeps else 0,
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
-        self._callbacks: list[Any] = []
+        self._devices = Devices(self._handle, self._device_accessed, lambda: self._core.lower_limit(0))
         self._mask = (1 << arch.bits) - 1
-        self._callback_error: BaseException | None = None
         self._has_translated = False
         self._footprint_begin = 0
         self._watches: list[tuple[Watch, int, int]] = []
-        self._mmio: list[tuple[int, int]] = []
         self._guarded_from = 0
-        layout = find_layout(arch.engine_arch, arch.engine_mode)
+        layout = find_layout(family)
         self.unknown = layout.missing
         """what this build of Unicorn hides: such details of exceptions are guessed"""
         self._context = Context(self._uc, layout)
-        if x86:
-            if not layout.hidden:
-                raise EngineError(f"x86: {build_id()} hides its segments; rrgdb needs the version that it is tied to")
-            offsets = (layout.flags, layout.previous_exception, layout.code_segment, layout.modes)
-            self._core.set_context(self._context.address, *(-1 if at is None else at for at in offsets))
+        if family.found is not None:
+            family.found(self._core, self._context, layout)
         self._banked = layout.banked
         self._registers = RegisterFile(
             _lib,
             self._handle,
             arch,
+            family.registers,
+            family.quirks,
             self._core.read_registers,
             self._context.save,
             self._context.restore,
             layout.hidden,
         )
         self._core.set_registers(self._registers.in_hooks())
-        self._faults = FaultReader(arch, layout, self._core, self._registers, self._context, self.read_memory_quietly)
-        self._kept_values = dict.fromkeys(arch.kept_registers, 0)
-        self._pmp_table = riscv.find_pmp_table(wide, layout.more_bytes) if native else None
-        self._protections: tuple[Protection, ...] = ()
-        self._core.set_controls(
-            [(*self._registers.selector(name), self._translates(name)) for name in self._controls()]
+        self._faults = family.faults(
+            arch,
+            family.kinds,
+            family.stale_pc,
+            layout,
+            self._core,
+            self._registers,
+            self._context,
+            self.read_memory_quietly,
         )
-        self._walk = WALKS.get(arch.engine_arch)
+        self._kept_values = dict.fromkeys(arch.kept_registers, 0)
+        self._protection_table = None if bare or family.protection is None else family.protection(layout)
+        self._protections: tuple[Protection, ...] = ()
+        self._controls = {name: mask for name, mask in family.translation.items() if mask}
+        self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
         self._pc = self._core.address()
 
     def _new_cpu(self, model: str | None) -> Any:
-        arch = self.arch
-        name = model or next(iter(arch.engine_models))
-        if name not in arch.engine_models:
-            raise EngineError(f"--cpu {name}: {arch.name} has {', '.join(arch.engine_models)}")
-        uc = unicorn.Uc(getattr(const, arch.engine_arch), getattr(const, arch.engine_mode))
-        uc.ctl_set_cpu_model(constant(arch.engine_models[name].removeprefix("UC_")))
+        arch, models = self.arch, self.family.models
+        name = model or arch.models[0]
+        if name not in models:
+            raise EngineError(f"--cpu {name}: {arch.name} has {', '.join(arch.models)}")
+        uc = unicorn.Uc(self.family.arch, self.family.mode)
+        uc.ctl_set_cpu_model(models[name])
         return uc
 
     # -- running ---------------------------------------------------------------------------------
@@ -217,8 +176,8 @@ class UnicornEngine:
             if edge is not None:
                 self._set_exits(None)
                 edge = None
-            if self._callback_error is not None:
-                error, self._callback_error = self._callback_error, None
+            error = self._devices.take_error()
+            if error is not None:
                 self._pc = self._core.address()
                 raise error
             if reason == _hot.LOST:
@@ -287,29 +246,20 @@ class UnicornEngine:
         self._uc.ctl_set_exits(list(exits or ()))
         self._uc.ctl_flush_tb()
 
-    def _translates(self, name: str) -> int:
-        """The bits of a register that put translation to use."""
-        mask = _TRANSLATION[name]
-        return mask if isinstance(mask, int) else mask[self.arch.bits]
-
-    def _controls(self) -> list[str]:
-        known = self.arch.register_index.keys() | self.arch.system_registers.keys()
-        return [name for name in _TRANSLATION if name in known and self._translates(name)]
-
     def _translating(self) -> bool:
         """Whether the guest translates addresses now; while it does not, RAM is flat."""
-        return any(self._registers.read(name) & self._translates(name) for name in self._controls())
+        return any(self._registers.read(name) & mask for name, mask in self._controls.items())
 
     def _protect(self, *, loaded: bool = False) -> None:
         """Enforce what the kept registers say of physical memory, if that has changed or the context was ``loaded``."""
-        if self.arch.protections is None or self._pmp_table is None:
+        if self.arch.protections is None or self._protection_table is None:
             return
         entries = self.arch.protections(self)
         if entries != self._protections or (loaded and entries):
             self._protections = entries
             ranges = ((e.first, e.last) if e.first <= e.last else (1, 0) for e in entries)
             self._core.set_pmp([(*r, e.permissions, e.locked) for r, e in zip(ranges, entries, strict=True)])
-            self._context.restore(self._pmp_table.write(self._context.save(), entries))
+            self._context.restore(self._protection_table.write(self._context.save(), entries))
 
     def _trap_of(self, code: bytes, second: bool) -> Trap | None:
         """``second``: of the second instruction set."""
@@ -360,9 +310,9 @@ class UnicornEngine:
             self._protect()
             return
         self._registers.write(name, value)
-        if name == self.arch.pc or name in _CODE_SEGMENT:
+        if name == self.arch.pc or name in self.family.code_base:
             self._pc = self._core.address()
-        elif name in _TRANSLATION:
+        elif name in self.family.translation:
             self._set_translation()
 
     def _set_translation(self) -> None:
@@ -397,73 +347,17 @@ class UnicornEngine:
         self._core.add_region(base, size, self.ram.address + region.offset)
 
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None:
-        def read_at(offset: int, n: int) -> int:
-            self._device_accessed(base + offset, n, False)
-            return read(offset, n)
-
-        def write_at(offset: int, n: int, value: int) -> None:
-            self._device_accessed(base + offset, n, True)
-            write(offset, n, value)
-
-        on_read = _MMIO_READ(lambda _uc, offset, n, _data: self._guarded(read_at, offset, n))
-        on_write = _MMIO_WRITE(lambda _uc, offset, n, value, _data: self._guarded(write_at, offset, n, value))
-        self._callbacks += [on_read, on_write]
-        self._mmio.append((base, size))
-        _check(
-            _lib.uc_mmio_map(self._handle, ctypes.c_uint64(base), ctypes.c_uint64(size), on_read, None, on_write, None),
-            f"device at {base:#x}",
-        )
+        self._devices.map_memory(base, size, read, write)
 
     def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None:
-        """x86 I/O ports; one pair of hooks serves every device."""
-        if not hasattr(self, "_ports"):
-            self._ports: list[tuple[int, int, ReadCallback, WriteCallback]] = []
-            on_in = _PORT_IN(lambda _uc, port, n, _data: self._guarded(self._port_read, port, n))
-            on_out = _PORT_OUT(lambda _uc, port, n, value, _data: self._guarded(self._port_write, port, n, value))
-            self._callbacks += [on_in, on_out]
-            for callback, instruction in ((on_in, "X86_INS_IN"), (on_out, "X86_INS_OUT")):
-                handle = ctypes.c_size_t()
-                _check(
-                    _lib.uc_hook_add(
-                        self._handle,
-                        ctypes.byref(handle),
-                        ctypes.c_int(const.UC_HOOK_INSN),
-                        ctypes.cast(callback, ctypes.c_void_p),
-                        None,
-                        ctypes.c_uint64(1),
-                        ctypes.c_uint64(0),
-                        ctypes.c_int(constant(instruction)),
-                    ),
-                    "port hook",
-                )
-        self._ports.append((first, count, read, write))
+        """EngineError for a family without I/O ports."""
+        if self.family.ports is None:
+            raise EngineError(f"{self.arch.name} has no I/O ports")
+        self._devices.map_ports(self.family.ports, first, count, read, write)
 
     def _device_accessed(self, physical: int, size: int, store: bool) -> None:
         if self._watches:
             self._core.device_accessed(physical, size, store)
-
-    def _port_read(self, port: int, size: int) -> int:
-        for first, count, read, _ in self._ports:
-            if first <= port < first + count:
-                return read(port - first, size)
-        return (1 << 8 * size) - 1
-
-    def _port_write(self, port: int, size: int, value: int) -> None:
-        for first, count, _, write in self._ports:
-            if first <= port < first + count:
-                write(port - first, size, value)
-
-    def _guarded(self, callback: Callable[..., Any], *args: int) -> int:
-        """An exception must not unwind through the emulator: it ends the run and is raised by ``run_until``."""
-        if self._callback_error is not None:
-            return 0
-        try:
-            result = callback(*args)
-        except BaseException as e:
-            self._callback_error = e
-            self._core.lower_limit(0)
-            return 0
-        return int(result) if result is not None else 0
 
     @property
     def translates(self) -> bool:
@@ -475,8 +369,8 @@ class UnicornEngine:
             raise MemoryFault(address)
         if not self._core.mmu_seen:
             return address
-        if self._walk is not None:
-            found = self._walk(self.arch.bits, self._registers.read, self._read_number, address)
+        if self.family.walk is not None:
+            found = self.family.walk(self.arch.bits, self._registers.read, self._read_number, address)
             if found is None:
                 raise MemoryFault(address)
             return found
@@ -493,7 +387,7 @@ class UnicornEngine:
         data = self.ram.read(physical, size)
         if len(data) < size:
             raise MemoryFault(physical + len(data))
-        return int.from_bytes(data, "little")
+        return int.from_bytes(data, self.arch.byteorder)
 
     def read_memory(self, address: int, length: int) -> bytes:
         parts: list[bytes] = []
@@ -591,7 +485,7 @@ class UnicornEngine:
 
     def _place_guard(self) -> None:
         """Tell the native half of physical addresses below 4 GiB that nothing uses."""
-        used = [(r.base, r.size) for r in self.ram.regions] + self._mmio
+        used = [(r.base, r.size) for r in self.ram.regions] + self._devices.memory
         for base in range((1 << 32) - GUARD_BYTES, 0, -GUARD_BYTES):
             if all(base >= b + n or b >= base + GUARD_BYTES for b, n in used):
                 self._guarded_from = base
@@ -599,7 +493,7 @@ class UnicornEngine:
                 return
 
     def out_of_reach(self, address: int, length: int) -> bool:
-        places = [*((r.base, r.size) for r in self.ram.regions), *self._mmio]
+        places = [*((r.base, r.size) for r in self.ram.regions), *self._devices.memory]
         return all(address + length <= base or base + size <= address for base, size in places)
 
     def take_hits(self) -> tuple[WatchHit, ...]:
@@ -667,8 +561,8 @@ class UnicornEngine:
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
         self._protect(loaded=True)
         self.forget_footprint()
-        if self.arch.engine_arch == "UC_ARCH_RISCV":
-            self._refresh_interrupts()
+        if self.family.refresh is not None:
+            self.family.refresh(self._registers, self._context)
         self._pc = self._core.address()
         if self._watches and self._core.mmu_seen:
             self._find_watches()
@@ -684,30 +578,13 @@ class UnicornEngine:
         context = state[_STATE.size : end]
         values = [int.from_bytes(kept[at : at + 8], "little") for at in range(0, len(kept), 8)]
         found = dict(zip(self._kept_values, values, strict=True)) if kept else dict.fromkeys(self._kept_values, 0)
-        if not kept and self._pmp_table is not None:
-            found |= self._pmp_table.registers(context)
+        if not kept and self._protection_table is not None:
+            found |= self._protection_table.registers(context)
         return _STATE.unpack_from(state)[0], context, found
 
     def _restore_context(self, state: bytes) -> None:
         """EngineError, ValueError if no CPU like this one can be in that state: Unicorn would look things up out of
         bounds."""
         self._context.restore(state)
-        known = _ARM_CONTROL.get(self.arch.engine_arch)
-        if known is None:
-            return
-        control, modes = known
-        mode = self._registers.raw_read("cpsr") & 0x1F
-        if mode not in modes:
-            raise EngineError(f"a CPU state of mode {mode:#x}, which there is not")
-        before = self._context.save()
-        # What Unicorn works out of the state for translated code is in there as well: a write works it out anew.
-        self._registers.raw_write(control, self._registers.raw_read(control))
-        if self._context.save() != before:
-            raise EngineError("a CPU state that does not agree with itself")
-
-    def _refresh_interrupts(self) -> None:
-        """Whether an interrupt is pending is kept outside the context: writing MIP as it is works it out anew."""
-        state = self._context.save()
-        self._registers.raw_write("priv", 3)
-        self._registers.raw_write("mip", self._registers.raw_read("mip"))
-        self._context.restore(state)
+        if self.family.check is not None:
+            self.family.check(self._registers, self._context)

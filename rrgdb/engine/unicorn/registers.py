@@ -4,42 +4,56 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import unicorn
-import unicorn.arm64_const
-import unicorn.arm_const
-import unicorn.riscv_const
-import unicorn.x86_const
 
 from rrgdb.arch.base import Arch, Register
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.unicorn import _hot
 
-_CONSTANTS = (unicorn.arm64_const, unicorn.arm_const, unicorn.riscv_const, unicorn.x86_const)
-_ENGINE_ID = re.compile(r"(?P<name>\w+)(?:\((?P<args>[\d,xA-Fa-f]+)\)|\.(?P<field>\w+))?")
-# unicorn.h's argument structures: (where the value lies, its size) in a buffer that starts with the selector.
-_CP_REG, _CP_REG_VALUE = struct.Struct("<5I4x"), (24, 8)
-_ARM_CP_REG, _ARM_CP_REG_VALUE = struct.Struct("<7I4x"), (32, 8)
-_MSR, _MSR_VALUE = struct.Struct("<I4x"), (8, 8)
-# What Unicorn brings up to date only at a stop: condition flags, ITSTATE.
-_LATE = ("X86_REG_EFLAGS", "ARM_REG_CPSR")
 _STRICT = "UC_IGNORE_REG_BREAK"
 """in the environment: Unicorn returns an error for a register that the CPU model lacks, and does not print a warning"""
-_MMR_FIELDS = {"selector": (0, 2), "base": (8, 8), "limit": (16, 4), "flags": (20, 4)}
 
 
-def constant(name: str) -> int:
-    """Unicorn's number for ``name`` (without ``UC_``)."""
-    for module in _CONSTANTS:
-        value = getattr(module, f"UC_{name}", None)
-        if value is not None:
-            return int(value)
-    raise EngineError(f"Unicorn {unicorn.__version__} has no UC_{name}")
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A register that Unicorn's interface passes inside a structure: its number, the bytes that the structure begins
+    with and that choose the register, and where in the structure its value is. A write keeps the rest of it."""
+
+    number: int
+    offset: int
+    size: int
+    selector: bytes = b""
+
+
+RegisterId = int | Part
+"""Unicorn's number of a register, or more where a number does not do"""
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """What must be heeded of a register beyond reading its bytes."""
+
+    privilege: tuple[str, int] | None = None
+    """(register, least value) at which Unicorn's interface reaches it; below, the interface reads garbage and drops
+    writes without an error: the context is saved, that register raised, and for a read the context restored"""
+    enabled_by: tuple[str, int] | None = None
+    """(register, mask): while that has no bit of the mask set, the interface answers garbage: it then reads as 0 and
+    ignores writes"""
+    moved: tuple[tuple[int, int], ...] = ()
+    """(bit, where Unicorn has it): Unicorn's own bits of those places do not exist"""
+    ones: int = 0
+    """bits that read as 1 and that Unicorn lacks; state digests leave them out"""
+    late: bool = False
+    """Unicorn brings it up to date only at a stop"""
+
+
+_PLAIN = Quirk()
 
 
 def _move(value: int, pairs: Sequence[tuple[int, int]]) -> int:
@@ -50,51 +64,45 @@ def _move(value: int, pairs: Sequence[tuple[int, int]]) -> int:
     return value | sum(moved)
 
 
-def _shown(r: Register, value: int) -> int:
+def _shown(quirk: Quirk, value: int) -> int:
     """The architectural value of what the engine holds."""
-    return _move(value, [(engine, bit) for bit, engine in r.moved]) | r.ones
+    return _move(value, [(engine, bit) for bit, engine in quirk.moved]) | quirk.ones
 
 
 class _Slot:
-    """How one engine id is passed to uc_reg_read and uc_reg_write: number, selector bytes, and where the value lies."""
+    """How one register is passed to uc_reg_read and uc_reg_write; ``number`` -1: not at all."""
 
-    __slots__ = ("number", "offset", "plain", "selector", "size")
+    __slots__ = ("number", "offset", "plain", "quirk", "selector", "size")
 
-    def __init__(self, register: Register) -> None:
-        self.size = (register.engine_bits or register.bits) + 7 >> 3
+    def __init__(self, register: Register, id_: RegisterId | None, quirk: Quirk) -> None:
+        self.quirk = quirk
+        self.size = (register.width or register.bits) + 7 >> 3
         self.selector = b""
         self.offset = 0
         self.number = -1
-        self.plain = True
-        if register.engine is None:
-            return
-        match = _ENGINE_ID.fullmatch(register.engine)
-        if match is None:
-            raise EngineError(f"register {register.name}: bad engine id {register.engine}")
-        self.number = constant(match["name"])
-        self.plain = not (match["args"] or match["field"])
-        if match["field"]:
-            self.offset, self.size = _MMR_FIELDS[match["field"]]
-        elif match["args"]:
-            args = [int(a, 0) for a in match["args"].split(",")]
-            if len(args) == 5:
-                op0, op1, crn, crm, op2 = args
-                self.selector = _CP_REG.pack(crn, crm, op0, op1, op2)
-                self.offset, self.size = _CP_REG_VALUE
-            elif len(args) == 7:
-                self.selector = _ARM_CP_REG.pack(*args)
-                self.offset, self.size = _ARM_CP_REG_VALUE
-            else:
-                self.selector = _MSR.pack(*args)
-                self.offset, self.size = _MSR_VALUE
+        self.plain = not isinstance(id_, Part)
+        if isinstance(id_, Part):
+            self.number, self.offset, self.size, self.selector = id_.number, id_.offset, id_.size, id_.selector
+        elif id_ is not None:
+            self.number = id_
+
+
+class _Plan(NamedTuple):
+    """Registers that are read together. The native reader takes ``native``; it leaves what is no plain register to be
+    read by itself."""
+
+    registers: tuple[tuple[Register, _Slot], ...]
+    native: bytes
+    privilege: tuple[str, int] | None
+    """the least at which all of them are reached"""
 
 
 class RegisterFile:
     """Reads and writes registers of one uc_engine.
 
-    ``read_batch(plan)`` is the native reader; ``save``/``restore`` keep and bring back the CPU context, for registers
-    that the engine shows at a higher RISC-V privilege only. ``hidden`` are further ones that only the context shows:
-    name to (place, bytes).
+    ``ids`` names all of the family that are no constants, ``quirks`` those that need care. ``read_batch(plan)`` is the
+    native reader; ``save``/``restore`` keep and bring back the CPU context. ``hidden`` are further registers that only
+    the context shows: name to (place, bytes).
     """
 
     def __init__(
@@ -102,6 +110,8 @@ class RegisterFile:
         library: Any,
         handle: Any,
         arch: Arch,
+        ids: Mapping[str, RegisterId],
+        quirks: Mapping[str, Quirk],
         read_batch: Callable[[bytes], bytes],
         save: Callable[[], bytes],
         restore: Callable[[bytes], None],
@@ -114,12 +124,15 @@ class RegisterFile:
         self._restore = restore
         self._hidden = hidden
         self._registers = {r.name: r for r in arch.registers}
-        for name, engine_id in arch.system_registers.items():
-            enabled_by = arch.system_enabled_by.get(name)
-            self._registers.setdefault(name, Register(name, 64, engine_id, enabled_by=enabled_by))
-        self._slots = {name: _Slot(r) for name, r in self._registers.items()}
-        self._has_priv = "priv" in self._registers
+        for name in arch.system_registers:
+            self._registers.setdefault(name, Register(name, 64))
+        self._slots = {
+            name: _Slot(r, ids[name] if r.constant is None else None, quirks.get(name, _PLAIN))
+            for name, r in self._registers.items()
+        }
+        self._privilege = next((q.privilege[0] for q in quirks.values() if q.privilege), "")
         self._pc = arch.pc
+        self._byteorder = arch.byteorder
         self._second_set = arch.second_set
         self._buffer = (ctypes.c_uint8 * 64)()
         self._absent = self._find_absent()
@@ -129,25 +142,15 @@ class RegisterFile:
     def in_hooks(self) -> list[tuple[int, int]]:
         """(Unicorn's number or one of ``_hot.REGISTER_``…, bits) of each of ``Arch.registers``: how a hook reads it;
         REGISTER_ASK where it cannot."""
-        return [self._in_hook(r) for r in self._all[0]]
+        return [self._in_hook(r, slot) for r, slot in self._all.registers]
 
-    def _in_hook(self, r: Register) -> tuple[int, int]:
-        bits = r.engine_bits or r.bits
+    def _in_hook(self, r: Register, slot: _Slot) -> tuple[int, int]:
+        bits = r.width or r.bits
         if r.name == self._pc:
             return _hot.REGISTER_PC, bits
-        if r.engine is None and r.constant == 0:
+        if r.constant == 0:
             return _hot.REGISTER_ZERO, bits
-        slot = self._slots[r.name]
-        if (
-            r.group
-            or r.engine in _LATE
-            or r.enabled_by
-            or r.privilege
-            or r.moved
-            or r.ones
-            or not slot.plain
-            or slot.number < 0
-        ):
+        if r.group or slot.quirk != _PLAIN or not slot.plain or slot.number < 0:
             return _hot.REGISTER_ASK, bits
         return slot.number, bits
 
@@ -156,13 +159,11 @@ class RegisterFile:
         slot = self._slots[name]
         return slot.number, slot.selector, slot.offset
 
-    def _plan(self, registers: Sequence[Register]) -> tuple[list[Register], bytes]:
-        """The native reader's plan; compound ids are read one by one afterwards."""
-        pairs = []
-        for r in registers:
-            slot = self._slots[r.name]
-            pairs.append(struct.pack("<ii", slot.number if slot.plain else -1, slot.size))
-        return list(registers), b"".join(pairs)
+    def _plan(self, registers: Sequence[Register]) -> _Plan:
+        slots = [self._slots[r.name] for r in registers]
+        native = b"".join(struct.pack("<ii", slot.number if slot.plain else -1, slot.size) for slot in slots)
+        levels = [slot.quirk.privilege for slot in slots if slot.quirk.privilege is not None]
+        return _Plan(tuple(zip(registers, slots, strict=True)), native, max(levels, default=None))
 
     def _find_absent(self) -> frozenset[str]:
         """Coprocessor registers that this CPU model does not have."""
@@ -201,7 +202,7 @@ class RegisterFile:
         slot = self._slots[name]
         ctypes.memset(self._buffer, 0, 64)
         ctypes.memmove(self._buffer, slot.selector, len(slot.selector))
-        if slot.offset or (not slot.plain and not slot.selector):
+        if not slot.plain:
             self._call(self._library.uc_reg_read, slot, name)
         ctypes.memmove(
             ctypes.addressof(self._buffer) + slot.offset,
@@ -216,35 +217,38 @@ class RegisterFile:
             raise EngineError(f"register {name}: {unicorn.UcError(error)}")
 
     @contextmanager
-    def _privileged(self, needed: int, *, keep: bool) -> Iterator[None]:
-        """Raise the RISC-V privilege around an access. Writing PRIV drops the LR reservation, so a read puts
-        the whole context back; ``keep`` is for writes."""
-        if not needed or self.raw_read("priv") >= needed:
+    def _privileged(self, needed: tuple[str, int] | None, *, keep: bool) -> Iterator[None]:
+        """Raise the privilege around an access. On RISC-V that drops the LR reservation, so a read puts the whole
+        context back; ``keep`` is for writes."""
+        if needed is None or self.raw_read(needed[0]) >= needed[1]:
             yield
             return
+        name, least = needed
         before = self._save()
-        priv = self.raw_read("priv")
+        privilege = self.raw_read(name)
         try:
-            self.raw_write("priv", needed)
+            self.raw_write(name, least)
             yield
         finally:
             if keep:
-                self.raw_write("priv", priv)
+                self.raw_write(name, privilege)
             else:
                 self._restore(before)
 
-    def _enabled(self, r: Register) -> bool:
-        return r.enabled_by is None or self.read(r.enabled_by[0]) & r.enabled_by[1] != 0
+    def _enabled(self, quirk: Quirk) -> bool:
+        return quirk.enabled_by is None or self.read(quirk.enabled_by[0]) & quirk.enabled_by[1] != 0
 
     def read(self, name: str) -> int:
         if name in self._hidden:
             at, size = self._hidden[name]
             return int.from_bytes(self._save()[at : at + size], "little")
-        r = self._registers[name]
-        if r.engine is None or not self._enabled(r):
+        r, quirk = self._registers[name], self._slots[name].quirk
+        if r.constant is not None:
             return r.constant
-        with self._privileged(r.privilege, keep=False):
-            return _shown(r, self.raw_read(name) & (1 << (r.engine_bits or r.bits)) - 1)
+        if not self._enabled(quirk):
+            return 0
+        with self._privileged(quirk.privilege, keep=False):
+            return _shown(quirk, self.raw_read(name) & (1 << (r.width or r.bits)) - 1)
 
     def write(self, name: str, value: int) -> None:
         if name in self._hidden:
@@ -252,43 +256,46 @@ class RegisterFile:
             state = self._save()
             self._restore(state[:at] + value.to_bytes(size, "little") + state[at + size :])
             return
-        r = self._registers[name]
-        if r.engine is None or not self._enabled(r):
+        r, quirk = self._registers[name], self._slots[name].quirk
+        if r.constant is not None or not self._enabled(quirk):
             return
-        with self._privileged(r.privilege, keep=True):
-            self.raw_write(name, _move(value, r.moved) & (1 << (r.engine_bits or r.bits)) - 1)
+        with self._privileged(quirk.privilege, keep=True):
+            self.raw_write(name, _move(value, quirk.moved) & (1 << (r.width or r.bits)) - 1)
 
-    def _read_many(self, registers: Sequence[Register], plan: bytes, *, ones: bool = True) -> bytes:
-        priv = self.raw_read("priv") if self._has_priv else 0
-        with self._privileged(max((r.privilege for r in registers), default=0), keep=False):
-            raw = self._read_batch(plan)
+    def _read_many(self, plan: _Plan, *, ones: bool = True) -> list[bytes]:
+        """The value of each, little-endian, in ``bits / 8`` bytes."""
+        name = self._privilege
+        privilege = self.raw_read(name) if name else 0
+        with self._privileged(plan.privilege, keep=False):
+            raw = self._read_batch(plan.native)
         enabled: dict[tuple[str, int] | None, bool] = {None: True}
         out = []
         at = 0
-        for r in registers:
-            slot = self._slots[r.name]
+        for r, slot in plan.registers:
+            quirk = slot.quirk
             value = raw[at : at + slot.size]
             at += slot.size
-            if r.enabled_by not in enabled:
-                enabled[r.enabled_by] = self._enabled(r)
-            if r.engine is None or not enabled[r.enabled_by]:
-                value = r.constant.to_bytes(r.bits + 7 >> 3, "little")
+            if quirk.enabled_by not in enabled:
+                enabled[quirk.enabled_by] = self._enabled(quirk)
+            if r.constant is not None or not enabled[quirk.enabled_by]:
+                value = (r.constant or 0).to_bytes(r.bits + 7 >> 3, "little")
             elif not slot.plain:
                 value = self.raw_read(r.name).to_bytes(slot.size, "little")
-            elif r.name == "priv":
-                value = priv.to_bytes(slot.size, "little")
-            elif r.moved or r.ones:
-                shown = _shown(r, int.from_bytes(value, "little"))
-                value = (shown if ones else shown & ~r.ones).to_bytes(slot.size, "little")
-            elif r.engine_bits % 8:
-                value = (int.from_bytes(value, "little") & (1 << r.engine_bits) - 1).to_bytes(slot.size, "little")
+            elif r.name == name:
+                value = privilege.to_bytes(slot.size, "little")
+            elif quirk.moved or quirk.ones:
+                shown = _shown(quirk, int.from_bytes(value, "little"))
+                value = (shown if ones else shown & ~quirk.ones).to_bytes(slot.size, "little")
+            elif r.width % 8:
+                value = (int.from_bytes(value, "little") & (1 << r.width) - 1).to_bytes(slot.size, "little")
             out.append(value.ljust(r.bits + 7 >> 3, b"\0"))
-        return b"".join(out)
+        return out
 
     def read_all(self) -> bytes:
-        """Every register of ``Arch.registers``, little-endian, ``bits / 8`` bytes each: the ``g`` packet."""
-        return self._read_many(*self._all)
+        """Every register of ``Arch.registers``, in ``Arch.byteorder``, ``bits / 8`` bytes each: the ``g`` packet."""
+        values = self._read_many(self._all)
+        return b"".join(values if self._byteorder == "little" else (value[::-1] for value in values))
 
     def digest(self) -> bytes:
         """Canonical bytes of the whole architectural state."""
-        return self._read_many(*self._all, ones=False) + self._read_many(*self._digest, ones=False)
+        return b"".join((*self._read_many(self._all, ones=False), *self._read_many(self._digest, ones=False)))

@@ -17,8 +17,8 @@ from rrgdb.arch.base import Arch, Trap
 from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.engine.memory import PAGE, Ram, Region
 from rrgdb.engine.unicorn import _hot
-from rrgdb.engine.unicorn.engine import _EXITS, _TRANSLATION, TRANSLATED_BYTES, UnicornEngine, _lib
-from rrgdb.engine.unicorn.registers import constant
+from rrgdb.engine.unicorn.engine import _EXITS, TRANSLATED_BYTES, UnicornEngine, _lib
+from rrgdb.engine.unicorn.families import FAMILIES
 
 UcError = unicorn.UcError
 MAX_REGIONS = 256
@@ -39,7 +39,8 @@ Dispatch = Callable[[int, bool, tuple[Any, ...]], Any]
 def family_of(uc: Any, arches: Iterable[Arch]) -> Arch:
     """The family of an engine of Unicorn. EngineError if rrgdb has none such."""
     for arch in arches:
-        if (getattr(const, arch.engine_arch), getattr(const, arch.engine_mode)) == (uc._arch, uc._mode):
+        family = FAMILIES[arch.name]
+        if (family.arch, family.mode) == (uc._arch, uc._mode):
             return arch
     known = ", ".join(sorted(a.name for a in arches))
     raise EngineError(f"Uc(arch {uc._arch}, mode {uc._mode:#x}): rrgdb can record {known}")
@@ -47,7 +48,8 @@ def family_of(uc: Any, arches: Iterable[Arch]) -> Arch:
 
 def new_uc(arch: Arch, model: int) -> Any:
     """A fresh engine of Unicorn. EngineError for a model that it does not have."""
-    uc: Any = unicorn.Uc(getattr(const, arch.engine_arch), getattr(const, arch.engine_mode))
+    family = FAMILIES[arch.name]
+    uc: Any = unicorn.Uc(family.arch, family.mode)
     try:
         if model >> 31:
             raise UcError(const.UC_ERR_ARG)
@@ -82,7 +84,6 @@ class ScriptEngine(UnicornEngine):
     def __init__(self, arch: Arch, ram: Ram, uc: Any) -> None:
         super().__init__(arch, ram, fast=False, uc=uc)
         self.uc = uc
-        self._x86 = arch.engine_arch == "UC_ARCH_X86"
         self.running = False
         """inside ``run_until``: hooks may be called"""
         self.ended: int | None = None
@@ -94,18 +95,9 @@ class ScriptEngine(UnicornEngine):
         self._until: int | None = None
         self._handles: dict[int, int] = {}
         self._kept: list[Any] = []
-        self._pc_id = constant(str(self._engine_id(arch.pc)))
-        self._translation_ids = frozenset(
-            constant(engine)
-            for name in _TRANSLATION
-            if (engine := self._engine_id(name)) is not None and "." not in engine and "(" not in engine
-        )
-
-    def _engine_id(self, name: str) -> str | None:
-        if name in self.arch.system_registers:
-            return self.arch.system_registers[name]
-        index = self.arch.register_index.get(name)
-        return None if index is None else self.arch.registers[index].engine
+        self._pc_id = self.family.number(arch.pc)
+        ids = (self.family.registers[name] for name in self.family.translation)
+        self._translation_ids = frozenset(id_ for id_ in ids if isinstance(id_, int))
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -132,8 +124,8 @@ class ScriptEngine(UnicornEngine):
             if reason in (_hot.NONE, _hot.ERROR, _hot.EXCEPTION):
                 self.ended = int(core.error) if reason == _hot.ERROR else 0
                 self._pc = self._core.address()
-                if (self.ended or self._cut_short) and self._x86 and self._pc == core.last_pc:
-                    core.restore_flags()
+                if (self.ended or self._cut_short) and self._pc == core.last_pc:
+                    self._faults.undone()
                 reason = self._arrive(self._pc)
                 if reason not in (_hot.LIMIT, _hot.WATCHPOINT, _hot.INTERRUPT):
                     return _HALTED
@@ -223,8 +215,8 @@ class ScriptEngine(UnicornEngine):
         self.context_restored()
 
     def context_restored(self) -> None:
-        if self.arch.engine_arch == "UC_ARCH_RISCV":
-            self._refresh_interrupts()
+        if self.family.refresh is not None:
+            self.family.refresh(self._registers, self._context)
         self._translation_written()
         if not self.running:
             self._pc = self._core.address()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrgdb.arch import ARCHES
+from rrgdb.arch.base import ByteOrder
 from rrgdb.board.firmware.semihosting import ABIS, MAX_HANDLES, MAX_INPUT, Semihosting
 from rrgdb_tests.board.fakes import FakeCpu, FakeMachine
 
@@ -22,12 +24,14 @@ REGISTERS = {"aarch64": ("x0", "x1"), "arm": ("r0", "r1"), "riscv32": ("a0", "a1
 class Guest:
     """Calls as a guest makes them."""
 
-    def __init__(self, arch: str, args: str = "") -> None:
+    def __init__(self, arch: str, args: str = "", byteorder: ByteOrder = "little") -> None:
         self.machine = FakeMachine()
         self.cpu = FakeCpu()
         self.width = ARCHES[arch].bits // 8
+        self.byteorder: ByteOrder = byteorder
         self.operation, self.parameter = REGISTERS[arch]
-        self.server = Semihosting(self.machine.host, ARCHES[arch], args, (0x5000, 0x6000), (0x7000, 0x8000))
+        family = replace(ARCHES[arch], byteorder=byteorder)
+        self.server = Semihosting(self.machine.host, family, args, (0x5000, 0x6000), (0x7000, 0x8000))
 
     def raw(self, operation: int, parameter: int) -> int:
         self.cpu.registers |= {"pc": PC, self.operation: operation, self.parameter: parameter}
@@ -38,7 +42,7 @@ class Guest:
         return value - (1 << 8 * self.width) if value >> (8 * self.width - 1) else value
 
     def call(self, operation: int, *fields: int) -> int:
-        block = b"".join(f.to_bytes(self.width, "little") for f in fields)
+        block = b"".join(f.to_bytes(self.width, self.byteorder) for f in fields)
         self.cpu.write_memory(BLOCK, block)
         return self.raw(operation, BLOCK)
 
@@ -50,7 +54,7 @@ class Guest:
         return self.call(OPEN, TEXT, mode, len(name))
 
     def field(self, index: int) -> int:
-        return int.from_bytes(self.cpu.read_memory(BLOCK + index * self.width, self.width), "little")
+        return int.from_bytes(self.cpu.read_memory(BLOCK + index * self.width, self.width), self.byteorder)
 
     @property
     def errno(self) -> int:
@@ -60,9 +64,10 @@ class Guest:
         self.machine.host.sinks["semihosting"](data)
 
 
-@pytest.fixture(params=sorted(ABIS))
+@pytest.fixture(params=[*sorted(ABIS), "arm big", "aarch64 big"])
 def guest(request: pytest.FixtureRequest) -> Guest:
-    return Guest(request.param, "kernel --fast")
+    arch, _, big = request.param.partition(" ")
+    return Guest(arch, "kernel --fast", "big" if big else "little")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +232,7 @@ def test_clocks(guest: Guest) -> None:
     assert guest.machine.host.asked == ["semihosting"]
     assert guest.raw(TICKFREQ, 0) == 10**9
     assert guest.call(ELAPSED, 0, 0) == 0
-    assert guest.cpu.read_memory(BLOCK, 8) == (0x1_23456789).to_bytes(8, "little")
+    assert guest.cpu.read_memory(BLOCK, 8) == (0x1_23456789).to_bytes(8, guest.byteorder)
 
 
 def test_command_line(guest: Guest) -> None:

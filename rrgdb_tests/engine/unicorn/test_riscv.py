@@ -7,7 +7,9 @@ from random import Random
 import pytest
 
 from rrgdb.arch.base import Protection
-from rrgdb.engine.unicorn.probes.layout import Context, find_layout
+from rrgdb.engine.unicorn.families import FAMILIES
+from rrgdb.engine.unicorn.families.base import find_layout
+from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.riscv import find_pmp_table
 from rrgdb_tests.arch.cpus import UnicornCpu
 from rrgdb_tests.engine.unicorn.rig import ARCHES
@@ -16,7 +18,7 @@ from rrgdb_tests.engine.unicorn.rig import ARCHES
 @pytest.mark.parametrize("family", ["riscv64", "riscv32"])
 def test_a_pmp_table_that_is_written_changes_nothing_else(family: str) -> None:
     arch, random = ARCHES[family], Random(family)
-    layout = find_layout(arch.engine_arch, arch.engine_mode)
+    layout = find_layout(FAMILIES[family])
     table = find_pmp_table(arch.bits == 64, layout.more_bytes)
     state = random.randbytes(Context(UnicornCpu(arch).uc, layout).size)
     firsts = [random.getrandbits(30) for _ in range(16)]

@@ -12,8 +12,9 @@ import pytest
 
 from rrgdb.arch.base import ExceptionKind, MemoryFault, words
 from rrgdb.engine.base import EngineError, ExitKind, Watch
-from rrgdb.engine.unicorn.probes import layout
-from rrgdb.engine.unicorn.probes.layout import Context, Layout, find_layout
+from rrgdb.engine.unicorn.families.base import find_layout
+from rrgdb.engine.unicorn.probes import aarch64
+from rrgdb.engine.unicorn.probes.layout import Context, Layout
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, FAMILIES, Bench, assemble
 
 RISCV = ("riscv64", "riscv32")
@@ -69,7 +70,7 @@ def test_a_guest_may_hold_what_looks_like_a_pointer(family: str, mapping_above_4
     for number, register in enumerate(general):
         wide = mapping_above_4_gib + 0x1008 * number
         engine.write(register.name, wide if register.bits == 64 else 1 if number % 2 else wide & 0xFFFFFFFF)
-    known = find_layout(engine.arch.engine_arch, engine.arch.engine_mode)
+    known = find_layout(engine.family)
     saved = engine.save()
     raw = Context(engine._uc, Layout(known.more_bytes)).save()
     changed = {at for at in range(0, len(raw) - 7, 8) if raw[at : at + 8] != saved[16 + at : 24 + at]}
@@ -99,8 +100,8 @@ def test_the_probe_finds_everything_in_this_unicorn(family: str) -> None:
 
 
 def test_a_probe_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "_places", lambda _state, _value: set())
-    found = layout._PROBES["UC_ARCH_ARM64 UC_MODE_ARM"]()
+    monkeypatch.setattr(aarch64, "found_at", lambda _state, _value: set())
+    found = aarch64.layout()
     assert (found.syndrome, found.fault_address) == (None, None)
     assert found.missing == ("syndrome", "fault address")
 
@@ -232,7 +233,7 @@ def test_states_that_no_cpu_can_be_in_are_refused(family: str) -> None:
     b.run(4)
     engine = b.engine
     state, digest = engine.save(), engine.registers_digest()
-    bounds = find_layout(engine.arch.engine_arch, engine.arch.engine_mode).bounds
+    bounds = find_layout(engine.family).bounds
     assert bounds
     for bound in bounds:
         place = 16 + bound.at

@@ -18,6 +18,7 @@ from unicorn import riscv_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch.base import Protection
+from rrgdb.engine.unicorn.probes.experiments import Probe, common, found_at, missing, written
 from rrgdb.engine.unicorn.probes.layout import Context, Layout
 from rrgdb.engine.unicorn.probes.structure import cpu_of, find_cpu, one, scratch
 
@@ -26,6 +27,8 @@ _MARKS = tuple(0x5A17C0DE + 0x01010101 * n for n in range(1, 32))
 _ENTRIES = 16
 _PMPADDR, _PMPCFG = 0x3B0, 0x3A0
 _FS = 1 << 13
+_MAX_TAIL = 512
+"""bytes behind a context that are searched for the floating-point flags"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +174,27 @@ def find_pmp_table(wide: bool, more_bytes: int) -> PmpTable:
     configurations = [at for at in _changed(before, after) if after[at] == 0x1B]
     counts = [at for at in _changed(before, after) if at >= first + _ENTRIES * 2 * word]
     return PmpTable(one(configurations, "RISC-V: its PMP table"), first, one(counts, "RISC-V: its PMP table"), word)
+
+
+def layout(wide: bool) -> Layout:
+    probe = Probe(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64 if wide else const.UC_MODE_RISCV32)
+    uc, a0 = probe.uc, riscv_const.UC_RISCV_REG_A0
+    # The FP flags may lie behind what Unicorn saves: take in as many bytes as it needs to see them.
+    uc.reg_write(riscv_const.UC_RISCV_REG_MSTATUS, 1 << 13)
+    needed, flags = 0, None
+    for more in range(0, _MAX_TAIL, 8):
+        context = Context(uc, Layout(more))
+        uc.reg_write(riscv_const.UC_RISCV_REG_FFLAGS, 0)
+        clear = context.save()
+        uc.reg_write(riscv_const.UC_RISCV_REG_FFLAGS, 31)
+        if context.save() != clear:
+            # One word more: the flags are the first bytes of softfloat's status.
+            needed = flags = more + 8
+            break
+    levels = frozenset((0, 1, 3))
+    privilege = written(Context(uc), lambda level: uc.reg_write(riscv_const.UC_RISCV_REG_PRIV, level), levels, 4)
+    # lr.w a1, (a0) on an odd address
+    values = (0x12345677, 0x76543211)
+    address = common(found_at(probe.run("af250510", {a0: v}, [a0]), v.to_bytes(4, "little")) for v in values)
+    found = {"floating-point flags": flags, "fault address": address, "privilege": len(privilege) or None}
+    return Layout(needed, fault_address=address, bounds=privilege, missing=missing(found))

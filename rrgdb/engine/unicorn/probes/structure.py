@@ -36,11 +36,17 @@ def structure(uc: Any) -> bytes:
     return ctypes.string_at(uc._uch.value, readable(uc._uch.value, _ENGINE_BYTES))
 
 
+def mappings(mode: str = "") -> list[tuple[int, int]]:
+    """(start, end) of what this process has mapped, in a way that begins with ``mode``, ascending."""
+    # A library's path need not be ASCII.
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        lines = [line.split()[:2] for line in maps]
+    return [(int(a, 16), int(b, 16)) for a, b in (span.split("-") for span, way in lines if way.startswith(mode))]
+
+
 def memory() -> list[tuple[int, int]]:
     """(start, end) of what can be read and written in this process, ascending."""
-    with open("/proc/self/maps", encoding="ascii") as maps:
-        lines = [line.split()[:2] for line in maps]
-    return [(int(a, 16), int(b, 16)) for a, b in (span.split("-") for span, mode in lines if mode.startswith("rw"))]
+    return mappings("rw")
 
 
 def readable(address: int, most: int, mapped: list[tuple[int, int]] | None = None) -> int:

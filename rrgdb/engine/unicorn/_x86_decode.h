@@ -1,11 +1,89 @@
-/* Lengths of plain instructions: those that may be part of a plain block (see _fast.h). Included by _hot.c.
- *
- * Plain is what cannot trap by design, talks to no port, and can be refused an access and begin again as if nothing had
- * happened. On x86 bit tests are not: the flags that they leave undefined depend on how Unicorn kept them before. All else,
- * and what is not known here, has length 0.
- */
+/* x86: instructions by their bytes: kinds, what has to be looked at, lengths. */
+#pragma once
+#include "_core.h"
 
-/* x86: how an opcode goes on. Intel's manual, volume 2, appendix A.
+enum { X_PLAIN, X_REP, X_BRANCH, X_CALL };
+
+static uint32_t x86_opcode(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i < n; i++) {
+        uint8_t v = b[i];
+        if (v == 0x66 || v == 0x67 || v == 0xf2 || v == 0xf3 || v == 0xf0 || v == 0x2e || v == 0x36 || v == 0x3e ||
+            v == 0x26 || v == 0x64 || v == 0x65 || (c->wide && (v & 0xf0) == 0x40))
+            continue;
+        break;
+    }
+    return i;
+}
+
+/* First opcode bytes (behind one REX at most) that need a closer look: prefixes, calls, far transfers, PUSHF, HLT, the
+ * two-byte map, x87. */
+static const uint8_t x86_first[256] = {
+    [0x0f] = 2, [0x26] = 1, [0x2e] = 1, [0x36] = 1, [0x3e] = 1, [0x64] = 1, [0x65] = 1, [0x66] = 1, [0x67] = 1,
+    [0x9a] = 1, [0x9c] = 1, [0xca] = 1, [0xcb] = 1, [0xcf] = 1, [0xd9] = 3, [0xe8] = 1, [0xea] = 1, [0xf0] = 1, [0xf2] = 1, [0xf3] = 1, [0xf4] = 1, [0xff] = 1,
+};
+/* Second bytes behind 0F that classify() may name. */
+static const uint8_t x86_second[256] = {
+    [0x00] = 1, [0x01] = 1, [0x05] = 1, [0x07] = 1, [0x20] = 1, [0x21] = 1, [0x22] = 1, [0x23] = 1, [0x30] = 1, [0x31] = 1,
+    [0x32] = 1, [0x33] = 1, [0x34] = 1, [0x35] = 1, [0xa2] = 1, [0xc7] = 1,
+};
+
+/* Second bytes behind D9: what x87 computes by the host's library. */
+static const uint8_t x87_second[256] = {
+    [0xf0] = 1, [0xf1] = 1, [0xf2] = 1, [0xf3] = 1, [0xf5] = 1, [0xf8] = 1, [0xf9] = 1, [0xfb] = 1, [0xfe] = 1, [0xff] = 1,
+};
+
+/* Neither repeats by itself nor can be of interest: true for nearly everything that runs. */
+static inline int x86_harmless(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t i = c->wide && (b[0] & 0xf0) == 0x40 && n > 1;
+    if (c->wide && (b[i] & 0xf0) == 0x40)
+        return 0;
+    int look = x86_first[b[i]];
+    return look == 0 || (look > 1 && i + 1 < n && !(look == 2 ? x86_second : x87_second)[b[i + 1]]);
+}
+
+static int x86_kind(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t i = x86_opcode(c, b, n);
+    int rep = 0;
+    if (i >= n)
+        return X_PLAIN;
+    for (uint32_t k = 0; k < i; k++)
+        rep |= b[k] == 0xf2 || b[k] == 0xf3;
+    uint8_t o = b[i], next = i + 1 < n ? b[i + 1] : 0;
+    if (rep && ((o >= 0xa4 && o <= 0xa7) || (o >= 0xaa && o <= 0xaf) || (o >= 0x6c && o <= 0x6f)))
+        return X_REP;
+    if (o == 0xe8 || o == 0x9a || (o == 0xff && ((next >> 3 & 7) == 2 || (next >> 3 & 7) == 3)))
+        return X_CALL;
+    if (o == 0xeb || o == 0xe9 || o == 0xea || (o & 0xf0) == 0x70 || (o >= 0xe0 && o <= 0xe3) || o == 0xc2 || o == 0xc3 ||
+        o == 0xca || o == 0xcb || o == 0xcf || (o == 0x0f && (next & 0xf0) == 0x80) ||
+        (o == 0xff && ((next >> 3 & 7) == 4 || (next >> 3 & 7) == 5)))
+        return X_BRANCH;
+    return X_PLAIN;
+}
+
+/* PUSHF and REP: they write cc_op before they access memory. */
+static int x86_keeps_flags(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t i = x86_opcode(c, b, n);
+    return i < n && (b[i] == 0x9c || x86_kind(c, b, n) == X_REP);
+}
+
+static int x86_interesting(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t i = x86_opcode(c, b, n);
+    if (i >= n)
+        return 0;
+    if (b[i] == 0xf4)
+        return 1;
+    return i + 1 < n && ((b[i] == 0x0f && x86_second[b[i + 1]]) || (b[i] == 0xd9 && x87_second[b[i + 1]]));
+}
+
+/* ---- lengths --------------------------------------------------------------------------------- */
+
+/* How an opcode goes on. Intel's manual, volume 2, appendix A.
  * . nothing  m ModRM  b imm8  w imm16  z imm16/32  v imm up to 64  j rel32  o address  i ModRM imm8  Z ModRM imm16/32
  * p prefix  2 two-byte map  3, 4 three-byte maps  ! not plain; by ModRM: s, S shifts  f x87  g, G group 3  F group 5
  * t store of a condition  e group 15 */
@@ -60,19 +138,22 @@ static int x86_plain_operand(char kind, uint8_t opcode, uint8_t modrm)
     }
 }
 
-static uint32_t x86_length(const Core *c, const uint8_t *b, uint32_t n)
+/* Bit tests are not plain: the flags that they leave undefined depend on how Unicorn kept them before. */
+static uint32_t x86_plain_length(const Core *c, const uint8_t *b, uint32_t n)
 {
+    if (x86_interesting(c, b, n))
+        return 0;
     uint32_t i = 0, wide = 0, short_operand = 0, short_address = 0;
     const char *map = x86_map1;
     for (; i < n && x86_map1[b[i]] == 'p'; i++) {
         short_operand |= b[i] == 0x66;
         short_address |= b[i] == 0x67;
     }
-    if (short_address && !c->mode64)
+    if (short_address && !c->wide)
         return 0;
-    if (c->mode64 && i < n && (b[i] & 0xf0) == 0x40)
+    if (c->wide && i < n && (b[i] & 0xf0) == 0x40)
         wide = b[i++] & 8;
-    if (c->mode64 && i < n && (b[i] & 0xf0) == 0x40)
+    if (c->wide && i < n && (b[i] & 0xf0) == 0x40)
         return 0;
     if (i >= n)
         return 0;
@@ -97,7 +178,7 @@ static uint32_t x86_length(const Core *c, const uint8_t *b, uint32_t n)
         uint8_t modrm = b[i];
         uint32_t length = x86_modrm(b + i, n - i);
         if (!length || (map == x86_map1 && (opcode == 0xc6 || opcode == 0xc7) && modrm & 0x38) ||
-            (map == x86_map1 && opcode == 0x63 && !c->mode64))
+            (map == x86_map1 && opcode == 0x63 && !c->wide))
             return 0;
         i += length;
         if (kind == 'i' || kind == 'S' || (kind == 'g' && (modrm & 0x30) == 0))
@@ -111,7 +192,7 @@ static uint32_t x86_length(const Core *c, const uint8_t *b, uint32_t n)
         case 'w': i += 2; break;
         case 'z': i += operand; break;
         case 'v': i += wide ? 8 : operand; break;
-        case 'o': i += c->mode64 && !short_address ? 8 : 4; break;
+        case 'o': i += c->wide && !short_address ? 8 : 4; break;
         case 'j':
             if (short_operand)
                 return 0;
@@ -121,39 +202,4 @@ static uint32_t x86_length(const Core *c, const uint8_t *b, uint32_t n)
         }
     }
     return i <= n && i < MAX_INSN ? i : 0;
-}
-
-/* Instructions that enter an exception by design: RISC-V SYSTEM, AArch64 exception generation. */
-static int sensitive(const Core *c, const uint8_t *b)
-{
-    uint32_t w;
-    memcpy(&w, b, 4);
-    return c->compressed ? (w & 0x7f) == 0x73 : (w & 0xff000000u) == 0xd4000000u;
-}
-
-/* SVC, UDF and BKPT enter an exception by design. What an IT block passes over counts as well: its blocks are plain. */
-static uint32_t arm_length(const Core *c, const uint8_t *b, uint32_t n)
-{
-    uint32_t length = !in_thumb(c) ? 4 : n >= 2 ? thumb_length(b) : 2, w;
-    if (length > n || interesting(c, b, (int)length))
-        return 0;
-    if (in_thumb(c))
-        return length == 2 && (b[1] == 0xde || b[1] == 0xdf || b[1] == 0xbe) ? 0 : length;
-    memcpy(&w, b, 4);
-    return (w & 0x0f000000u) == 0x0f000000u || (w & 0x0ff000f0u) == 0x01200070u ? 0 : 4;
-}
-
-/* Length of the plain instruction at b, of which n bytes are there; 0 if it is not plain. */
-static uint32_t plain_length(const Core *c, const uint8_t *b, uint32_t n)
-{
-    if (c->x86)
-        return interesting(c, b, (int)n) ? 0 : x86_length(c, b, n);
-    if (c->arm)
-        return arm_length(c, b, n);
-    uint32_t length = c->compressed && n && (b[0] & 3) != 3 ? 2 : 4;
-    if (length > n)
-        return 0;
-    if (length == 4)
-        return interesting(c, b, 4) || sensitive(c, b) ? 0 : 4;
-    return (b[0] == 0x02 && b[1] == 0x90) || (c->rv_f && rv_reserved(c, rv_half(b))) ? 0 : 2; /* c.ebreak */
 }

@@ -1,0 +1,58 @@
+/* The families that there are, each with its copies of the hooks. */
+#pragma once
+#include "_aarch64.h"
+#include "_arm.h"
+#include "_family.h"
+#include "_hooks.h"
+#include "_plain.h"
+#include "_riscv.h"
+#include "_x86.h"
+
+#define FAMILIES(X) X(x86) X(arm) X(aarch64) X(riscv) X(plain)
+
+#define DEFINE_HOOKS(name)                                                                                  \
+    static void name##_on_block(void *uc, uint64_t addr, uint32_t size, void *user)                         \
+    {                                                                                                       \
+        (void)uc;                                                                                           \
+        on_block(&name##_family, user, addr, size);                                                         \
+    }                                                                                                       \
+    static void name##_on_code(void *uc, uint64_t addr, uint32_t size, void *user)                          \
+    {                                                                                                       \
+        (void)uc;                                                                                           \
+        on_code(&name##_family, user, addr, size);                                                          \
+    }                                                                                                       \
+    static void name##_on_exact_code(void *uc, uint64_t addr, uint32_t size, void *user)                    \
+    {                                                                                                       \
+        (void)uc;                                                                                           \
+        on_exact_code(&name##_family, user, addr, size);                                                    \
+    }                                                                                                       \
+    static bool name##_on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)              \
+    {                                                                                                       \
+        (void)uc;                                                                                           \
+        return on_tlb(&name##_family, user, va, type, result);                                              \
+    }                                                                                                       \
+    static void name##_on_access(void *uc, int type, uint64_t address, int size, int64_t value, void *user) \
+    {                                                                                                       \
+        (void)uc;                                                                                           \
+        (void)value;                                                                                        \
+        on_access(&name##_family, user, type, address, size);                                               \
+    }                                                                                                       \
+    static bool name##_on_invalid_memory(void *uc, int type, uint64_t address, int size, int64_t value,     \
+                                         void *user)                                                        \
+    {                                                                                                       \
+        (void)uc;                                                                                           \
+        return on_invalid_memory(&name##_family, user, type, address, size, value);                         \
+    }                                                                                                       \
+    static const Hooks name##_hooks = {                                                                     \
+        .block = (void *)name##_on_block,                                                                   \
+        .code = (void *)name##_on_code,                                                                     \
+        .exact_code = (void *)name##_on_exact_code,                                                         \
+        .tlb = (void *)name##_on_tlb,                                                                       \
+        .access = (void *)name##_on_access,                                                                 \
+        .invalid_memory = (void *)name##_on_invalid_memory,                                                 \
+    };
+FAMILIES(DEFINE_HOOKS)
+
+#define FAMILY_ENTRY(name) {&name##_family, &name##_hooks},
+static const struct { const Family *family; const Hooks *hooks; } families[] = {FAMILIES(FAMILY_ENTRY)};
+#define FAMILY_COUNT (sizeof families / sizeof *families)
