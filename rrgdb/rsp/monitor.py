@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rrgdb.rsp.debuggee import DebuggeeError, Stop, StopKind
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
+from rrgdb.rsp.session import Session
 
 HISTORY_LIMIT = 10_000
 EVENTS_LIMIT = 10_000
@@ -28,7 +26,7 @@ class MonitorError(DebuggeeError):
     """The user's mistake, in one line; EINVAL."""
 
 
-_Function: TypeAlias = "Callable[[Session, str], str]"
+_Function: TypeAlias = Callable[[Session, str], str]
 
 
 @dataclass(frozen=True, slots=True)

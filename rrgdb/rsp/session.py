@@ -1,18 +1,16 @@
-"""One debugger's session: a payload in, a payload out. Knows no threads and no sockets."""
+"""What the stub knows of one debugger: what it offered, what it inserted, whether it is there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal
 
-from rrgdb.rsp import commands
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Point, Stop, StopKind
 from rrgdb.rsp.wire import ENOSPC, ESRCH, is_ours
 
 POINTS_LIMIT = 10_000
 CONDITIONS_LIMIT = 1 << 20
 """bytes of all conditions together"""
-_ERROR_LIMIT = 400
 _KEYS_IF_OFFERED = {StopKind.SWBREAK: "swbreak", StopKind.HWBREAK: "hwbreak"}
 _WATCHES = (StopKind.WATCH, StopKind.RWATCH, StopKind.AWATCH)
 _HISTORY = (StopKind.HISTORY_BEGIN, StopKind.HISTORY_END)
@@ -32,6 +30,8 @@ class Session:
     ) -> None:
         self.debuggee = debuggee
         self._console = console
+        self.console_open = False
+        """a packet is served during which GDB takes console output"""
         self.byteorder: Literal["little", "big"] = byteorder
         self.offered: frozenset[str] = frozenset()
         self.points: dict[tuple[int, int, int], int] = {}
@@ -42,7 +42,6 @@ class Session:
         self.killed = False
         self.gone = False
         self._attached = False
-        self._console_open = False
         self._expedite: tuple[int, ...] | None = None
 
     @property
@@ -50,24 +49,7 @@ class Session:
         """Nothing more will be said on this connection."""
         return self.killed or (self.detached and not self.extended)
 
-    def handle(self, packet: bytes) -> bytes | None:
-        """Serve one packet. None: no reply (``k``, ``R``). Raises nothing for any bytes, unless rrgdb has a bug."""
-        try:
-            found = commands.find(packet)
-            if found is None:
-                return b""
-            command, arguments = found
-            if self.gone and command.needs_process:
-                raise DebuggeeError("the process is gone: use run or attach", ESRCH)
-            self._attach()
-            self._console_open = command.console
-            return command.handle(self, arguments)
-        except DebuggeeError as error:
-            return self.error(error)
-        finally:
-            self._console_open = False
-
-    def _attach(self) -> None:
+    def attach(self) -> None:
         """At the first packet: one who connects and says nothing does not stop a guest."""
         if not self._attached:
             self._attached = True
@@ -75,15 +57,8 @@ class Session:
 
     def console(self, text: str) -> None:
         """Show ``text`` to the user. GDB takes it only while it waits for a stop or for a monitor command."""
-        if self._console_open:
+        if self.console_open:
             self._console(text)
-
-    def error(self, error: DebuggeeError) -> bytes:
-        """The error reply that this debugger understands."""
-        if "error-message" not in self.offered:
-            return b"E%02x" % (error.errno & 0xFF)
-        text = str(error).encode("ascii", "replace")[:_ERROR_LIMIT]
-        return b"E." + bytes(c if 0x20 <= c < 0x7F and c not in b"#$}*" else 0x3F for c in text)
 
     def thread_id(self) -> bytes:
         return b"p1.1" if "multiprocess" in self.offered else b"1"

@@ -8,6 +8,7 @@ from rrgdb.rsp.debuggee import DebuggeeError, Stop, StopKind
 from rrgdb.rsp.monitor import COMMANDS, MonitorError, run
 from rrgdb.rsp.session import Session
 from rrgdb_tests.rsp.fake import FakeDebuggee
+from rrgdb_tests.rsp.stub import Stub
 
 HINT = "maintenance flush register-cache"
 
@@ -95,12 +96,12 @@ def test_snapshots_by_name(session: Session, fake: FakeDebuggee) -> None:
         run(session, "delvm nine")
 
 
-def test_replay_break(session: Session, fake: FakeDebuggee) -> None:
-    run(session, "replay_break 12")
-    session.handle(b"c")
+def test_replay_break(stub: Stub, fake: FakeDebuggee) -> None:
+    run(stub.session, "replay_break 12")
+    stub.handle(b"c")
     assert fake.icount == 12
-    run(session, "replay_delete_break")
-    session.handle(b"c")
+    run(stub.session, "replay_delete_break")
+    stub.handle(b"c")
     assert fake.icount == fake.end
 
 

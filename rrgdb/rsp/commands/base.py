@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
+from rrgdb.rsp.session import Session
 
-Handler: TypeAlias = "Callable[[Session, bytes], bytes | None]"
+Handler: TypeAlias = Callable[[Session, bytes], bytes | None]
 """session, arguments -> payload of the reply, or None for no reply. Raises DebuggeeError."""
 
 
@@ -35,5 +34,7 @@ class Command:
     """refused while there is none: after exit, kill or detach in extended-remote"""
     console: bool = False
     """GDB shows console output that arrives before the reply"""
+    resumes: bool = False
+    """the guest runs until it stops or is interrupted"""
     brief: bool = False
     """served in microseconds, the guest does not move: no need for another thread"""

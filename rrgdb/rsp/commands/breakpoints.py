@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from rrgdb.rsp.commands.base import Command, always
 from rrgdb.rsp.debuggee import Point, PointKind
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, address_and_length, data, number, split
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 _EXPRESSION = re.compile(rb"X([0-9a-fA-F]{1,4}),")
 _WATCHPOINTS = (PointKind.WRITE, PointKind.READ, PointKind.ACCESS)

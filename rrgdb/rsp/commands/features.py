@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from rrgdb.rsp.commands.base import Command, always
 from rrgdb.rsp.packets import PACKET_SIZE
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rrgdb.rsp.session import Session
+from rrgdb.rsp.session import Session
 
 _ECHOED = ("multiprocess", "swbreak", "hwbreak")
 
 
-def _supported(session: Session, arguments: bytes) -> bytes:
-    from rrgdb.rsp.commands import COMMANDS  # noqa: PLC0415 (the table holds this function)
+def supported(commands: Sequence[Command]) -> Command:
+    """qSupported of a stub that serves ``commands``: the reply is what they advertise."""
 
-    features = arguments.decode("ascii", "replace").split(";")
-    session.offered = frozenset(feature[:-1] for feature in features if feature.endswith("+"))
-    return ";".join(entry for command in COMMANDS for entry in command.advertises(session)).encode()
+    def handle(session: Session, arguments: bytes) -> bytes:
+        features = arguments.decode("ascii", "replace").split(";")
+        session.offered = frozenset(feature[:-1] for feature in features if feature.endswith("+"))
+        entries = [*_advertised(session), *(entry for command in commands for entry in command.advertises(session))]
+        return ";".join(entries).encode()
+
+    return Command(b"qSupported", handle, b":", _advertised)
 
 
 def _advertised(session: Session) -> Sequence[str]:
@@ -42,7 +42,6 @@ def _extended(session: Session, _: bytes) -> bytes:
 
 
 COMMANDS = (
-    Command(b"qSupported", _supported, b":", _advertised),
     Command(b"QStartNoAckMode", _start_no_ack, advertises=always("QStartNoAckMode+")),
     Command(b"vMustReplyEmpty", _must_reply_empty),
     Command(b"!", _extended),

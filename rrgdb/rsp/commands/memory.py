@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rrgdb.rsp.commands.base import Command, always
 from rrgdb.rsp.packets import PACKET_SIZE
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, address_and_length, data, split
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 _HEX_LIMIT = PACKET_SIZE // 2
 # every byte of a binary reply may need an escape

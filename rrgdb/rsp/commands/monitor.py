@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rrgdb.rsp import monitor
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import DebuggeeError
 from rrgdb.rsp.packets import PACKET_SIZE
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import data
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 # in characters: up to four bytes, each two hex digits
 _REPLY_LIMIT = PACKET_SIZE // 8

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import ESRCH, PacketError, number
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 
 def _status(session: Session, _: bytes) -> bytes:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rrgdb.rsp.commands.base import Command
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, data, number, split
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 
 def _read_all(session: Session, _: bytes) -> bytes:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
 from rrgdb.rsp.commands.base import Command, Handler, always
 from rrgdb.rsp.debuggee import Resume
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, is_ours, number, split
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 _ACTIONS = b"vCont;c;C;s;S;t;r"
 
@@ -77,15 +75,15 @@ def _act(session: Session, action: bytes) -> bytes:
     raise PacketError("unknown vCont action")
 
 
+_command = partial(Command, needs_process=True, console=True, resumes=True)
+
 COMMANDS = (
     Command(b"vCont?", _actions),
-    Command(b"vCont", _vcont, b";", always("vContSupported+"), needs_process=True, console=True),
-    Command(b"c", _plain(Resume.CONTINUE), needs_process=True, console=True),
-    Command(b"s", _plain(Resume.STEP), needs_process=True, console=True),
-    Command(b"C", _with_signal(Resume.CONTINUE), needs_process=True, console=True),
-    Command(b"S", _with_signal(Resume.STEP), needs_process=True, console=True),
-    Command(
-        b"bc", _plain(Resume.REVERSE_CONTINUE), advertises=always("ReverseContinue+"), needs_process=True, console=True
-    ),
-    Command(b"bs", _plain(Resume.REVERSE_STEP), advertises=always("ReverseStep+"), needs_process=True, console=True),
+    _command(b"vCont", _vcont, b";", always("vContSupported+")),
+    _command(b"c", _plain(Resume.CONTINUE)),
+    _command(b"s", _plain(Resume.STEP)),
+    _command(b"C", _with_signal(Resume.CONTINUE)),
+    _command(b"S", _with_signal(Resume.STEP)),
+    _command(b"bc", _plain(Resume.REVERSE_CONTINUE), advertises=always("ReverseContinue+")),
+    _command(b"bs", _plain(Resume.REVERSE_STEP), advertises=always("ReverseStep+")),
 )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import ADDRESS_LIMIT, EFAULT, PacketError, address_and_length, number
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 _CHUNK = 1 << 20
 _RANGE_LIMIT = 1 << 32

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.commands.threads import describe
 from rrgdb.rsp.debuggee import DebuggeeError
 from rrgdb.rsp.packets import PACKET_SIZE
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import ENOENT, address_and_length
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 # every byte may need an escape
 _CHUNK_LIMIT = PACKET_SIZE // 2 - 1
@@ -20,7 +18,7 @@ _MEMORY_MAP_DTD = (
     '<!DOCTYPE memory-map PUBLIC "+//IDN gnu.org//DTD GDB Memory Map V1.0//EN"'
     ' "http://sourceware.org/gdb/gdb-memory-map.dtd">'
 )
-_Document: TypeAlias = "Callable[[Session], str]"
+_Document: TypeAlias = Callable[[Session], str]
 
 
 def _features(session: Session) -> str:
