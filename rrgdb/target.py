@@ -66,9 +66,19 @@ class Target:
         self._registers = tuple(
             rsp.RegisterInfo(r.name, r.bits, r.name in self.arch.expedite) for r in self.arch.registers
         )
+        self._executable = _executable(opened)
         self._names = {i: r.name for i, r in enumerate(self.arch.registers)}
 
     # -- description -----------------------------------------------------------------------------
+
+    @property
+    def faces(self) -> rsp.Faces:
+        return rsp.Faces(
+            time=self,
+            snapshots=self,
+            memory_map=self if self.engine.ram.regions else None,
+            executable=self if self._executable else None,
+        )
 
     @property
     def registers(self) -> Sequence[rsp.RegisterInfo]:
@@ -81,10 +91,11 @@ class Target:
         return [rsp.MemoryRegion(r.base, r.size, "ram") for r in self.engine.ram.regions]
 
     def executable(self) -> str:
-        for kernel in self.opened.recording.manifest.guest.images[:1]:
-            if kernel.load_address is None:
-                return str(self.opened.recording.image_path(kernel.name).resolve())
-        return ""
+        return self._executable
+
+    def describe(self) -> str:
+        info = self.replay_info()
+        return f"{info.mode}, icount {info.icount}"
 
     # -- registers and memory --------------------------------------------------------------------
 
@@ -305,9 +316,6 @@ class Target:
     def kill(self) -> None:
         self.running = False
 
-    def restart(self) -> rsp.Stop:
-        return self.seek(START)
-
     # -- time ------------------------------------------------------------------------------------
 
     def replay_info(self) -> rsp.ReplayInfo:
@@ -439,6 +447,14 @@ QUIET = 0.02
 """seconds without a call after which rrgdb prepares for the next steps back"""
 IDLE_STEPS = 1_000_000
 """instructions that a guest without a debugger runs between two looks at the queue of calls"""
+
+
+def _executable(opened: Opened) -> str:
+    """Absolute path of the program's ELF file; '' if the guest's first image is none."""
+    for kernel in opened.recording.manifest.guest.images[:1]:
+        if kernel.load_address is None:
+            return str(opened.recording.image_path(kernel.name).resolve())
+    return ""
 
 
 @contextmanager

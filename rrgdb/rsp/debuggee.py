@@ -138,17 +138,75 @@ class HistoryLine:
     """bytes and disassembly of one executed instruction"""
 
 
+class Time(Protocol):
+    """Moving in time: reverse execution, and positions that are sought."""
+
+    def replay_info(self) -> ReplayInfo: ...
+    def seek(self, where: str) -> Stop:
+        """``where``: an icount (decimal or 0x…), ``start``, ``end``, or a snapshot's name."""
+
+    def seek_relative(self, delta: int) -> Stop:
+        """``delta`` instructions forward (positive) or back."""
+
+    def history(self, count: int) -> Sequence[HistoryLine]:
+        """The last ``count`` executed instructions, oldest first."""
+
+    def events(self, limit: int) -> Sequence[EventInfo]:
+        """The next ``limit`` events of the log from the position on."""
+
+    def replay_break(self, icount: int) -> None:
+        """Stop at this icount when passing it in either direction (one at a time, as QEMU's)."""
+
+    def replay_delete_break(self) -> None: ...
+
+
+class Snapshots(Time, Protocol):
+    """Positions in time with names, that are kept."""
+
+    def save_snapshot(self, name: str) -> None: ...
+    def load_snapshot(self, name: str) -> Stop: ...
+    def delete_snapshot(self, name: str) -> None: ...
+    def snapshots(self) -> Sequence[SnapshotInfo]: ...
+
+
+class MemoryMap(Protocol):
+    """What of the address space is memory (GDB manual, "Memory Map Format")."""
+
+    def memory_map(self) -> Sequence[MemoryRegion]: ...
+
+
+class Executable(Protocol):
+    """Which file it is that runs."""
+
+    def executable(self) -> str:
+        """Absolute path of the guest's image on this host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """What a debuggee can besides, each an object that does it, often the debuggee itself; None: it cannot.
+
+    A record instead of attributes of the debuggee: a new face needs no change of the debuggees that do not have it, and
+    the names of faces do not meet those of methods. A record instead of a look-up by type: mypy knows which face it is.
+    """
+
+    time: Time | None = None
+    snapshots: Snapshots | None = None
+    memory_map: MemoryMap | None = None
+    executable: Executable | None = None
+
+
 class Debuggee(Protocol):
-    """What a stub can ask. ``pid``/``tid`` are 1: one process, one thread."""
+    """What every debuggee can. ``pid``/``tid`` are 1: one process, one thread."""
+
+    @property
+    def faces(self) -> Faces:
+        """May change, but not while a debugger is attached: it asks once what is supported."""
 
     @property
     def registers(self) -> Sequence[RegisterInfo]: ...
     def target_xml(self) -> str:
         """The target description document (GDB manual, "Target Description Format")."""
-
-    def memory_map(self) -> Sequence[MemoryRegion]: ...
-    def executable(self) -> str:
-        """Absolute path of the guest's image on this host, or ''."""
 
     def read_registers(self) -> bytes:
         """All registers, concatenated in ``registers`` order, target byte order."""
@@ -165,7 +223,8 @@ class Debuggee(Protocol):
 
     def remove(self, point: Point) -> None: ...
     def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> Stop:
-        """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it.
+        """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it. Backward only with
+        ``Time``.
 
         ``separately``: a stop tells only watchpoints that hold its one address; the others that the same instruction
         hit are stops of their own, the next ones."""
@@ -189,27 +248,5 @@ class Debuggee(Protocol):
     def kill(self) -> None:
         """``k``/``vKill``: finish the recording cleanly; the server then exits."""
 
-    def restart(self) -> Stop:
-        """``vRun``/``R``: go to the beginning of the recording."""
-
-    def replay_info(self) -> ReplayInfo: ...
-    def seek(self, where: str) -> Stop:
-        """``where``: an icount (decimal or 0x…), ``start``, ``end``, or a snapshot's name."""
-
-    def seek_relative(self, delta: int) -> Stop:
-        """``delta`` instructions forward (positive) or back."""
-
-    def history(self, count: int) -> Sequence[HistoryLine]:
-        """The last ``count`` executed instructions, oldest first."""
-
-    def save_snapshot(self, name: str) -> None: ...
-    def load_snapshot(self, name: str) -> Stop: ...
-    def delete_snapshot(self, name: str) -> None: ...
-    def snapshots(self) -> Sequence[SnapshotInfo]: ...
-    def events(self, limit: int) -> Sequence[EventInfo]:
-        """The next ``limit`` events of the log from the position on."""
-
-    def replay_break(self, icount: int) -> None:
-        """Stop at this icount when passing it in either direction (one at a time, as QEMU's)."""
-
-    def replay_delete_break(self) -> None: ...
+    def describe(self) -> str:
+        """What ``info threads`` shows beside the thread."""

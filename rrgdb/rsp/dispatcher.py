@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from rrgdb.rsp.commands import COMMANDS
 from rrgdb.rsp.commands.base import Command
@@ -13,8 +14,9 @@ from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import ESRCH, PacketError
 
 _ERROR_LIMIT = 400
-# A long name ends where its letters end; a single letter is followed by its arguments at once.
-_LONG_NAME = re.compile(rb"(?:[qQv][A-Za-z]+\??|b[sc])")
+# A long name ends where its letters end; a single letter is followed by its arguments at once. qXfer's names are those
+# of its objects and operations.
+_LONG_NAME = re.compile(rb"(?:qXfer:[a-z0-9-]+:[a-z]+|[qQv][A-Za-z]+\??|b[sc])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Call:
     from its name."""
 
     payload: bytes
-    command: Command | None = None
+    command: Command[Any] | None = None
     arguments: bytes = b""
     error: PacketError | None = None
 
@@ -43,9 +45,9 @@ class Call:
         return self.command is not None and self.command.console
 
 
-def index(commands: Iterable[Command]) -> dict[bytes, Command]:
+def index(commands: Iterable[Command[Any]]) -> dict[bytes, Command[Any]]:
     """Name -> command; a name may be registered once."""
-    table: dict[bytes, Command] = {}
+    table: dict[bytes, Command[Any]] = {}
     for command in commands:
         if command.name in table:
             raise ValueError(f"packet {command.name!r} is registered twice")
@@ -80,16 +82,15 @@ class Dispatcher:
         """Serve one packet. None: no reply (``k``, ``R``). Raises nothing for any bytes, unless rrgdb has a bug."""
         if call.error is not None:
             return self.error(call.error)
-        command = call.command
-        if command is None:
+        command, session = call.command, self.session
+        if command is None or (face := command.face.of(session.debuggee)) is None:
             return b""
-        session = self.session
         try:
             if session.gone and command.needs_process:
                 raise DebuggeeError("the process is gone: use run or attach", ESRCH)
             session.attach()
             session.console_open = command.console
-            return command.handle(session, call.arguments)
+            return command.handle(session, face, call.arguments)
         except DebuggeeError as error:
             return self.error(error)
         finally:

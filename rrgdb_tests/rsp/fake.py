@@ -14,6 +14,7 @@ from rrgdb.agent.evaluate import judge
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
     EventInfo,
+    Faces,
     HistoryLine,
     MemoryRegion,
     Point,
@@ -41,9 +42,13 @@ _BREAK_STOPS = {PointKind.SOFTWARE: StopKind.SWBREAK, PointKind.HARDWARE: StopKi
 
 
 class FakeDebuggee:
+    faceless = False
+    """nothing but what every debuggee can"""
+
     def __init__(self, end: int = 30_000) -> None:
         self.end = end
         self.icount = 0
+        self.image = ""
         self.points: set[Point] = set()
         self.written: dict[int, int] = {}
         self.registers_written: dict[int, bytes] = {}
@@ -73,6 +78,12 @@ class FakeDebuggee:
         return 0
 
     @property
+    def faces(self) -> Faces:
+        if self.faceless:
+            return Faces()
+        return Faces(time=self, snapshots=self, memory_map=self, executable=self if self.image else None)
+
+    @property
     def registers(self) -> Sequence[RegisterInfo]:
         return [RegisterInfo(name, 64, name in ("pc", "sp")) for name in NAMES]
 
@@ -91,7 +102,10 @@ class FakeDebuggee:
         return [MemoryRegion(BASE, SIZE, "ram")]
 
     def executable(self) -> str:
-        return ""
+        return self.image
+
+    def describe(self) -> str:
+        return f"replay, icount {self.icount}"
 
     def read_registers(self) -> bytes:
         return b"".join(self.read_register(number) for number in range(len(NAMES)))
@@ -195,9 +209,6 @@ class FakeDebuggee:
 
     def kill(self) -> None:
         self.calls.append("kill")
-
-    def restart(self) -> Stop:
-        return self.seek("start")
 
     # time travel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rrgdb.rsp.debuggee import DebuggeeError, Stop, StopKind
+from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.monitor import COMMANDS, MonitorError, run
 from rrgdb.rsp.session import Session
 from rrgdb_tests.rsp.fake import FakeDebuggee
@@ -19,6 +20,16 @@ def test_help_names_every_command(session: Session) -> None:
     for command, line in zip(COMMANDS, lines, strict=True):
         assert line.startswith(" ".join((*command.words, command.argument)).rstrip())
         assert line.endswith(command.help)
+
+
+def test_commands_whose_face_is_missing_are_unknown(session: Session, fake: FakeDebuggee) -> None:
+    fake.faceless = True
+    assert [line.split("  ")[0] for line in run(session, "help").splitlines()] == ["help", "info registers"]
+    assert run(session, "info r").startswith("zero")  # no other command begins so
+    for command in COMMANDS:
+        if command.face is not BASE:
+            with pytest.raises(MonitorError, match="unknown command"):
+                run(session, " ".join(command.words))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rrgdb.rsp import faces
 from rrgdb.rsp.commands import COMMANDS
 from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Stop, StopKind
 from rrgdb.rsp.dispatcher import index
@@ -124,10 +125,13 @@ def expedited(icount: int) -> bytes:
         (b"D", b"OK"),
         (b"D;1", b"OK"),
         (b"D;2", b"E03"),
-        (b"qXfer:exec-file:read:1:0,100", b"E02"),
+        (b"qXfer:exec-file:read:1:0,100", b""),
         (b"qXfer:features:read:other.xml:0,100", b"E02"),
         (b"qXfer:features:write:target.xml:0:aa", b""),
         (b"qXfer:auxv:read::0,100", b""),
+        (b"qXfer", b""),
+        (b"qXfer:features", b""),
+        (b"qXfer:features:read", b"E16"),
         (b"qXfer:features:read:target.xml:0", b"E16"),
         (b"qXfer:features:read:target.xml:fffff,10", b"l"),
         (b"qRcmd,7", b"E16"),
@@ -179,10 +183,27 @@ def test_what_was_not_offered_is_not_used(stub: Stub) -> None:
 
 
 def test_executable_is_advertised_if_there_is_one(stub: Stub, fake: FakeDebuggee) -> None:
-    fake.executable = lambda: "/guest.elf"  # type: ignore[method-assign]  # the one fake with an image
+    fake.image = "/guest.elf"
     assert b"qXfer:exec-file:read+" in (stub.handle(GDB) or b"")
     assert stub.handle(b"qXfer:exec-file:read:1:0,100") == b"l/guest.elf"
     assert stub.handle(b"qXfer:exec-file:read:1:4,3") == b"mst."
+
+
+def test_a_packet_whose_face_is_missing_is_not_there(stub: Stub, fake: FakeDebuggee) -> None:
+    served = {c.name: c.face for c in COMMANDS}
+    assert {name for name, face in served.items() if face is faces.TIME} == {b"bc", b"bs", b"vRun", b"R"}
+    fake.faceless = True
+    packets = [b"bc", b"bs", b"vRun;", b"R00", b"qXfer:memory-map:read::0,100", b"qXfer:exec-file:read::0,100"]
+    assert {c.name for c in COMMANDS if c.face is not faces.BASE} == {
+        stub.dispatcher.look_up(p).command.name for p in packets
+    }
+    for packet in packets:
+        assert stub.handle(packet) == b"", packet
+    assert fake.calls == []
+    reply = stub.handle(GDB)
+    assert reply is not None
+    assert not {"ReverseStep+", "ReverseContinue+", "qXfer:memory-map:read+"} & set(reply.decode().split(";"))
+    assert (stub.handle(b"c") or b"").startswith(b"T05")
 
 
 def test_no_packet_is_registered_twice() -> None:
@@ -484,7 +505,7 @@ def test_long_output_is_not_copied_for_each_piece_of_it(
 
 def test_packets_that_move_the_guest_or_may_take_long_are_not_brief(stub: Stub) -> None:
     brief = {c.name for c in COMMANDS if stub.dispatcher.look_up(c.name).brief}
-    assert {b"g", b"m", b"p", b"qC", b"qXfer", b"Z", b"z"} <= brief
+    assert {b"g", b"m", b"p", b"qC", b"qXfer:features:read", b"Z", b"z"} <= brief
     assert not brief & {b"vCont", b"c", b"s", b"C", b"S", b"bs", b"bc", b"R", b"qRcmd", b"qSearch", b"qCRC", b"M", b"G"}
     assert not any(stub.dispatcher.look_up(packet).brief for packet in (b"qCxx", b"qC:", b""))
 

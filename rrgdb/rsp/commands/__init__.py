@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rrgdb.rsp.commands import (
     breakpoints,
     features,
@@ -17,6 +19,6 @@ from rrgdb.rsp.commands import (
 from rrgdb.rsp.commands.base import Command
 
 _FAMILIES = (features, process, threads, resume, registers, memory, breakpoints, xfer, search, monitor)
-_SERVED = tuple(command for family in _FAMILIES for command in family.COMMANDS)
+_SERVED: tuple[Command[Any], ...] = tuple(command for family in _FAMILIES for command in family.COMMANDS)
 
-COMMANDS: tuple[Command, ...] = (features.supported(_SERVED), *_SERVED)
+COMMANDS: tuple[Command[Any], ...] = (features.supported(_SERVED), *_SERVED)

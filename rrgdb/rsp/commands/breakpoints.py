@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from rrgdb.rsp.commands.base import Command, always
-from rrgdb.rsp.debuggee import Point, PointKind
+from rrgdb.rsp.debuggee import Debuggee, Point, PointKind
+from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, address_and_length, data, number, split
 
@@ -46,19 +47,19 @@ def _conditions(options: bytes) -> tuple[bytes, ...]:
     return tuple(codes)
 
 
-def _insert(session: Session, arguments: bytes) -> bytes:
+def _insert(session: Session, _: Debuggee, arguments: bytes) -> bytes:
     kind, address, length, options = _parse(arguments)
     session.insert(Point(kind, address, length, _conditions(options)))
     return b"OK"
 
 
-def _remove(session: Session, arguments: bytes) -> bytes:
+def _remove(session: Session, __: Debuggee, arguments: bytes) -> bytes:
     kind, address, length, _ = _parse(arguments)
     session.remove(Point(kind, address, length))
     return b"OK"
 
 
 COMMANDS = (
-    Command(b"Z", _insert, advertises=always("ConditionalBreakpoints+"), needs_process=True, brief=True),
-    Command(b"z", _remove, needs_process=True, brief=True),
+    Command(b"Z", BASE, _insert, advertises=always("ConditionalBreakpoints+"), needs_process=True, brief=True),
+    Command(b"z", BASE, _remove, needs_process=True, brief=True),
 )
