@@ -12,8 +12,21 @@ from rrgdb.engine.base import EngineError, Watch, WatchHit
 from rrgdb.opening import Opened
 from rrgdb.recording.door import Divergence
 from rrgdb.recording.log import LogError
-from rrgdb.rsp import debuggee as rsp
-from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume
+from rrgdb.rsp.debuggee import (
+    DebuggeeError,
+    EventInfo,
+    Faces,
+    HistoryLine,
+    MemoryRegion,
+    RegisterInfo,
+    ReplayInfo,
+    Resume,
+    SnapshotInfo,
+    StopReason,
+    StopReply,
+    ZPoint,
+    ZType,
+)
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.entries import Stored
 from rrgdb.snapshots.errors import StoreError
@@ -31,8 +44,8 @@ MAX_HISTORY = 10_000
 MAX_READ = 1 << 20
 MAX_WATCH = 4096
 """bytes of one watchpoint"""
-_WATCH_KINDS = {PointKind.WRITE: "w", PointKind.READ: "r", PointKind.ACCESS: "a"}
-_WATCH_STOPS = {"w": rsp.StopKind.WATCH, "r": rsp.StopKind.RWATCH, "a": rsp.StopKind.AWATCH}
+_WATCH_KINDS = {ZType.WRITE: "w", ZType.READ: "r", ZType.ACCESS: "a"}
+_WATCH_STOPS = {"w": StopReason.WATCH, "r": StopReason.RWATCH, "a": StopReason.AWATCH}
 _BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
 # x87: the stack registers are relative to the top that fstat holds, so it goes first.
 _WRITE_FIRST = ("fctrl", "fstat", "ftag")
@@ -60,20 +73,18 @@ class Target:
         self._diverted: dict[Watch, bytes] = {}
         """watched bytes when the last move ended in a diversion"""
         self._held = False
-        self._points: dict[tuple[PointKind, int, int], Point] = {}
+        self._points: dict[tuple[ZType, int, int], ZPoint] = {}
         self._replay_break: int | None = None
-        self._last = rsp.Stop(rsp.StopKind.SIGNAL, SIGTRAP)
-        self._registers = tuple(
-            rsp.RegisterInfo(r.name, r.bits, r.name in self.arch.expedite) for r in self.arch.registers
-        )
+        self._last = StopReply(StopReason.SIGNAL, SIGTRAP)
+        self._registers = tuple(RegisterInfo(r.name, r.bits, r.name in self.arch.expedite) for r in self.arch.registers)
         self._executable = _executable(opened)
         self._names = {i: r.name for i, r in enumerate(self.arch.registers)}
 
     # -- description -----------------------------------------------------------------------------
 
     @property
-    def faces(self) -> rsp.Faces:
-        return rsp.Faces(
+    def faces(self) -> Faces:
+        return Faces(
             time=self,
             snapshots=self,
             memory_map=self if self.engine.ram.regions else None,
@@ -81,14 +92,14 @@ class Target:
         )
 
     @property
-    def registers(self) -> Sequence[rsp.RegisterInfo]:
+    def registers(self) -> Sequence[RegisterInfo]:
         return self._registers
 
     def target_xml(self) -> str:
         return target_xml(self.arch)
 
-    def memory_map(self) -> Sequence[rsp.MemoryRegion]:
-        return [rsp.MemoryRegion(r.base, r.size, "ram") for r in self.engine.ram.regions]
+    def memory_map(self) -> Sequence[MemoryRegion]:
+        return [MemoryRegion(r.base, r.size, "ram") for r in self.engine.ram.regions]
 
     def executable(self) -> str:
         return self._executable
@@ -149,8 +160,8 @@ class Target:
 
     # -- points ----------------------------------------------------------------------------------
 
-    def insert(self, point: Point) -> None:
-        if point.kind in _WATCH_KINDS:
+    def insert(self, point: ZPoint) -> None:
+        if point.type in _WATCH_KINDS:
             if point.length > MAX_WATCH:
                 raise DebuggeeError(f"a watchpoint of {point.length} bytes: at most {MAX_WATCH}")
             try:
@@ -159,22 +170,22 @@ class Target:
                 self.engine.set_watches(())
             except EngineError as e:
                 raise DebuggeeError(str(e)) from None
-        self._points[point.kind, point.address, point.length] = point
+        self._points[point.type, point.address, point.length] = point
 
-    def remove(self, point: Point) -> None:
-        self._points.pop((point.kind, point.address, point.length), None)
+    def remove(self, point: ZPoint) -> None:
+        self._points.pop((point.type, point.address, point.length), None)
 
-    def _watch(self, p: Point) -> Watch:
-        return Watch(p.address, p.length, _WATCH_KINDS[p.kind])
+    def _watch(self, p: ZPoint) -> Watch:
+        return Watch(p.address, p.length, _WATCH_KINDS[p.type])
 
     def _watches(self) -> list[Watch]:
-        return [self._watch(p) for p in self._points.values() if p.kind in _WATCH_KINDS]
+        return [self._watch(p) for p in self._points.values() if p.type in _WATCH_KINDS]
 
     def _armed(self) -> Points:
         breakpoints: dict[int, Condition | None] = {}
         codes: dict[int, tuple[bytes, ...] | None] = {}
         for p in self._points.values():
-            if p.kind in _WATCH_KINDS or p.address % self.arch.instruction_alignment:
+            if p.type in _WATCH_KINDS or p.address % self.arch.instruction_alignment:
                 continue  # no instruction can stand there
             known = codes.get(p.address, ())
             codes[p.address] = None if known is None or not p.conditions else (*known, *p.conditions)
@@ -184,7 +195,7 @@ class Target:
 
     # -- moves -----------------------------------------------------------------------------------
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> rsp.Stop:
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> StopReply:
         self.timeline.clear_interrupt()
         points = self._armed()
         backward = how in _BACKWARD
@@ -240,33 +251,33 @@ class Target:
             return self._backward.step(points)
         return self._backward.run(points)
 
-    def _told_stop(self, stop: Stop) -> rsp.Stop:
+    def _told_stop(self, stop: Stop) -> StopReply:
         kind = stop.kind
         if kind is StopKind.BREAKPOINT and stop.address is not None:
-            software = any(p.kind is PointKind.SOFTWARE and p.address == stop.address for p in self._points.values())
-            return rsp.Stop(rsp.StopKind.SWBREAK if software else rsp.StopKind.HWBREAK, SIGTRAP)
+            software = any(p.type is ZType.SOFTWARE and p.address == stop.address for p in self._points.values())
+            return StopReply(StopReason.SWBREAK if software else StopReason.HWBREAK, SIGTRAP)
         if kind is StopKind.WATCHPOINT:
             told = [(_WATCH_STOPS[hit.kind], hit.place) for hit in stop.hits]
-            return rsp.Stop(told[0][0], SIGTRAP, told[0][1], also=tuple(told[1:]))
+            return StopReply(told[0][0], SIGTRAP, told[0][1], also=tuple(told[1:]))
         if kind is StopKind.SIGNAL:
-            return rsp.Stop(rsp.StopKind.SIGNAL, stop.value)
+            return StopReply(StopReason.SIGNAL, stop.value)
         if kind is StopKind.HISTORY_BEGIN:
-            return rsp.Stop(rsp.StopKind.HISTORY_BEGIN, SIGTRAP)
+            return StopReply(StopReason.HISTORY_BEGIN, SIGTRAP)
         if kind in (StopKind.EXIT, StopKind.HISTORY_END):
             return self._told_end()
         if kind is StopKind.INTERRUPT:
-            return rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT)
-        return rsp.Stop(rsp.StopKind.STEP, SIGTRAP)
+            return StopReply(StopReason.INTERRUPT, SIGINT)
+        return StopReply(StopReason.STEP, SIGTRAP)
 
-    def _told_end(self) -> rsp.Stop:
+    def _told_end(self) -> StopReply:
         end = self.timeline.guest.end
         if self._report_exit and end is not None:
             if end.kind == "signal":
-                return rsp.Stop(rsp.StopKind.TERMINATED, end.value)
-            return rsp.Stop(rsp.StopKind.EXITED, status=end.value)
-        return rsp.Stop(rsp.StopKind.HISTORY_END, SIGTRAP)
+                return StopReply(StopReason.TERMINATED, end.value)
+            return StopReply(StopReason.EXITED, status=end.value)
+        return StopReply(StopReason.HISTORY_END, SIGTRAP)
 
-    def last_stop(self) -> rsp.Stop:
+    def last_stop(self) -> StopReply:
         return self._last
 
     def interrupt(self) -> None:
@@ -277,7 +288,7 @@ class Target:
         self._held = self.timeline.debugged = True
         if self.running:
             self.running = False
-            self._last = rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT)
+            self._last = StopReply(StopReason.INTERRUPT, SIGINT)
 
     def detached(self, *, resume: bool) -> None:
         self._points.clear()
@@ -318,12 +329,12 @@ class Target:
 
     # -- time ------------------------------------------------------------------------------------
 
-    def replay_info(self) -> rsp.ReplayInfo:
+    def replay_info(self) -> ReplayInfo:
         t = self.timeline
         mode = "diversion" if t.diverted_from is not None else "record" if t.at_present else "replay"
-        return rsp.ReplayInfo(mode, t.icount, t.start, t.end, shown(str(self.opened.recording.path)), t.diverted_from)
+        return ReplayInfo(mode, t.icount, t.start, t.end, shown(str(self.opened.recording.path)), t.diverted_from)
 
-    def _go(self, icount: int) -> rsp.Stop:
+    def _go(self, icount: int) -> StopReply:
         self.timeline.clear_interrupt()
         self._hits.forget()
         self._diverted = {}
@@ -331,10 +342,10 @@ class Target:
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted
         self.timeline.clear_interrupt()
-        self._last = rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT) if interrupted else rsp.Stop(rsp.StopKind.STEP, SIGTRAP)
+        self._last = StopReply(StopReason.INTERRUPT, SIGINT) if interrupted else StopReply(StopReason.STEP, SIGTRAP)
         return self._last
 
-    def seek(self, where: str) -> rsp.Stop:
+    def seek(self, where: str) -> StopReply:
         t = self.timeline
         if where == START:
             return self._go(t.start)
@@ -349,18 +360,18 @@ class Target:
             raise DebuggeeError(f"{where}: expected an icount, start, end, or the name of a snapshot", ENOENT) from None
         return self._go(icount)
 
-    def seek_relative(self, delta: int) -> rsp.Stop:
+    def seek_relative(self, delta: int) -> StopReply:
         t = self.timeline
         here = t.icount if t.diverted_from is None else t.diverted_from
         return self._go(max(t.start, min(t.end, here + delta)))
 
-    def history(self, count: int) -> Sequence[rsp.HistoryLine]:
+    def history(self, count: int) -> Sequence[HistoryLine]:
         t = self.timeline
         if t.diverted_from is not None:
             raise DebuggeeError("a diversion has no history: go back to the recording first", EBUSY)
         here = t.icount
         first = max(t.start, here - min(count, MAX_HISTORY))
-        lines: list[rsp.HistoryLine] = []
+        lines: list[HistoryLine] = []
         t.clear_interrupt()
         with _told():
             t.seek(first)
@@ -368,7 +379,7 @@ class Target:
                 pc = self.engine.pc
                 code = self._bytes_at(pc, self.arch.max_instruction_length)
                 size, text = disassemble(self.arch, code, pc, self.arch.in_second_set(self.engine))
-                lines.append(rsp.HistoryLine(t.icount, pc, f"{code[:size].hex()}  {text}"))
+                lines.append(HistoryLine(t.icount, pc, f"{code[:size].hex()}  {text}"))
                 t.advance(t.icount + 1)
             t.clear_interrupt()
             t.seek(here)
@@ -404,7 +415,7 @@ class Target:
             t.marks.take_snapshot(name)
             t.marks.flush()
 
-    def load_snapshot(self, name: str) -> rsp.Stop:
+    def load_snapshot(self, name: str) -> StopReply:
         return self._go(self._known(name).icount)
 
     def delete_snapshot(self, name: str) -> None:
@@ -419,21 +430,21 @@ class Target:
             raise DebuggeeError(f"there is no snapshot {name}", ENOENT)
         return stored
 
-    def snapshots(self) -> Sequence[rsp.SnapshotInfo]:
+    def snapshots(self) -> Sequence[SnapshotInfo]:
         sizes = self.timeline.marks.sizes(lambda line: self.timeline.say(f"{line}\n"))
-        return [rsp.SnapshotInfo(shown(s.name), s.icount, sizes[s.id], s.automatic) for s in self.timeline.marks.stored]
+        return [SnapshotInfo(shown(s.name), s.icount, sizes[s.id], s.automatic) for s in self.timeline.marks.stored]
 
-    def events(self, limit: int) -> Sequence[rsp.EventInfo]:
+    def events(self, limit: int) -> Sequence[EventInfo]:
         log, here = self.timeline.log, self.timeline.icount
         found = []
         for events in (log.answers, log.inputs, log.digests):
             first = events.index_at(here)
             found += [
-                rsp.EventInfo(e.icount, f"{e.kind.name.lower()} {shown(e.source)}", len(e.payload))
+                EventInfo(e.icount, f"{e.kind.name.lower()} {shown(e.source)}", len(e.payload))
                 for e in events[first : first + limit]
             ]
         if log.end is not None:
-            found.append(rsp.EventInfo(log.end.icount, "end", len(log.end.payload)))
+            found.append(EventInfo(log.end.icount, "end", len(log.end.payload)))
         return sorted(found, key=lambda e: e.icount)[:limit]
 
     def replay_break(self, icount: int) -> None:

@@ -25,8 +25,8 @@ class DebuggeeError(Error):
         self.errno = errno
 
 
-class PointKind(Enum):
-    """The digit of a Z packet."""
+class ZType(Enum):
+    """The type of a breakpoint or watchpoint, as the digit of its Z packet."""
 
     SOFTWARE = 0
     HARDWARE = 1
@@ -36,20 +36,20 @@ class PointKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A breakpoint or watchpoint as GDB inserted it.
+class ZPoint:
+    """A breakpoint or watchpoint as a Z packet inserts it.
 
     ``length``: the kind for breakpoints, bytes for watchpoints. ``conditions``: agent expressions (GDB manual,
     "Agent Expressions"), raw bytecode; the point hits if the list is empty or any of them is non-zero.
     """
 
-    kind: PointKind
+    type: ZType
     address: int
     length: int
     conditions: tuple[bytes, ...] = ()
 
 
-class StopKind(Enum):
+class StopReason(Enum):
     """Why the guest stands; the value is the key in a ``T`` stop reply where there is one."""
 
     SIGNAL = "signal"
@@ -67,16 +67,16 @@ class StopKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopReply:
     """One stop: ``signal`` is GDB's number (5 SIGTRAP, 2 SIGINT, 11 SIGSEGV …); ``address`` the watched data address;
     ``also`` what else the same instruction hit, each the reason (WATCH, RWATCH, AWATCH) and the address; ``status`` the
     exit status for EXITED."""
 
-    kind: StopKind
+    reason: StopReason
     signal: int = 5
     address: int | None = None
     status: int = 0
-    also: tuple[tuple[StopKind, int], ...] = ()
+    also: tuple[tuple[StopReason, int], ...] = ()
 
 
 class Resume(Enum):
@@ -142,10 +142,10 @@ class Time(Protocol):
     """Moving in time: reverse execution, and positions that are sought."""
 
     def replay_info(self) -> ReplayInfo: ...
-    def seek(self, where: str) -> Stop:
+    def seek(self, where: str) -> StopReply:
         """``where``: an icount (decimal or 0x…), ``start``, ``end``, or a snapshot's name."""
 
-    def seek_relative(self, delta: int) -> Stop:
+    def seek_relative(self, delta: int) -> StopReply:
         """``delta`` instructions forward (positive) or back."""
 
     def history(self, count: int) -> Sequence[HistoryLine]:
@@ -164,7 +164,7 @@ class Snapshots(Time, Protocol):
     """Positions in time with names, that are kept."""
 
     def save_snapshot(self, name: str) -> None: ...
-    def load_snapshot(self, name: str) -> Stop: ...
+    def load_snapshot(self, name: str) -> StopReply: ...
     def delete_snapshot(self, name: str) -> None: ...
     def snapshots(self) -> Sequence[SnapshotInfo]: ...
 
@@ -218,18 +218,18 @@ class Debuggee(Protocol):
         """At least one byte, shorter than ``length`` where memory ends; DebuggeeError(EFAULT) if there is none."""
 
     def write_memory(self, address: int, data: bytes) -> None: ...
-    def insert(self, point: Point) -> None:
-        """Insert; a point of the same kind, address and length is replaced."""
+    def insert(self, point: ZPoint) -> None:
+        """Insert; a point of the same type, address and length is replaced."""
 
-    def remove(self, point: Point) -> None: ...
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> Stop:
+    def remove(self, point: ZPoint) -> None: ...
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> StopReply:
         """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it. Backward only with
         ``Time``.
 
         ``separately``: a stop tells only watchpoints that hold its one address; the others that the same instruction
         hit are stops of their own, the next ones."""
 
-    def last_stop(self) -> Stop:
+    def last_stop(self) -> StopReply:
         """For ``?``; stops a guest that runs on its own first."""
 
     def interrupt(self) -> None:

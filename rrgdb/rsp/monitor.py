@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Snapshots, Stop, StopKind, Time
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Snapshots, StopReason, StopReply, Time
 from rrgdb.rsp.faces import BASE, SNAPSHOTS, TIME, F, Face
 from rrgdb.rsp.session import Session
 
@@ -62,9 +62,9 @@ def _name(text: str) -> str:
     return text
 
 
-def _moved(time: Time, stop: Stop) -> str:
+def _moved(time: Time, stop: StopReply) -> str:
     info = time.replay_info()
-    if stop.kind is StopKind.INTERRUPT:
+    if stop.reason is StopReason.INTERRUPT:
         note = " (interrupted)"
     elif info.icount <= info.start:
         note = " (the beginning of history)"

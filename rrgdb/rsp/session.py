@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Point, Stop, StopKind
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, StopReason, StopReply, ZPoint
 from rrgdb.rsp.wire import ENOSPC, ESRCH, is_ours
 
 POINTS_LIMIT = 10_000
 CONDITIONS_LIMIT = 1 << 20
 """bytes of all conditions together"""
-_KEYS_IF_OFFERED = {StopKind.SWBREAK: "swbreak", StopKind.HWBREAK: "hwbreak"}
-_WATCHES = (StopKind.WATCH, StopKind.RWATCH, StopKind.AWATCH)
-_HISTORY = (StopKind.HISTORY_BEGIN, StopKind.HISTORY_END)
+_KEYS_IF_OFFERED = {StopReason.SWBREAK: "swbreak", StopReason.HWBREAK: "hwbreak"}
+_WATCHES = (StopReason.WATCH, StopReason.RWATCH, StopReason.AWATCH)
+_HISTORY = (StopReason.HISTORY_BEGIN, StopReason.HISTORY_END)
 _SIGINT = 2
 
 
@@ -67,29 +67,29 @@ class Session:
         if not is_ours(thread):
             raise DebuggeeError("no such thread: there is one, p1.1", ESRCH)
 
-    def stop_reply(self, stop: Stop) -> bytes:
+    def stop_reply(self, stop: StopReply) -> bytes:
         """``T``, ``W`` or ``X`` (GDB manual, "Stop Reply Packets")."""
         process = b";process:1" if "multiprocess" in self.offered else b""
-        if stop.kind is StopKind.EXITED:
+        if stop.reason is StopReason.EXITED:
             self.gone = True
             return b"W%02x" % (stop.status & 0xFF) + process
-        if stop.kind is StopKind.TERMINATED:
+        if stop.reason is StopReason.TERMINATED:
             self.gone = True
             return b"X%02x" % (stop.signal & 0xFF) + process
-        signal = _SIGINT if stop.kind is StopKind.INTERRUPT else stop.signal & 0xFF
+        signal = _SIGINT if stop.reason is StopReason.INTERRUPT else stop.signal & 0xFF
         return b"T%02x%b%bthread:%b;" % (signal, self._reason(stop), self._expedited(), self.thread_id())
 
-    def _reason(self, stop: Stop) -> bytes:
-        if stop.kind in _WATCHES:
-            hits = [(stop.kind, stop.address or 0)]
+    def _reason(self, stop: StopReply) -> bytes:
+        if stop.reason in _WATCHES:
+            hits = [(stop.reason, stop.address or 0)]
             if "multi-wp-addr" in self.offered:
                 hits += stop.also
-            return b"".join(b"%b:%x;" % (kind.value.encode(), address) for kind, address in hits)
-        if stop.kind in _HISTORY:
-            return stop.kind.value.encode() + b";"
+            return b"".join(b"%b:%x;" % (reason.value.encode(), address) for reason, address in hits)
+        if stop.reason in _HISTORY:
+            return stop.reason.value.encode() + b";"
         # GDB takes swbreak or hwbreak that it did not offer for a protocol error
-        if _KEYS_IF_OFFERED.get(stop.kind) in self.offered:
-            return stop.kind.value.encode() + b":;"
+        if _KEYS_IF_OFFERED.get(stop.reason) in self.offered:
+            return stop.reason.value.encode() + b":;"
         return b""
 
     def _expedited(self) -> bytes:
@@ -104,8 +104,8 @@ class Session:
             parts.append(b"%x:%b;" % (number, value.hex().encode()))
         return b"".join(parts)
 
-    def insert(self, point: Point) -> None:
-        key = (point.kind.value, point.address, point.length)
+    def insert(self, point: ZPoint) -> None:
+        key = (point.type.value, point.address, point.length)
         size = sum(map(len, point.conditions))
         if key not in self.points and len(self.points) >= POINTS_LIMIT:
             raise DebuggeeError(f"more than {POINTS_LIMIT} breakpoints and watchpoints", ENOSPC)
@@ -114,9 +114,9 @@ class Session:
         self.debuggee.insert(point)
         self.points[key] = size
 
-    def remove(self, point: Point) -> None:
+    def remove(self, point: ZPoint) -> None:
         self.debuggee.remove(point)
-        self.points.pop((point.kind.value, point.address, point.length), None)
+        self.points.pop((point.type.value, point.address, point.length), None)
 
     def drop(self) -> None:
         """The connection is gone without a ``D``: the guest stays where it is."""

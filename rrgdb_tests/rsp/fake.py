@@ -17,14 +17,14 @@ from rrgdb.rsp.debuggee import (
     Faces,
     HistoryLine,
     MemoryRegion,
-    Point,
-    PointKind,
     RegisterInfo,
     ReplayInfo,
     Resume,
     SnapshotInfo,
-    Stop,
-    StopKind,
+    StopReason,
+    StopReply,
+    ZPoint,
+    ZType,
 )
 
 BASE = 0x8000_0000
@@ -37,8 +37,8 @@ NAMES = ("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1", *(f"a{n}"
 A0, A1, SP, PC = 10, 11, 2, 32
 FOREVER = 1 << 62
 
-_WATCH_STOPS = {PointKind.WRITE: StopKind.WATCH, PointKind.ACCESS: StopKind.AWATCH}
-_BREAK_STOPS = {PointKind.SOFTWARE: StopKind.SWBREAK, PointKind.HARDWARE: StopKind.HWBREAK}
+_WATCH_STOPS = {ZType.WRITE: StopReason.WATCH, ZType.ACCESS: StopReason.AWATCH}
+_BREAK_STOPS = {ZType.SOFTWARE: StopReason.SWBREAK, ZType.HARDWARE: StopReason.HWBREAK}
 
 
 class FakeDebuggee:
@@ -49,7 +49,7 @@ class FakeDebuggee:
         self.end = end
         self.icount = 0
         self.image = ""
-        self.points: set[Point] = set()
+        self.points: set[ZPoint] = set()
         self.written: dict[int, int] = {}
         self.registers_written: dict[int, bytes] = {}
         self.saved: dict[str, int] = {}
@@ -59,7 +59,7 @@ class FakeDebuggee:
         self.interrupted = threading.Event()
         self.running = threading.Event()
         self.say: str = ""
-        self.stop = Stop(StopKind.SIGNAL)
+        self.stop = StopReply(StopReason.SIGNAL)
         self.threads: set[str] = set()
         self.separately: bool | None = None
 
@@ -135,24 +135,24 @@ class FakeDebuggee:
 
     # points and running
 
-    def insert(self, point: Point) -> None:
+    def insert(self, point: ZPoint) -> None:
         self.remove(point)
         self.points.add(point)
 
-    def remove(self, point: Point) -> None:
-        key = (point.kind, point.address, point.length)
-        self.points = {p for p in self.points if (p.kind, p.address, p.length) != key}
+    def remove(self, point: ZPoint) -> None:
+        key = (point.type, point.address, point.length)
+        self.points = {p for p in self.points if (p.type, p.address, p.length) != key}
 
-    def _holds(self, point: Point) -> bool:
+    def _holds(self, point: ZPoint) -> bool:
         return judge(point.conditions, self._value, self.read_memory)[0]
 
-    def _hit(self, at_store: bool) -> Stop | None:
-        for point in sorted(self.points, key=lambda p: p.kind.value):
-            if point.kind in _BREAK_STOPS and point.address == self._value(PC) and self._holds(point):
-                return Stop(_BREAK_STOPS[point.kind])
+    def _hit(self, at_store: bool) -> StopReply | None:
+        for point in sorted(self.points, key=lambda p: p.type.value):
+            if point.type in _BREAK_STOPS and point.address == self._value(PC) and self._holds(point):
+                return StopReply(_BREAK_STOPS[point.type])
             overlaps = point.address < COUNTER + 4 and point.address + point.length > COUNTER
-            if at_store and point.kind in _WATCH_STOPS and overlaps and self._holds(point):
-                return Stop(_WATCH_STOPS[point.kind], address=COUNTER)
+            if at_store and point.type in _WATCH_STOPS and overlaps and self._holds(point):
+                return StopReply(_WATCH_STOPS[point.type], address=COUNTER)
         return None
 
     def _move(self, icount: int) -> None:
@@ -160,7 +160,7 @@ class FakeDebuggee:
         self.written.clear()
         self.registers_written.clear()
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> Stop:
+    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> StopReply:
         self.threads.add(threading.current_thread().name)
         self.separately = separately
         self.interrupted.clear()
@@ -174,24 +174,24 @@ class FakeDebuggee:
             self.running.clear()
         return self.stop
 
-    def _run(self, how: Resume, start: int, end: int) -> Stop:
+    def _run(self, how: Resume, start: int, end: int) -> StopReply:
         back = how in (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
-        edge, kind = (0, StopKind.HISTORY_BEGIN) if back else (self.end, StopKind.HISTORY_END)
+        edge, kind = (0, StopReason.HISTORY_BEGIN) if back else (self.end, StopReason.HISTORY_END)
         while True:
             if self.icount == edge:
-                return Stop(kind)
+                return StopReply(kind)
             if self.interrupted.is_set():
-                return Stop(StopKind.INTERRUPT)
+                return StopReply(StopReason.INTERRUPT)
             self._move(self.icount + (-1 if back else 1))
             if how in (Resume.STEP, Resume.REVERSE_STEP):
-                return Stop(StopKind.STEP)
+                return StopReply(StopReason.STEP)
             # RISC-V in GDB: reported before the store, in reverse after it; GDB steps over it by itself
             if hit := self._hit(self.icount % 3 == (2 if back else 1)):
                 return hit
             if self.icount == self.break_at or (how is Resume.RANGE_STEP and not start <= self._value(PC) < end):
-                return Stop(StopKind.STEP)
+                return StopReply(StopReason.STEP)
 
-    def last_stop(self) -> Stop:
+    def last_stop(self) -> StopReply:
         return self.stop
 
     def interrupt(self) -> None:
@@ -215,13 +215,13 @@ class FakeDebuggee:
     def replay_info(self) -> ReplayInfo:
         return ReplayInfo("replay", self.icount, 0, self.end, "fake.rrgdb")
 
-    def _go(self, icount: int) -> Stop:
+    def _go(self, icount: int) -> StopReply:
         self._move(max(0, min(icount, self.end)))
-        kind = StopKind.HISTORY_BEGIN if icount < 0 else StopKind.HISTORY_END if icount > self.end else StopKind.SIGNAL
-        self.stop = Stop(kind)
+        edges = {icount < 0: StopReason.HISTORY_BEGIN, icount > self.end: StopReason.HISTORY_END}
+        self.stop = StopReply(edges.get(True, StopReason.SIGNAL))
         return self.stop
 
-    def seek(self, where: str) -> Stop:
+    def seek(self, where: str) -> StopReply:
         named = {"start": 0, "end": self.end, **self.saved}
         if where in named:
             return self._go(named[where])
@@ -230,7 +230,7 @@ class FakeDebuggee:
         except ValueError:
             raise DebuggeeError(f"no snapshot is called {where!r}", 2) from None
 
-    def seek_relative(self, delta: int) -> Stop:
+    def seek_relative(self, delta: int) -> StopReply:
         return self._go(self.icount + delta)
 
     def history(self, count: int) -> Sequence[HistoryLine]:
@@ -240,7 +240,7 @@ class FakeDebuggee:
     def save_snapshot(self, name: str) -> None:
         self.saved[name] = self.icount
 
-    def load_snapshot(self, name: str) -> Stop:
+    def load_snapshot(self, name: str) -> StopReply:
         if name not in self.saved:
             raise DebuggeeError(f"no snapshot is called {name!r}", 2)
         return self._go(self.saved[name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rrgdb.rsp.debuggee import DebuggeeError, Stop, StopKind
+from rrgdb.rsp.debuggee import DebuggeeError, StopReason, StopReply
 from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.monitor import COMMANDS, MonitorError, run
 from rrgdb.rsp.session import Session
@@ -60,7 +60,7 @@ def test_what_moves_says_so(session: Session, fake: FakeDebuggee, line: str, ico
 
 
 def test_a_move_that_is_interrupted_says_so(session: Session, fake: FakeDebuggee) -> None:
-    fake.seek_relative = lambda _: Stop(StopKind.INTERRUPT)  # type: ignore[method-assign]  # a slow guest
+    fake.seek_relative = lambda _: StopReply(StopReason.INTERRUPT)  # type: ignore[method-assign]  # a slow guest
     assert run(session, "back 5").startswith("icount 0 (interrupted)\n")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rrgdb.rsp import faces
 from rrgdb.rsp.commands import COMMANDS
-from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Stop, StopKind
+from rrgdb.rsp.debuggee import DebuggeeError, StopReason, StopReply, ZPoint, ZType
 from rrgdb.rsp.dispatcher import index
 from rrgdb.rsp.packets import PACKET_SIZE
 from rrgdb_tests.rsp.fake import A0, BASE, CODE, COUNTER, NAMES, FakeDebuggee
@@ -214,21 +214,21 @@ def test_no_packet_is_registered_twice() -> None:
 @pytest.mark.parametrize(
     ("stop", "reply"),
     [
-        (Stop(StopKind.SIGNAL, 11), b"T0b" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.STEP), b"T05" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.SWBREAK), b"T05swbreak:;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.HWBREAK), b"T05hwbreak:;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.WATCH, address=0x80001000), b"T05watch:80001000;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.RWATCH, address=0x10), b"T05rwatch:10;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.AWATCH, address=0x10), b"T05awatch:10;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.HISTORY_BEGIN), b"T05replaylog:begin;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.HISTORY_END), b"T05replaylog:end;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.INTERRUPT), b"T02" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.EXITED, status=3), b"W03;process:1"),
-        (Stop(StopKind.TERMINATED, 9), b"X09;process:1"),
+        (StopReply(StopReason.SIGNAL, 11), b"T0b" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.STEP), b"T05" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.SWBREAK), b"T05swbreak:;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.HWBREAK), b"T05hwbreak:;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.WATCH, address=0x80001000), b"T05watch:80001000;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.RWATCH, address=0x10), b"T05rwatch:10;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.AWATCH, address=0x10), b"T05awatch:10;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.HISTORY_BEGIN), b"T05replaylog:begin;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.HISTORY_END), b"T05replaylog:end;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.INTERRUPT), b"T02" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.EXITED, status=3), b"W03;process:1"),
+        (StopReply(StopReason.TERMINATED, 9), b"X09;process:1"),
     ],
 )
-def test_stop_replies(stub: Stub, fake: FakeDebuggee, stop: Stop, reply: bytes) -> None:
+def test_stop_replies(stub: Stub, fake: FakeDebuggee, stop: StopReply, reply: bytes) -> None:
     stub.handle(GDB)
     fake.stop = stop
     assert stub.handle(b"?") == reply
@@ -244,7 +244,7 @@ def test_errors_in_words_if_the_debugger_understands_them(stub: Stub) -> None:
 @pytest.mark.parametrize("offered", [True, False])
 def test_several_watchpoints_are_told_to_who_can_take_them(stub: Stub, fake: FakeDebuggee, offered: bool) -> None:
     stub.handle(b"qSupported:multi-wp-addr+" if offered else b"qSupported:swbreak+")
-    reply = stub.session.stop_reply(Stop(StopKind.WATCH, address=0x10, also=((StopKind.RWATCH, 0x20),)))
+    reply = stub.session.stop_reply(StopReply(StopReason.WATCH, address=0x10, also=((StopReason.RWATCH, 0x20),)))
     assert reply.startswith(b"T05watch:10;rwatch:20;" if offered else b"T05watch:10;" + REGISTERS[:3])
     stub.handle(b"c")
     assert fake.separately is not offered
@@ -276,11 +276,11 @@ def test_points_reach_the_debuggee(stub: Stub, fake: FakeDebuggee) -> None:
     stub.handle(b"Z0,80000004,4;X3,220127X3,220027")
     stub.handle(b"Z2,80001000,4")
     assert fake.points == {
-        Point(PointKind.SOFTWARE, BASE + 4, 4, (b"\x22\x01\x27", b"\x22\x00\x27")),
-        Point(PointKind.WRITE, COUNTER, 4),
+        ZPoint(ZType.SOFTWARE, BASE + 4, 4, (b"\x22\x01\x27", b"\x22\x00\x27")),
+        ZPoint(ZType.WRITE, COUNTER, 4),
     }
     stub.handle(b"z0,80000004,4")
-    assert fake.points == {Point(PointKind.WRITE, COUNTER, 4)}
+    assert fake.points == {ZPoint(ZType.WRITE, COUNTER, 4)}
 
 
 def test_points_are_bounded(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

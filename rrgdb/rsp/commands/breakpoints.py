@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from rrgdb.rsp.commands.base import Command, always
-from rrgdb.rsp.debuggee import Debuggee, Point, PointKind
+from rrgdb.rsp.debuggee import Debuggee, ZPoint, ZType
 from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, address_and_length, data, number, split
 
 _EXPRESSION = re.compile(rb"X([0-9a-fA-F]{1,4}),")
-_WATCHPOINTS = (PointKind.WRITE, PointKind.READ, PointKind.ACCESS)
+_WATCHPOINTS = (ZType.WRITE, ZType.READ, ZType.ACCESS)
 
 
-def _parse(arguments: bytes) -> tuple[PointKind, int, int, bytes]:
+def _parse(arguments: bytes) -> tuple[ZPoint, bytes]:
     """``type,addr,kind`` and what follows."""
     digit, rest = split(arguments, b",", "Z packet")
     if digit not in (b"0", b"1", b"2", b"3", b"4"):
         raise PacketError("bad Z packet: type 0 to 4 expected")
-    kind = PointKind(int(digit))
     position, _, more = rest.partition(b";")
     address, length = address_and_length(position, "breakpoint")
-    if kind in _WATCHPOINTS and length == 0:
+    point = ZPoint(ZType(int(digit)), address, length)
+    if point.type in _WATCHPOINTS and length == 0:
         raise PacketError("watchpoint of no bytes")
-    return kind, address, length, more
+    return point, more
 
 
 def _conditions(options: bytes) -> tuple[bytes, ...]:
@@ -48,14 +49,14 @@ def _conditions(options: bytes) -> tuple[bytes, ...]:
 
 
 def _insert(session: Session, _: Debuggee, arguments: bytes) -> bytes:
-    kind, address, length, options = _parse(arguments)
-    session.insert(Point(kind, address, length, _conditions(options)))
+    point, options = _parse(arguments)
+    session.insert(replace(point, conditions=_conditions(options)))
     return b"OK"
 
 
 def _remove(session: Session, __: Debuggee, arguments: bytes) -> bytes:
-    kind, address, length, _ = _parse(arguments)
-    session.remove(Point(kind, address, length))
+    point, _ = _parse(arguments)
+    session.remove(point)
     return b"OK"
 
 
