@@ -46,12 +46,21 @@ class _ScriptTarget(Target):
         """the script is over: nothing runs on"""
         self._moved = False
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> StopReply:
+    def resume(
+        self,
+        how: Resume,
+        start: int = 0,
+        end: int = 0,
+        *,
+        thread: int = 1,
+        alone: bool = False,
+        separately: bool = False,
+    ) -> StopReply:
         if self._moved:
             self._moved = False
             self.timeline.stop_where_it_starts()
         try:
-            return super().resume(how, start, end, separately=separately)
+            return super().resume(how, start, end, thread=thread, alone=alone, separately=separately)
         except RunOver:
             if not self.final:
                 self._moved = True

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import EngineError, Watch, WatchHit
+from rrgdb.engine.base import Engine, EngineError, Watch, WatchHit
 from rrgdb.opening import Opened
 from rrgdb.recording.door import Divergence
 from rrgdb.recording.log import LogError
@@ -104,14 +104,26 @@ class Target:
     def executable(self) -> str:
         return self._executable
 
-    def describe(self) -> str:
+    def threads(self) -> Sequence[int]:
+        return range(1, len(self.timeline.guest.cpus) + 1)
+
+    def describe(self, thread: int) -> str:
         info = self.replay_info()
-        return f"{info.mode}, icount {info.icount}"
+        which = f"CPU {thread - 1}, " if len(self.threads()) > 1 else ""
+        return f"{which}{info.mode}, icount {info.icount}"
+
+    def _cpu(self, thread: int) -> Engine:
+        return self.timeline.guest.cpus[thread - 1]
+
+    def _check_writable(self, thread: int) -> None:
+        """What a debugger writes is logged without a CPU."""
+        if self._cpu(thread) is not self.engine:
+            raise DebuggeeError(f"thread {thread}: only what the CPU of thread 1 sees can be written")
 
     # -- registers and memory --------------------------------------------------------------------
 
-    def read_registers(self) -> bytes:
-        return self.engine.read_registers()
+    def read_registers(self, thread: int) -> bytes:
+        return self._cpu(thread).read_registers()
 
     def _register(self, number: int) -> tuple[str, int]:
         if not 0 <= number < len(self._registers):
@@ -119,11 +131,12 @@ class Target:
         r = self.arch.registers[number]
         return r.name, r.bits + 7 >> 3
 
-    def read_register(self, number: int) -> bytes:
+    def read_register(self, thread: int, number: int) -> bytes:
         name, size = self._register(number)
-        return self.engine.read(name).to_bytes(size, "little")
+        return self._cpu(thread).read(name).to_bytes(size, "little")
 
-    def write_register(self, number: int, data: bytes) -> None:
+    def write_register(self, thread: int, number: int, data: bytes) -> None:
+        self._check_writable(thread)
         name, size = self._register(number)
         if len(data) != size:
             raise DebuggeeError(f"register {name}: expected {size} bytes, got {len(data)}")
@@ -132,7 +145,7 @@ class Target:
             with _told():
                 self.timeline.write_register(number, value)
 
-    def write_registers(self, data: bytes) -> None:
+    def write_registers(self, thread: int, data: bytes) -> None:
         at = 0
         values: list[tuple[int, bytes]] = []
         for number in range(len(self._registers)):
@@ -143,15 +156,16 @@ class Target:
             raise DebuggeeError(f"expected {at} bytes of registers, got {len(data)}")
         values.sort(key=lambda v: self._names[v[0]] not in _WRITE_FIRST)
         for number, value in values:
-            self.write_register(number, value)
+            self.write_register(thread, number, value)
 
-    def read_memory(self, address: int, length: int) -> bytes:
+    def read_memory(self, thread: int, address: int, length: int) -> bytes:
         try:
-            return self.engine.read_memory(address, min(length, MAX_READ))
+            return self._cpu(thread).read_memory(address, min(length, MAX_READ))
         except MemoryFault as e:
             raise DebuggeeError(str(e), EFAULT) from None
 
-    def write_memory(self, address: int, data: bytes) -> None:
+    def write_memory(self, thread: int, address: int, data: bytes) -> None:
+        self._check_writable(thread)
         try:
             with _told():
                 self.timeline.write_memory(address, data)
@@ -195,7 +209,19 @@ class Target:
 
     # -- moves -----------------------------------------------------------------------------------
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> StopReply:
+    def resume(
+        self,
+        how: Resume,
+        start: int = 0,
+        end: int = 0,
+        *,
+        thread: int = 1,
+        alone: bool = False,
+        separately: bool = False,
+    ) -> StopReply:
+        """A step is the machine's next instruction, whichever CPU's it is."""
+        if alone:
+            raise DebuggeeError("all CPUs run as they did: `set scheduler-locking off`")
         self.timeline.clear_interrupt()
         points = self._armed()
         backward = how in _BACKWARD

@@ -135,6 +135,34 @@ def test_workers_stop_at_such_a_condition(recorded: tuple[Path, Path]) -> None:
         assert opened.workers._number > len(codes)
 
 
+# -- threads -------------------------------------------------------------------------------------
+
+
+def test_every_cpu_of_the_guest_is_a_thread(
+    opened: Opened, recorded: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second CPU is that of another guest, a few instructions further on."""
+    stub = Told(opened)
+    alone = stub.ask(b"g")
+    with replay(recorded[1], writable=False) as other:
+        other.timeline.seek(20)
+        cpus = opened.timeline.engine, other.timeline.engine
+        further = cpus[1].read_registers().hex().encode()
+        assert further != alone
+        monkeypatch.setattr(type(opened.guest), "cpus", property(lambda _: cpus))
+        assert stub.ask(b"qfThreadInfo") == b"m1,2"
+        assert bytes.fromhex(stub.ask(b"qThreadExtraInfo,2").decode()) == b"CPU 1, replay, icount 0"
+        assert stub.ask(b"g") == alone
+        assert stub.ask(b"Hg2") == b"OK"
+        assert stub.ask(b"g") == further
+        pc = cpus[1].arch.register_index[cpus[1].arch.pc]
+        assert int.from_bytes(bytes.fromhex(stub.ask(b"p%x" % pc).decode()), "little") == cpus[1].read(cpus[1].arch.pc)
+        # What a debugger writes is logged without a CPU, and history has them all run.
+        for refused in (b"P%x=%b" % (pc, stub.ask(b"p%x" % pc)), b"G" + alone, b"M%x,1:00" % cpus[1].pc, b"vCont;s:2"):
+            assert stub.ask(refused) == b"E16", refused
+        assert opened.timeline.diverted_from is None
+
+
 # -- the beginning of history --------------------------------------------------------------------
 
 

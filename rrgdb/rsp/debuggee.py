@@ -77,6 +77,8 @@ class StopReply:
     address: int | None = None
     status: int = 0
     also: tuple[tuple[StopReason, int], ...] = ()
+    thread: int = 1
+    """the one that it is about; the number of one that there is, whatever stopped"""
 
 
 class Resume(Enum):
@@ -197,7 +199,11 @@ class Faces:
 
 
 class Debuggee(Protocol):
-    """What every debuggee can. ``pid``/``tid`` are 1: one process, one thread."""
+    """What every debuggee can. One process, whose id is 1; ``thread`` is a number of ``threads()``.
+
+    A machine's CPUs are its threads. They have the same registers; what an address means may differ from one to the
+    other.
+    """
 
     @property
     def faces(self) -> Faces:
@@ -205,26 +211,43 @@ class Debuggee(Protocol):
 
     @property
     def registers(self) -> Sequence[RegisterInfo]: ...
+    def threads(self) -> Sequence[int]:
+        """All threads, from 1 on, ascending; there is at least one."""
+
+    def describe(self, thread: int) -> str:
+        """What ``info threads`` shows beside it."""
+
     def target_xml(self) -> str:
         """The target description document (GDB manual, "Target Description Format")."""
 
-    def read_registers(self) -> bytes:
+    def read_registers(self, thread: int) -> bytes:
         """All registers, concatenated in ``registers`` order, target byte order."""
 
-    def read_register(self, number: int) -> bytes: ...
-    def write_registers(self, data: bytes) -> None: ...
-    def write_register(self, number: int, data: bytes) -> None: ...
-    def read_memory(self, address: int, length: int) -> bytes:
+    def read_register(self, thread: int, number: int) -> bytes: ...
+    def write_registers(self, thread: int, data: bytes) -> None: ...
+    def write_register(self, thread: int, number: int, data: bytes) -> None: ...
+    def read_memory(self, thread: int, address: int, length: int) -> bytes:
         """At least one byte, shorter than ``length`` where memory ends; DebuggeeError(EFAULT) if there is none."""
 
-    def write_memory(self, address: int, data: bytes) -> None: ...
+    def write_memory(self, thread: int, address: int, data: bytes) -> None: ...
     def insert(self, point: ZPoint) -> None:
-        """Insert; a point of the same type, address and length is replaced."""
+        """For all threads; a point of the same type, address and length is replaced."""
 
     def remove(self, point: ZPoint) -> None: ...
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> StopReply:
+    def resume(
+        self,
+        how: Resume,
+        start: int = 0,
+        end: int = 0,
+        *,
+        thread: int = 1,
+        alone: bool = False,
+        separately: bool = False,
+    ) -> StopReply:
         """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it. Backward only with
         ``Time``.
+
+        ``thread``: the one that steps, while the others run as they would. ``alone``: the others stand still.
 
         ``separately``: a stop tells only watchpoints that hold its one address; the others that the same instruction
         hit are stops of their own, the next ones."""
@@ -247,6 +270,3 @@ class Debuggee(Protocol):
 
     def kill(self) -> None:
         """``k``/``vKill``: finish the recording cleanly; the server then exits."""
-
-    def describe(self) -> str:
-        """What ``info threads`` shows beside the thread."""

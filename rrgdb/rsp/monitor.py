@@ -156,7 +156,7 @@ def _info_events(_: Session, time: Time, limit: str) -> str:
 
 def _info_registers(session: Session, debuggee: Debuggee, _: str) -> str:
     registers = debuggee.registers
-    values = debuggee.read_registers()
+    values = debuggee.read_registers(session.thread)
     width = max((len(register.name) for register in registers), default=0)
     lines = []
     at = 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, StopReason, StopReply, ZPoint
-from rrgdb.rsp.wire import ENOSPC, ESRCH, is_ours
+from rrgdb.rsp.wire import ALL, ANY, ENOSPC, ESRCH, thread_id
 
+PROCESS = 1
 POINTS_LIMIT = 10_000
 CONDITIONS_LIMIT = 1 << 20
 """bytes of all conditions together"""
@@ -22,7 +23,8 @@ class Session:
 
     ``no_ack``: QStartNoAckMode was accepted. ``detached``: D came, the debuggee runs on. ``killed``: the recording is
     finished and the server should end. ``gone``: there is no process (it exited, or an extended-remote debugger killed
-    or left it) until vRun or vAttach.
+    or left it) until vRun or vAttach. ``thread``: the one that packets are about, which is the one that stopped last
+    until Hg says another. ``resumed``: the only one that c, s, bc and bs resume; None: all (Hc).
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class Session:
         self.detached = False
         self.killed = False
         self.gone = False
+        self.thread = 1
+        self.resumed: int | None = None
         self._attached = False
         self._expedite: tuple[int, ...] | None = None
 
@@ -60,12 +64,27 @@ class Session:
         if self.console_open:
             self._console(text)
 
-    def thread_id(self) -> bytes:
-        return b"p1.1" if "multiprocess" in self.offered else b"1"
+    def thread_id(self, thread: int) -> bytes:
+        return b"p1.%x" % thread if "multiprocess" in self.offered else b"%x" % thread
 
-    def check_thread(self, thread: bytes) -> None:
-        if not is_ours(thread):
-            raise DebuggeeError("no such thread: there is one, p1.1", ESRCH)
+    def covered(self, field: bytes) -> Sequence[int]:
+        """The threads that a thread-id is about; none if there are no such ones."""
+        process, thread = thread_id(field)
+        if process not in (ALL, ANY, PROCESS):
+            return ()
+        if thread == ANY:
+            return (self.thread,)
+        threads = self.debuggee.threads()
+        return threads if thread == ALL else (thread,) if thread in threads else ()
+
+    def find_thread(self, field: bytes) -> int:
+        """One thread that a thread-id is about, the present one if it may be that."""
+        covered = self.covered(field)
+        if not covered:
+            threads = self.debuggee.threads()
+            count = "is one" if len(threads) == 1 else f"are {len(threads)}, the first"
+            raise DebuggeeError(f"no such thread: there {count}, p{PROCESS}.{threads[0]:x}", ESRCH)
+        return self.thread if self.thread in covered else covered[0]
 
     def stop_reply(self, stop: StopReply) -> bytes:
         """``T``, ``W`` or ``X`` (GDB manual, "Stop Reply Packets")."""
@@ -76,8 +95,10 @@ class Session:
         if stop.reason is StopReason.TERMINATED:
             self.gone = True
             return b"X%02x" % (stop.signal & 0xFF) + process
+        self.thread = stop.thread
         signal = _SIGINT if stop.reason is StopReason.INTERRUPT else stop.signal & 0xFF
-        return b"T%02x%b%bthread:%b;" % (signal, self._reason(stop), self._expedited(), self.thread_id())
+        registers, thread = self._expedited(stop.thread), self.thread_id(stop.thread)
+        return b"T%02x%b%bthread:%b;" % (signal, self._reason(stop), registers, thread)
 
     def _reason(self, stop: StopReply) -> bytes:
         if stop.reason in _WATCHES:
@@ -92,13 +113,13 @@ class Session:
             return stop.reason.value.encode() + b":;"
         return b""
 
-    def _expedited(self) -> bytes:
+    def _expedited(self, thread: int) -> bytes:
         if self._expedite is None:
             self._expedite = tuple(n for n, register in enumerate(self.debuggee.registers) if register.expedited)
         parts = []
         for number in self._expedite:
             try:
-                value = self.debuggee.read_register(number)
+                value = self.debuggee.read_register(thread, number)
             except DebuggeeError:
                 continue
             parts.append(b"%x:%b;" % (number, value.hex().encode()))

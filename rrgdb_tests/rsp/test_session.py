@@ -265,7 +265,7 @@ def test_memory_is_written_and_read(stub: Stub) -> None:
 
 
 def test_long_reads_are_cut_to_the_packet_size(stub: Stub, fake: FakeDebuggee) -> None:
-    fake.read_memory = lambda _, length: bytes(length)  # type: ignore[method-assign]  # more memory than the fake has
+    fake.read_memory = lambda _, __, length: bytes(length)  # type: ignore[method-assign]  # more memory than the fake has
     for packet in (b"m0,ffffffff", b"x0,ffffffff"):
         reply = stub.handle(packet)
         assert reply is not None
@@ -345,7 +345,7 @@ def gdb_crc(data: bytes) -> int:
 @pytest.mark.parametrize("length", [0, 1, 12, 4099])
 def test_crc(stub: Stub, fake: FakeDebuggee, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrgdb.rsp.commands.search._CHUNK", 1000)
-    data = fake.read_memory(BASE, length) if length else b""
+    data = fake.read_memory(1, BASE, length) if length else b""
     assert stub.handle(b"qCRC:80000000,%x" % length) == b"C%08x" % gdb_crc(data)
 
 
@@ -450,7 +450,7 @@ def test_console_output_only_while_gdb_takes_it(stub: Stub, fake: FakeDebuggee, 
 
 
 def test_fault_while_expediting_leaves_the_register_out(stub: Stub, fake: FakeDebuggee) -> None:
-    def fail(_: int) -> bytes:
+    def fail(*_: int) -> bytes:
         raise DebuggeeError("unavailable")
 
     fake.read_register = fail  # type: ignore[method-assign]  # a guest without registers

@@ -103,7 +103,7 @@ class Debugger:
         """As ``set $pc += 4``."""
         arch = self.engine.arch
         pc = self.engine.read(arch.pc) + GUESTS[self._what][3]
-        self.target.write_register(arch.register_index[arch.pc], pc.to_bytes(arch.bits // 8, "little"))
+        self.target.write_register(1, arch.register_index[arch.pc], pc.to_bytes(arch.bits // 8, "little"))
 
 
 def ended(stop: StopReply) -> bool:
@@ -153,7 +153,7 @@ def test_in_a_diversion(what: str, live: Opened) -> None:
     debugger = Debugger(live, what)
     first = debugger.trap(C)
     debugger.timeline.seek(first[0] - 1)
-    debugger.target.write_memory(base(GUESTS[what][0]) + DATA + 4, b"other")
+    debugger.target.write_memory(1, base(GUESTS[what][0]) + DATA + 4, b"other")
     assert debugger.trap(C) == first
     assert debugger.trap(C) == first
     debugger.skip()
@@ -212,8 +212,8 @@ def test_a_repaired_instruction_goes_on(what: str, live: Opened, tmp_path: Path)
     """The debugger writes another instruction over it, and a register: pc stays."""
     debugger = Debugger(live, what)
     icount, pc = debugger.trap(C)
-    debugger.target.write_register(5, (7).to_bytes(8, "little"))
-    debugger.target.write_memory(pc, {"ebreak": b"\x13\0\0\0", "int3": b"\x90"}[what])
+    debugger.target.write_register(1, 5, (7).to_bytes(8, "little"))
+    debugger.target.write_memory(1, pc, {"ebreak": b"\x13\0\0\0", "int3": b"\x90"}[what])
     second = debugger.trap(C)
     assert debugger.value == 2
     assert debugger.trap(BC) == (icount, pc)

@@ -207,7 +207,7 @@ def test_a_written_pc_is_not_after_a_hit(family: str) -> None:
         number, size = arch.register_index[arch.pc], arch.bits // 8
         store = t.engine.read(arch.pc)
         before = known(family).pcs[writes[0] - 1]
-        t.write_register(number, before.to_bytes(size, "little"))
+        t.write_register(1, number, before.to_bytes(size, "little"))
         assert t.resume(S).reason is StopReason.STEP
         assert t.engine.read(arch.pc) == store
         assert t.resume(C).reason is StopReason.WATCH
@@ -305,7 +305,7 @@ def test_bytes_that_change_where_a_diversion_is_left_are_told_there(family: str)
         t.insert(watch(family))
         t.insert(ZPoint(ZType.WRITE, 0x7000_0000, 4))
         t.seek("10")
-        t.write_memory(address, b"odd!")
+        t.write_memory(1, address, b"odd!")
         told = t.resume(BC)
         assert (_addresses(told)[0] - address, t.timeline.icount, t.timeline.diverted_from) == (0, 10, None)
         told = t.resume(BC)

@@ -9,16 +9,16 @@ from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, data, number, split
 
 
-def _read_all(_: Session, debuggee: Debuggee, __: bytes) -> bytes:
-    return debuggee.read_registers().hex().encode()
+def _read_all(session: Session, debuggee: Debuggee, _: bytes) -> bytes:
+    return debuggee.read_registers(session.thread).hex().encode()
 
 
-def _write_all(_: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+def _write_all(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     values = data(arguments, "register values")
     expected = sum(register.bits + 7 >> 3 for register in debuggee.registers)
     if len(values) != expected:
         raise PacketError(f"{len(values)} bytes of registers; {expected} expected")
-    debuggee.write_registers(values)
+    debuggee.write_registers(session.thread, values)
     return b"OK"
 
 
@@ -29,17 +29,17 @@ def _number(debuggee: Debuggee, field: bytes) -> int:
     return index
 
 
-def _read(_: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
-    return debuggee.read_register(_number(debuggee, arguments)).hex().encode()
+def _read(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+    return debuggee.read_register(session.thread, _number(debuggee, arguments)).hex().encode()
 
 
-def _write(_: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+def _write(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     left, right = split(arguments, b"=", "P packet")
     index, value = _number(debuggee, left), data(right, "register value")
     register = debuggee.registers[index]
     if len(value) != register.bits + 7 >> 3:
         raise PacketError(f"{len(value)} bytes for register {register.name} of {register.bits} bits")
-    debuggee.write_register(index, value)
+    debuggee.write_register(session.thread, index, value)
     return b"OK"
 
 

@@ -11,7 +11,7 @@ from rrgdb.rsp.commands.base import Command, always
 from rrgdb.rsp.debuggee import Debuggee, Resume
 from rrgdb.rsp.faces import BASE, TIME
 from rrgdb.rsp.session import Session
-from rrgdb.rsp.wire import PacketError, is_ours, number, split
+from rrgdb.rsp.wire import PacketError, number, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,19 @@ class _Action:
 _Handler: TypeAlias = Callable[[Session, object, bytes], bytes]
 
 
-def _run(session: Session, action: _Action) -> bytes:
+def _run(session: Session, action: _Action, thread: int, *, alone: bool) -> bytes:
     separately = "multi-wp-addr" not in session.offered
-    stop = session.debuggee.resume(action.how, action.start, action.end, separately=separately)
+    stop = session.debuggee.resume(
+        action.how, action.start, action.end, thread=thread, alone=alone, separately=separately
+    )
     return session.stop_reply(stop)
+
+
+def _run_selected(session: Session, action: _Action) -> bytes:
+    """As Hc has said."""
+    if session.resumed is None:
+        return _run(session, action, session.thread, alone=False)
+    return _run(session, action, session.resumed, alone=len(session.debuggee.threads()) > 1)
 
 
 def _check_address(field: bytes) -> None:
@@ -40,7 +49,7 @@ def _check_address(field: bytes) -> None:
 def _plain(how: Resume) -> _Handler:
     def handle(session: Session, _: object, arguments: bytes) -> bytes:
         _check_address(arguments)
-        return _run(session, _Action(how))
+        return _run_selected(session, _Action(how))
 
     return handle
 
@@ -52,7 +61,7 @@ def _with_signal(how: Resume) -> _Handler:
         signal, _, address = arguments.partition(b";")
         number(signal, "signal")
         _check_address(address)
-        return _run(session, _Action(how))
+        return _run_selected(session, _Action(how))
 
     return handle
 
@@ -96,15 +105,28 @@ def _action(field: bytes) -> _Action | None:
     return parse(field[1:])
 
 
-def _vcont(session: Session, __: Debuggee, arguments: bytes) -> bytes:
-    """The first action that covers the one thread counts (GDB manual, "vCont")."""
-    for entry in arguments.split(b";"):
-        field, _, thread = entry.partition(b":")
-        if thread and not is_ours(thread):
-            continue
-        action = _action(field)
-        return b"OK" if action is None else _run(session, action)
-    raise PacketError("vCont without an action for thread p1.1")
+def _vcont(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+    """The first action that covers a thread is the thread's; one without any stays (GDB manual, "vCont")."""
+    fields = [entry.partition(b":")[::2] for entry in arguments.split(b";")]
+    threads = debuggee.threads()
+    resumed: dict[int, _Action] = {}
+    stay = False
+    for thread in threads:
+        found = next((field for field, which in fields if not which or thread in session.covered(which)), None)
+        action = None if found is None else _action(found)
+        stay = stay or found is not None
+        if action is not None:
+            resumed[thread] = action
+    if not resumed:
+        if stay:
+            return b"OK"
+        raise PacketError(f"vCont without an action for {'any thread' if len(threads) > 1 else 'thread p1.1'}")
+    if 1 < len(resumed) < len(threads):
+        raise PacketError("vCont for some of the threads: one or all expected")
+    stepping = [thread for thread, action in resumed.items() if action.how is not Resume.CONTINUE]
+    candidates = stepping or list(resumed)
+    thread = session.thread if session.thread in candidates else candidates[0]
+    return _run(session, resumed[thread], thread, alone=len(resumed) < len(threads))
 
 
 _resume = partial(Command, needs_process=True, console=True, resumes=True)

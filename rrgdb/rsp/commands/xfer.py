@@ -32,9 +32,11 @@ def _memory_map(_: Session, memory: MemoryMap) -> str:
 
 
 def _threads(session: Session, debuggee: Debuggee) -> str:
-    thread = session.thread_id().decode()
-    entry = "" if session.gone else f'<thread id="{thread}" core="0">{debuggee.describe()}</thread>\n'
-    return f'<?xml version="1.0"?>\n<threads>\n{entry}</threads>\n'
+    entries = "".join(
+        f'<thread id="{session.thread_id(thread).decode()}" core="{core}">{debuggee.describe(thread)}</thread>\n'
+        for core, thread in enumerate(() if session.gone else debuggee.threads())
+    )
+    return f'<?xml version="1.0"?>\n<threads>\n{entries}</threads>\n'
 
 
 def _executable(_: Session, image: Executable) -> str:
