@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from rrgdb.arch.base import MemoryFault
-from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
 from rrgdb.engine.base import Engine, EngineError, Watch, WatchHit
 from rrgdb.opening import Opened
-from rrgdb.recording.door import Divergence
-from rrgdb.recording.log import LogError
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
-    EventInfo,
     Faces,
-    HistoryLine,
     MemoryRegion,
     RegisterInfo,
-    ReplayInfo,
     Resume,
-    SnapshotInfo,
     StopReason,
     StopReply,
     ZPoint,
     ZType,
 )
-from rrgdb.snapshots import naming
-from rrgdb.snapshots.entries import Stored
-from rrgdb.snapshots.errors import StoreError
-from rrgdb.snapshots.naming import START
 from rrgdb.text import shown
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.hits import Hits
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
-from rrgdb.timeline.timeline import TimelineError
+from rrgdb.travel import Travel, bytes_at, mode, told
 
-EFAULT, EEXIST, ENOENT, EBUSY, EIO = 14, 17, 2, 16, 5
+EFAULT = 14
 SIGTRAP, SIGINT = 5, 2
-MAX_HISTORY = 10_000
 MAX_READ = 1 << 20
 MAX_WATCH = 4096
 """bytes of one watchpoint"""
@@ -74,7 +61,7 @@ class Target:
         """watched bytes when the last move ended in a diversion"""
         self._held = False
         self._points: dict[tuple[ZType, int, int], ZPoint] = {}
-        self._replay_break: int | None = None
+        self.replay_break: int | None = None
         self._last = StopReply(StopReason.SIGNAL, SIGTRAP)
         self._registers = tuple(RegisterInfo(r.name, r.bits, r.name in self.arch.expedite) for r in self.arch.registers)
         self._executable = _executable(opened)
@@ -84,9 +71,10 @@ class Target:
 
     @property
     def faces(self) -> Faces:
+        travel = Travel(self)
         return Faces(
-            time=self,
-            snapshots=self,
+            time=travel,
+            snapshots=travel,
             memory_map=self if self.engine.ram.regions else None,
             executable=self if self._executable else None,
         )
@@ -108,9 +96,8 @@ class Target:
         return range(1, len(self.timeline.guest.cpus) + 1)
 
     def describe(self, thread: int) -> str:
-        info = self.replay_info()
         which = f"CPU {thread - 1}, " if len(self.threads()) > 1 else ""
-        return f"{which}{info.mode}, icount {info.icount}"
+        return f"{which}{mode(self.timeline)}, icount {self.timeline.icount}"
 
     def _cpu(self, thread: int) -> Engine:
         return self.timeline.guest.cpus[thread - 1]
@@ -142,7 +129,7 @@ class Target:
             raise DebuggeeError(f"register {name}: expected {size} bytes, got {len(data)}")
         value = int.from_bytes(data, "little")
         if value != self.engine.read(name):
-            with _told():
+            with told():
                 self.timeline.write_register(number, value)
 
     def write_registers(self, thread: int, data: bytes) -> None:
@@ -167,7 +154,7 @@ class Target:
     def write_memory(self, thread: int, address: int, data: bytes) -> None:
         self._check_writable(thread)
         try:
-            with _told():
+            with told():
                 self.timeline.write_memory(address, data)
         except MemoryFault as e:
             raise DebuggeeError(str(e), EFAULT) from None
@@ -205,7 +192,7 @@ class Target:
             codes[p.address] = None if known is None or not p.conditions else (*known, *p.conditions)
         for address, conditions in codes.items():
             breakpoints[address] = None if conditions is None else agent_condition(self.engine, conditions)
-        return Points(breakpoints, tuple(self._watches()), self._replay_break)
+        return Points(breakpoints, tuple(self._watches()), self.replay_break)
 
     # -- moves -----------------------------------------------------------------------------------
 
@@ -225,7 +212,7 @@ class Target:
         self.timeline.clear_interrupt()
         points = self._armed()
         backward = how in _BACKWARD
-        with _told():
+        with told():
             undone = self._undone(points, backward)
             stop = undone or self._hits.still_to_tell(points, backward)
             if stop is None:
@@ -247,7 +234,7 @@ class Target:
             self.timeline.say(f"breakpoint at {address:#x}: its condition cannot be evaluated: {failure}\n")
 
     def _watched(self, points: Points) -> dict[Watch, bytes]:
-        return {w: self._bytes_at(w.address, w.length) for w in points.watches}
+        return {w: bytes_at(self.engine, w.address, w.length) for w in points.watches}
 
     def _undone(self, points: Points, backward: bool) -> Stop | None:
         """Where a diversion is left, watched bytes change to what they were: a hit, since the debugger knows others."""
@@ -319,7 +306,7 @@ class Target:
     def detached(self, *, resume: bool) -> None:
         self._points.clear()
         self._hits.forget()
-        self._replay_break = None
+        self.replay_break = None
         self.timeline.say = lambda _text: None
         self._held = self.timeline.debugged = False
         if resume and self.timeline.live:
@@ -353,131 +340,17 @@ class Target:
     def kill(self) -> None:
         self.running = False
 
-    # -- time ------------------------------------------------------------------------------------
-
-    def replay_info(self) -> ReplayInfo:
-        t = self.timeline
-        mode = "diversion" if t.diverted_from is not None else "record" if t.at_present else "replay"
-        return ReplayInfo(mode, t.icount, t.start, t.end, shown(str(self.opened.recording.path)), t.diverted_from)
-
-    def _go(self, icount: int) -> StopReply:
+    def go(self, icount: int) -> StopReply:
+        """Seek; the debugger is told of no hit on the way."""
         self.timeline.clear_interrupt()
         self._hits.forget()
         self._diverted = {}
-        with _told():
+        with told():
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted
         self.timeline.clear_interrupt()
         self._last = StopReply(StopReason.INTERRUPT, SIGINT) if interrupted else StopReply(StopReason.STEP, SIGTRAP)
         return self._last
-
-    def seek(self, where: str) -> StopReply:
-        t = self.timeline
-        if where == START:
-            return self._go(t.start)
-        if where == "end":
-            return self._go(t.end)
-        stored = self._find(where)
-        if stored is not None:
-            return self._go(stored.icount)
-        try:
-            icount = int(where, 0)
-        except ValueError:
-            raise DebuggeeError(f"{where}: expected an icount, start, end, or the name of a snapshot", ENOENT) from None
-        return self._go(icount)
-
-    def seek_relative(self, delta: int) -> StopReply:
-        t = self.timeline
-        here = t.icount if t.diverted_from is None else t.diverted_from
-        return self._go(max(t.start, min(t.end, here + delta)))
-
-    def history(self, count: int) -> Sequence[HistoryLine]:
-        t = self.timeline
-        if t.diverted_from is not None:
-            raise DebuggeeError("a diversion has no history: go back to the recording first", EBUSY)
-        here = t.icount
-        first = max(t.start, here - min(count, MAX_HISTORY))
-        lines: list[HistoryLine] = []
-        t.clear_interrupt()
-        with _told():
-            t.seek(first)
-            while t.icount < here and not t.interrupted:
-                pc = self.engine.pc
-                code = self._bytes_at(pc, self.arch.max_instruction_length)
-                size, text = disassemble(self.arch, code, pc, self.arch.in_second_set(self.engine))
-                lines.append(HistoryLine(t.icount, pc, f"{code[:size].hex()}  {text}"))
-                t.advance(t.icount + 1)
-            t.clear_interrupt()
-            t.seek(here)
-        return lines
-
-    def _bytes_at(self, address: int, length: int) -> bytes:
-        try:
-            return self.engine.read_memory(address, length)
-        except MemoryFault:
-            return b""
-
-    # -- snapshots and events --------------------------------------------------------------------
-
-    def _find(self, name: str) -> Stored | None:
-        stored = self.timeline.marks.stored
-        return next((s for s in stored if s.name == name), None) or next(
-            (s for s in stored if shown(s.name) == name), None
-        )
-
-    def save_snapshot(self, name: str) -> None:
-        problem = naming.problem(name)
-        if problem is not None:
-            raise DebuggeeError(problem, EEXIST)
-        t = self.timeline
-        if t.diverted_from is not None:
-            raise DebuggeeError("a diversion is thrown away: it takes no snapshots", EBUSY)
-        with _told():
-            if t.at_present and t.recorder is not None and t.guest.end is None:
-                t.recorder.close_chunk()
-            old = self._find(name)
-            if old is not None:
-                t.marks.delete_snapshot(old)
-            t.marks.take_snapshot(name)
-            t.marks.flush()
-
-    def load_snapshot(self, name: str) -> StopReply:
-        return self._go(self._known(name).icount)
-
-    def delete_snapshot(self, name: str) -> None:
-        stored = self._known(name)
-        with _told():
-            self.timeline.marks.delete_snapshot(stored)
-            self.timeline.marks.flush()
-
-    def _known(self, name: str) -> Stored:
-        stored = self._find(name)
-        if stored is None:
-            raise DebuggeeError(f"there is no snapshot {name}", ENOENT)
-        return stored
-
-    def snapshots(self) -> Sequence[SnapshotInfo]:
-        sizes = self.timeline.marks.sizes(lambda line: self.timeline.say(f"{line}\n"))
-        return [SnapshotInfo(shown(s.name), s.icount, sizes[s.id], s.automatic) for s in self.timeline.marks.stored]
-
-    def events(self, limit: int) -> Sequence[EventInfo]:
-        log, here = self.timeline.log, self.timeline.icount
-        found = []
-        for events in (log.answers, log.inputs, log.digests):
-            first = events.index_at(here)
-            found += [
-                EventInfo(e.icount, f"{e.kind.name.lower()} {shown(e.source)}", len(e.payload))
-                for e in events[first : first + limit]
-            ]
-        if log.end is not None:
-            found.append(EventInfo(log.end.icount, "end", len(log.end.payload)))
-        return sorted(found, key=lambda e: e.icount)[:limit]
-
-    def replay_break(self, icount: int) -> None:
-        self._replay_break = icount
-
-    def replay_delete_break(self) -> None:
-        self._replay_break = None
 
 
 QUIET = 0.02
@@ -492,12 +365,3 @@ def _executable(opened: Opened) -> str:
         if kernel.load_address is None:
             return str(opened.recording.image_path(kernel.name).resolve())
     return ""
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What the timeline cannot do, in the debugger's terms."""
-    try:
-        yield
-    except (TimelineError, EngineError, StoreError, LogError, Divergence) as e:
-        raise DebuggeeError(shown(str(e)), EIO) from e

@@ -180,13 +180,13 @@ def test_any_moves_tell_what_the_rules_say(family: str, kind: str) -> None:
         for breakpoint_at in (None, store):
             t.insert(watch(family, kind))
             model, random, trace = Model(family, kind, breakpoint_at), Random(family + kind), [str(breakpoint_at)]
-            t.seek("start")
+            t.faces.time.seek("start")
             if breakpoint_at is not None:
                 t.insert(ZPoint(ZType.SOFTWARE, breakpoint_at, 4))
             for _ in range(120):
                 if random.random() < 0.1:
                     model.at, model.told = random.randrange(model.end), None
-                    t.seek(str(model.at))
+                    t.faces.time.seek(str(model.at))
                     continue
                 how = random.choice((C, C, BC, BC, S, BS))
                 if how in (C, S) and model.at == model.end:
@@ -304,7 +304,7 @@ def test_bytes_that_change_where_a_diversion_is_left_are_told_there(family: str)
     with target(family) as t:
         t.insert(watch(family))
         t.insert(ZPoint(ZType.WRITE, 0x7000_0000, 4))
-        t.seek("10")
+        t.faces.time.seek("10")
         t.write_memory(1, address, b"odd!")
         told = t.resume(BC)
         assert (_addresses(told)[0] - address, t.timeline.icount, t.timeline.diverted_from) == (0, 10, None)
