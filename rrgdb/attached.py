@@ -22,10 +22,9 @@ from rrgdb.engine.base import EngineError
 from rrgdb.engine.unicorn import recorded, scripted
 from rrgdb.opening import Opened
 from rrgdb.recording.directory import default_path
-from rrgdb.rsp import debuggee as rsp
 from rrgdb.rsp.address import parse_address
 from rrgdb.rsp.background import Background
-from rrgdb.rsp.debuggee import Resume
+from rrgdb.rsp.debuggee import Resume, StopReason, StopReply
 from rrgdb.script.guest import RunOver, ScriptGuest
 from rrgdb.script.machine import Hook
 from rrgdb.script.ops import MAX_DATA, Kind, Op
@@ -47,17 +46,26 @@ class _ScriptTarget(Target):
         """the script is over: nothing runs on"""
         self._moved = False
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> rsp.Stop:
+    def resume(
+        self,
+        how: Resume,
+        start: int = 0,
+        end: int = 0,
+        *,
+        thread: int = 1,
+        alone: bool = False,
+        separately: bool = False,
+    ) -> StopReply:
         if self._moved:
             self._moved = False
             self.timeline.stop_where_it_starts()
         try:
-            return super().resume(how, start, end, separately=separately)
+            return super().resume(how, start, end, thread=thread, alone=alone, separately=separately)
         except RunOver:
             if not self.final:
                 self._moved = True
                 raise Again from None
-            self._last = rsp.Stop(rsp.StopKind.HISTORY_END)
+            self._last = StopReply(StopReason.HISTORY_END)
             return self._last
 
     def kill(self) -> None:

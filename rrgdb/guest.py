@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rrgdb.engine.base import Engine, Exit
@@ -22,6 +22,9 @@ class Guest(Protocol):
 
     @property
     def engine(self) -> Engine: ...
+    @property
+    def cpus(self) -> Sequence[Engine]:
+        """All CPUs, as a debugger looks at them one by one; a guest of one CPU is run by that."""
 
     idle: Callable[[], None]
     cause: str

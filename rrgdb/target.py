@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from rrgdb.arch.base import MemoryFault
-from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import EngineError, Watch, WatchHit
+from rrgdb.engine.base import Engine, EngineError, Watch, WatchHit
 from rrgdb.opening import Opened
-from rrgdb.recording.door import Divergence
-from rrgdb.recording.log import LogError
-from rrgdb.rsp import debuggee as rsp
-from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume
-from rrgdb.snapshots import naming
-from rrgdb.snapshots.entries import Stored
-from rrgdb.snapshots.errors import StoreError
-from rrgdb.snapshots.naming import START
+from rrgdb.rsp.debuggee import (
+    DebuggeeError,
+    Faces,
+    MemoryRegion,
+    RegisterInfo,
+    Resume,
+    StopReason,
+    StopReply,
+    ZPoint,
+    ZType,
+)
 from rrgdb.text import shown
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.hits import Hits
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
-from rrgdb.timeline.timeline import TimelineError
+from rrgdb.travel import Travel, bytes_at, mode, told
 
-EFAULT, EEXIST, ENOENT, EBUSY, EIO = 14, 17, 2, 16, 5
+EFAULT = 14
 SIGTRAP, SIGINT = 5, 2
-MAX_HISTORY = 10_000
 MAX_READ = 1 << 20
 MAX_WATCH = 4096
 """bytes of one watchpoint"""
-_WATCH_KINDS = {PointKind.WRITE: "w", PointKind.READ: "r", PointKind.ACCESS: "a"}
-_WATCH_STOPS = {"w": rsp.StopKind.WATCH, "r": rsp.StopKind.RWATCH, "a": rsp.StopKind.AWATCH}
+_WATCH_KINDS = {ZType.WRITE: "w", ZType.READ: "r", ZType.ACCESS: "a"}
+_WATCH_STOPS = {"w": StopReason.WATCH, "r": StopReason.RWATCH, "a": StopReason.AWATCH}
 _BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
 
 
@@ -59,36 +59,57 @@ class Target:
         self._diverted: dict[Watch, bytes] = {}
         """watched bytes when the last move ended in a diversion"""
         self._held = False
-        self._points: dict[tuple[PointKind, int, int], Point] = {}
-        self._replay_break: int | None = None
-        self._last = rsp.Stop(rsp.StopKind.SIGNAL, SIGTRAP)
-        self._registers = tuple(
-            rsp.RegisterInfo(r.name, r.bits, r.name in self.arch.expedite) for r in self.arch.registers
-        )
+        self._points: dict[tuple[ZType, int, int], ZPoint] = {}
+        self.replay_break: int | None = None
+        self._last = StopReply(StopReason.SIGNAL, SIGTRAP)
+        self._registers = tuple(RegisterInfo(r.name, r.bits, r.name in self.arch.expedite) for r in self.arch.registers)
+        self._executable = _executable(opened)
         self._names = {i: r.name for i, r in enumerate(self.arch.registers)}
 
     # -- description -----------------------------------------------------------------------------
 
     @property
-    def registers(self) -> Sequence[rsp.RegisterInfo]:
+    def faces(self) -> Faces:
+        travel = Travel(self)
+        return Faces(
+            time=travel,
+            snapshots=travel,
+            memory_map=self if self.engine.ram.regions else None,
+            executable=self if self._executable else None,
+        )
+
+    @property
+    def registers(self) -> Sequence[RegisterInfo]:
         return self._registers
 
     def target_xml(self) -> str:
         return target_xml(self.arch)
 
-    def memory_map(self) -> Sequence[rsp.MemoryRegion]:
-        return [rsp.MemoryRegion(r.base, r.size, "ram") for r in self.engine.ram.regions]
+    def memory_map(self) -> Sequence[MemoryRegion]:
+        return [MemoryRegion(r.base, r.size, "ram") for r in self.engine.ram.regions]
 
     def executable(self) -> str:
-        for kernel in self.opened.recording.manifest.guest.images[:1]:
-            if kernel.load_address is None:
-                return str(self.opened.recording.image_path(kernel.name).resolve())
-        return ""
+        return self._executable
+
+    def threads(self) -> Sequence[int]:
+        return range(1, len(self.timeline.guest.cpus) + 1)
+
+    def describe(self, thread: int) -> str:
+        which = f"CPU {thread - 1}, " if len(self.threads()) > 1 else ""
+        return f"{which}{mode(self.timeline)}, icount {self.timeline.icount}"
+
+    def _cpu(self, thread: int) -> Engine:
+        return self.timeline.guest.cpus[thread - 1]
+
+    def _check_writable(self, thread: int) -> None:
+        """What a debugger writes is logged without a CPU."""
+        if self._cpu(thread) is not self.engine:
+            raise DebuggeeError(f"thread {thread}: only what the CPU of thread 1 sees can be written")
 
     # -- registers and memory --------------------------------------------------------------------
 
-    def read_registers(self) -> bytes:
-        return self.engine.read_registers()
+    def read_registers(self, thread: int) -> bytes:
+        return self._cpu(thread).read_registers()
 
     def _register(self, number: int) -> tuple[str, int]:
         if not 0 <= number < len(self._registers):
@@ -96,20 +117,21 @@ class Target:
         r = self.arch.registers[number]
         return r.name, r.bits + 7 >> 3
 
-    def read_register(self, number: int) -> bytes:
+    def read_register(self, thread: int, number: int) -> bytes:
         name, size = self._register(number)
-        return self.engine.read(name).to_bytes(size, self.arch.byteorder)
+        return self._cpu(thread).read(name).to_bytes(size, self.arch.byteorder)
 
-    def write_register(self, number: int, data: bytes) -> None:
+    def write_register(self, thread: int, number: int, data: bytes) -> None:
+        self._check_writable(thread)
         name, size = self._register(number)
         if len(data) != size:
             raise DebuggeeError(f"register {name}: expected {size} bytes, got {len(data)}")
         value = int.from_bytes(data, self.arch.byteorder)
         if value != self.engine.read(name):
-            with _told():
+            with told():
                 self.timeline.write_register(number, value)
 
-    def write_registers(self, data: bytes) -> None:
+    def write_registers(self, thread: int, data: bytes) -> None:
         at = 0
         values: list[tuple[int, bytes]] = []
         for number in range(len(self._registers)):
@@ -120,25 +142,26 @@ class Target:
             raise DebuggeeError(f"expected {at} bytes of registers, got {len(data)}")
         values.sort(key=lambda v: self._names[v[0]] not in self.arch.written_first)
         for number, value in values:
-            self.write_register(number, value)
+            self.write_register(thread, number, value)
 
-    def read_memory(self, address: int, length: int) -> bytes:
+    def read_memory(self, thread: int, address: int, length: int) -> bytes:
         try:
-            return self.engine.read_memory(address, min(length, MAX_READ))
+            return self._cpu(thread).read_memory(address, min(length, MAX_READ))
         except MemoryFault as e:
             raise DebuggeeError(str(e), EFAULT) from None
 
-    def write_memory(self, address: int, data: bytes) -> None:
+    def write_memory(self, thread: int, address: int, data: bytes) -> None:
+        self._check_writable(thread)
         try:
-            with _told():
+            with told():
                 self.timeline.write_memory(address, data)
         except MemoryFault as e:
             raise DebuggeeError(str(e), EFAULT) from None
 
     # -- points ----------------------------------------------------------------------------------
 
-    def insert(self, point: Point) -> None:
-        if point.kind in _WATCH_KINDS:
+    def insert(self, point: ZPoint) -> None:
+        if point.type in _WATCH_KINDS:
             if point.length > MAX_WATCH:
                 raise DebuggeeError(f"a watchpoint of {point.length} bytes: at most {MAX_WATCH}")
             try:
@@ -147,36 +170,48 @@ class Target:
                 self.engine.set_watches(())
             except EngineError as e:
                 raise DebuggeeError(str(e)) from None
-        self._points[point.kind, point.address, point.length] = point
+        self._points[point.type, point.address, point.length] = point
 
-    def remove(self, point: Point) -> None:
-        self._points.pop((point.kind, point.address, point.length), None)
+    def remove(self, point: ZPoint) -> None:
+        self._points.pop((point.type, point.address, point.length), None)
 
-    def _watch(self, p: Point) -> Watch:
-        return Watch(p.address, p.length, _WATCH_KINDS[p.kind])
+    def _watch(self, p: ZPoint) -> Watch:
+        return Watch(p.address, p.length, _WATCH_KINDS[p.type])
 
     def _watches(self) -> list[Watch]:
-        return [self._watch(p) for p in self._points.values() if p.kind in _WATCH_KINDS]
+        return [self._watch(p) for p in self._points.values() if p.type in _WATCH_KINDS]
 
     def _armed(self) -> Points:
         breakpoints: dict[int, Condition | None] = {}
         codes: dict[int, tuple[bytes, ...] | None] = {}
         for p in self._points.values():
-            if p.kind in _WATCH_KINDS or p.address % self.arch.instruction_alignment:
+            if p.type in _WATCH_KINDS or p.address % self.arch.instruction_alignment:
                 continue  # no instruction can stand there
             known = codes.get(p.address, ())
             codes[p.address] = None if known is None or not p.conditions else (*known, *p.conditions)
         for address, conditions in codes.items():
             breakpoints[address] = None if conditions is None else agent_condition(self.engine, conditions)
-        return Points(breakpoints, tuple(self._watches()), self._replay_break)
+        return Points(breakpoints, tuple(self._watches()), self.replay_break)
 
     # -- moves -----------------------------------------------------------------------------------
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> rsp.Stop:
+    def resume(
+        self,
+        how: Resume,
+        start: int = 0,
+        end: int = 0,
+        *,
+        thread: int = 1,
+        alone: bool = False,
+        separately: bool = False,
+    ) -> StopReply:
+        """A step is the machine's next instruction, whichever CPU's it is."""
+        if alone:
+            raise DebuggeeError("all CPUs run as they did: `set scheduler-locking off`")
         self.timeline.clear_interrupt()
         points = self._armed()
         backward = how in _BACKWARD
-        with _told():
+        with told():
             undone = self._undone(points, backward)
             stop = undone or self._hits.still_to_tell(points, backward)
             if stop is None:
@@ -198,7 +233,7 @@ class Target:
             self.timeline.say(f"breakpoint at {address:#x}: its condition cannot be evaluated: {failure}\n")
 
     def _watched(self, points: Points) -> dict[Watch, bytes]:
-        return {w: self._bytes_at(w.address, w.length) for w in points.watches}
+        return {w: bytes_at(self.engine, w.address, w.length) for w in points.watches}
 
     def _undone(self, points: Points, backward: bool) -> Stop | None:
         """Where a diversion is left, watched bytes change to what they were: a hit, since the debugger knows others."""
@@ -228,33 +263,33 @@ class Target:
             return self._backward.step(points)
         return self._backward.run(points)
 
-    def _told_stop(self, stop: Stop) -> rsp.Stop:
+    def _told_stop(self, stop: Stop) -> StopReply:
         kind = stop.kind
         if kind is StopKind.BREAKPOINT and stop.address is not None:
-            software = any(p.kind is PointKind.SOFTWARE and p.address == stop.address for p in self._points.values())
-            return rsp.Stop(rsp.StopKind.SWBREAK if software else rsp.StopKind.HWBREAK, SIGTRAP)
+            software = any(p.type is ZType.SOFTWARE and p.address == stop.address for p in self._points.values())
+            return StopReply(StopReason.SWBREAK if software else StopReason.HWBREAK, SIGTRAP)
         if kind is StopKind.WATCHPOINT:
             told = [(_WATCH_STOPS[hit.kind], hit.place) for hit in stop.hits]
-            return rsp.Stop(told[0][0], SIGTRAP, told[0][1], also=tuple(told[1:]))
+            return StopReply(told[0][0], SIGTRAP, told[0][1], also=tuple(told[1:]))
         if kind is StopKind.SIGNAL:
-            return rsp.Stop(rsp.StopKind.SIGNAL, stop.value)
+            return StopReply(StopReason.SIGNAL, stop.value)
         if kind is StopKind.HISTORY_BEGIN:
-            return rsp.Stop(rsp.StopKind.HISTORY_BEGIN, SIGTRAP)
+            return StopReply(StopReason.HISTORY_BEGIN, SIGTRAP)
         if kind in (StopKind.EXIT, StopKind.HISTORY_END):
             return self._told_end()
         if kind is StopKind.INTERRUPT:
-            return rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT)
-        return rsp.Stop(rsp.StopKind.STEP, SIGTRAP)
+            return StopReply(StopReason.INTERRUPT, SIGINT)
+        return StopReply(StopReason.STEP, SIGTRAP)
 
-    def _told_end(self) -> rsp.Stop:
+    def _told_end(self) -> StopReply:
         end = self.timeline.guest.end
         if self._report_exit and end is not None:
             if end.kind == "signal":
-                return rsp.Stop(rsp.StopKind.TERMINATED, end.value)
-            return rsp.Stop(rsp.StopKind.EXITED, status=end.value)
-        return rsp.Stop(rsp.StopKind.HISTORY_END, SIGTRAP)
+                return StopReply(StopReason.TERMINATED, end.value)
+            return StopReply(StopReason.EXITED, status=end.value)
+        return StopReply(StopReason.HISTORY_END, SIGTRAP)
 
-    def last_stop(self) -> rsp.Stop:
+    def last_stop(self) -> StopReply:
         return self._last
 
     def interrupt(self) -> None:
@@ -265,12 +300,12 @@ class Target:
         self._held = self.timeline.debugged = True
         if self.running:
             self.running = False
-            self._last = rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT)
+            self._last = StopReply(StopReason.INTERRUPT, SIGINT)
 
     def detached(self, *, resume: bool) -> None:
         self._points.clear()
         self._hits.forget()
-        self._replay_break = None
+        self.replay_break = None
         self.timeline.say = lambda _text: None
         self._held = self.timeline.debugged = False
         if resume and self.timeline.live:
@@ -304,134 +339,17 @@ class Target:
     def kill(self) -> None:
         self.running = False
 
-    def restart(self) -> rsp.Stop:
-        return self.seek(START)
-
-    # -- time ------------------------------------------------------------------------------------
-
-    def replay_info(self) -> rsp.ReplayInfo:
-        t = self.timeline
-        mode = "diversion" if t.diverted_from is not None else "record" if t.at_present else "replay"
-        return rsp.ReplayInfo(mode, t.icount, t.start, t.end, shown(str(self.opened.recording.path)), t.diverted_from)
-
-    def _go(self, icount: int) -> rsp.Stop:
+    def go(self, icount: int) -> StopReply:
+        """Seek; the debugger is told of no hit on the way."""
         self.timeline.clear_interrupt()
         self._hits.forget()
         self._diverted = {}
-        with _told():
+        with told():
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted
         self.timeline.clear_interrupt()
-        self._last = rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT) if interrupted else rsp.Stop(rsp.StopKind.STEP, SIGTRAP)
+        self._last = StopReply(StopReason.INTERRUPT, SIGINT) if interrupted else StopReply(StopReason.STEP, SIGTRAP)
         return self._last
-
-    def seek(self, where: str) -> rsp.Stop:
-        t = self.timeline
-        if where == START:
-            return self._go(t.start)
-        if where == "end":
-            return self._go(t.end)
-        stored = self._find(where)
-        if stored is not None:
-            return self._go(stored.icount)
-        try:
-            icount = int(where, 0)
-        except ValueError:
-            raise DebuggeeError(f"{where}: expected an icount, start, end, or the name of a snapshot", ENOENT) from None
-        return self._go(icount)
-
-    def seek_relative(self, delta: int) -> rsp.Stop:
-        t = self.timeline
-        here = t.icount if t.diverted_from is None else t.diverted_from
-        return self._go(max(t.start, min(t.end, here + delta)))
-
-    def history(self, count: int) -> Sequence[rsp.HistoryLine]:
-        t = self.timeline
-        if t.diverted_from is not None:
-            raise DebuggeeError("a diversion has no history: go back to the recording first", EBUSY)
-        here = t.icount
-        first = max(t.start, here - min(count, MAX_HISTORY))
-        lines: list[rsp.HistoryLine] = []
-        t.clear_interrupt()
-        with _told():
-            t.seek(first)
-            while t.icount < here and not t.interrupted:
-                pc = self.engine.pc
-                code = self._bytes_at(pc, self.arch.max_instruction_length)
-                size, text = disassemble(self.arch, code, pc, self.arch.in_second_set(self.engine))
-                lines.append(rsp.HistoryLine(t.icount, pc, f"{code[:size].hex()}  {text}"))
-                t.advance(t.icount + 1)
-            t.clear_interrupt()
-            t.seek(here)
-        return lines
-
-    def _bytes_at(self, address: int, length: int) -> bytes:
-        try:
-            return self.engine.read_memory(address, length)
-        except MemoryFault:
-            return b""
-
-    # -- snapshots and events --------------------------------------------------------------------
-
-    def _find(self, name: str) -> Stored | None:
-        stored = self.timeline.marks.stored
-        return next((s for s in stored if s.name == name), None) or next(
-            (s for s in stored if shown(s.name) == name), None
-        )
-
-    def save_snapshot(self, name: str) -> None:
-        problem = naming.problem(name)
-        if problem is not None:
-            raise DebuggeeError(problem, EEXIST)
-        t = self.timeline
-        if t.diverted_from is not None:
-            raise DebuggeeError("a diversion is thrown away: it takes no snapshots", EBUSY)
-        with _told():
-            if t.at_present and t.recorder is not None and t.guest.end is None:
-                t.recorder.close_chunk()
-            old = self._find(name)
-            if old is not None:
-                t.marks.delete_snapshot(old)
-            t.marks.take_snapshot(name)
-            t.marks.flush()
-
-    def load_snapshot(self, name: str) -> rsp.Stop:
-        return self._go(self._known(name).icount)
-
-    def delete_snapshot(self, name: str) -> None:
-        stored = self._known(name)
-        with _told():
-            self.timeline.marks.delete_snapshot(stored)
-            self.timeline.marks.flush()
-
-    def _known(self, name: str) -> Stored:
-        stored = self._find(name)
-        if stored is None:
-            raise DebuggeeError(f"there is no snapshot {name}", ENOENT)
-        return stored
-
-    def snapshots(self) -> Sequence[rsp.SnapshotInfo]:
-        sizes = self.timeline.marks.sizes(lambda line: self.timeline.say(f"{line}\n"))
-        return [rsp.SnapshotInfo(shown(s.name), s.icount, sizes[s.id], s.automatic) for s in self.timeline.marks.stored]
-
-    def events(self, limit: int) -> Sequence[rsp.EventInfo]:
-        log, here = self.timeline.log, self.timeline.icount
-        found = []
-        for events in (log.answers, log.inputs, log.digests):
-            first = events.index_at(here)
-            found += [
-                rsp.EventInfo(e.icount, f"{e.kind.name.lower()} {shown(e.source)}", len(e.payload))
-                for e in events[first : first + limit]
-            ]
-        if log.end is not None:
-            found.append(rsp.EventInfo(log.end.icount, "end", len(log.end.payload)))
-        return sorted(found, key=lambda e: e.icount)[:limit]
-
-    def replay_break(self, icount: int) -> None:
-        self._replay_break = icount
-
-    def replay_delete_break(self) -> None:
-        self._replay_break = None
 
 
 QUIET = 0.02
@@ -440,10 +358,9 @@ IDLE_STEPS = 1_000_000
 """instructions that a guest without a debugger runs between two looks at the queue of calls"""
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """What the timeline cannot do, in the debugger's terms."""
-    try:
-        yield
-    except (TimelineError, EngineError, StoreError, LogError, Divergence) as e:
-        raise DebuggeeError(shown(str(e)), EIO) from e
+def _executable(opened: Opened) -> str:
+    """Absolute path of the program's ELF file; '' if the guest's first image is none."""
+    for kernel in opened.recording.manifest.guest.images[:1]:
+        if kernel.load_address is None:
+            return str(opened.recording.image_path(kernel.name).resolve())
+    return ""

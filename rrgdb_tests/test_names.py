@@ -20,11 +20,11 @@ from rrgdb.qcow2 import Image
 from rrgdb.qcow2.cli import main as qcow2
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
-from rrgdb.rsp.session import Session
 from rrgdb.target import Target
 from rrgdb.text import shown
 from rrgdb.timeline.stop import Points
 from rrgdb_tests.guests import build
+from rrgdb_tests.rsp.stub import Stub
 from rrgdb_tests.timeline.oracle import OPTIONS
 
 HOSTILE = [
@@ -128,11 +128,11 @@ def test_a_debugger(original: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(original, tmp_path / "r\udcff\x1b"))
     with opening.replay(path) as opened:
         console: list[str] = []
-        session = Session(Target(opened), console.append)
-        session.handle(b"qSupported:error-message+;qXfer:features:read+")
+        stub = Stub(Target(opened), console.append)
+        stub.handle(b"qSupported:error-message+;qXfer:features:read+")
 
         def monitor(line: str) -> str:
-            answer = session.handle(b"qRcmd," + line.encode("utf-8", "surrogateescape").hex().encode())
+            answer = stub.handle(b"qRcmd," + line.encode("utf-8", "surrogateescape").hex().encode())
             assert not answer.startswith(b"F")
             told = bytes.fromhex(answer.decode()).decode() if not answer.startswith((b"E", b"OK")) else answer.decode()
             assert all(line.isprintable() for line in told.split("\n"))
@@ -145,7 +145,7 @@ def test_a_debugger(original: Path, tmp_path: Path) -> None:
         assert "icount 100\n" in monitor(f"loadvm {SHOWN[0]}")
         assert "deleted" in monitor(f"delvm {SHOWN[3]}")
         assert monitor("loadvm \x1b[2J").startswith("E")
-        assert session.handle(b"qXfer:exec-file:read::0,1000").startswith(b"l")
+        assert stub.handle(b"qXfer:exec-file:read::0,1000").startswith(b"l")
         opened.timeline.say("snapshot \x1b[2J\n\u202e: passed over\n")
 
 

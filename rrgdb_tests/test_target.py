@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from rrgdb.opening import GuestOptions, Opened, record, replay
-from rrgdb.rsp.session import Session
 from rrgdb.target import Target
 from rrgdb.timeline.stop import Points
 from rrgdb_tests.agent.test_evaluate import assemble
 from rrgdb_tests.guests import build
+from rrgdb_tests.rsp.stub import Stub
 from rrgdb_tests.timeline.oracle import OPTIONS, symbol
 
 ARCHES = ("riscv64", "x86_64")
@@ -20,23 +20,23 @@ READY = 60
 """seconds in which a worker has to be up on a machine that is busy"""
 
 
-class Stub:
-    """A session without a connection; ``said`` is what the user sees besides."""
+class Told(Stub):
+    """``said`` is what the user sees besides."""
 
     def __init__(self, opened: Opened) -> None:
         self.said: list[str] = []
         self.timeline = opened.timeline
         self.target = Target(opened)
-        self._session = Session(self.target, self.said.append)
+        super().__init__(self.target, self.said.append)
 
     def ask(self, packet: bytes) -> bytes:
-        reply = self._session.handle(packet)
+        reply = self.handle(packet)
         assert reply is not None
         return reply
 
     def stop(self, packet: bytes) -> tuple[bytes, int]:
         """(reason of the stop, icount)"""
-        self._session.offered = frozenset({"swbreak", "hwbreak"})
+        self.session.offered = frozenset({"swbreak", "hwbreak"})
         reply = self.ask(packet)
         assert reply[:3] == b"T05"
         return reply[3:].partition(b";")[0].partition(b":")[0], self.timeline.icount
@@ -89,7 +89,7 @@ def test_a_condition_that_cannot_be_evaluated_stops_and_says_why(
     opened: Opened, recorded: tuple[Path, Path], code_and_words: tuple[bytes, str]
 ) -> None:
     code, words = code_and_words
-    stub, tick = Stub(opened), symbol(recorded[0], "tick")
+    stub, tick = Told(opened), symbol(recorded[0], "tick")
     stub.ask(b"Z0,%x,4" % tick)
     expected = [stub.stop(packet) for packet in (b"c", b"c", b"bc")]
     assert stub.said == []
@@ -104,7 +104,7 @@ def test_a_condition_that_cannot_be_evaluated_stops_and_says_why(
 
 
 def test_conditions_that_can_be_evaluated_say_nothing(opened: Opened, recorded: tuple[Path, Path]) -> None:
-    stub, tick = Stub(opened), symbol(recorded[0], "tick")
+    stub, tick = Told(opened), symbol(recorded[0], "tick")
     stub.ask(b"Z0,%x,4;X3,220027X3,220127" % tick)
     assert stub.stop(b"c")[0] == b"swbreak"
     assert stub.stop(b"bc")[0] == b"replaylog"
@@ -120,7 +120,7 @@ def test_workers_stop_at_such_a_condition(recorded: tuple[Path, Path]) -> None:
         assert opened.workers is not None
         opened.workers.start()
         assert opened.workers.ready(READY)
-        stub = Stub(opened)
+        stub = Told(opened)
         stub.target._backward._patience = 0
         opened.timeline.index.clear_since = lambda end, *_args: end  # type: ignore[method-assign]
         opened.timeline.seek(opened.timeline.end)
@@ -135,13 +135,41 @@ def test_workers_stop_at_such_a_condition(recorded: tuple[Path, Path]) -> None:
         assert opened.workers._number > len(codes)
 
 
+# -- threads -------------------------------------------------------------------------------------
+
+
+def test_every_cpu_of_the_guest_is_a_thread(
+    opened: Opened, recorded: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second CPU is that of another guest, a few instructions further on."""
+    stub = Told(opened)
+    alone = stub.ask(b"g")
+    with replay(recorded[1], writable=False) as other:
+        other.timeline.seek(20)
+        cpus = opened.timeline.engine, other.timeline.engine
+        further = cpus[1].read_registers().hex().encode()
+        assert further != alone
+        monkeypatch.setattr(type(opened.guest), "cpus", property(lambda _: cpus))
+        assert stub.ask(b"qfThreadInfo") == b"m1,2"
+        assert bytes.fromhex(stub.ask(b"qThreadExtraInfo,2").decode()) == b"CPU 1, replay, icount 0"
+        assert stub.ask(b"g") == alone
+        assert stub.ask(b"Hg2") == b"OK"
+        assert stub.ask(b"g") == further
+        pc = cpus[1].arch.register_index[cpus[1].arch.pc]
+        assert int.from_bytes(bytes.fromhex(stub.ask(b"p%x" % pc).decode()), "little") == cpus[1].read(cpus[1].arch.pc)
+        # What a debugger writes is logged without a CPU, and history has them all run.
+        for refused in (b"P%x=%b" % (pc, stub.ask(b"p%x" % pc)), b"G" + alone, b"M%x,1:00" % cpus[1].pc, b"vCont;s:2"):
+            assert stub.ask(refused) == b"E16", refused
+        assert opened.timeline.diverted_from is None
+
+
 # -- the beginning of history --------------------------------------------------------------------
 
 
 def test_every_way_to_the_first_instruction_is_told_as_the_beginning(
     opened: Opened, recorded: tuple[Path, Path]
 ) -> None:
-    stub = Stub(opened)
+    stub = Told(opened)
     pc = opened.timeline.engine.read(opened.timeline.engine.arch.pc)
     begin = (b"replaylog", 0)
     never = insert(pc, assemble("0 end"))
@@ -163,7 +191,7 @@ def test_a_watch_that_the_first_instruction_hits_is_told_as_the_beginning(tmp_pa
     options = GuestOptions(board="i386-pc", memory=4 << 20, load=0x100000)
     with record(tmp_path / "r", image, options) as opened:
         opened.timeline.run(Points({}), steps=10)
-        stub = Stub(opened)
+        stub = Told(opened)
         assert stub.ask(b"m101000,1") == b"07"
         assert stub.ask(b"Z2,101000,1") == b"OK"
         assert stub.stop(b"bc") == (b"replaylog", 0)

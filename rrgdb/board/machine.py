@@ -95,6 +95,10 @@ class Board:
     # -- Machine and TrapHost --------------------------------------------------------------------
 
     @property
+    def cpus(self) -> Sequence[Engine]:
+        return (self.engine,)
+
+    @property
     def icount(self) -> int:
         """Number of the instruction that is executing (devices are called from within one)."""
         return max(self.engine.icount - 1, 0)

@@ -9,8 +9,9 @@ from collections import deque
 import trio
 
 from rrgdb.errors import one_line
-from rrgdb.rsp import commands, packets
+from rrgdb.rsp import packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
+from rrgdb.rsp.dispatcher import Dispatcher
 from rrgdb.rsp.greeting import RECEIVE_SIZE, Greeting
 from rrgdb.rsp.packets import Event, Packet, Rejected, Signal
 from rrgdb.rsp.session import Session
@@ -30,7 +31,6 @@ MEMORY_SECONDS = 1.0
 """how long a 0x03 that found nothing running is kept for a resume that follows: GDB that steps by itself (software
 watchpoints, ``step``) may send it between two of its steps"""
 _IGNORED = (Signal.ACK, Signal.JUNK)
-RESUMES = (b"vCont;", b"bs", b"bc")
 REFUSAL = b"E.another debugger is attached to this guest"
 _CONSOLE_CHUNK = packets.PACKET_SIZE // 8
 """characters: up to four bytes, each two hex digits"""
@@ -47,6 +47,7 @@ class Connection:
         self._engine = engine
         self._token = trio.lowlevel.current_trio_token()
         self.session = Session(debuggee, self._console)
+        self._dispatcher = Dispatcher(self.session)
         self._put, self._events = trio.open_memory_channel[tuple[Event, trio.Event]](QUEUE_LIMIT)
         self._newest = trio.Event()
         """set when what came last has been served"""
@@ -110,7 +111,7 @@ class Connection:
 
     async def _serve_at_once(self, event: Event) -> bool:
         """A brief packet behind which nothing waits needs no other task."""
-        brief = isinstance(event, Packet) and commands.is_brief(event.payload)
+        brief = isinstance(event, Packet) and self._dispatcher.look_up(event.payload).brief
         if not (brief and self._newest.is_set() and self._engine.rests):
             return False
         await self._serve(event, trio.Event())
@@ -120,7 +121,7 @@ class Connection:
         served = trio.Event()
         self._put.send_nowait((event, served))
         self._newest = served
-        if isinstance(event, Packet) and (event.payload.startswith(RESUMES) or event.payload in (b"c", b"s")):
+        if isinstance(event, Packet) and self._dispatcher.look_up(event.payload).resumes:
             remembered, self._remembered = self._remembered, -math.inf
             if trio.current_time() - remembered < MEMORY_SECONDS:
                 self._interrupt(nursery)
@@ -179,8 +180,9 @@ class Connection:
 
     async def _answer(self, payload: bytes) -> bytes | None:
         try:
-            call = self._engine.call_briefly if commands.is_brief(payload) else self._engine.call
-            reply = await call(self.session.handle, payload)
+            call = self._dispatcher.look_up(payload)
+            serve = self._engine.call_briefly if call.brief else self._engine.call
+            reply = await serve(self._dispatcher.handle, call)
             return None if reply is None else packets.encode(reply)
         except Exception as error:  # mostly a bug of ours: the session goes on
             log.error("packet %r: %s", payload[:80], one_line(error))
@@ -188,7 +190,7 @@ class Connection:
             return self._error(DebuggeeError(one_line(error), EIO))
 
     def _error(self, error: DebuggeeError) -> bytes:
-        return packets.encode(self.session.error(error))
+        return packets.encode(self._dispatcher.error(error))
 
     async def _send(self, frame: bytes) -> None:
         self._outbox.append(frame)

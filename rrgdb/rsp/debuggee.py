@@ -25,8 +25,8 @@ class DebuggeeError(Error):
         self.errno = errno
 
 
-class PointKind(Enum):
-    """The digit of a Z packet."""
+class ZType(Enum):
+    """The type of a breakpoint or watchpoint, as the digit of its Z packet."""
 
     SOFTWARE = 0
     HARDWARE = 1
@@ -36,20 +36,20 @@ class PointKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A breakpoint or watchpoint as GDB inserted it.
+class ZPoint:
+    """A breakpoint or watchpoint as a Z packet inserts it.
 
     ``length``: the kind for breakpoints, bytes for watchpoints. ``conditions``: agent expressions (GDB manual,
     "Agent Expressions"), raw bytecode; the point hits if the list is empty or any of them is non-zero.
     """
 
-    kind: PointKind
+    type: ZType
     address: int
     length: int
     conditions: tuple[bytes, ...] = ()
 
 
-class StopKind(Enum):
+class StopReason(Enum):
     """Why the guest stands; the value is the key in a ``T`` stop reply where there is one."""
 
     SIGNAL = "signal"
@@ -67,16 +67,18 @@ class StopKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopReply:
     """One stop: ``signal`` is GDB's number (5 SIGTRAP, 2 SIGINT, 11 SIGSEGV …); ``address`` the watched data address;
     ``also`` what else the same instruction hit, each the reason (WATCH, RWATCH, AWATCH) and the address; ``status`` the
     exit status for EXITED."""
 
-    kind: StopKind
+    reason: StopReason
     signal: int = 5
     address: int | None = None
     status: int = 0
-    also: tuple[tuple[StopKind, int], ...] = ()
+    also: tuple[tuple[StopReason, int], ...] = ()
+    thread: int = 1
+    """the one that it is about; the number of one that there is, whatever stopped"""
 
 
 class Resume(Enum):
@@ -138,8 +140,74 @@ class HistoryLine:
     """bytes and disassembly of one executed instruction"""
 
 
+class Time(Protocol):
+    """Moving in time: reverse execution, and positions that are sought."""
+
+    def replay_info(self) -> ReplayInfo: ...
+    def seek(self, where: str) -> StopReply:
+        """``where``: an icount (decimal or 0x…), ``start``, ``end``, or a snapshot's name."""
+
+    def seek_relative(self, delta: int) -> StopReply:
+        """``delta`` instructions forward (positive) or back."""
+
+    def history(self, count: int) -> Sequence[HistoryLine]:
+        """The last ``count`` executed instructions, oldest first."""
+
+    def events(self, limit: int) -> Sequence[EventInfo]:
+        """The next ``limit`` events of the log from the position on."""
+
+    def replay_break(self, icount: int) -> None:
+        """Stop at this icount when passing it in either direction (one at a time, as QEMU's)."""
+
+    def replay_delete_break(self) -> None: ...
+
+
+class Snapshots(Time, Protocol):
+    """Positions in time with names, that are kept."""
+
+    def save_snapshot(self, name: str) -> None: ...
+    def load_snapshot(self, name: str) -> StopReply: ...
+    def delete_snapshot(self, name: str) -> None: ...
+    def snapshots(self) -> Sequence[SnapshotInfo]: ...
+
+
+class MemoryMap(Protocol):
+    """What of the address space is memory (GDB manual, "Memory Map Format")."""
+
+    def memory_map(self) -> Sequence[MemoryRegion]: ...
+
+
+class Executable(Protocol):
+    """Which file it is that runs."""
+
+    def executable(self) -> str:
+        """Absolute path of the guest's image on this host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """What a debuggee can besides, each an object that does it, often the debuggee itself; None: it cannot.
+
+    A record instead of attributes of the debuggee: a new face needs no change of the debuggees that do not have it, and
+    the names of faces do not meet those of methods. A record instead of a look-up by type: mypy knows which face it is.
+    """
+
+    time: Time | None = None
+    snapshots: Snapshots | None = None
+    memory_map: MemoryMap | None = None
+    executable: Executable | None = None
+
+
 class Debuggee(Protocol):
-    """What a stub can ask. ``pid``/``tid`` are 1: one process, one thread."""
+    """What every debuggee can. One process, whose id is 1; ``thread`` is a number of ``threads()``.
+
+    A machine's CPUs are its threads. They have the same registers; what an address means may differ from one to the
+    other.
+    """
+
+    @property
+    def faces(self) -> Faces:
+        """May change, but not while a debugger is attached: it asks once what is supported."""
 
     @property
     def byteorder(self) -> Literal["little", "big"]:
@@ -147,34 +215,48 @@ class Debuggee(Protocol):
 
     @property
     def registers(self) -> Sequence[RegisterInfo]: ...
+    def threads(self) -> Sequence[int]:
+        """All threads, from 1 on, ascending; there is at least one."""
+
+    def describe(self, thread: int) -> str:
+        """What ``info threads`` shows beside it."""
+
     def target_xml(self) -> str:
         """The target description document (GDB manual, "Target Description Format")."""
 
-    def memory_map(self) -> Sequence[MemoryRegion]: ...
-    def executable(self) -> str:
-        """Absolute path of the guest's image on this host, or ''."""
-
-    def read_registers(self) -> bytes:
+    def read_registers(self, thread: int) -> bytes:
         """All registers, concatenated in ``registers`` order, target byte order."""
 
-    def read_register(self, number: int) -> bytes: ...
-    def write_registers(self, data: bytes) -> None: ...
-    def write_register(self, number: int, data: bytes) -> None: ...
-    def read_memory(self, address: int, length: int) -> bytes:
+    def read_register(self, thread: int, number: int) -> bytes: ...
+    def write_registers(self, thread: int, data: bytes) -> None: ...
+    def write_register(self, thread: int, number: int, data: bytes) -> None: ...
+    def read_memory(self, thread: int, address: int, length: int) -> bytes:
         """At least one byte, shorter than ``length`` where memory ends; DebuggeeError(EFAULT) if there is none."""
 
-    def write_memory(self, address: int, data: bytes) -> None: ...
-    def insert(self, point: Point) -> None:
-        """Insert; a point of the same kind, address and length is replaced."""
+    def write_memory(self, thread: int, address: int, data: bytes) -> None: ...
+    def insert(self, point: ZPoint) -> None:
+        """For all threads; a point of the same type, address and length is replaced."""
 
-    def remove(self, point: Point) -> None: ...
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> Stop:
-        """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it.
+    def remove(self, point: ZPoint) -> None: ...
+    def resume(
+        self,
+        how: Resume,
+        start: int = 0,
+        end: int = 0,
+        *,
+        thread: int = 1,
+        alone: bool = False,
+        separately: bool = False,
+    ) -> StopReply:
+        """Run until a stop. RANGE_STEP steps while start <= pc < end. Blocks; ``interrupt`` ends it. Backward only with
+        ``Time``.
+
+        ``thread``: the one that steps, while the others run as they would. ``alone``: the others stand still.
 
         ``separately``: a stop tells only watchpoints that hold its one address; the others that the same instruction
         hit are stops of their own, the next ones."""
 
-    def last_stop(self) -> Stop:
+    def last_stop(self) -> StopReply:
         """For ``?``; stops a guest that runs on its own first."""
 
     def interrupt(self) -> None:
@@ -192,28 +274,3 @@ class Debuggee(Protocol):
 
     def kill(self) -> None:
         """``k``/``vKill``: finish the recording cleanly; the server then exits."""
-
-    def restart(self) -> Stop:
-        """``vRun``/``R``: go to the beginning of the recording."""
-
-    def replay_info(self) -> ReplayInfo: ...
-    def seek(self, where: str) -> Stop:
-        """``where``: an icount (decimal or 0x…), ``start``, ``end``, or a snapshot's name."""
-
-    def seek_relative(self, delta: int) -> Stop:
-        """``delta`` instructions forward (positive) or back."""
-
-    def history(self, count: int) -> Sequence[HistoryLine]:
-        """The last ``count`` executed instructions, oldest first."""
-
-    def save_snapshot(self, name: str) -> None: ...
-    def load_snapshot(self, name: str) -> Stop: ...
-    def delete_snapshot(self, name: str) -> None: ...
-    def snapshots(self) -> Sequence[SnapshotInfo]: ...
-    def events(self, limit: int) -> Sequence[EventInfo]:
-        """The next ``limit`` events of the log from the position on."""
-
-    def replay_break(self, icount: int) -> None:
-        """Stop at this icount when passing it in either direction (one at a time, as QEMU's)."""
-
-    def replay_delete_break(self) -> None: ...

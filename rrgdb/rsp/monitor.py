@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, Generic
 
-from rrgdb.rsp.debuggee import DebuggeeError, Stop, StopKind
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Snapshots, StopReason, StopReply, Time
+from rrgdb.rsp.faces import BASE, SNAPSHOTS, TIME, F, Face
+from rrgdb.rsp.session import Session
 
 HISTORY_LIMIT = 10_000
 EVENTS_LIMIT = 10_000
@@ -28,18 +27,18 @@ class MonitorError(DebuggeeError):
     """The user's mistake, in one line; EINVAL."""
 
 
-_Function: TypeAlias = "Callable[[Session, str], str]"
-
-
 @dataclass(frozen=True, slots=True)
-class MonitorCommand:
+class MonitorCommand(Generic[F]):
     """``words`` is what the user types, ``argument`` how the help names what follows ('' for nothing, […] if it may be
-    left out). ``moves``: the guest stands elsewhere afterwards and GDB must be told."""
+    left out). ``moves``: the guest stands elsewhere afterwards and GDB must be told. Without ``face`` the command is
+    unknown."""
 
     words: tuple[str, ...]
     argument: str
     help: str
-    function: _Function
+    face: Face[F]
+    function: Callable[[Session, F, str], str]
+    """session, what ``face`` found, argument -> the text for the user"""
     moves: bool = False
 
 
@@ -63,9 +62,9 @@ def _name(text: str) -> str:
     return text
 
 
-def _moved(session: Session, stop: Stop) -> str:
-    info = session.debuggee.replay_info()
-    if stop.kind is StopKind.INTERRUPT:
+def _moved(time: Time, stop: StopReply) -> str:
+    info = time.replay_info()
+    if stop.reason is StopReason.INTERRUPT:
         note = " (interrupted)"
     elif info.icount <= info.start:
         note = " (the beginning of history)"
@@ -74,53 +73,58 @@ def _moved(session: Session, stop: Stop) -> str:
     return f"icount {info.icount}{note}\n"
 
 
-def _help(_: Session, __: str) -> str:
-    usages = [(" ".join((*command.words, command.argument)).rstrip(), command.help) for command in COMMANDS]
+def offered(debuggee: Debuggee) -> list[MonitorCommand[Any]]:
+    """The commands that this debuggee has the face for."""
+    return [command for command in COMMANDS if command.face.of(debuggee) is not None]
+
+
+def _help(_: Session, debuggee: Debuggee, __: str) -> str:
+    usages = [(" ".join((*command.words, command.argument)).rstrip(), command.help) for command in offered(debuggee)]
     width = max(len(usage) for usage, _ in usages)
     return "".join(f"{usage:{width}}  {text}\n" for usage, text in usages)
 
 
-def _when(session: Session, _: str) -> str:
-    info = session.debuggee.replay_info()
+def _when(_: Session, time: Time, __: str) -> str:
+    info = time.replay_info()
     origin = "" if info.origin is None else f", diverted from {info.origin}"
     return f"icount {info.icount} of {info.start}..{info.end}, {info.mode}{origin}\n"
 
 
-def _seek(session: Session, where: str) -> str:
-    return _moved(session, session.debuggee.seek(_name(where)))
+def _seek(_: Session, time: Time, where: str) -> str:
+    return _moved(time, time.seek(_name(where)))
 
 
-def _back(session: Session, count: str) -> str:
-    return _moved(session, session.debuggee.seek_relative(-_count(count, "count", 1)))
+def _back(_: Session, time: Time, count: str) -> str:
+    return _moved(time, time.seek_relative(-_count(count, "count", 1)))
 
 
-def _forward(session: Session, count: str) -> str:
-    return _moved(session, session.debuggee.seek_relative(_count(count, "count", 1)))
+def _forward(_: Session, time: Time, count: str) -> str:
+    return _moved(time, time.seek_relative(_count(count, "count", 1)))
 
 
-def _history(session: Session, count: str) -> str:
-    lines = session.debuggee.history(_count(count, "count", _HISTORY_DEFAULT, HISTORY_LIMIT))
+def _history(_: Session, time: Time, count: str) -> str:
+    lines = time.history(_count(count, "count", _HISTORY_DEFAULT, HISTORY_LIMIT))
     if not lines:
         return "no instruction was executed yet\n"
     return "".join(f"{line.icount:>12}  {line.address:#x}  {line.text}\n" for line in lines)
 
 
-def _savevm(session: Session, name: str) -> str:
-    session.debuggee.save_snapshot(_name(name))
-    return f"snapshot {name} at icount {session.debuggee.replay_info().icount}\n"
+def _savevm(_: Session, snapshots: Snapshots, name: str) -> str:
+    snapshots.save_snapshot(_name(name))
+    return f"snapshot {name} at icount {snapshots.replay_info().icount}\n"
 
 
-def _loadvm(session: Session, name: str) -> str:
-    return _moved(session, session.debuggee.load_snapshot(_name(name)))
+def _loadvm(_: Session, snapshots: Snapshots, name: str) -> str:
+    return _moved(snapshots, snapshots.load_snapshot(_name(name)))
 
 
-def _delvm(session: Session, name: str) -> str:
-    session.debuggee.delete_snapshot(_name(name))
+def _delvm(_: Session, snapshots: Snapshots, name: str) -> str:
+    snapshots.delete_snapshot(_name(name))
     return f"snapshot {name} deleted\n"
 
 
-def _info_replay(session: Session, _: str) -> str:
-    info = session.debuggee.replay_info()
+def _info_replay(_: Session, time: Time, __: str) -> str:
+    info = time.replay_info()
     fields = [
         ("recording", info.recording or "(none)"),
         ("mode", info.mode),
@@ -132,27 +136,27 @@ def _info_replay(session: Session, _: str) -> str:
     return "".join(f"{name}: {value}\n" for name, value in fields)
 
 
-def _info_snapshots(session: Session, _: str) -> str:
-    snapshots = session.debuggee.snapshots()
-    if not snapshots:
+def _info_snapshots(_: Session, snapshots: Snapshots, __: str) -> str:
+    found = snapshots.snapshots()
+    if not found:
         return "no snapshots\n"
     lines = [f"{'icount':>16} {'bytes':>12}  name\n"]
-    for snapshot in snapshots:
+    for snapshot in found:
         kind = " (automatic)" if snapshot.automatic else ""
         lines.append(f"{snapshot.icount:>16} {snapshot.bytes:>12}  {snapshot.name}{kind}\n")
     return "".join(lines)
 
 
-def _info_events(session: Session, limit: str) -> str:
-    events = session.debuggee.events(_count(limit, "count", _EVENTS_DEFAULT, EVENTS_LIMIT))
+def _info_events(_: Session, time: Time, limit: str) -> str:
+    events = time.events(_count(limit, "count", _EVENTS_DEFAULT, EVENTS_LIMIT))
     if not events:
         return "no more events\n"
     return "".join(f"{event.icount:>16} {event.size:>8} bytes  {event.source}\n" for event in events)
 
 
-def _info_registers(session: Session, _: str) -> str:
-    registers = session.debuggee.registers
-    values = session.debuggee.read_registers()
+def _info_registers(session: Session, debuggee: Debuggee, _: str) -> str:
+    registers = debuggee.registers
+    values = debuggee.read_registers(session.thread)
     width = max((len(register.name) for register in registers), default=0)
     lines = []
     at = 0
@@ -164,39 +168,45 @@ def _info_registers(session: Session, _: str) -> str:
     return "".join(lines)
 
 
-def _replay_break(session: Session, icount: str) -> str:
-    session.debuggee.replay_break(_count(icount, "icount"))
+def _replay_break(_: Session, time: Time, icount: str) -> str:
+    time.replay_break(_count(icount, "icount"))
     return ""
 
 
-def _replay_delete_break(session: Session, _: str) -> str:
-    session.debuggee.replay_delete_break()
+def _replay_delete_break(_: Session, time: Time, __: str) -> str:
+    time.replay_delete_break()
     return ""
 
 
-COMMANDS: tuple[MonitorCommand, ...] = (
-    MonitorCommand(("help",), "", "this text", _help),
-    MonitorCommand(("when",), "", "where the guest stands in time", _when),
-    MonitorCommand(("seek",), "ICOUNT|start|end|NAME", "go to an icount, an end of history or a snapshot", _seek, True),
-    MonitorCommand(("back",), "[N]", "go N instructions back (1)", _back, True),
-    MonitorCommand(("forward",), "[N]", "go N instructions forward (1)", _forward, True),
-    MonitorCommand(("history",), "[N]", f"show the last N executed instructions ({_HISTORY_DEFAULT})", _history),
-    MonitorCommand(("savevm",), "NAME", "save a snapshot here", _savevm),
-    MonitorCommand(("loadvm",), "NAME", "go to a snapshot", _loadvm, True),
-    MonitorCommand(("delvm",), "NAME", "delete a snapshot", _delvm),
-    MonitorCommand(("info", "replay"), "", "recording, mode, position and ends of history", _info_replay),
-    MonitorCommand(("info", "snapshots"), "", "all snapshots", _info_snapshots),
-    MonitorCommand(("info", "events"), "[N]", f"show the next N events of the log ({_EVENTS_DEFAULT})", _info_events),
-    MonitorCommand(("info", "registers"), "", "all registers in hex", _info_registers),
-    MonitorCommand(("replay_seek",), "ICOUNT", "go to an icount (QEMU's name of seek)", _seek, True),
-    MonitorCommand(("replay_break",), "ICOUNT", "stop when passing this icount, in either direction", _replay_break),
-    MonitorCommand(("replay_delete_break",), "", "forget replay_break", _replay_delete_break),
+COMMANDS: tuple[MonitorCommand[Any], ...] = (
+    MonitorCommand(("help",), "", "this text", BASE, _help),
+    MonitorCommand(("when",), "", "where the guest stands in time", TIME, _when),
+    MonitorCommand(
+        ("seek",), "ICOUNT|start|end|NAME", "go to an icount, an end of history or a snapshot", TIME, _seek, True
+    ),
+    MonitorCommand(("back",), "[N]", "go N instructions back (1)", TIME, _back, True),
+    MonitorCommand(("forward",), "[N]", "go N instructions forward (1)", TIME, _forward, True),
+    MonitorCommand(("history",), "[N]", f"show the last N executed instructions ({_HISTORY_DEFAULT})", TIME, _history),
+    MonitorCommand(("savevm",), "NAME", "save a snapshot here", SNAPSHOTS, _savevm),
+    MonitorCommand(("loadvm",), "NAME", "go to a snapshot", SNAPSHOTS, _loadvm, True),
+    MonitorCommand(("delvm",), "NAME", "delete a snapshot", SNAPSHOTS, _delvm),
+    MonitorCommand(("info", "replay"), "", "recording, mode, position and ends of history", TIME, _info_replay),
+    MonitorCommand(("info", "snapshots"), "", "all snapshots", SNAPSHOTS, _info_snapshots),
+    MonitorCommand(
+        ("info", "events"), "[N]", f"show the next N events of the log ({_EVENTS_DEFAULT})", TIME, _info_events
+    ),
+    MonitorCommand(("info", "registers"), "", "all registers in hex", BASE, _info_registers),
+    MonitorCommand(("replay_seek",), "ICOUNT", "go to an icount (QEMU's name of seek)", TIME, _seek, True),
+    MonitorCommand(
+        ("replay_break",), "ICOUNT", "stop when passing this icount, in either direction", TIME, _replay_break
+    ),
+    MonitorCommand(("replay_delete_break",), "", "forget replay_break", TIME, _replay_delete_break),
 )
 
 
-def _find(words: list[str]) -> tuple[MonitorCommand, list[str]]:
+def _find(commands: list[MonitorCommand[Any]], words: list[str]) -> tuple[MonitorCommand[Any], list[str]]:
     """The command that ``words`` begin with, each word whole or abbreviated, and the words behind it."""
-    left = list(COMMANDS)
+    left = commands
     depth = 0
     while True:
         if depth == len(words):
@@ -222,7 +232,7 @@ def run(session: Session, line: str) -> str:
     words = line.split()
     if not words:
         raise MonitorError("empty command: see `monitor help`")
-    command, arguments = _find(words)
+    command, arguments = _find(offered(session.debuggee), words)
     if arguments and not command.argument:
         raise MonitorError(f"`{' '.join(command.words)}` takes no argument")
     if len(arguments) > 1:
@@ -231,5 +241,6 @@ def run(session: Session, line: str) -> str:
         raise MonitorError(f"`{' '.join(command.words)}` needs an argument: {command.argument}")
     if session.gone:
         raise MonitorError("the process is gone: use run or attach")
-    text = command.function(session, arguments[0] if arguments else "")
+    face = command.face.of(session.debuggee)
+    text = command.function(session, face, arguments[0] if arguments else "")
     return text + _REFRESH_HINT if command.moves else text

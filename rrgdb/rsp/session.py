@@ -1,21 +1,20 @@
-"""One debugger's session: a payload in, a payload out. Knows no threads and no sockets."""
+"""What the stub knows of one debugger: what it offered, what it inserted, whether it is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-from rrgdb.rsp import commands
-from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Point, Stop, StopKind
-from rrgdb.rsp.wire import ENOSPC, ESRCH, is_ours
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, StopReason, StopReply, ZPoint
+from rrgdb.rsp.wire import ALL, ANY, ENOSPC, ESRCH, thread_id
 
+PROCESS = 1
 POINTS_LIMIT = 10_000
 CONDITIONS_LIMIT = 1 << 20
 """bytes of all conditions together"""
-_ERROR_LIMIT = 400
-_KEYS_IF_OFFERED = {StopKind.SWBREAK: "swbreak", StopKind.HWBREAK: "hwbreak"}
-_WATCHES = (StopKind.WATCH, StopKind.RWATCH, StopKind.AWATCH)
-_HISTORY = (StopKind.HISTORY_BEGIN, StopKind.HISTORY_END)
+_KEYS_IF_OFFERED = {StopReason.SWBREAK: "swbreak", StopReason.HWBREAK: "hwbreak"}
+_WATCHES = (StopReason.WATCH, StopReason.RWATCH, StopReason.AWATCH)
+_HISTORY = (StopReason.HISTORY_BEGIN, StopReason.HISTORY_END)
 _SIGINT = 2
 
 
@@ -24,12 +23,15 @@ class Session:
 
     ``no_ack``: QStartNoAckMode was accepted. ``detached``: D came, the debuggee runs on. ``killed``: the recording is
     finished and the server should end. ``gone``: there is no process (it exited, or an extended-remote debugger killed
-    or left it) until vRun or vAttach.
+    or left it) until vRun or vAttach. ``thread``: the one that packets are about, which is the one that stopped last
+    until Hg says another. ``resumed``: the only one that c, s, bc and bs resume; None: all (Hc).
     """
 
     def __init__(self, debuggee: Debuggee, console: Callable[[str], None]) -> None:
         self.debuggee = debuggee
         self._console = console
+        self.console_open = False
+        """a packet is served during which GDB takes console output"""
         self.offered: frozenset[str] = frozenset()
         self.points: dict[tuple[int, int, int], int] = {}
         """(type, address, length) -> bytes of conditions"""
@@ -38,8 +40,9 @@ class Session:
         self.detached = False
         self.killed = False
         self.gone = False
+        self.thread = 1
+        self.resumed: int | None = None
         self._attached = False
-        self._console_open = False
         self._expedite: tuple[int, ...] | None = None
 
     @property
@@ -51,24 +54,7 @@ class Session:
         """Nothing more will be said on this connection."""
         return self.killed or (self.detached and not self.extended)
 
-    def handle(self, packet: bytes) -> bytes | None:
-        """Serve one packet. None: no reply (``k``, ``R``). Raises nothing for any bytes, unless rrgdb has a bug."""
-        try:
-            found = commands.find(packet)
-            if found is None:
-                return b""
-            command, arguments = found
-            if self.gone and command.needs_process:
-                raise DebuggeeError("the process is gone: use run or attach", ESRCH)
-            self._attach()
-            self._console_open = command.console
-            return command.handle(self, arguments)
-        except DebuggeeError as error:
-            return self.error(error)
-        finally:
-            self._console_open = False
-
-    def _attach(self) -> None:
+    def attach(self) -> None:
         """At the first packet: one who connects and says nothing does not stop a guest."""
         if not self._attached:
             self._attached = True
@@ -76,62 +62,72 @@ class Session:
 
     def console(self, text: str) -> None:
         """Show ``text`` to the user. GDB takes it only while it waits for a stop or for a monitor command."""
-        if self._console_open:
+        if self.console_open:
             self._console(text)
 
-    def error(self, error: DebuggeeError) -> bytes:
-        """The error reply that this debugger understands."""
-        if "error-message" not in self.offered:
-            return b"E%02x" % (error.errno & 0xFF)
-        text = str(error).encode("ascii", "replace")[:_ERROR_LIMIT]
-        return b"E." + bytes(c if 0x20 <= c < 0x7F and c not in b"#$}*" else 0x3F for c in text)
+    def thread_id(self, thread: int) -> bytes:
+        return b"p1.%x" % thread if "multiprocess" in self.offered else b"%x" % thread
 
-    def thread_id(self) -> bytes:
-        return b"p1.1" if "multiprocess" in self.offered else b"1"
+    def covered(self, field: bytes) -> Sequence[int]:
+        """The threads that a thread-id is about; none if there are no such ones."""
+        process, thread = thread_id(field)
+        if process not in (ALL, ANY, PROCESS):
+            return ()
+        if thread == ANY:
+            return (self.thread,)
+        threads = self.debuggee.threads()
+        return threads if thread == ALL else (thread,) if thread in threads else ()
 
-    def check_thread(self, thread: bytes) -> None:
-        if not is_ours(thread):
-            raise DebuggeeError("no such thread: there is one, p1.1", ESRCH)
+    def find_thread(self, field: bytes) -> int:
+        """One thread that a thread-id is about, the present one if it may be that."""
+        covered = self.covered(field)
+        if not covered:
+            threads = self.debuggee.threads()
+            count = "is one" if len(threads) == 1 else f"are {len(threads)}, the first"
+            raise DebuggeeError(f"no such thread: there {count}, p{PROCESS}.{threads[0]:x}", ESRCH)
+        return self.thread if self.thread in covered else covered[0]
 
-    def stop_reply(self, stop: Stop) -> bytes:
+    def stop_reply(self, stop: StopReply) -> bytes:
         """``T``, ``W`` or ``X`` (GDB manual, "Stop Reply Packets")."""
         process = b";process:1" if "multiprocess" in self.offered else b""
-        if stop.kind is StopKind.EXITED:
+        if stop.reason is StopReason.EXITED:
             self.gone = True
             return b"W%02x" % (stop.status & 0xFF) + process
-        if stop.kind is StopKind.TERMINATED:
+        if stop.reason is StopReason.TERMINATED:
             self.gone = True
             return b"X%02x" % (stop.signal & 0xFF) + process
-        signal = _SIGINT if stop.kind is StopKind.INTERRUPT else stop.signal & 0xFF
-        return b"T%02x%b%bthread:%b;" % (signal, self._reason(stop), self._expedited(), self.thread_id())
+        self.thread = stop.thread
+        signal = _SIGINT if stop.reason is StopReason.INTERRUPT else stop.signal & 0xFF
+        registers, thread = self._expedited(stop.thread), self.thread_id(stop.thread)
+        return b"T%02x%b%bthread:%b;" % (signal, self._reason(stop), registers, thread)
 
-    def _reason(self, stop: Stop) -> bytes:
-        if stop.kind in _WATCHES:
-            hits = [(stop.kind, stop.address or 0)]
+    def _reason(self, stop: StopReply) -> bytes:
+        if stop.reason in _WATCHES:
+            hits = [(stop.reason, stop.address or 0)]
             if "multi-wp-addr" in self.offered:
                 hits += stop.also
-            return b"".join(b"%b:%x;" % (kind.value.encode(), address) for kind, address in hits)
-        if stop.kind in _HISTORY:
-            return stop.kind.value.encode() + b";"
+            return b"".join(b"%b:%x;" % (reason.value.encode(), address) for reason, address in hits)
+        if stop.reason in _HISTORY:
+            return stop.reason.value.encode() + b";"
         # GDB takes swbreak or hwbreak that it did not offer for a protocol error
-        if _KEYS_IF_OFFERED.get(stop.kind) in self.offered:
-            return stop.kind.value.encode() + b":;"
+        if _KEYS_IF_OFFERED.get(stop.reason) in self.offered:
+            return stop.reason.value.encode() + b":;"
         return b""
 
-    def _expedited(self) -> bytes:
+    def _expedited(self, thread: int) -> bytes:
         if self._expedite is None:
             self._expedite = tuple(n for n, register in enumerate(self.debuggee.registers) if register.expedited)
         parts = []
         for number in self._expedite:
             try:
-                value = self.debuggee.read_register(number)
+                value = self.debuggee.read_register(thread, number)
             except DebuggeeError:
                 continue
             parts.append(b"%x:%b;" % (number, value.hex().encode()))
         return b"".join(parts)
 
-    def insert(self, point: Point) -> None:
-        key = (point.kind.value, point.address, point.length)
+    def insert(self, point: ZPoint) -> None:
+        key = (point.type.value, point.address, point.length)
         size = sum(map(len, point.conditions))
         if key not in self.points and len(self.points) >= POINTS_LIMIT:
             raise DebuggeeError(f"more than {POINTS_LIMIT} breakpoints and watchpoints", ENOSPC)
@@ -140,9 +136,9 @@ class Session:
         self.debuggee.insert(point)
         self.points[key] = size
 
-    def remove(self, point: Point) -> None:
+    def remove(self, point: ZPoint) -> None:
         self.debuggee.remove(point)
-        self.points.pop((point.kind.value, point.address, point.length), None)
+        self.points.pop((point.type.value, point.address, point.length), None)
 
     def drop(self) -> None:
         """The connection is gone without a ``D``: the guest stays where it is."""

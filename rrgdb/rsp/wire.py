@@ -13,7 +13,8 @@ ADDRESS_LIMIT = 1 << 64
 
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")
 _THREAD = re.compile(rb"(?:p(-1|[0-9a-fA-F]{1,8})(?:\.(-1|[0-9a-fA-F]{1,8}))?|(-1|[0-9a-fA-F]{1,8}))")
-_OURS = (-1, 0, 1)
+ALL, ANY = -1, 0
+"""of processes or threads"""
 
 
 class PacketError(DebuggeeError):
@@ -55,10 +56,12 @@ def address_and_length(fields: bytes, what: str) -> tuple[int, int]:
     return address, length
 
 
-def is_ours(thread: bytes) -> bool:
-    """Whether a thread-id (``1``, ``-1``, ``p1.1``, ``p1.-1`` …) covers the one thread that there is."""
-    match = _THREAD.fullmatch(thread)
+def thread_id(field: bytes) -> tuple[int, int]:
+    """Process and thread of a thread-id (``1``, ``-1``, ``p1.1``, ``p1`` …), each a number, ALL or ANY."""
+    match = _THREAD.fullmatch(field)
     if not match:
         raise PacketError("bad thread id")
-    pid, tid, lone = (int(part, 16) if part else -1 for part in match.groups())
-    return pid in _OURS and tid in _OURS and lone in _OURS
+    process, thread, lone = (None if part is None else int(part, 16) for part in match.groups())
+    if lone is not None:
+        return ANY, lone
+    return ALL if process is None else process, ALL if thread is None else thread

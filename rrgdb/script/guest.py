@@ -4,7 +4,7 @@ done again, and they are not called."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any, NamedTuple
 
@@ -69,6 +69,10 @@ class ScriptGuest:
         journal.attach_input(SOURCE, self._deliver)
 
     # -- what the script does --------------------------------------------------------------------
+
+    @property
+    def cpus(self) -> Sequence[ScriptEngine]:
+        return (self.engine,)
 
     @property
     def in_hook(self) -> bool:

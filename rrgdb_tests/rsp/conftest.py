@@ -6,6 +6,7 @@ import pytest
 
 from rrgdb.rsp.session import Session
 from rrgdb_tests.rsp.fake import FakeDebuggee
+from rrgdb_tests.rsp.stub import Stub
 
 
 @pytest.fixture
@@ -20,5 +21,10 @@ def said() -> list[str]:
 
 
 @pytest.fixture
-def session(fake: FakeDebuggee, said: list[str]) -> Session:
-    return Session(fake, said.append)
+def stub(fake: FakeDebuggee, said: list[str]) -> Stub:
+    return Stub(fake, said.append)
+
+
+@pytest.fixture
+def session(stub: Stub) -> Session:
+    return stub.session

@@ -3,33 +3,39 @@
 80000000: addi a0, a0, 1
 80000004: sw   a0, 0(a1)      (a1 = 80001000)
 80000008: j    80000000
+
+``TwoCpus`` has a second CPU, in the same loop at 80000100 with a1 = 80001100; they take turns.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from rrgdb.agent.evaluate import judge
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
     EventInfo,
+    Faces,
     HistoryLine,
     MemoryRegion,
-    Point,
-    PointKind,
     RegisterInfo,
     ReplayInfo,
     Resume,
     SnapshotInfo,
-    Stop,
-    StopKind,
+    StopReason,
+    StopReply,
+    ZPoint,
+    ZType,
 )
 
 BASE = 0x8000_0000
 SIZE = 0x1_0000
 COUNTER = BASE + 0x1000
+BETWEEN = 0x100
+"""bytes from what belongs to one CPU to what belongs to the next"""
 CODE = bytes.fromhex("1305150023a0a5006ff09fff")
 TEXTS = ("addi a0, a0, 1", "sw a0, 0(a1)", "j 0x80000000")
 NAMES = ("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1", *(f"a{n}" for n in range(8)),
@@ -37,19 +43,22 @@ NAMES = ("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1", *(f"a{n}"
 A0, A1, SP, PC = 10, 11, 2, 32
 FOREVER = 1 << 62
 
-_WATCH_STOPS = {PointKind.WRITE: StopKind.WATCH, PointKind.ACCESS: StopKind.AWATCH}
-_BREAK_STOPS = {PointKind.SOFTWARE: StopKind.SWBREAK, PointKind.HARDWARE: StopKind.HWBREAK}
+_WATCH_STOPS = {ZType.WRITE: StopReason.WATCH, ZType.ACCESS: StopReason.AWATCH}
+_BREAK_STOPS = {ZType.SOFTWARE: StopReason.SWBREAK, ZType.HARDWARE: StopReason.HWBREAK}
 
 
 class FakeDebuggee:
     byteorder: Literal["little", "big"] = "little"
+    faceless = False
+    """nothing but what every debuggee can"""
 
     def __init__(self, end: int = 30_000) -> None:
         self.end = end
         self.icount = 0
-        self.points: set[Point] = set()
+        self.image = ""
+        self.points: set[ZPoint] = set()
         self.written: dict[int, int] = {}
-        self.registers_written: dict[int, bytes] = {}
+        self.registers_written: dict[tuple[int, int], bytes] = {}
         self.saved: dict[str, int] = {}
         self.break_at: int | None = None
         self.calls: list[str] = []
@@ -57,23 +66,39 @@ class FakeDebuggee:
         self.interrupted = threading.Event()
         self.running = threading.Event()
         self.say: str = ""
-        self.stop = Stop(StopKind.SIGNAL)
-        self.threads: set[str] = set()
+        self.stop = StopReply(StopReason.SIGNAL)
+        self.called_on: set[str] = set()
         self.separately: bool | None = None
 
     # state as a function of the icount
 
-    def _value(self, number: int) -> int:
-        return {A0: (self.icount + 2) // 3, A1: COUNTER, SP: BASE + SIZE, PC: BASE + self.icount % 3 * 4}.get(number, 0)
+    def threads(self) -> Sequence[int]:
+        return (1,)
+
+    def _executed(self, thread: int) -> int:
+        """Instructions that this CPU has executed."""
+        return self.icount
+
+    def _value(self, thread: int, number: int) -> int:
+        n, at = self._executed(thread), BETWEEN * (thread - 1)
+        return {A0: (n + 2) // 3, A1: COUNTER + at, SP: BASE + SIZE, PC: BASE + at + n % 3 * 4}.get(number, 0)
 
     def _byte(self, address: int) -> int:
         if address in self.written:
             return self.written[address]
-        if BASE <= address < BASE + len(CODE):
-            return CODE[address - BASE]
-        if COUNTER <= address < COUNTER + 4:
-            return ((self.icount + 1) // 3).to_bytes(4, "little")[address - COUNTER]
+        for thread in self.threads():
+            at = BETWEEN * (thread - 1)
+            if BASE + at <= address < BASE + at + len(CODE):
+                return CODE[address - BASE - at]
+            if COUNTER + at <= address < COUNTER + at + 4:
+                return ((self._executed(thread) + 1) // 3).to_bytes(4, "little")[address - COUNTER - at]
         return 0
+
+    @property
+    def faces(self) -> Faces:
+        if self.faceless:
+            return Faces()
+        return Faces(time=self, snapshots=self, memory_map=self, executable=self if self.image else None)
 
     @property
     def registers(self) -> Sequence[RegisterInfo]:
@@ -94,63 +119,84 @@ class FakeDebuggee:
         return [MemoryRegion(BASE, SIZE, "ram")]
 
     def executable(self) -> str:
-        return ""
+        return self.image
 
-    def read_registers(self) -> bytes:
-        return b"".join(self.read_register(number) for number in range(len(NAMES)))
+    def describe(self, thread: int) -> str:
+        return f"replay, icount {self.icount}"
 
-    def read_register(self, number: int) -> bytes:
-        return self.registers_written.get(number, self._value(number).to_bytes(8, "little"))
+    def read_registers(self, thread: int) -> bytes:
+        return b"".join(self.read_register(thread, number) for number in range(len(NAMES)))
 
-    def write_registers(self, data: bytes) -> None:
+    def read_register(self, thread: int, number: int) -> bytes:
+        return self.registers_written.get((thread, number), self._value(thread, number).to_bytes(8, "little"))
+
+    def write_registers(self, thread: int, data: bytes) -> None:
         for number in range(len(NAMES)):
-            self.write_register(number, data[8 * number : 8 * number + 8])
+            self.write_register(thread, number, data[8 * number : 8 * number + 8])
 
-    def write_register(self, number: int, data: bytes) -> None:
-        self.threads.add(threading.current_thread().name)
+    def write_register(self, thread: int, number: int, data: bytes) -> None:
+        self.called_on.add(threading.current_thread().name)
         assert len(data) == 8
-        self.registers_written[number] = data
+        self.registers_written[thread, number] = data
 
-    def read_memory(self, address: int, length: int) -> bytes:
+    def read_memory(self, thread: int, address: int, length: int) -> bytes:
         if not BASE <= address < BASE + SIZE:
             raise DebuggeeError(f"no memory at {address:#x}", 14)
         length = min(length, BASE + SIZE - address)
         return bytes(self._byte(at) for at in range(address, address + length))
 
-    def write_memory(self, address: int, data: bytes) -> None:
+    def write_memory(self, thread: int, address: int, data: bytes) -> None:
         if not BASE <= address <= address + len(data) <= BASE + SIZE:
             raise DebuggeeError(f"no memory at {address:#x}", 14)
         self.written.update(zip(range(address, address + len(data)), data, strict=True))
 
     # points and running
 
-    def insert(self, point: Point) -> None:
+    def insert(self, point: ZPoint) -> None:
         self.remove(point)
         self.points.add(point)
 
-    def remove(self, point: Point) -> None:
-        key = (point.kind, point.address, point.length)
-        self.points = {p for p in self.points if (p.kind, p.address, p.length) != key}
+    def remove(self, point: ZPoint) -> None:
+        key = (point.type, point.address, point.length)
+        self.points = {p for p in self.points if (p.type, p.address, p.length) != key}
 
-    def _holds(self, point: Point) -> bool:
-        return judge(point.conditions, self._value, self.read_memory)[0]
+    def _holds(self, thread: int, point: ZPoint) -> bool:
+        return judge(point.conditions, partial(self._value, thread), partial(self.read_memory, thread))[0]
 
-    def _hit(self, at_store: bool) -> Stop | None:
-        for point in sorted(self.points, key=lambda p: p.kind.value):
-            if point.kind in _BREAK_STOPS and point.address == self._value(PC) and self._holds(point):
-                return Stop(_BREAK_STOPS[point.kind])
-            overlaps = point.address < COUNTER + 4 and point.address + point.length > COUNTER
-            if at_store and point.kind in _WATCH_STOPS and overlaps and self._holds(point):
-                return Stop(_WATCH_STOPS[point.kind], address=COUNTER)
+    def _hit(self, thread: int, back: bool) -> StopReply | None:
+        """What the instruction that this CPU has executed, or undone, stops at."""
+        counter = COUNTER + BETWEEN * (thread - 1)
+        # RISC-V in GDB: reported before the store, in reverse after it; GDB steps over it by itself
+        at_store = self._executed(thread) % 3 == (2 if back else 1)
+        for point in sorted(self.points, key=lambda p: p.type.value):
+            if point.type in _BREAK_STOPS and point.address == self._value(thread, PC) and self._holds(thread, point):
+                return StopReply(_BREAK_STOPS[point.type], thread=thread)
+            overlaps = point.address < counter + 4 and point.address + point.length > counter
+            if at_store and point.type in _WATCH_STOPS and overlaps and self._holds(thread, point):
+                return StopReply(_WATCH_STOPS[point.type], address=counter, thread=thread)
         return None
+
+    def _step(self, back: bool, alone: int | None) -> int:
+        """One instruction forward or back; the CPU whose it is. ``alone``: the only one that may run."""
+        self._move(self.icount + (-1 if back else 1))
+        return 1
 
     def _move(self, icount: int) -> None:
         self.icount = icount
         self.written.clear()
         self.registers_written.clear()
 
-    def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> Stop:
-        self.threads.add(threading.current_thread().name)
+    def resume(
+        self,
+        how: Resume,
+        start: int = 0,
+        end: int = 0,
+        *,
+        thread: int = 1,
+        alone: bool = False,
+        separately: bool = False,
+    ) -> StopReply:
+        self.called_on.add(threading.current_thread().name)
         self.separately = separately
         self.interrupted.clear()
         self.calls.append(how.value)
@@ -158,29 +204,29 @@ class FakeDebuggee:
             self.console(self.say)
         self.running.set()
         try:
-            self.stop = self._run(how, start, end)
+            self.stop = self._run(how, start, end, thread, alone)
         finally:
             self.running.clear()
         return self.stop
 
-    def _run(self, how: Resume, start: int, end: int) -> Stop:
+    def _run(self, how: Resume, start: int, end: int, thread: int, alone: bool) -> StopReply:
         back = how in (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
-        edge, kind = (0, StopKind.HISTORY_BEGIN) if back else (self.end, StopKind.HISTORY_END)
+        edge, kind = (0, StopReason.HISTORY_BEGIN) if back else (self.end, StopReason.HISTORY_END)
         while True:
             if self.icount == edge:
-                return Stop(kind)
+                return StopReply(kind, thread=thread)
             if self.interrupted.is_set():
-                return Stop(StopKind.INTERRUPT)
-            self._move(self.icount + (-1 if back else 1))
-            if how in (Resume.STEP, Resume.REVERSE_STEP):
-                return Stop(StopKind.STEP)
-            # RISC-V in GDB: reported before the store, in reverse after it; GDB steps over it by itself
-            if hit := self._hit(self.icount % 3 == (2 if back else 1)):
+                return StopReply(StopReason.INTERRUPT, thread=thread)
+            moved = self._step(back, thread if alone else None)
+            if how in (Resume.STEP, Resume.REVERSE_STEP) and moved == thread:
+                return StopReply(StopReason.STEP, thread=thread)
+            if hit := self._hit(moved, back):
                 return hit
-            if self.icount == self.break_at or (how is Resume.RANGE_STEP and not start <= self._value(PC) < end):
-                return Stop(StopKind.STEP)
+            left = how is Resume.RANGE_STEP and moved == thread and not start <= self._value(thread, PC) < end
+            if left or self.icount == self.break_at:
+                return StopReply(StopReason.STEP, thread=thread)
 
-    def last_stop(self) -> Stop:
+    def last_stop(self) -> StopReply:
         return self.stop
 
     def interrupt(self) -> None:
@@ -199,21 +245,18 @@ class FakeDebuggee:
     def kill(self) -> None:
         self.calls.append("kill")
 
-    def restart(self) -> Stop:
-        return self.seek("start")
-
     # time travel
 
     def replay_info(self) -> ReplayInfo:
         return ReplayInfo("replay", self.icount, 0, self.end, "fake.rrgdb")
 
-    def _go(self, icount: int) -> Stop:
+    def _go(self, icount: int) -> StopReply:
         self._move(max(0, min(icount, self.end)))
-        kind = StopKind.HISTORY_BEGIN if icount < 0 else StopKind.HISTORY_END if icount > self.end else StopKind.SIGNAL
-        self.stop = Stop(kind)
+        edges = {icount < 0: StopReason.HISTORY_BEGIN, icount > self.end: StopReason.HISTORY_END}
+        self.stop = StopReply(edges.get(True, StopReason.SIGNAL))
         return self.stop
 
-    def seek(self, where: str) -> Stop:
+    def seek(self, where: str) -> StopReply:
         named = {"start": 0, "end": self.end, **self.saved}
         if where in named:
             return self._go(named[where])
@@ -222,7 +265,7 @@ class FakeDebuggee:
         except ValueError:
             raise DebuggeeError(f"no snapshot is called {where!r}", 2) from None
 
-    def seek_relative(self, delta: int) -> Stop:
+    def seek_relative(self, delta: int) -> StopReply:
         return self._go(self.icount + delta)
 
     def history(self, count: int) -> Sequence[HistoryLine]:
@@ -232,7 +275,7 @@ class FakeDebuggee:
     def save_snapshot(self, name: str) -> None:
         self.saved[name] = self.icount
 
-    def load_snapshot(self, name: str) -> Stop:
+    def load_snapshot(self, name: str) -> StopReply:
         if name not in self.saved:
             raise DebuggeeError(f"no snapshot is called {name!r}", 2)
         return self._go(self.saved[name])
@@ -252,3 +295,35 @@ class FakeDebuggee:
 
     def replay_delete_break(self) -> None:
         self.break_at = None
+
+
+class TwoCpus(FakeDebuggee):
+    """Two CPUs that execute one instruction each in turn, unless a debugger lets one run alone."""
+
+    def __init__(self, end: int = 30_000) -> None:
+        self._who: list[int] = []
+        """the CPU of each instruction so far"""
+        super().__init__(end)
+
+    def threads(self) -> Sequence[int]:
+        return (1, 2)
+
+    def describe(self, thread: int) -> str:
+        return f"CPU {thread - 1}, {super().describe(thread)}"
+
+    def _executed(self, thread: int) -> int:
+        return self._who.count(thread)
+
+    def _step(self, back: bool, alone: int | None) -> int:
+        if back:
+            thread = self._who.pop()
+        else:
+            thread = alone or (1 if not self._who else 3 - self._who[-1])
+            self._who.append(thread)
+        super()._move(len(self._who))
+        return thread
+
+    def _move(self, icount: int) -> None:
+        while len(self._who) != icount:
+            self._step(icount < len(self._who), None)
+        super()._move(icount)

@@ -1,4 +1,4 @@
-"""Hostile bytes: Session.handle never raises, and what it answers fits into a packet."""
+"""Hostile bytes: the dispatcher never raises, and what it answers fits into a packet."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from rrgdb.rsp.commands import COMMANDS
 from rrgdb.rsp.packets import PACKET_SIZE, Decoder, Packet, encode
-from rrgdb.rsp.session import Session
 from rrgdb_tests.rsp.fake import FakeDebuggee
+from rrgdb_tests.rsp.stub import Stub
 
 PIECES = st.sampled_from(
     [
@@ -25,13 +25,13 @@ PACKETS = st.binary(max_size=60) | st.tuples(
 
 
 def serve_all(packets: list[bytes]) -> None:
-    session = Session(FakeDebuggee(end=50), lambda _: None)
+    stub = Stub(FakeDebuggee(end=50))
     for packet in packets:
-        reply = session.handle(packet)
+        reply = stub.handle(packet)
         assert reply is None or len(reply) <= PACKET_SIZE
         if reply is not None:
             assert Decoder().feed(encode(reply)) == [Packet(reply)]
-    session.drop()
+    stub.session.drop()
 
 
 @given(st.lists(PACKETS, max_size=12))

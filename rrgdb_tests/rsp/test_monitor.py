@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from rrgdb.rsp.debuggee import DebuggeeError, Stop, StopKind
+from rrgdb.rsp.debuggee import DebuggeeError, StopReason, StopReply
+from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.monitor import COMMANDS, MonitorError, run
 from rrgdb.rsp.session import Session
 from rrgdb_tests.rsp.fake import FakeDebuggee
+from rrgdb_tests.rsp.stub import Stub
 
 HINT = "maintenance flush register-cache"
 
@@ -18,6 +20,16 @@ def test_help_names_every_command(session: Session) -> None:
     for command, line in zip(COMMANDS, lines, strict=True):
         assert line.startswith(" ".join((*command.words, command.argument)).rstrip())
         assert line.endswith(command.help)
+
+
+def test_commands_whose_face_is_missing_are_unknown(session: Session, fake: FakeDebuggee) -> None:
+    fake.faceless = True
+    assert [line.split("  ")[0] for line in run(session, "help").splitlines()] == ["help", "info registers"]
+    assert run(session, "info r").startswith("zero")  # no other command begins so
+    for command in COMMANDS:
+        if command.face is not BASE:
+            with pytest.raises(MonitorError, match="unknown command"):
+                run(session, " ".join(command.words))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +60,7 @@ def test_what_moves_says_so(session: Session, fake: FakeDebuggee, line: str, ico
 
 
 def test_a_move_that_is_interrupted_says_so(session: Session, fake: FakeDebuggee) -> None:
-    fake.seek_relative = lambda _: Stop(StopKind.INTERRUPT)  # type: ignore[method-assign]  # a slow guest
+    fake.seek_relative = lambda _: StopReply(StopReason.INTERRUPT)  # type: ignore[method-assign]  # a slow guest
     assert run(session, "back 5").startswith("icount 0 (interrupted)\n")
 
 
@@ -95,12 +107,12 @@ def test_snapshots_by_name(session: Session, fake: FakeDebuggee) -> None:
         run(session, "delvm nine")
 
 
-def test_replay_break(session: Session, fake: FakeDebuggee) -> None:
-    run(session, "replay_break 12")
-    session.handle(b"c")
+def test_replay_break(stub: Stub, fake: FakeDebuggee) -> None:
+    run(stub.session, "replay_break 12")
+    stub.handle(b"c")
     assert fake.icount == 12
-    run(session, "replay_delete_break")
-    session.handle(b"c")
+    run(stub.session, "replay_delete_break")
+    stub.handle(b"c")
     assert fake.icount == fake.end
 
 

@@ -408,7 +408,7 @@ async def test_what_moves_or_changes_the_guest_runs_on_the_engine_thread(fake: F
         client = await running.connect()
         for packet in (b"s", b"P0=0100000000000000", b"g", b"c", b"bc", b"g", b"bs"):
             await client.ask(packet)
-    assert fake.threads == {"engine"}
+    assert fake.called_on == {"engine"}
 
 
 async def test_brief_packets_are_served_where_they_are_read_unless_others_wait(
@@ -451,7 +451,7 @@ async def test_peer_that_sends_ahead_without_end_is_dropped(caplog: pytest.LogCa
 async def test_bug_is_logged_in_one_line_and_the_session_goes_on(
     fake: FakeDebuggee, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail() -> bytes:
+    def fail(*_: int) -> bytes:
         raise RuntimeError("oops")
 
     fake.read_registers = fail  # type: ignore[method-assign]  # a guest with a bug

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from rrgdb.rsp import commands
-from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Stop, StopKind
+from rrgdb.rsp import faces
+from rrgdb.rsp.commands import COMMANDS
+from rrgdb.rsp.debuggee import DebuggeeError, StopReason, StopReply, ZPoint, ZType
+from rrgdb.rsp.dispatcher import index
 from rrgdb.rsp.packets import PACKET_SIZE
-from rrgdb.rsp.session import Session
 from rrgdb_tests.rsp.fake import A0, BASE, CODE, COUNTER, NAMES, FakeDebuggee
+from rrgdb_tests.rsp.stub import Stub
 
 GDB = b"qSupported:multiprocess+;swbreak+;hwbreak+;error-message+;vContSupported+;xmlRegisters=i386"
 REGISTERS = b"2:0000018000000000;20:0000008000000000;"
@@ -123,10 +125,13 @@ def expedited(icount: int) -> bytes:
         (b"D", b"OK"),
         (b"D;1", b"OK"),
         (b"D;2", b"E03"),
-        (b"qXfer:exec-file:read:1:0,100", b"E02"),
+        (b"qXfer:exec-file:read:1:0,100", b""),
         (b"qXfer:features:read:other.xml:0,100", b"E02"),
         (b"qXfer:features:write:target.xml:0:aa", b""),
         (b"qXfer:auxv:read::0,100", b""),
+        (b"qXfer", b""),
+        (b"qXfer:features", b""),
+        (b"qXfer:features:read", b"E16"),
         (b"qXfer:features:read:target.xml:0", b"E16"),
         (b"qXfer:features:read:target.xml:fffff,10", b"l"),
         (b"qRcmd,7", b"E16"),
@@ -147,12 +152,12 @@ def expedited(icount: int) -> bytes:
         (b"q", b""),
     ],
 )
-def test_packet(session: Session, packet: bytes, reply: bytes | None) -> None:
-    assert session.handle(packet) == reply
+def test_packet(stub: Stub, packet: bytes, reply: bytes | None) -> None:
+    assert stub.handle(packet) == reply
 
 
-def test_what_is_advertised_is_served(session: Session) -> None:
-    reply = session.handle(GDB)
+def test_what_is_advertised_is_served(stub: Stub) -> None:
+    reply = stub.handle(GDB)
     assert reply is not None
     features = reply.decode().split(";")
     assert features[0] == f"PacketSize={PACKET_SIZE:x}"
@@ -164,141 +169,158 @@ def test_what_is_advertised_is_served(session: Session) -> None:
     for feature in features:
         if feature.startswith("qXfer"):
             annex = "target.xml" if "features" in feature else ""
-            answer = session.handle(f"{feature[:-1]}:{annex}:0,ff".encode())
+            answer = stub.handle(f"{feature[:-1]}:{annex}:0,ff".encode())
             assert answer is not None
             assert answer[:1] in (b"l", b"m")
 
 
-def test_what_was_not_offered_is_not_used(session: Session) -> None:
-    reply = session.handle(b"qSupported")
+def test_what_was_not_offered_is_not_used(stub: Stub) -> None:
+    reply = stub.handle(b"qSupported")
     assert reply is not None
     assert not set(reply.decode().split(";")) & {"multiprocess+", "swbreak+", "hwbreak+"}
-    session.handle(b"Z0,80000004,4")
-    assert session.handle(b"c") == b"T05" + expedited(1) + b"thread:1;"
+    stub.handle(b"Z0,80000004,4")
+    assert stub.handle(b"c") == b"T05" + expedited(1) + b"thread:1;"
 
 
-def test_executable_is_advertised_if_there_is_one(session: Session, fake: FakeDebuggee) -> None:
-    fake.executable = lambda: "/guest.elf"  # type: ignore[method-assign]  # the one fake with an image
-    assert b"qXfer:exec-file:read+" in (session.handle(GDB) or b"")
-    assert session.handle(b"qXfer:exec-file:read:1:0,100") == b"l/guest.elf"
-    assert session.handle(b"qXfer:exec-file:read:1:4,3") == b"mst."
+def test_executable_is_advertised_if_there_is_one(stub: Stub, fake: FakeDebuggee) -> None:
+    fake.image = "/guest.elf"
+    assert b"qXfer:exec-file:read+" in (stub.handle(GDB) or b"")
+    assert stub.handle(b"qXfer:exec-file:read:1:0,100") == b"l/guest.elf"
+    assert stub.handle(b"qXfer:exec-file:read:1:4,3") == b"mst."
+
+
+def test_a_packet_whose_face_is_missing_is_not_there(stub: Stub, fake: FakeDebuggee) -> None:
+    served = {c.name: c.face for c in COMMANDS}
+    assert {name for name, face in served.items() if face is faces.TIME} == {b"bc", b"bs", b"vRun", b"R"}
+    fake.faceless = True
+    packets = [b"bc", b"bs", b"vRun;", b"R00", b"qXfer:memory-map:read::0,100", b"qXfer:exec-file:read::0,100"]
+    assert {c.name for c in COMMANDS if c.face is not faces.BASE} == {
+        stub.dispatcher.look_up(p).command.name for p in packets
+    }
+    for packet in packets:
+        assert stub.handle(packet) == b"", packet
+    assert fake.calls == []
+    reply = stub.handle(GDB)
+    assert reply is not None
+    assert not {"ReverseStep+", "ReverseContinue+", "qXfer:memory-map:read+"} & set(reply.decode().split(";"))
+    assert (stub.handle(b"c") or b"").startswith(b"T05")
 
 
 def test_no_packet_is_registered_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
-        commands.index([*commands.COMMANDS, commands.COMMANDS[0]])
+        index([*COMMANDS, COMMANDS[0]])
 
 
 @pytest.mark.parametrize(
     ("stop", "reply"),
     [
-        (Stop(StopKind.SIGNAL, 11), b"T0b" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.STEP), b"T05" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.SWBREAK), b"T05swbreak:;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.HWBREAK), b"T05hwbreak:;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.WATCH, address=0x80001000), b"T05watch:80001000;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.RWATCH, address=0x10), b"T05rwatch:10;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.AWATCH, address=0x10), b"T05awatch:10;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.HISTORY_BEGIN), b"T05replaylog:begin;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.HISTORY_END), b"T05replaylog:end;" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.INTERRUPT), b"T02" + REGISTERS + b"thread:p1.1;"),
-        (Stop(StopKind.EXITED, status=3), b"W03;process:1"),
-        (Stop(StopKind.TERMINATED, 9), b"X09;process:1"),
+        (StopReply(StopReason.SIGNAL, 11), b"T0b" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.STEP), b"T05" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.SWBREAK), b"T05swbreak:;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.HWBREAK), b"T05hwbreak:;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.WATCH, address=0x80001000), b"T05watch:80001000;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.RWATCH, address=0x10), b"T05rwatch:10;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.AWATCH, address=0x10), b"T05awatch:10;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.HISTORY_BEGIN), b"T05replaylog:begin;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.HISTORY_END), b"T05replaylog:end;" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.INTERRUPT), b"T02" + REGISTERS + b"thread:p1.1;"),
+        (StopReply(StopReason.EXITED, status=3), b"W03;process:1"),
+        (StopReply(StopReason.TERMINATED, 9), b"X09;process:1"),
     ],
 )
-def test_stop_replies(session: Session, fake: FakeDebuggee, stop: Stop, reply: bytes) -> None:
-    session.handle(GDB)
+def test_stop_replies(stub: Stub, fake: FakeDebuggee, stop: StopReply, reply: bytes) -> None:
+    stub.handle(GDB)
     fake.stop = stop
-    assert session.handle(b"?") == reply
+    assert stub.handle(b"?") == reply
 
 
-def test_errors_in_words_if_the_debugger_understands_them(session: Session) -> None:
-    assert session.handle(b"m0,4") == b"E0e"
-    session.handle(GDB)
-    assert session.handle(b"m0,4") == b"E.no memory at 0x0"
-    assert session.error(DebuggeeError("a$b#c}d*e\nf\u00e9" + "x" * 1000)) == b"E.a?b?c?d?e?f?" + b"x" * 388
+def test_errors_in_words_if_the_debugger_understands_them(stub: Stub) -> None:
+    assert stub.handle(b"m0,4") == b"E0e"
+    stub.handle(GDB)
+    assert stub.handle(b"m0,4") == b"E.no memory at 0x0"
+    assert stub.dispatcher.error(DebuggeeError("a$b#c}d*e\nf\u00e9" + "x" * 1000)) == b"E.a?b?c?d?e?f?" + b"x" * 388
 
 
 @pytest.mark.parametrize("offered", [True, False])
-def test_several_watchpoints_are_told_to_who_can_take_them(session: Session, fake: FakeDebuggee, offered: bool) -> None:
-    session.handle(b"qSupported:multi-wp-addr+" if offered else b"qSupported:swbreak+")
-    reply = session.stop_reply(Stop(StopKind.WATCH, address=0x10, also=((StopKind.RWATCH, 0x20),)))
+def test_several_watchpoints_are_told_to_who_can_take_them(stub: Stub, fake: FakeDebuggee, offered: bool) -> None:
+    stub.handle(b"qSupported:multi-wp-addr+" if offered else b"qSupported:swbreak+")
+    reply = stub.session.stop_reply(StopReply(StopReason.WATCH, address=0x10, also=((StopReason.RWATCH, 0x20),)))
     assert reply.startswith(b"T05watch:10;rwatch:20;" if offered else b"T05watch:10;" + REGISTERS[:3])
-    session.handle(b"c")
+    stub.handle(b"c")
     assert fake.separately is not offered
 
 
-def test_all_registers(session: Session, fake: FakeDebuggee) -> None:
+def test_all_registers(stub: Stub, fake: FakeDebuggee) -> None:
     values = bytes(range(256)) + bytes(8 * len(NAMES) - 256)
-    assert session.handle(b"G" + values.hex().encode()) == b"OK"
-    assert session.handle(b"g") == values.hex().encode()
-    assert session.handle(b"p%x" % A0) == values[8 * A0 : 8 * A0 + 8].hex().encode()
+    assert stub.handle(b"G" + values.hex().encode()) == b"OK"
+    assert stub.handle(b"g") == values.hex().encode()
+    assert stub.handle(b"p%x" % A0) == values[8 * A0 : 8 * A0 + 8].hex().encode()
 
 
-def test_memory_is_written_and_read(session: Session) -> None:
-    session.handle(b"X80000100,3:\x00#*")
-    session.handle(b"M80000103,2:fffe")
-    assert session.handle(b"x80000100,5") == b"b\x00#*\xff\xfe"
-    assert session.handle(b"m80000100,5") == b"00232afffe"
+def test_memory_is_written_and_read(stub: Stub) -> None:
+    stub.handle(b"X80000100,3:\x00#*")
+    stub.handle(b"M80000103,2:fffe")
+    assert stub.handle(b"x80000100,5") == b"b\x00#*\xff\xfe"
+    assert stub.handle(b"m80000100,5") == b"00232afffe"
 
 
-def test_long_reads_are_cut_to_the_packet_size(session: Session, fake: FakeDebuggee) -> None:
-    fake.read_memory = lambda _, length: bytes(length)  # type: ignore[method-assign]  # more memory than the fake has
+def test_long_reads_are_cut_to_the_packet_size(stub: Stub, fake: FakeDebuggee) -> None:
+    fake.read_memory = lambda _, __, length: bytes(length)  # type: ignore[method-assign]  # more memory than the fake has
     for packet in (b"m0,ffffffff", b"x0,ffffffff"):
-        reply = session.handle(packet)
+        reply = stub.handle(packet)
         assert reply is not None
         assert PACKET_SIZE // 2 <= len(reply) <= PACKET_SIZE
 
 
-def test_points_reach_the_debuggee(session: Session, fake: FakeDebuggee) -> None:
-    session.handle(b"Z0,80000004,4;X3,220127X3,220027")
-    session.handle(b"Z2,80001000,4")
+def test_points_reach_the_debuggee(stub: Stub, fake: FakeDebuggee) -> None:
+    stub.handle(b"Z0,80000004,4;X3,220127X3,220027")
+    stub.handle(b"Z2,80001000,4")
     assert fake.points == {
-        Point(PointKind.SOFTWARE, BASE + 4, 4, (b"\x22\x01\x27", b"\x22\x00\x27")),
-        Point(PointKind.WRITE, COUNTER, 4),
+        ZPoint(ZType.SOFTWARE, BASE + 4, 4, (b"\x22\x01\x27", b"\x22\x00\x27")),
+        ZPoint(ZType.WRITE, COUNTER, 4),
     }
-    session.handle(b"z0,80000004,4")
-    assert fake.points == {Point(PointKind.WRITE, COUNTER, 4)}
+    stub.handle(b"z0,80000004,4")
+    assert fake.points == {ZPoint(ZType.WRITE, COUNTER, 4)}
 
 
-def test_points_are_bounded(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_are_bounded(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrgdb.rsp.session.POINTS_LIMIT", 2)
-    assert [session.handle(b"Z0,%x,4" % n) for n in (1, 2, 2, 3)] == [b"OK", b"OK", b"OK", b"E1c"]
-    session.handle(b"z0,1,4")
-    assert session.handle(b"Z0,3,4") == b"OK"
+    assert [stub.handle(b"Z0,%x,4" % n) for n in (1, 2, 2, 3)] == [b"OK", b"OK", b"OK", b"E1c"]
+    stub.handle(b"z0,1,4")
+    assert stub.handle(b"Z0,3,4") == b"OK"
 
 
-def test_conditions_are_bounded(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conditions_are_bounded(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrgdb.rsp.session.CONDITIONS_LIMIT", 7)
     packets = [b"Z0,1,4;X3,220127", b"Z0,2,4;X3,220127", b"Z0,2,4;X3,220127", b"Z0,3,4;X3,220127", b"Z0,3,4"]
-    assert [session.handle(packet) for packet in packets] == [b"OK", b"OK", b"OK", b"E1c", b"OK"]
+    assert [stub.handle(packet) for packet in packets] == [b"OK", b"OK", b"OK", b"E1c", b"OK"]
 
 
-def test_conditional_breakpoint_and_watchpoint_in_both_directions(session: Session, fake: FakeDebuggee) -> None:
-    session.handle(GDB)
+def test_conditional_breakpoint_and_watchpoint_in_both_directions(stub: Stub, fake: FakeDebuggee) -> None:
+    stub.handle(GDB)
     # a0 == 5 at the store
-    session.handle(b"Z0,80000004,4;X7,26000a22051327")
-    reply = session.handle(b"vCont;c:p1.-1")
+    stub.handle(b"Z0,80000004,4;X7,26000a22051327")
+    reply = stub.handle(b"vCont;c:p1.-1")
     assert reply == b"T05swbreak:;" + expedited(13) + b"thread:p1.1;"
     assert fake.icount == 13
-    assert session.handle(b"bc") == b"T05replaylog:begin;" + expedited(0) + b"thread:p1.1;"
-    session.handle(b"Z2,80001000,4")
-    assert session.handle(b"vCont;c") == b"T05watch:80001000;" + expedited(1) + b"thread:p1.1;"
+    assert stub.handle(b"bc") == b"T05replaylog:begin;" + expedited(0) + b"thread:p1.1;"
+    stub.handle(b"Z2,80001000,4")
+    assert stub.handle(b"vCont;c") == b"T05watch:80001000;" + expedited(1) + b"thread:p1.1;"
     fake.icount = 10
-    assert session.handle(b"bc") == b"T05watch:80001000;" + expedited(8) + b"thread:p1.1;"
+    assert stub.handle(b"bc") == b"T05watch:80001000;" + expedited(8) + b"thread:p1.1;"
 
 
-def test_threads_document(session: Session) -> None:
-    session.handle(GDB)
-    reply = session.handle(b"qXfer:threads:read::0,1000")
+def test_threads_document(stub: Stub) -> None:
+    stub.handle(GDB)
+    reply = stub.handle(b"qXfer:threads:read::0,1000")
     assert reply is not None
     assert re.search(rb'<thread id="p1\.1" core="0">replay, icount 0</thread>', reply)
 
 
-def test_documents_in_pieces(session: Session, fake: FakeDebuggee) -> None:
+def test_documents_in_pieces(stub: Stub, fake: FakeDebuggee) -> None:
     text, offset = b"", 0
     while True:
-        part = session.handle(b"qXfer:features:read:target.xml:%x,64" % offset) or b""
+        part = stub.handle(b"qXfer:features:read:target.xml:%x,64" % offset) or b""
         text += part[1:]
         offset += len(part) - 1
         if part[:1] == b"l":
@@ -306,8 +328,8 @@ def test_documents_in_pieces(session: Session, fake: FakeDebuggee) -> None:
     assert text.decode() == fake.target_xml()
 
 
-def test_memory_map(session: Session) -> None:
-    reply = session.handle(b"qXfer:memory-map:read::0,1000") or b""
+def test_memory_map(stub: Stub) -> None:
+    reply = stub.handle(b"qXfer:memory-map:read::0,1000") or b""
     assert b'<memory type="ram" start="0x80000000" length="0x10000"/>' in reply
 
 
@@ -321,16 +343,16 @@ def gdb_crc(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("length", [0, 1, 12, 4099])
-def test_crc(session: Session, fake: FakeDebuggee, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crc(stub: Stub, fake: FakeDebuggee, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrgdb.rsp.commands.search._CHUNK", 1000)
-    data = fake.read_memory(BASE, length) if length else b""
-    assert session.handle(b"qCRC:80000000,%x" % length) == b"C%08x" % gdb_crc(data)
+    data = fake.read_memory(1, BASE, length) if length else b""
+    assert stub.handle(b"qCRC:80000000,%x" % length) == b"C%08x" % gdb_crc(data)
 
 
-def test_crc_of_what_is_not_there(session: Session) -> None:
-    assert session.handle(b"qCRC:8000ff00,200") == b"E0e"
-    assert session.handle(b"qCRC:0,200000000") == b"E16"
-    assert session.handle(b"qCRC:0") == b"E16"
+def test_crc_of_what_is_not_there(stub: Stub) -> None:
+    assert stub.handle(b"qCRC:8000ff00,200") == b"E0e"
+    assert stub.handle(b"qCRC:0,200000000") == b"E16"
+    assert stub.handle(b"qCRC:0") == b"E16"
 
 
 @pytest.mark.parametrize("chunk", [3, 16, 1 << 20])
@@ -348,109 +370,109 @@ def test_crc_of_what_is_not_there(session: Session) -> None:
         (b"ffffffffffffffff;2;a", b"E16"),
     ],
 )
-def test_search(session: Session, monkeypatch: pytest.MonkeyPatch, chunk: int, packet: bytes, reply: bytes) -> None:
+def test_search(stub: Stub, monkeypatch: pytest.MonkeyPatch, chunk: int, packet: bytes, reply: bytes) -> None:
     monkeypatch.setattr("rrgdb.rsp.commands.search._CHUNK", chunk)
-    assert session.handle(b"qSearch:memory:" + packet) == reply
+    assert stub.handle(b"qSearch:memory:" + packet) == reply
 
 
-def test_detach_lets_the_guest_run_on(session: Session, fake: FakeDebuggee) -> None:
-    session.handle(b"?")
-    session.handle(b"D;1")
-    assert session.should_close
-    session.drop()
+def test_detach_lets_the_guest_run_on(stub: Stub, fake: FakeDebuggee) -> None:
+    stub.handle(b"?")
+    stub.handle(b"D;1")
+    assert stub.session.should_close
+    stub.session.drop()
     assert fake.calls == ["attached", "detached resume=True"]
 
 
-def test_dropped_link_leaves_the_guest_stopped(session: Session, fake: FakeDebuggee) -> None:
-    session.handle(b"?")
-    session.drop()
-    session.drop()
+def test_dropped_link_leaves_the_guest_stopped(stub: Stub, fake: FakeDebuggee) -> None:
+    stub.handle(b"?")
+    stub.session.drop()
+    stub.session.drop()
     assert fake.calls == ["attached", "detached resume=False"]
 
 
-def test_one_who_says_nothing_is_not_attached(session: Session, fake: FakeDebuggee) -> None:
-    session.drop()
+def test_one_who_says_nothing_is_not_attached(stub: Stub, fake: FakeDebuggee) -> None:
+    stub.session.drop()
     assert fake.calls == []
 
 
 @pytest.mark.parametrize("again", [b"R00", b"vRun;", b"vAttach;1"])
 def test_a_debugger_that_comes_back_after_it_has_detached_is_attached(
-    session: Session, fake: FakeDebuggee, again: bytes
+    stub: Stub, fake: FakeDebuggee, again: bytes
 ) -> None:
     for packet in (b"!", b"D", again, b"Z0,80000004,4"):
-        session.handle(packet)
+        stub.handle(packet)
     assert fake.calls == ["attached", "detached resume=True", "attached"]
     assert fake.points
-    session.drop()
+    stub.session.drop()
     assert fake.calls[-1] == "detached resume=False"
     assert not fake.points
 
 
-def test_kill_ends_the_server(session: Session, fake: FakeDebuggee) -> None:
-    assert session.handle(b"k") is None
-    assert session.should_close
-    session.drop()
+def test_kill_ends_the_server(stub: Stub, fake: FakeDebuggee) -> None:
+    assert stub.handle(b"k") is None
+    assert stub.session.should_close
+    stub.session.drop()
     assert fake.calls == ["attached", "kill"]
 
 
-def test_extended_remote_kills_and_runs_again(session: Session, fake: FakeDebuggee) -> None:
-    session.handle(GDB)
-    session.handle(b"!")
+def test_extended_remote_kills_and_runs_again(stub: Stub, fake: FakeDebuggee) -> None:
+    stub.handle(GDB)
+    stub.handle(b"!")
     fake.icount = 100
-    assert session.handle(b"vKill;1") == b"OK"
-    assert not session.should_close
-    assert session.handle(b"?") == b"W00"
-    assert session.handle(b"qfThreadInfo") == b"l"
-    assert (session.handle(b"g") or b"").startswith(b"E.the process is gone")
-    assert session.handle(b"vRun;") == b"T05" + REGISTERS + b"thread:p1.1;"
+    assert stub.handle(b"vKill;1") == b"OK"
+    assert not stub.session.should_close
+    assert stub.handle(b"?") == b"W00"
+    assert stub.handle(b"qfThreadInfo") == b"l"
+    assert (stub.handle(b"g") or b"").startswith(b"E.the process is gone")
+    assert stub.handle(b"vRun;") == b"T05" + REGISTERS + b"thread:p1.1;"
     assert fake.icount == 0
     assert "kill" not in fake.calls
 
 
-def test_extended_remote_detaches_and_attaches_again(session: Session, fake: FakeDebuggee) -> None:
-    session.handle(b"!")
-    session.handle(b"D;1")
-    assert not session.should_close
-    assert session.handle(b"m80000000,4") == b"E03"
-    session.handle(b"vAttach;1")
-    assert session.handle(b"m80000000,4") == b"13051500"
+def test_extended_remote_detaches_and_attaches_again(stub: Stub, fake: FakeDebuggee) -> None:
+    stub.handle(b"!")
+    stub.handle(b"D;1")
+    assert not stub.session.should_close
+    assert stub.handle(b"m80000000,4") == b"E03"
+    stub.handle(b"vAttach;1")
+    assert stub.handle(b"m80000000,4") == b"13051500"
     assert fake.calls == ["attached", "detached resume=True", "attached"]
 
 
-def test_console_output_only_while_gdb_takes_it(session: Session, fake: FakeDebuggee, said: list[str]) -> None:
-    session.handle(b"?")
+def test_console_output_only_while_gdb_takes_it(stub: Stub, fake: FakeDebuggee, said: list[str]) -> None:
+    stub.handle(b"?")
     fake.say = "searching"
-    session.handle(b"s")
+    stub.handle(b"s")
     assert said == ["searching"]
     assert fake.console is not None
     fake.console("too late")
     assert said == ["searching"]
 
 
-def test_fault_while_expediting_leaves_the_register_out(session: Session, fake: FakeDebuggee) -> None:
-    def fail(_: int) -> bytes:
+def test_fault_while_expediting_leaves_the_register_out(stub: Stub, fake: FakeDebuggee) -> None:
+    def fail(*_: int) -> bytes:
         raise DebuggeeError("unavailable")
 
     fake.read_register = fail  # type: ignore[method-assign]  # a guest without registers
-    assert session.handle(b"?") == b"T05thread:1;"
+    assert stub.handle(b"?") == b"T05thread:1;"
 
 
-def monitor(session: Session, line: str) -> str:
-    reply = session.handle(b"qRcmd," + line.encode().hex().encode())
+def monitor(stub: Stub, line: str) -> str:
+    reply = stub.handle(b"qRcmd," + line.encode().hex().encode())
     assert reply is not None
     return binascii.unhexlify(reply).decode() if reply != b"OK" else ""
 
 
-def test_monitor_error_in_words(session: Session) -> None:
-    assert monitor(session, "nonsense") == "error: unknown command 'nonsense': see `monitor help`\n"
-    session.handle(GDB)
+def test_monitor_error_in_words(stub: Stub) -> None:
+    assert monitor(stub, "nonsense") == "error: unknown command 'nonsense': see `monitor help`\n"
+    stub.handle(GDB)
     packet = b"qRcmd," + b"loadvm x".hex().encode()
-    assert session.handle(packet) == b"E.no snapshot is called 'x'"
+    assert stub.handle(packet) == b"E.no snapshot is called 'x'"
 
 
-def test_long_monitor_output_goes_to_the_console(session: Session, fake: FakeDebuggee, said: list[str]) -> None:
+def test_long_monitor_output_goes_to_the_console(stub: Stub, fake: FakeDebuggee, said: list[str]) -> None:
     fake.icount = 5000
-    text = monitor(session, "history 5000")
+    text = monitor(stub, "history 5000")
     assert said
     assert max(map(len, said)) <= PACKET_SIZE // 8
     assert len(("".join(said) + text).splitlines()) == 5000
@@ -469,20 +491,31 @@ class Counted(str):
 
 @pytest.mark.parametrize("length", [0, 1, PACKET_SIZE // 8, PACKET_SIZE // 8 + 1, 100 * PACKET_SIZE])
 def test_long_output_is_not_copied_for_each_piece_of_it(
-    length: int, session: Session, said: list[str], monkeypatch: pytest.MonkeyPatch
+    length: int, stub: Stub, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = Counted("0123456789" * (length // 10 + 1))[:length]
     Counted.copied = 0
     monkeypatch.setattr("rrgdb.rsp.monitor.run", lambda _session, _line: text)
-    reply = session.handle(b"qRcmd,78")
+    reply = stub.handle(b"qRcmd,78")
     assert reply is not None
     last = b"" if reply == b"OK" else bytes.fromhex(reply.decode())
     assert "".join(said) + last.decode() == text
     assert Counted.copied <= length
 
 
-def test_packets_that_move_the_guest_or_may_take_long_are_not_brief() -> None:
-    brief = {c.name for c in commands.COMMANDS if commands.is_brief(c.name)}
-    assert {b"g", b"m", b"p", b"qC", b"qXfer", b"Z", b"z"} <= brief
+def test_packets_that_move_the_guest_or_may_take_long_are_not_brief(stub: Stub) -> None:
+    brief = {c.name for c in COMMANDS if stub.dispatcher.look_up(c.name).brief}
+    assert {b"g", b"m", b"p", b"qC", b"qXfer:features:read", b"Z", b"z"} <= brief
     assert not brief & {b"vCont", b"c", b"s", b"C", b"S", b"bs", b"bc", b"R", b"qRcmd", b"qSearch", b"qCRC", b"M", b"G"}
-    assert not any(commands.is_brief(packet) for packet in (b"qCxx", b"qC:", b""))
+    assert not any(stub.dispatcher.look_up(packet).brief for packet in (b"qCxx", b"qC:", b""))
+
+
+@pytest.mark.parametrize(
+    ("packet", "resumes"),
+    [
+        *((packet, True) for packet in (b"c", b"s", b"C05", b"S05", b"vCont;c", b"vCont;s:1;c", b"bs", b"bc")),
+        *((packet, False) for packet in (b"vCont?", b"?", b"g", b"qRcmd,6261636b", b"bx", b"vContx", b"")),
+    ],
+)
+def test_what_resumes(stub: Stub, packet: bytes, resumes: bool) -> None:
+    assert stub.dispatcher.look_up(packet).resumes is resumes

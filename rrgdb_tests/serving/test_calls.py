@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import trio
 
-from rrgdb.rsp.debuggee import Resume, StopKind
+from rrgdb.rsp.debuggee import Resume, StopReason
 from rrgdb.serving.calls import EngineThread
 from rrgdb_tests.rsp.fake import FOREVER, FakeDebuggee
 
@@ -40,7 +40,7 @@ async def test_cancelled_call_is_interrupted_and_waited_for() -> None:
         with trio.move_on_after(0.01) as scope:
             await engine.call(fake.resume, Resume.CONTINUE)
         assert scope.cancelled_caught
-        assert fake.stop.kind is StopKind.INTERRUPT
+        assert fake.stop.reason is StopReason.INTERRUPT
         assert not fake.running.is_set()
 
 
@@ -73,7 +73,7 @@ async def test_a_call_rouses_the_idle_guest() -> None:
             await trio.to_thread.run_sync(guest.fake.running.wait)
             icount = await engine.call(guest.stop)
             # nobody who waits on the thread is taken for the idle guest
-            assert (await engine.call(guest.fake.resume, Resume.STEP)).kind is StopKind.STEP
+            assert (await engine.call(guest.fake.resume, Resume.STEP)).reason is StopReason.STEP
             assert guest.fake.icount == icount + 1
             await engine.call(guest.let_go)
     assert guest.runs >= 20
@@ -103,7 +103,7 @@ async def test_calls_are_never_interrupted_by_the_next_call() -> None:
     fake = FakeDebuggee(300)
     with EngineThread(fake.interrupt, lambda _quiet: None) as engine:
         for how in [Resume.CONTINUE, Resume.REVERSE_CONTINUE] * 100:
-            assert (await engine.call(fake.resume, how)).kind in (StopKind.HISTORY_BEGIN, StopKind.HISTORY_END)
+            assert (await engine.call(fake.resume, how)).reason in (StopReason.HISTORY_BEGIN, StopReason.HISTORY_END)
 
 
 async def test_idle_work_begins_when_no_call_has_come_for_a_while() -> None:
@@ -163,7 +163,7 @@ async def test_trio_goes_on_while_a_call_takes_long() -> None:
                 await trio.sleep(0)
             await trio.to_thread.run_sync(fake.running.wait)
             nursery.cancel_scope.cancel()
-    assert fake.stop.kind is StopKind.INTERRUPT
+    assert fake.stop.reason is StopReason.INTERRUPT
 
 
 async def test_a_brief_call_needs_no_other_thread_while_that_one_rests() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rrgdb.board.boards import default_board
 from rrgdb.opening import GuestOptions, Opened, record, replay
-from rrgdb.rsp.debuggee import Resume, Stop, StopKind
+from rrgdb.rsp.debuggee import Resume, StopReason, StopReply
 from rrgdb.target import Target
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
@@ -95,7 +95,7 @@ class Debugger:
     def trap(self, how: Resume) -> tuple[int, int]:
         """Resume; it must stop at a breakpoint instruction."""
         stop = self.target.resume(how)
-        assert (stop.kind, stop.signal) == (StopKind.SIGNAL, TRAP)
+        assert (stop.reason, stop.signal) == (StopReason.SIGNAL, TRAP)
         assert self.timeline.guest.end is None
         return self.here
 
@@ -103,11 +103,11 @@ class Debugger:
         """As ``set $pc += 4``."""
         arch = self.engine.arch
         pc = self.engine.read(arch.pc) + GUESTS[self._what][3]
-        self.target.write_register(arch.register_index[arch.pc], pc.to_bytes(arch.bits // 8, "little"))
+        self.target.write_register(1, arch.register_index[arch.pc], pc.to_bytes(arch.bits // 8, "little"))
 
 
-def ended(stop: Stop) -> bool:
-    return (stop.kind, stop.signal) == (StopKind.SIGNAL, ILLEGAL)
+def ended(stop: StopReply) -> bool:
+    return (stop.reason, stop.signal) == (StopReason.SIGNAL, ILLEGAL)
 
 
 def test_a_live_guest_goes_on_where_the_debugger_puts_it(what: str, live: Opened, tmp_path: Path) -> None:
@@ -117,14 +117,14 @@ def test_a_live_guest_goes_on_where_the_debugger_puts_it(what: str, live: Opened
     assert debugger.value == 1
     for how in (C, S, C):
         assert debugger.trap(how) == first
-    assert resume(BS).kind is StopKind.STEP
+    assert resume(BS).reason is StopReason.STEP
     assert debugger.trap(C) == first
     debugger.skip()
     second = debugger.trap(C)
     assert debugger.value == 2
     assert (second[0] > first[0] + 1, debugger.timeline.at_present) == (True, True)
     assert debugger.trap(BC) == first
-    assert resume(BC).kind is StopKind.HISTORY_BEGIN
+    assert resume(BC).reason is StopReason.HISTORY_BEGIN
     assert debugger.trap(C) == first
     assert debugger.trap(C) == second
     debugger.skip()
@@ -140,9 +140,9 @@ def test_a_live_guest_goes_on_where_the_debugger_puts_it(what: str, live: Opened
         assert ended(again.target.resume(C))
         assert again.trap(BC) == second
         assert again.trap(BC) == first
-        assert again.target.resume(S).kind is StopKind.STEP
+        assert again.target.resume(S).reason is StopReason.STEP
         assert again.here == (first[0] + 1, first[1] + GUESTS[what][3])
-        assert again.target.resume(BS).kind is StopKind.STEP
+        assert again.target.resume(BS).reason is StopReason.STEP
         assert again.here == first
         again.timeline.seek(second[0] + 1)
         assert again.trap(BC) == second
@@ -153,7 +153,7 @@ def test_in_a_diversion(what: str, live: Opened) -> None:
     debugger = Debugger(live, what)
     first = debugger.trap(C)
     debugger.timeline.seek(first[0] - 1)
-    debugger.target.write_memory(base(GUESTS[what][0]) + DATA + 4, b"other")
+    debugger.target.write_memory(1, base(GUESTS[what][0]) + DATA + 4, b"other")
     assert debugger.trap(C) == first
     assert debugger.trap(C) == first
     debugger.skip()
@@ -161,7 +161,7 @@ def test_in_a_diversion(what: str, live: Opened) -> None:
     assert (debugger.value, debugger.timeline.diverted_from) == (2, first[0] - 1)
     debugger.skip()
     assert ended(debugger.target.resume(C))
-    assert debugger.target.resume(BS).kind in (StopKind.STEP, StopKind.HISTORY_BEGIN)
+    assert debugger.target.resume(BS).reason in (StopReason.STEP, StopReason.HISTORY_BEGIN)
     assert debugger.trap(C) == first
     assert debugger.timeline.at_present
 
@@ -177,12 +177,12 @@ def test_with_no_debugger_it_ends_the_guest(what: str, live: Opened, tmp_path: P
         opened.timeline.seek(0)
         debugger = Debugger(opened, what)
         stop_there = debugger.target.resume(C)
-        assert (stop_there.kind, stop_there.signal, debugger.timeline.icount) == (StopKind.SIGNAL, TRAP, end)
-        assert debugger.target.resume(C).kind is StopKind.HISTORY_END
+        assert (stop_there.reason, stop_there.signal, debugger.timeline.icount) == (StopReason.SIGNAL, TRAP, end)
+        assert debugger.target.resume(C).reason is StopReason.HISTORY_END
         debugger.skip()
         assert debugger.trap(C)[0] > end
         assert debugger.value == 2
-        assert debugger.target.resume(BC).kind is StopKind.HISTORY_BEGIN
+        assert debugger.target.resume(BC).reason is StopReason.HISTORY_BEGIN
 
 
 def test_a_debugger_that_leaves_lets_it_end(what: str, live: Opened) -> None:
@@ -203,7 +203,7 @@ def test_a_recording_that_is_finished_there_ends_there(what: str, live: Opened, 
         assert verify(opened.timeline) > 0
         opened.timeline.seek(0)
         again = Debugger(opened, what)
-        assert again.target.resume(C).kind is StopKind.HISTORY_END
+        assert again.target.resume(C).reason is StopReason.HISTORY_END
         assert again.here == here
 
 
@@ -212,8 +212,8 @@ def test_a_repaired_instruction_goes_on(what: str, live: Opened, tmp_path: Path)
     """The debugger writes another instruction over it, and a register: pc stays."""
     debugger = Debugger(live, what)
     icount, pc = debugger.trap(C)
-    debugger.target.write_register(5, (7).to_bytes(8, "little"))
-    debugger.target.write_memory(pc, {"ebreak": b"\x13\0\0\0", "int3": b"\x90"}[what])
+    debugger.target.write_register(1, 5, (7).to_bytes(8, "little"))
+    debugger.target.write_memory(1, pc, {"ebreak": b"\x13\0\0\0", "int3": b"\x90"}[what])
     second = debugger.trap(C)
     assert debugger.value == 2
     assert debugger.trap(BC) == (icount, pc)

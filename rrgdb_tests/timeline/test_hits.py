@@ -15,7 +15,7 @@ import pytest
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
 from rrgdb.opening import GuestOptions, record, replay
-from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume, Stop, StopKind
+from rrgdb.rsp.debuggee import DebuggeeError, Resume, StopReason, StopReply, ZPoint, ZType
 from rrgdb.target import Target
 from rrgdb.timeline import stop
 from rrgdb.timeline.stop import Points
@@ -23,7 +23,7 @@ from rrgdb_tests.engine.unicorn.rig import assemble
 
 C, S, BC, BS = Resume.CONTINUE, Resume.STEP, Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP
 BACK = (BC, BS)
-KINDS = {"w": PointKind.WRITE, "r": PointKind.READ, "a": PointKind.ACCESS}
+KINDS = {"w": ZType.WRITE, "r": ZType.READ, "a": ZType.ACCESS}
 BASE = {"riscv64": 0x80000000, "riscv32": 0x80000000, "aarch64": 0x40000000, "arm": 0x40000000}
 DATA = 0x1000
 # In a loop: one store to the two words at DATA, then a load of the first.
@@ -89,8 +89,8 @@ def target(family: str) -> Iterator[Target]:
         yield Target(opened)
 
 
-def watch(family: str, kind: str = "w", offset: int = 0, length: int = 4) -> Point:
-    return Point(KINDS[kind], base(family) + DATA + offset, length)
+def watch(family: str, kind: str = "w", offset: int = 0, length: int = 4) -> ZPoint:
+    return ZPoint(KINDS[kind], base(family) + DATA + offset, length)
 
 
 class Model:
@@ -144,14 +144,14 @@ class Model:
 
 
 _TOLD = {
-    StopKind.WATCH: "watch",
-    StopKind.RWATCH: "watch",
-    StopKind.AWATCH: "watch",
-    StopKind.SWBREAK: "break",
-    StopKind.STEP: "step",
-    StopKind.HISTORY_BEGIN: "begin",
-    StopKind.HISTORY_END: "end",
-    StopKind.SIGNAL: "end",
+    StopReason.WATCH: "watch",
+    StopReason.RWATCH: "watch",
+    StopReason.AWATCH: "watch",
+    StopReason.SWBREAK: "break",
+    StopReason.STEP: "step",
+    StopReason.HISTORY_BEGIN: "begin",
+    StopReason.HISTORY_END: "end",
+    StopReason.SIGNAL: "end",
 }
 
 
@@ -162,9 +162,9 @@ def test_each_hit_is_told_once_in_both_directions(family: str) -> None:
     with target(family) as t:
         t.insert(watch(family))
         forward, backward = [], []
-        while t.resume(C).kind is StopKind.WATCH:
+        while t.resume(C).reason is StopReason.WATCH:
             forward.append(t.timeline.icount)
-        while t.resume(BC).kind is StopKind.WATCH:
+        while t.resume(BC).reason is StopReason.WATCH:
             backward.append(t.timeline.icount)
     assert forward == [i + (not after) for i in writes]
     assert backward == [i + after for i in reversed(writes)]
@@ -180,20 +180,20 @@ def test_any_moves_tell_what_the_rules_say(family: str, kind: str) -> None:
         for breakpoint_at in (None, store):
             t.insert(watch(family, kind))
             model, random, trace = Model(family, kind, breakpoint_at), Random(family + kind), [str(breakpoint_at)]
-            t.seek("start")
+            t.faces.time.seek("start")
             if breakpoint_at is not None:
-                t.insert(Point(PointKind.SOFTWARE, breakpoint_at, 4))
+                t.insert(ZPoint(ZType.SOFTWARE, breakpoint_at, 4))
             for _ in range(120):
                 if random.random() < 0.1:
                     model.at, model.told = random.randrange(model.end), None
-                    t.seek(str(model.at))
+                    t.faces.time.seek(str(model.at))
                     continue
                 how = random.choice((C, C, BC, BC, S, BS))
                 if how in (C, S) and model.at == model.end:
                     continue
                 told, expected = t.resume(how), model.move(how)
-                trace.append(f"{how.name}: {told.kind} {t.timeline.icount}, expected {expected}")
-                assert (_TOLD[told.kind], t.timeline.icount) == expected, "\n".join(trace[-12:])
+                trace.append(f"{how.name}: {told.reason} {t.timeline.icount}, expected {expected}")
+                assert (_TOLD[told.reason], t.timeline.icount) == expected, "\n".join(trace[-12:])
 
 
 @pytest.mark.parametrize("family", ["riscv64", "aarch64", "arm"])
@@ -207,12 +207,12 @@ def test_a_written_pc_is_not_after_a_hit(family: str) -> None:
         number, size = arch.register_index[arch.pc], arch.bits // 8
         store = t.engine.read(arch.pc)
         before = known(family).pcs[writes[0] - 1]
-        t.write_register(number, before.to_bytes(size, "little"))
-        assert t.resume(S).kind is StopKind.STEP
+        t.write_register(1, number, before.to_bytes(size, "little"))
+        assert t.resume(S).reason is StopReason.STEP
         assert t.engine.read(arch.pc) == store
-        assert t.resume(C).kind is StopKind.WATCH
+        assert t.resume(C).reason is StopReason.WATCH
         assert t.engine.read(arch.pc) == store
-        assert t.resume(C).kind is StopKind.WATCH
+        assert t.resume(C).reason is StopReason.WATCH
         assert t.timeline.diverted_from == writes[0]
 
 
@@ -226,12 +226,12 @@ def test_an_instruction_that_jumps_to_itself_hits_each_time(tmp_path: Path) -> N
     with replay(tmp_path / "r", writable=False) as opened:
         t = Target(opened)
         t.insert(watch("arm", "r", length=12))
-        forward = [t.timeline.icount for _ in range(3) if t.resume(C).kind is StopKind.RWATCH]
+        forward = [t.timeline.icount for _ in range(3) if t.resume(C).reason is StopReason.RWATCH]
         assert forward == [forward[0], forward[0] + 1, forward[0] + 2]
-        assert t.resume(C).kind is StopKind.SIGNAL
-        backward = [t.timeline.icount for _ in range(3) if t.resume(BC).kind is StopKind.RWATCH]
+        assert t.resume(C).reason is StopReason.SIGNAL
+        backward = [t.timeline.icount for _ in range(3) if t.resume(BC).reason is StopReason.RWATCH]
         assert backward == [i + 1 for i in reversed(forward)]
-        assert t.resume(BC).kind is StopKind.HISTORY_BEGIN
+        assert t.resume(BC).reason is StopReason.HISTORY_BEGIN
 
 
 def test_a_live_guest_goes_on_behind_each_hit(tmp_path: Path) -> None:
@@ -242,12 +242,12 @@ def test_a_live_guest_goes_on_behind_each_hit(tmp_path: Path) -> None:
         t = Target(opened)
         t.insert(watch("riscv64"))
         for i in writes:
-            assert t.resume(C).kind is StopKind.WATCH
+            assert t.resume(C).reason is StopReason.WATCH
             assert t.timeline.icount == i
-        assert t.resume(BC).kind is StopKind.WATCH
+        assert t.resume(BC).reason is StopReason.WATCH
         assert t.timeline.icount == writes[-2] + 1
-        assert t.resume(C).kind is StopKind.WATCH
-        assert t.resume(C).kind is StopKind.SIGNAL
+        assert t.resume(C).reason is StopReason.WATCH
+        assert t.resume(C).reason is StopReason.SIGNAL
         assert opened.guest.end is not None
 
 
@@ -257,13 +257,13 @@ def test_what_is_not_there_is_watched_and_never_hit(family: str) -> None:
     with target(family) as t:
         for address in (0x1_0000 if family in BASE else 0x6000_0000, 0x7000_0000, (1 << 32) - 8, (1 << 64) - 8):
             for kind in KINDS.values():
-                t.insert(Point(kind, address, 8))
+                t.insert(ZPoint(kind, address, 8))
         points = t._armed()
         assert t.timeline.watched_pages(replace(points, watches=points.watches[::3])) == set()
-        assert t.resume(S).kind is StopKind.STEP
-        assert t.resume(C).kind is StopKind.SIGNAL
-        assert t.resume(BS).kind is StopKind.STEP
-        assert t.resume(BC).kind is StopKind.HISTORY_BEGIN
+        assert t.resume(S).reason is StopReason.STEP
+        assert t.resume(C).reason is StopReason.SIGNAL
+        assert t.resume(BS).reason is StopReason.STEP
+        assert t.resume(BC).reason is StopReason.HISTORY_BEGIN
 
 
 def test_a_watchpoint_has_at_most_4096_bytes_and_there_are_64_ranges() -> None:
@@ -273,28 +273,28 @@ def test_a_watchpoint_has_at_most_4096_bytes_and_there_are_64_ranges() -> None:
                 t.insert(watch("riscv64", length=length))
         t.insert(watch("riscv64", length=4096))
         for i in range(63):
-            t.insert(Point(PointKind.WRITE, 16 * i, 4))
+            t.insert(ZPoint(ZType.WRITE, 16 * i, 4))
         with pytest.raises(DebuggeeError, match="at most 64 watched ranges"):
-            t.insert(Point(PointKind.WRITE, 0x2000, 4))
-        assert t.resume(C).kind is StopKind.WATCH
+            t.insert(ZPoint(ZType.WRITE, 0x2000, 4))
+        assert t.resume(C).reason is StopReason.WATCH
 
 
 def test_a_breakpoint_where_no_instruction_can_stand_is_never_hit() -> None:
     guest = known("riscv64")
     with target("riscv64") as t:
-        for kind in (PointKind.SOFTWARE, PointKind.HARDWARE):
-            t.insert(Point(kind, guest.pcs[3] + 1, 4))
-        assert t.resume(C).kind is StopKind.SIGNAL
-        assert t.resume(BC).kind is StopKind.HISTORY_BEGIN
+        for kind in (ZType.SOFTWARE, ZType.HARDWARE):
+            t.insert(ZPoint(kind, guest.pcs[3] + 1, 4))
+        assert t.resume(C).reason is StopReason.SIGNAL
+        assert t.resume(BC).reason is StopReason.HISTORY_BEGIN
 
 
 # -- two ranges, one store -----------------------------------------------------------------------
 
 
-def _addresses(told: Stop) -> list[int]:
-    assert told.kind is StopKind.WATCH
+def _addresses(told: StopReply) -> list[int]:
+    assert told.reason is StopReason.WATCH
     assert told.address is not None
-    return [told.address, *(address for kind, address in told.also if kind is StopKind.WATCH)]
+    return [told.address, *(address for kind, address in told.also if kind is StopReason.WATCH)]
 
 
 @pytest.mark.parametrize("family", STORES)
@@ -303,13 +303,13 @@ def test_bytes_that_change_where_a_diversion_is_left_are_told_there(family: str)
     address = base(family) + DATA
     with target(family) as t:
         t.insert(watch(family))
-        t.insert(Point(PointKind.WRITE, 0x7000_0000, 4))
-        t.seek("10")
-        t.write_memory(address, b"odd!")
+        t.insert(ZPoint(ZType.WRITE, 0x7000_0000, 4))
+        t.faces.time.seek("10")
+        t.write_memory(1, address, b"odd!")
         told = t.resume(BC)
         assert (_addresses(told)[0] - address, t.timeline.icount, t.timeline.diverted_from) == (0, 10, None)
         told = t.resume(BC)
-        assert told.kind is StopKind.WATCH
+        assert told.reason is StopReason.WATCH
         assert t.timeline.icount < 10
 
 
@@ -324,7 +324,7 @@ def test_two_ranges_that_one_store_changes_are_told_together(family: str) -> Non
                 assert sorted(_addresses(t.resume(how))) == [first, first + 4]
             if how is C:
                 t.resume(C)
-        assert t.resume(BC).kind is StopKind.HISTORY_BEGIN
+        assert t.resume(BC).reason is StopReason.HISTORY_BEGIN
 
 
 @pytest.mark.parametrize("family", STORES)
@@ -340,7 +340,7 @@ def test_or_one_after_the_other_at_the_same_position(family: str) -> None:
                 assert stops[0][1] == stops[1][1]
             if how is C:
                 t.resume(C)
-        assert t.resume(BC).kind is StopKind.HISTORY_BEGIN
+        assert t.resume(BC).reason is StopReason.HISTORY_BEGIN
 
 
 @pytest.mark.parametrize("family", ["riscv64", "aarch64", "arm"])
@@ -359,7 +359,7 @@ def test_a_debugger_that_steps_over_the_access_is_told_the_second_range_there(fa
             seen.append((_addresses(t.resume(how, separately=True)), t.timeline.icount))
             for point in points:
                 t.remove(point)
-            assert t.resume(step).kind is StopKind.STEP
+            assert t.resume(step).reason is StopReason.STEP
     for one, other in zip(seen[::2], seen[1::2], strict=True):
         assert one[1] == other[1]
         assert one[0] != other[0]

@@ -21,10 +21,9 @@ from fuzzlib.packets_corpus import Seed
 from rrgdb.opening import Opened, record, replay
 from rrgdb.rsp.address import TcpAddress
 from rrgdb.rsp.background import Background
-from rrgdb.rsp.commands import find
+from rrgdb.rsp.dispatcher import Dispatcher
 from rrgdb.rsp.packets import PACKET_SIZE, Decoder, Event, Packet, Rejected, Signal, encode
 from rrgdb.rsp.session import Session
-from rrgdb.rsp.wire import PacketError
 from rrgdb.serving.calls import EngineThread
 from rrgdb.target import Target
 from rrgdb.timeline.verify import verify
@@ -168,10 +167,11 @@ def _serve(opened: Opened, stream: bytes, rng: random.Random) -> None:
     target = Target(opened)
     said: list[str] = []
     session = Session(target, said.append)
+    dispatcher = Dispatcher(session)
     for event in _events(stream, rng):
         if isinstance(event, Packet):
             with _patience().with_packet(target):
-                _answer(opened, session, event.payload, rng)
+                _answer(opened, dispatcher, event.payload, rng)
             if session.should_close:
                 break
         elif not isinstance(event, Rejected | Signal):
@@ -184,20 +184,21 @@ def _serve(opened: Opened, stream: bytes, rng: random.Random) -> None:
         raise AssertionError(f"half a line on the console: {said[-1]!r}")
 
 
-def _answer(opened: Opened, session: Session, packet: bytes, rng: random.Random) -> None:
+def _answer(opened: Opened, dispatcher: Dispatcher, packet: bytes, rng: random.Random) -> None:
     timeline = opened.timeline
     looks = packet.startswith(_LOOKING) and not packet.startswith(b"qRcmd")
     compare = looks and rng.random() < 0.1
     before = (timeline.icount, timeline.diverted_from)
     digest = timeline.marks.state_digest() if compare else b""
-    reply = session.handle(packet)
+    call = dispatcher.look_up(packet)
+    reply = dispatcher.handle(call)
     if reply is None:
         if not packet.startswith(_SILENT) or (packet[:1] == b"k" and packet != b"k"):
             raise AssertionError(f"{packet[:80]!r}: no reply")
         return
     if len(reply) > PACKET_SIZE or Decoder().feed(encode(reply)) != [Packet(reply)]:
         raise AssertionError(f"{packet[:80]!r}: a reply of {len(reply)} bytes that does not come through")
-    if not _known(packet) and reply:
+    if call.command is None and call.error is None and reply:
         raise AssertionError(f"{packet[:80]!r} is unknown and gets {reply[:80]!r}")
     if reply[:1] == b"E" and len(reply) != 3 and not reply.startswith(b"E."):
         raise AssertionError(f"{packet[:80]!r}: error reply {reply[:80]!r}")
@@ -205,13 +206,6 @@ def _answer(opened: Opened, session: Session, packet: bytes, rng: random.Random)
         raise AssertionError(f"{packet[:80]!r} moves the guest")
     if compare and digest != timeline.marks.state_digest():
         raise AssertionError(f"{packet[:80]!r} changes the guest")
-
-
-def _known(packet: bytes) -> bool:
-    try:
-        return find(packet) is not None
-    except PacketError:
-        return True
 
 
 class _Errors(logging.Handler):

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from rrgdb.rsp.commands.base import Command, always
-from rrgdb.rsp.debuggee import Point, PointKind
+from rrgdb.rsp.debuggee import Debuggee, ZPoint, ZType
+from rrgdb.rsp.faces import BASE
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, address_and_length, data, number, split
 
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
-
 _EXPRESSION = re.compile(rb"X([0-9a-fA-F]{1,4}),")
-_WATCHPOINTS = (PointKind.WRITE, PointKind.READ, PointKind.ACCESS)
+_WATCHPOINTS = (ZType.WRITE, ZType.READ, ZType.ACCESS)
 
 
-def _parse(arguments: bytes) -> tuple[PointKind, int, int, bytes]:
+def _parse(arguments: bytes) -> tuple[ZPoint, bytes]:
     """``type,addr,kind`` and what follows."""
     digit, rest = split(arguments, b",", "Z packet")
     if digit not in (b"0", b"1", b"2", b"3", b"4"):
         raise PacketError("bad Z packet: type 0 to 4 expected")
-    kind = PointKind(int(digit))
     position, _, more = rest.partition(b";")
     address, length = address_and_length(position, "breakpoint")
-    if kind in _WATCHPOINTS and length == 0:
+    point = ZPoint(ZType(int(digit)), address, length)
+    if point.type in _WATCHPOINTS and length == 0:
         raise PacketError("watchpoint of no bytes")
-    return kind, address, length, more
+    return point, more
 
 
 def _conditions(options: bytes) -> tuple[bytes, ...]:
@@ -49,19 +48,19 @@ def _conditions(options: bytes) -> tuple[bytes, ...]:
     return tuple(codes)
 
 
-def _insert(session: Session, arguments: bytes) -> bytes:
-    kind, address, length, options = _parse(arguments)
-    session.insert(Point(kind, address, length, _conditions(options)))
+def _insert(session: Session, _: Debuggee, arguments: bytes) -> bytes:
+    point, options = _parse(arguments)
+    session.insert(replace(point, conditions=_conditions(options)))
     return b"OK"
 
 
-def _remove(session: Session, arguments: bytes) -> bytes:
-    kind, address, length, _ = _parse(arguments)
-    session.remove(Point(kind, address, length))
+def _remove(session: Session, __: Debuggee, arguments: bytes) -> bytes:
+    point, _ = _parse(arguments)
+    session.remove(point)
     return b"OK"
 
 
 COMMANDS = (
-    Command(b"Z", _insert, advertises=always("ConditionalBreakpoints+"), needs_process=True, brief=True),
-    Command(b"z", _remove, needs_process=True, brief=True),
+    Command(b"Z", BASE, _insert, advertises=always("ConditionalBreakpoints+"), needs_process=True, brief=True),
+    Command(b"z", BASE, _remove, needs_process=True, brief=True),
 )

@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rrgdb.rsp.commands.base import Command, always
+from rrgdb.rsp.debuggee import Debuggee
+from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.packets import PACKET_SIZE
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, address_and_length, data, split
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 _HEX_LIMIT = PACKET_SIZE // 2
 # every byte of a binary reply may need an escape
 _BINARY_LIMIT = PACKET_SIZE // 2 - 1
 
 
-def _read_hex(session: Session, arguments: bytes) -> bytes:
+def _read_hex(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     address, length = address_and_length(arguments, "memory read")
     if length == 0:
         raise PacketError("memory read of no bytes")
-    return session.debuggee.read_memory(address, min(length, _HEX_LIMIT)).hex().encode()
+    return debuggee.read_memory(session.thread, address, min(length, _HEX_LIMIT)).hex().encode()
 
 
-def _read_binary(session: Session, arguments: bytes) -> bytes:
+def _read_binary(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     address, length = address_and_length(arguments, "memory read")
-    return b"b" + (session.debuggee.read_memory(address, min(length, _BINARY_LIMIT)) if length else b"")
+    return b"b" + (debuggee.read_memory(session.thread, address, min(length, _BINARY_LIMIT)) if length else b"")
 
 
-def _write(session: Session, header: bytes, content: bytes) -> bytes:
+def _write(session: Session, debuggee: Debuggee, header: bytes, content: bytes) -> bytes:
     address, length = address_and_length(header, "memory write")
     if len(content) != length:
         raise PacketError(f"memory write of {length} bytes carries {len(content)}")
     if content:
-        session.debuggee.write_memory(address, content)
+        debuggee.write_memory(session.thread, address, content)
     return b"OK"
 
 
-def _write_hex(session: Session, arguments: bytes) -> bytes:
+def _write_hex(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     header, content = split(arguments, b":", "M packet")
-    return _write(session, header, data(content, "memory contents"))
+    return _write(session, debuggee, header, data(content, "memory contents"))
 
 
-def _write_binary(session: Session, arguments: bytes) -> bytes:
+def _write_binary(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     header, content = split(arguments, b":", "X packet")
-    return _write(session, header, content)
+    return _write(session, debuggee, header, content)
 
 
 COMMANDS = (
-    Command(b"m", _read_hex, needs_process=True, brief=True),
-    Command(b"M", _write_hex, needs_process=True),
-    Command(b"x", _read_binary, advertises=always("binary-upload+"), needs_process=True, brief=True),
-    Command(b"X", _write_binary, needs_process=True),
+    Command(b"m", BASE, _read_hex, needs_process=True, brief=True),
+    Command(b"M", BASE, _write_hex, needs_process=True),
+    Command(b"x", BASE, _read_binary, advertises=always("binary-upload+"), needs_process=True, brief=True),
+    Command(b"X", BASE, _write_binary, needs_process=True),
 )

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rrgdb.rsp import monitor
 from rrgdb.rsp.commands.base import Command
-from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
+from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.packets import PACKET_SIZE
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import data
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 # in characters: up to four bytes, each two hex digits
 _REPLY_LIMIT = PACKET_SIZE // 8
 
 
-def _command(session: Session, arguments: bytes) -> bytes:
+def _command(session: Session, _: Debuggee, arguments: bytes) -> bytes:
     line = data(arguments, "monitor command").decode("utf-8", "replace")
     try:
         text = monitor.run(session, line)
@@ -33,4 +30,4 @@ def _command(session: Session, arguments: bytes) -> bytes:
     return last.encode("utf-8", "backslashreplace").hex().encode() or b"OK"
 
 
-COMMANDS = (Command(b"qRcmd", _command, b",", console=True),)
+COMMANDS = (Command(b"qRcmd", BASE, _command, b",", console=True),)

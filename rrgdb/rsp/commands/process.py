@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rrgdb.rsp.commands.base import Command
-from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Time
+from rrgdb.rsp.faces import BASE, TIME
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import ESRCH, PacketError, number
 
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
-
-def _status(session: Session, _: bytes) -> bytes:
+def _status(session: Session, debuggee: Debuggee, _: bytes) -> bytes:
     if session.gone and session.extended:
         return b"W00"
-    return session.stop_reply(session.debuggee.last_stop())
+    return session.stop_reply(debuggee.last_stop())
 
 
-def _attached(_: Session, __: bytes) -> bytes:
+def _attached(*_: object) -> bytes:
     """1: GDB detaches on quit, it does not kill."""
     return b"1"
 
@@ -28,15 +25,15 @@ def _check_pid(field: bytes) -> None:
         raise DebuggeeError("no such process: there is one, 1", ESRCH)
 
 
-def _detach(session: Session, arguments: bytes) -> bytes:
+def _detach(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     _check_pid(arguments.removeprefix(b";"))
     session.detached = session.gone = True
     session.points.clear()
-    session.debuggee.detached(resume=True)
+    debuggee.detached(resume=True)
     return b"OK"
 
 
-def _kill(session: Session, arguments: bytes) -> None:
+def _kill(session: Session, debuggee: Debuggee, arguments: bytes) -> None:
     """An extended-remote GDB kills before each ``run``: the guest then waits for vRun."""
     if arguments:
         raise PacketError("bad arguments of k")
@@ -44,33 +41,33 @@ def _kill(session: Session, arguments: bytes) -> None:
         session.gone = True
     else:
         session.killed = True
-        session.debuggee.kill()
+        debuggee.kill()
 
 
-def _vkill(session: Session, arguments: bytes) -> bytes:
+def _vkill(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     _check_pid(arguments)
-    _kill(session, b"")
+    _kill(session, debuggee, b"")
     return b"OK"
 
 
-def _run(session: Session, _: bytes) -> bytes:
+def _run(session: Session, time: Time, _: bytes) -> bytes:
     """Whatever file is named: there is one guest, and it starts from the beginning of its recording."""
     session.gone = False
     _come_back(session)
-    return session.stop_reply(session.debuggee.restart())
+    return session.stop_reply(time.seek("start"))
 
 
-def _restart(session: Session, _: bytes) -> None:
+def _restart(session: Session, time: Time, _: bytes) -> None:
     session.gone = False
     _come_back(session)
-    session.debuggee.restart()
+    time.seek("start")
 
 
-def _attach(session: Session, arguments: bytes) -> bytes:
+def _attach(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     _check_pid(arguments)
     session.gone = False
     _come_back(session)
-    return session.stop_reply(session.debuggee.last_stop())
+    return session.stop_reply(debuggee.last_stop())
 
 
 def _come_back(session: Session) -> None:
@@ -80,12 +77,12 @@ def _come_back(session: Session) -> None:
 
 
 COMMANDS = (
-    Command(b"?", _status, brief=True),
-    Command(b"qAttached", _attached, b":"),
-    Command(b"D", _detach),
-    Command(b"k", _kill),
-    Command(b"vKill", _vkill, b";"),
-    Command(b"vRun", _run, b";"),
-    Command(b"R", _restart),
-    Command(b"vAttach", _attach, b";"),
+    Command(b"?", BASE, _status, brief=True),
+    Command(b"qAttached", BASE, _attached, b":"),
+    Command(b"D", BASE, _detach),
+    Command(b"k", BASE, _kill),
+    Command(b"vKill", BASE, _vkill, b";"),
+    Command(b"vRun", TIME, _run, b";"),
+    Command(b"R", TIME, _restart),
+    Command(b"vAttach", BASE, _attach, b";"),
 )

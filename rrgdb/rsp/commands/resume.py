@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
-from rrgdb.rsp.commands.base import Command, Handler, always
-from rrgdb.rsp.debuggee import Resume
-from rrgdb.rsp.wire import PacketError, is_ours, number, split
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
-
-_ACTIONS = b"vCont;c;C;s;S;t;r"
+from rrgdb.rsp.commands.base import Command, always
+from rrgdb.rsp.debuggee import Debuggee, Resume
+from rrgdb.rsp.faces import BASE, TIME
+from rrgdb.rsp.session import Session
+from rrgdb.rsp.wire import PacketError, number, split
 
 
-def _run(session: Session, how: Resume, start: int = 0, end: int = 0) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """What a thread does; ``start`` and ``end`` are those of RANGE_STEP."""
+
+    how: Resume
+    start: int = 0
+    end: int = 0
+
+
+_Handler: TypeAlias = Callable[[Session, object, bytes], bytes]
+
+
+def _run(session: Session, action: _Action, thread: int, *, alone: bool) -> bytes:
     separately = "multi-wp-addr" not in session.offered
-    return session.stop_reply(session.debuggee.resume(how, start, end, separately=separately))
+    stop = session.debuggee.resume(
+        action.how, action.start, action.end, thread=thread, alone=alone, separately=separately
+    )
+    return session.stop_reply(stop)
+
+
+def _run_selected(session: Session, action: _Action) -> bytes:
+    """As Hc has said."""
+    if session.resumed is None:
+        return _run(session, action, session.thread, alone=False)
+    return _run(session, action, session.resumed, alone=len(session.debuggee.threads()) > 1)
 
 
 def _check_address(field: bytes) -> None:
@@ -24,68 +46,98 @@ def _check_address(field: bytes) -> None:
         raise PacketError("resuming at another address is not supported: write the pc register")
 
 
-def _plain(how: Resume) -> Handler:
-    def handle(session: Session, arguments: bytes) -> bytes:
+def _plain(how: Resume) -> _Handler:
+    def handle(session: Session, _: object, arguments: bytes) -> bytes:
         _check_address(arguments)
-        return _run(session, how)
+        return _run_selected(session, _Action(how))
 
     return handle
 
 
-def _with_signal(how: Resume) -> Handler:
+def _with_signal(how: Resume) -> _Handler:
     """The signal is checked and dropped: a replayed guest gets the signals of its recording."""
 
-    def handle(session: Session, arguments: bytes) -> bytes:
+    def handle(session: Session, _: object, arguments: bytes) -> bytes:
         signal, _, address = arguments.partition(b";")
         number(signal, "signal")
         _check_address(address)
-        return _run(session, how)
+        return _run_selected(session, _Action(how))
 
     return handle
 
 
-def _actions(_: Session, __: bytes) -> bytes:
-    return _ACTIONS
-
-
-def _vcont(session: Session, arguments: bytes) -> bytes:
-    """The first action that covers the one thread counts (GDB manual, "vCont")."""
-    for entry in arguments.split(b";"):
-        action, _, thread = entry.partition(b":")
-        if thread and not is_ours(thread):
-            continue
-        return _act(session, action)
-    raise PacketError("vCont without an action for thread p1.1")
-
-
-def _act(session: Session, action: bytes) -> bytes:
-    letter, argument = action[:1], action[1:]
-    if letter == b"r":
-        start, end = split(argument, b",", "vCont;r range")
-        return _run(session, Resume.RANGE_STEP, number(start, "range start"), number(end, "range end"))
-    if letter in (b"C", b"S"):
-        number(argument, "signal")
-    elif argument:
+def _bare(action: _Action | None, argument: bytes) -> _Action | None:
+    if argument:
         raise PacketError("bad vCont action")
-    if letter in (b"c", b"C"):
-        return _run(session, Resume.CONTINUE)
-    if letter in (b"s", b"S"):
-        return _run(session, Resume.STEP)
-    if letter == b"t":
-        # all-stop: a debugger can say this only while everything stands
-        return b"OK"
-    raise PacketError("unknown vCont action")
+    return action
 
+
+def _signalled(action: _Action, argument: bytes) -> _Action:
+    number(argument, "signal")
+    return action
+
+
+def _range(argument: bytes) -> _Action:
+    start, end = split(argument, b",", "vCont;r range")
+    return _Action(Resume.RANGE_STEP, number(start, "range start"), number(end, "range end"))
+
+
+_ACTIONS: dict[bytes, Callable[[bytes], _Action | None]] = {
+    b"c": partial(_bare, _Action(Resume.CONTINUE)),
+    b"C": partial(_signalled, _Action(Resume.CONTINUE)),
+    b"s": partial(_bare, _Action(Resume.STEP)),
+    b"S": partial(_signalled, _Action(Resume.STEP)),
+    # all-stop: a debugger can say this only while everything stands
+    b"t": partial(_bare, None),
+    b"r": _range,
+}
+"""letter -> its argument -> the action; None: to stay"""
+
+
+def _actions(*_: object) -> bytes:
+    return b"vCont;" + b";".join(_ACTIONS)
+
+
+def _action(field: bytes) -> _Action | None:
+    parse = _ACTIONS.get(field[:1])
+    if parse is None:
+        raise PacketError("unknown vCont action")
+    return parse(field[1:])
+
+
+def _vcont(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+    """The first action that covers a thread is the thread's; one without any stays (GDB manual, "vCont")."""
+    fields = [entry.partition(b":")[::2] for entry in arguments.split(b";")]
+    threads = debuggee.threads()
+    resumed: dict[int, _Action] = {}
+    stay = False
+    for thread in threads:
+        found = next((field for field, which in fields if not which or thread in session.covered(which)), None)
+        action = None if found is None else _action(found)
+        stay = stay or found is not None
+        if action is not None:
+            resumed[thread] = action
+    if not resumed:
+        if stay:
+            return b"OK"
+        raise PacketError(f"vCont without an action for {'any thread' if len(threads) > 1 else 'thread p1.1'}")
+    if 1 < len(resumed) < len(threads):
+        raise PacketError("vCont for some of the threads: one or all expected")
+    stepping = [thread for thread, action in resumed.items() if action.how is not Resume.CONTINUE]
+    candidates = stepping or list(resumed)
+    thread = session.thread if session.thread in candidates else candidates[0]
+    return _run(session, resumed[thread], thread, alone=len(resumed) < len(threads))
+
+
+_resume = partial(Command, needs_process=True, console=True, resumes=True)
 
 COMMANDS = (
-    Command(b"vCont?", _actions),
-    Command(b"vCont", _vcont, b";", always("vContSupported+"), needs_process=True, console=True),
-    Command(b"c", _plain(Resume.CONTINUE), needs_process=True, console=True),
-    Command(b"s", _plain(Resume.STEP), needs_process=True, console=True),
-    Command(b"C", _with_signal(Resume.CONTINUE), needs_process=True, console=True),
-    Command(b"S", _with_signal(Resume.STEP), needs_process=True, console=True),
-    Command(
-        b"bc", _plain(Resume.REVERSE_CONTINUE), advertises=always("ReverseContinue+"), needs_process=True, console=True
-    ),
-    Command(b"bs", _plain(Resume.REVERSE_STEP), advertises=always("ReverseStep+"), needs_process=True, console=True),
+    Command(b"vCont?", BASE, _actions),
+    _resume(b"vCont", BASE, _vcont, b";", always("vContSupported+")),
+    _resume(b"c", BASE, _plain(Resume.CONTINUE)),
+    _resume(b"s", BASE, _plain(Resume.STEP)),
+    _resume(b"C", BASE, _with_signal(Resume.CONTINUE)),
+    _resume(b"S", BASE, _with_signal(Resume.STEP)),
+    _resume(b"bc", TIME, _plain(Resume.REVERSE_CONTINUE), advertises=always("ReverseContinue+")),
+    _resume(b"bs", TIME, _plain(Resume.REVERSE_STEP), advertises=always("ReverseStep+")),
 )

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rrgdb.rsp.commands.base import Command
-from rrgdb.rsp.debuggee import DebuggeeError
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
+from rrgdb.rsp.faces import BASE
+from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import ADDRESS_LIMIT, EFAULT, PacketError, address_and_length, number
-
-if TYPE_CHECKING:
-    from rrgdb.rsp.session import Session
 
 _CHUNK = 1 << 20
 _RANGE_LIMIT = 1 << 32
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def _chunks(session: Session, address: int, length: int) -> Iterator[bytes]:
+def _chunks(session: Session, debuggee: Debuggee, address: int, length: int) -> Iterator[bytes]:
     """All of a range, piece by piece; DebuggeeError where it is not memory."""
     if length > _RANGE_LIMIT:
         raise PacketError(f"range of {length} bytes; at most {_RANGE_LIMIT}")
     while length:
-        part = session.debuggee.read_memory(address, min(length, _CHUNK))
+        part = debuggee.read_memory(session.thread, address, min(length, _CHUNK))
         if not part:
             raise DebuggeeError(f"no memory at {address:#x}", EFAULT)
         yield part
@@ -42,12 +40,12 @@ def crc32(parts: Iterator[bytes]) -> int:
     return int(f"{crc ^ 0xFFFFFFFF:032b}"[::-1], 2)
 
 
-def _crc(session: Session, arguments: bytes) -> bytes:
+def _crc(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     address, length = address_and_length(arguments, "qCRC")
-    return b"C%08x" % crc32(_chunks(session, address, length))
+    return b"C%08x" % crc32(_chunks(session, debuggee, address, length))
 
 
-def _search(session: Session, arguments: bytes) -> bytes:
+def _search(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     parts = arguments.split(b";", 2)
     if not parts[0].startswith(b"memory:"):
         return b""
@@ -58,7 +56,7 @@ def _search(session: Session, arguments: bytes) -> bytes:
         raise PacketError("bad qSearch: range ends beyond the address space")
     pattern = parts[2]
     tail = b""
-    for part in _chunks(session, address, length):
+    for part in _chunks(session, debuggee, address, length):
         window = tail + part
         found = window.find(pattern)
         if found >= 0:
@@ -68,19 +66,19 @@ def _search(session: Session, arguments: bytes) -> bytes:
     return b"0"
 
 
-def _offsets(_: Session, __: bytes) -> bytes:
+def _offsets(*_: object) -> bytes:
     """Not relocated: symbols are where the file says."""
     return b""
 
 
-def _symbol(_: Session, __: bytes) -> bytes:
+def _symbol(*_: object) -> bytes:
     """No symbol is wanted."""
     return b"OK"
 
 
 COMMANDS = (
-    Command(b"qCRC", _crc, b":", needs_process=True),
-    Command(b"qSearch", _search, b":", needs_process=True),
-    Command(b"qOffsets", _offsets),
-    Command(b"qSymbol", _symbol, b":"),
+    Command(b"qCRC", BASE, _crc, b":", needs_process=True),
+    Command(b"qSearch", BASE, _search, b":", needs_process=True),
+    Command(b"qOffsets", BASE, _offsets),
+    Command(b"qSymbol", BASE, _symbol, b":"),
 )
