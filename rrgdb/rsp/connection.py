@@ -1,242 +1,47 @@
-"""One debugger's connection: a trio stream on one side, a Session on the engine thread on the other."""
+"""The trio side of one connection: reads, feeds protocol.Protocol, and does what that says."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections import deque
+from collections.abc import Iterator
 
 import trio
 
 from rrgdb.errors import one_line
 from rrgdb.rsp import packets
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
-from rrgdb.rsp.dispatcher import Dispatcher
-from rrgdb.rsp.greeting import RECEIVE_SIZE, Greeting
-from rrgdb.rsp.packets import Event, Packet, Rejected, Signal
+from rrgdb.rsp.dispatcher import Call, Dispatcher
+from rrgdb.rsp.greeting import FirstWords, Greeting, StrangerError
+from rrgdb.rsp.outbox import Outbox
+from rrgdb.rsp.packets import Packet
+from rrgdb.rsp.protocol import FAREWELL_SECONDS, PARTING_SECONDS, Action, Farewell, Order, Protocol, Send, Serve
 from rrgdb.rsp.session import Session
-from rrgdb.rsp.wire import EIO, PacketError
+from rrgdb.rsp.wire import EIO
 from rrgdb.serving.calls import CallQueue, tell
 
 log = logging.getLogger("rrgdb.rsp")
 
-QUEUE_LIMIT = 64
-"""packets that a peer may send ahead; GDB sends one, LLDB a few"""
-CONSOLE_LIMIT = 4 << 20
-"""bytes of console output that wait for a slow peer; what comes beyond is dropped, and said"""
-FAREWELL_SECONDS = 5.0
-"""how long packets that came before the end of the stream, and a refused debugger, are served"""
-PARTING_SECONDS = 0.25
-MEMORY_SECONDS = 1.0
-"""how long a 0x03 that found nothing running is kept for a resume that follows: GDB that steps by itself (software
-watchpoints, ``step``) may send it between two of its steps"""
-_IGNORED = (Signal.ACK, Signal.JUNK)
+RECEIVE_SIZE = 65536
+SILENT_SECONDS = 30.0
+"""how long a peer may take for its first packet"""
 REFUSAL = b"E.another debugger is attached to this guest"
-_CONSOLE_CHUNK = packets.PACKET_SIZE // 8
-"""characters: up to four bytes, each two hex digits"""
 
 
-class Connection:
-    """Reads always, so that 0x03 and the end of the stream are seen while a packet is served; serves in order."""
-
-    def __init__(
-        self, stream: trio.abc.HalfCloseableStream, greeting: Greeting, debuggee: Debuggee, engine: CallQueue
-    ) -> None:
-        self._stream = stream
-        self._greeting = greeting
-        self._engine = engine
-        self._token = trio.lowlevel.current_trio_token()
-        self.session = Session(debuggee, self._console)
-        self._dispatcher = Dispatcher(self.session)
-        self._put, self._events = trio.open_memory_channel[tuple[Event, trio.Event]](QUEUE_LIMIT)
-        self._newest = trio.Event()
-        """set when what came last has been served"""
-        self._newest.set()
-        self._interrupted = self._newest
-        """set when what the last 0x03 was for has been served"""
-        self._insisting = False
-        self._remembered = -math.inf
-        """when a 0x03 came while nothing was served"""
-        self._ended = trio.Event()
-        """the peer has closed its side"""
-        self._said: deque[str] = deque()
-        """console output on its way from the engine thread"""
-        self._outbox: list[bytes] = []
-        self._outbox_size = 0
-        self._dropping = False
-        self._wake = trio.Event()
-        self._sending = trio.Lock()
-        self._last = b""
-
-    async def run(self) -> None:
-        """Serve until ``D``, ``k`` or the end of the stream; the debuggee is told in every case."""
+async def greet(stream: trio.abc.Stream, seconds: float = SILENT_SECONDS) -> Greeting | None:
+    """Wait for the first packet. None if the peer leaves before. Raises StrangerError."""
+    words = FirstWords()
+    with trio.move_on_after(seconds):
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read, nursery)
-                nursery.start_soon(self._pump)
-                await self._work()
-                await self._part()
-                nursery.cancel_scope.cancel()
-        finally:
-            with trio.CancelScope(shield=True):
-                try:
-                    await self._engine.call(self.session.drop)
-                except Exception as error:  # the next debugger may still come
-                    log.error("detaching: %s", one_line(error))
-                    log.debug("detaching", exc_info=error)
-                await trio.aclose_forcefully(self._stream)
-
-    async def _read(self, nursery: trio.Nursery) -> None:
-        events = self._greeting.events
-        try:
-            while True:
-                for event in events:
-                    if event is Signal.INTERRUPT:
-                        self._interrupt(nursery)
-                    elif event not in _IGNORED and not await self._serve_at_once(event):
-                        self._enqueue(event, nursery)
-                data = await self._stream.receive_some(RECEIVE_SIZE)
-                if not data:
-                    break
-                events = self._greeting.decoder.feed(bytes(data))
+            while data := bytes(await stream.receive_some(RECEIVE_SIZE)):
+                answer, greeting = words.feed(data)
+                if answer:
+                    await stream.send_all(answer)
+                if greeting is not None:
+                    return greeting
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        except trio.WouldBlock:
-            log.error("more than %d packets wait: connection closed", QUEUE_LIMIT)
-        self._ended.set()
-        # What came before the end is still served (a last ``D``), but nothing may run long.
-        nursery.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
-        self._put.close()
-        await self._engine.insist(self._newest)
-
-    async def _serve_at_once(self, event: Event) -> bool:
-        """A brief packet behind which nothing waits needs no other task."""
-        brief = isinstance(event, Packet) and self._dispatcher.look_up(event.payload).brief
-        if not (brief and self._newest.is_set() and self._engine.rests):
-            return False
-        await self._serve(event, trio.Event())
-        return True
-
-    def _enqueue(self, event: Event, nursery: trio.Nursery) -> None:
-        served = trio.Event()
-        self._put.send_nowait((event, served))
-        self._newest = served
-        if isinstance(event, Packet) and self._dispatcher.look_up(event.payload).resumes:
-            remembered, self._remembered = self._remembered, -math.inf
-            if trio.current_time() - remembered < MEMORY_SECONDS:
-                self._interrupt(nursery)
-
-    def _interrupt(self, nursery: trio.Nursery) -> None:
-        """0x03 is for what came before it; while nothing is served, for a resume that follows at once."""
-        self._interrupted = self._newest
-        if self._newest.is_set():
-            self._remembered = trio.current_time()
-        elif not self._insisting:
-            self._insisting = True
-            nursery.start_soon(self._insist)
-
-    async def _insist(self) -> None:
-        while not self._interrupted.is_set():
-            await self._engine.insist(self._interrupted)
-        self._insisting = False
-
-    async def _work(self) -> None:
-        try:
-            async for event, served in self._events:
-                await self._serve(event, served)
-                if self.session.should_close:
-                    return
-        except trio.BrokenResourceError:
-            return
-
-    async def _part(self) -> None:
-        """Let the peer read the last reply: closing on unread acks would reset the connection."""
-        with trio.move_on_after(PARTING_SECONDS):
-            try:
-                await self._stream.send_eof()
-                await self._ended.wait()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-
-    async def _serve(self, event: Event, served: trio.Event) -> None:
-        frame: bytes | None = None
-        if isinstance(event, Packet):
-            if not self.session.no_ack:
-                await self._send(packets.ACK)
-            frame = await self._answer(event.payload)
-        elif isinstance(event, Rejected):
-            if not self.session.no_ack:
-                await self._send(packets.ACK)
-            frame = self._error(PacketError(event.reason))
-        elif not self.session.no_ack:
-            await self._send(packets.NACK if event is Signal.BAD_CHECKSUM else self._last)
-        elif event is Signal.BAD_CHECKSUM:
-            frame = self._error(PacketError("bad checksum"))
-        served.set()
-        self._post()
-        if frame is not None:
-            self._last = frame
-            await self._send(frame)
-
-    async def _answer(self, payload: bytes) -> bytes | None:
-        try:
-            call = self._dispatcher.look_up(payload)
-            serve = self._engine.call_briefly if call.brief else self._engine.call
-            reply = await serve(self._dispatcher.handle, call)
-            return None if reply is None else packets.encode(reply)
-        except Exception as error:  # mostly a bug of ours: the session goes on
-            log.error("packet %r: %s", payload[:80], one_line(error))
-            log.debug("packet %r", payload[:80], exc_info=error)
-            return self._error(DebuggeeError(one_line(error), EIO))
-
-    def _error(self, error: DebuggeeError) -> bytes:
-        return packets.encode(self._dispatcher.error(error))
-
-    async def _send(self, frame: bytes) -> None:
-        self._outbox.append(frame)
-        await self._flush()
-
-    async def _flush(self) -> None:
-        async with self._sending:
-            while self._outbox:
-                waiting = b"".join(self._outbox)
-                self._outbox.clear()
-                self._outbox_size = 0
-                self._dropping = False
-                await self._stream.send_all(waiting)
-
-    async def _pump(self) -> None:
-        """Send console output while a packet is served."""
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake = trio.Event()
-                await self._flush()
-        except trio.BrokenResourceError:
-            return
-
-    def _console(self, text: str) -> None:
-        """On the engine thread. Ordered before the reply of the packet that is being served."""
-        self._said.append(text)
-        tell(self._token, self._post)
-
-    def _post(self) -> None:
-        while self._said:
-            self._post_text(self._said.popleft())
-
-    def _post_text(self, text: str) -> None:
-        for start in range(0, len(text), _CONSOLE_CHUNK):
-            if self._outbox_size > CONSOLE_LIMIT:
-                if not self._dropping:
-                    log.warning("console output dropped: the debugger does not read it")
-                self._dropping = True
-                break
-            frame = packets.encode(
-                b"O" + text[start : start + _CONSOLE_CHUNK].encode("utf-8", "replace").hex().encode()
-            )
-            self._outbox.append(frame)
-            self._outbox_size += len(frame)
-        self._wake.set()
+        return None
+    raise StrangerError(f"no packet came within {seconds:g} s")
 
 
 async def refuse(stream: trio.abc.Stream, greeting: Greeting) -> None:
@@ -251,3 +56,156 @@ async def refuse(stream: trio.abc.Stream, greeting: Greeting) -> None:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
     await trio.aclose_forcefully(stream)
+
+
+class Connection:
+    """Three tasks: one reads always, so that 0x03 and the end of the stream are seen while a packet is served; one
+    serves, but for brief packets that the first can serve itself; one sends console output meanwhile."""
+
+    def __init__(
+        self, stream: trio.abc.HalfCloseableStream, greeting: Greeting, debuggee: Debuggee, engine: CallQueue
+    ) -> None:
+        self._stream = stream
+        self._engine = engine
+        self._token = trio.lowlevel.current_trio_token()
+        self.session = Session(debuggee, self._console)
+        self._dispatcher = Dispatcher(self.session)
+        self._protocol = Protocol(greeting, self._dispatcher.look_up, self._dispatcher.error)
+        self._nursery: trio.Nursery
+        self._hand, self._handed = trio.open_memory_channel[Call](1)
+        """from the task that reads to the one that serves"""
+        self._relented = trio.Event()
+        self._reading = True
+        self._read_all = trio.Event()
+        self._outbox = Outbox()
+        self._said = trio.Event()
+        """set when console output waits"""
+        self._sending = trio.Lock()
+
+    async def run(self) -> None:
+        """Serve until ``D``, ``k`` or the end of the stream; the debuggee is told in every case."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._read)
+                self._nursery.start_soon(self._pump)
+                await self._serve()
+                await self._part()
+                self._nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                try:
+                    await self._engine.call(self.session.drop)
+                except Exception as error:  # the next debugger may still come
+                    log.error("detaching: %s", one_line(error))
+                    log.debug("detaching", exc_info=error)
+                await trio.aclose_forcefully(self._stream)
+
+    async def _read(self) -> None:
+        try:
+            await self._obey(self._protocol.begin(trio.current_time()))
+            while self._reading and (data := await self._receive()):
+                await self._obey(self._protocol.received(data, trio.current_time()))
+            await self._do(self._protocol.ended())
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._do(self._protocol.lost())
+        self._read_all.set()
+
+    async def _receive(self) -> bytes:
+        """b"" at the end of the stream, however it ends: what came before counts."""
+        try:
+            return bytes(await self._stream.receive_some(RECEIVE_SIZE))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    async def _obey(self, steps: Iterator[list[Action]]) -> None:
+        for actions in steps:
+            call = await self._do(actions)
+            while call is not None and call.brief and self._engine.rests:
+                call = await self._do(await self._answer(call))
+            if call is not None:
+                self._hand.send_nowait(call)
+
+    async def _serve(self) -> None:
+        try:
+            async for handed in self._handed:
+                call: Call | None = handed
+                while call is not None:
+                    call = await self._do(await self._answer(call))
+        except trio.BrokenResourceError:
+            await self._do(self._protocol.lost())
+
+    async def _part(self) -> None:
+        """Let the peer read the last reply: closing on unread acks would reset the connection."""
+        with trio.move_on_after(PARTING_SECONDS):
+            try:
+                await self._stream.send_eof()
+                await self._read_all.wait()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+
+    async def _do(self, actions: list[Action]) -> Call | None:
+        """All but to serve: the packet that is to be served now, if one is."""
+        for action in actions:
+            if isinstance(action, Send):
+                self._outbox.put(action.data)
+                await self._flush()
+            elif isinstance(action, Serve):
+                return action.call
+            elif isinstance(action, Farewell):
+                self._say_farewell(action.reason)
+            elif action is Order.INTERRUPT:
+                self._relented = trio.Event()
+                self._nursery.start_soon(self._engine.insist, self._relented)
+            elif action is Order.RELENT:
+                self._relented.set()
+            else:
+                self._hand.close()
+        return None
+
+    def _say_farewell(self, reason: str) -> None:
+        if reason:
+            log.error("%s", reason)
+        self._reading = False
+        self._nursery.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
+
+    async def _answer(self, call: Call) -> list[Action]:
+        serve = self._engine.call_briefly if call.brief else self._engine.call
+        try:
+            reply = await serve(self._dispatcher.handle, call)
+            frame = None if reply is None else packets.encode(reply)
+        except Exception as error:  # mostly a bug of ours: the session goes on
+            log.error("packet %r: %s", call.payload[:80], one_line(error))
+            log.debug("packet %r", call.payload[:80], exc_info=error)
+            frame = packets.encode(self._dispatcher.error(DebuggeeError(one_line(error), EIO)))
+        return self._protocol.served(frame, no_ack=self.session.no_ack, last=self.session.should_close)
+
+    async def _flush(self) -> None:
+        """Send what waits, and wait for the peer to take it."""
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            while waiting := self._outbox.take():
+                await self._stream.send_all(waiting)
+        finally:
+            self._sending.release()
+
+    async def _pump(self) -> None:
+        """Send console output while a packet is served."""
+        try:
+            while True:
+                await self._said.wait()
+                self._said = trio.Event()
+                await self._flush()
+        except trio.BrokenResourceError:
+            return
+
+    def _console(self, text: str) -> None:
+        """On the engine thread. Ordered before the reply of the packet that is being served."""
+        self._outbox.say(text)
+        tell(self._token, self._post)
+
+    def _post(self) -> None:
+        self._outbox.gather()
+        self._said.set()

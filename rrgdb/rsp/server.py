@@ -21,9 +21,9 @@ from contextlib import asynccontextmanager
 import trio
 
 from rrgdb.rsp.address import Address, AddressError, StdioAddress, TcpAddress, UnixAddress
-from rrgdb.rsp.connection import Connection, refuse
+from rrgdb.rsp.connection import Connection, greet, refuse
 from rrgdb.rsp.debuggee import Debuggee
-from rrgdb.rsp.greeting import Greeting, StrangerError, greet
+from rrgdb.rsp.greeting import Greeting, StrangerError
 from rrgdb.serving.calls import CallQueue, tell
 
 log = logging.getLogger("rrgdb.rsp")
@@ -34,7 +34,7 @@ SILENT_LIMIT = 16
 REFUSED_LIMIT = 16
 """debuggers that are told at the same time that another one is attached"""
 GRACE_SECONDS = 0.75
-"""how long a new debugger waits for the place of one that is leaving, which may take connection.PARTING_SECONDS"""
+"""how long a new debugger waits for the place of one that is leaving, which may take protocol.PARTING_SECONDS"""
 RETRY_SECONDS = 0.1
 """between two attempts to accept a connection while there is no room for it"""
 TELL_SECONDS = 10.0

@@ -7,7 +7,8 @@ import trio
 from trio.abc import Stream
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from rrgdb.rsp.greeting import Greeting, StrangerError, greet
+from rrgdb.rsp.connection import greet
+from rrgdb.rsp.greeting import Greeting, StrangerError
 from rrgdb.rsp.packets import Packet, Signal, encode
 
 KILL = encode(b"k")

@@ -19,10 +19,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from rrgdb.rsp import connection, packets, server
+from rrgdb.rsp import connection, outbox, packets, protocol, server
 from rrgdb.rsp.address import AddressError, StdioAddress, TcpAddress, UnixAddress, parse_address
-from rrgdb.rsp.connection import QUEUE_LIMIT
 from rrgdb.rsp.packets import Decoder, Event, Packet, Signal, encode
+from rrgdb.rsp.protocol import QUEUE_LIMIT
 from rrgdb.rsp.server import SILENT_LIMIT, run, serve
 from rrgdb.serving.calls import EngineThread
 from rrgdb_tests.rsp.fake import FOREVER, FakeDebuggee
@@ -181,7 +181,7 @@ async def test_interrupt_between_two_resumes_is_for_the_second(fake: FakeDebugge
 
 
 async def test_interrupt_that_no_resume_follows_at_once_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "MEMORY_SECONDS", 0.0)
+    monkeypatch.setattr(protocol, "MEMORY_SECONDS", 0.0)
     async with serving(FakeDebuggee(100)) as running:
         client = await running.connect()
         await client.ask(b"QStartNoAckMode")
@@ -411,29 +411,27 @@ async def test_what_moves_or_changes_the_guest_runs_on_the_engine_thread(fake: F
     assert fake.called_on == {"engine"}
 
 
-async def test_brief_packets_are_served_where_they_are_read_unless_others_wait(
-    fake: FakeDebuggee, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queued: list[bytes] = []
-    enqueue = connection.Connection._enqueue
+async def test_brief_packets_are_served_where_they_are_read_unless_others_wait(fake: FakeDebuggee) -> None:
+    where: list[str] = []
+    read = fake.read_registers
 
-    def noted(self: connection.Connection, event: Event, nursery: trio.Nursery) -> None:
-        if isinstance(event, Packet):
-            queued.append(event.payload)
-        enqueue(self, event, nursery)
+    def noted() -> bytes:
+        try:
+            where.append(trio.lowlevel.current_task().name.rpartition(".")[2])
+        except RuntimeError:
+            where.append(threading.current_thread().name)
+        return read()
 
-    monkeypatch.setattr(connection.Connection, "_enqueue", noted)
+    fake.read_registers = noted  # type: ignore[method-assign]
     async with serving(fake) as running:
         client = await running.connect()
-        await client.ask(b"?")
+        await client.ask(b"s")
         await until(lambda: running.engine.rests)  # a moment after the reply
-        queued.clear()
-        assert await client.ask(b"qC") == b"QC1"
-        assert await client.ask(b"m10,4") is not None
-        assert queued == []
-        await client.send(encode(b"s") + encode(b"qC"))
-        assert [(await client.reply() or b"")[:1] for _ in range(2)] == [b"T", b"Q"]
-        assert queued == [b"s", b"qC"]
+        assert await client.ask(b"g") is not None
+        await client.send(encode(b"s") + encode(b"g"))
+        assert [(await client.reply() or b"")[:1] for _ in range(2)] == [b"T", b"0"]
+    assert where[0] == "_read"
+    assert where[1] != "_read"
 
 
 async def test_peer_that_sends_ahead_without_end_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
@@ -558,7 +556,7 @@ async def test_the_end_of_the_server_may_be_asked_for_after_its_end(
 async def test_console_output_that_nobody_reads_is_dropped(
     fake: FakeDebuggee, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "CONSOLE_LIMIT", 1000)
+    monkeypatch.setattr(outbox, "CONSOLE_LIMIT", 1000)
     fake.say = "".join(map(chr, range(33, 127))) * 2000
     async with serving(fake) as running:
         client = await running.connect()
