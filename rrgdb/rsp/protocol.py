@@ -314,7 +314,6 @@ class Protocol:
             actions.append(Order.RELENT)
 
     def _close(self, actions: list[Action]) -> None:
-        self._waiting.clear()
         if self._until > self._over:
             self._until = self._over
             actions.append(Order.RELENT)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.abc import Stream
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair
 
 from rrgdb.rsp.connection import greet
-from rrgdb.rsp.greeting import Greeting, StrangerError
+from rrgdb.rsp.greeting import FirstWords, Greeting, StrangerError
 from rrgdb.rsp.packets import Packet, Signal, encode
 
 KILL = encode(b"k")
@@ -39,47 +38,51 @@ DEBUGGERS = [
 ]
 
 
-async def in_pieces(ours: Stream, theirs: Stream, said: bytes, piece: int) -> Greeting | None:
-    """Greet one who sends ``piece`` bytes at a time."""
-    found: list[Greeting | None] = []
-    failed: list[StrangerError] = []
-
-    async def listen() -> None:
-        try:
-            found.append(await greet(ours))
-        except StrangerError as error:
-            failed.append(error)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen)
-        for start in range(0, len(said), piece):
-            await theirs.send_all(said[start : start + piece])
-            await wait_all_tasks_blocked()
-            if found or failed:
-                break
-    if failed:
-        raise failed[0]
-    return found[0]
+def in_pieces(said: bytes, piece: int) -> tuple[bytes, Greeting | None]:
+    """What is answered to one who sends ``piece`` bytes at a time, and the greeting."""
+    words = FirstWords()
+    answers = b""
+    for start in range(0, len(said), piece):
+        answer, greeting = words.feed(said[start : start + piece])
+        answers += answer
+        if greeting is not None:
+            return answers, greeting
+    return answers, None
 
 
 @pytest.mark.parametrize("said", STRANGERS)
 @pytest.mark.parametrize("piece", [1, 1000])
-async def test_a_stranger_is_found_out_before_its_packets_and_gets_no_answer(said: bytes, piece: int) -> None:
-    ours, theirs = memory_stream_pair()
+def test_a_stranger_is_found_out_before_its_packets(said: bytes, piece: int) -> None:
     with pytest.raises(StrangerError, match="nothing that a debugger sends"):
-        await in_pieces(ours, theirs, said, piece)
-    await ours.aclose()
-    heard = bytes(await theirs.receive_some())
-    assert heard.replace(b"-", b"") == b""
+        in_pieces(said, piece)
 
 
 @pytest.mark.parametrize(("said", "first"), DEBUGGERS)
 @pytest.mark.parametrize("piece", [1, 1000])
-async def test_a_debugger_is_known_by_its_first_packet(said: bytes, first: bytes, piece: int) -> None:
-    ours, theirs = memory_stream_pair()
-    greeting = await in_pieces(ours, theirs, said, piece)
-    assert isinstance(greeting, Greeting)
+def test_a_debugger_is_known_by_its_first_packet(said: bytes, first: bytes, piece: int) -> None:
+    answer, greeting = in_pieces(said, piece)
+    assert answer == b""
+    assert greeting is not None
     assert greeting.events[0] == Packet(first)
+
+
+def test_what_comes_behind_the_first_packet_is_kept() -> None:
+    words = FirstWords()
+    assert words.feed(b"+$qC#00\x03") == (b"-", None)
+    answer, greeting = words.feed(b"$qC#00" + encode(b"qC") + b"\x03$g")
+    assert answer == b"-"
+    assert greeting is not None
+    assert greeting.events == [Packet(b"qC"), Signal.INTERRUPT]
+    assert greeting.decoder.feed(b"#67") == [Packet(b"g")]
+
+
+async def test_a_stranger_gets_no_answer() -> None:
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(POST)
+    with pytest.raises(StrangerError, match="nothing that a debugger sends"):
+        await greet(ours)
+    await ours.aclose()
+    assert await theirs.receive_some() == b""
 
 
 async def test_a_first_packet_that_was_damaged_is_asked_for_again() -> None:

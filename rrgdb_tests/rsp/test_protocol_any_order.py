@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rrgdb.rsp import protocol
 from rrgdb.rsp.dispatcher import Call
 from rrgdb.rsp.packets import ACK, NACK, Decoder, Event, Packet, Rejected, Signal, encode
 from rrgdb.rsp.protocol import MEMORY_SECONDS, Action, Farewell, Order, Send, Serve
-from rrgdb_tests.rsp.talk import DAMAGED, DISPATCHER, INT, QC, UNREADABLE, C, D, G, S, Talk, start
+from rrgdb_tests.rsp.talk import DAMAGED, DISPATCHER, INT, UNREADABLE, C, D, G, S, Talk, start
 
-PIECES = st.sampled_from([C, S, G, QC, D, INT, INT + C, b"-", b"+", DAMAGED, UNREADABLE, b"noise", b"$g", b"#67", b"$"])
-SAID = st.lists(PIECES | st.binary(max_size=3), max_size=6).map(b"".join)
-FRAMES = st.none() | st.sampled_from([encode(b""), encode(b"OK"), encode(b"T05")])
 FEW = 3
+"""packets that may wait here"""
+FRAMES = st.none() | st.sampled_from([encode(b""), encode(b"OK"), encode(b"T05")])
+SOUND = st.sampled_from([C, S, G, D, INT, INT + C, b"-", DAMAGED, UNREADABLE])
+UNSOUND = st.sampled_from([b"+", b"noise", b"$g", b"#67", b"$"]) | st.binary(max_size=3)
+SAID = st.lists(SOUND | SOUND | UNSOUND, min_size=1, max_size=5).map(b"".join)
 
 
-class AnyOrder(RuleBasedStateMachine):
-    """Against the same rules, written down as what must have been sent and be so after all that has happened."""
+class Connection:
+    """A protocol, and the same rules written down as what must have been sent, and be so, after all that happened."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(protocol, "QUEUE_LIMIT", FEW)
         self.protocol = start()
         self.decoder = Decoder()
         self.now = 0.0
@@ -48,9 +46,6 @@ class AnyOrder(RuleBasedStateMachine):
         self.farewells: list[str] = []
         self.interrupting = False
         self.closed = False
-
-    def teardown(self) -> None:
-        self.patch.undo()
 
     # what should be
 
@@ -136,79 +131,72 @@ class AnyOrder(RuleBasedStateMachine):
                 assert number == len(actions) - 1
                 self.closed = True
 
-    @precondition(lambda self: not self.events)
-    @rule(said=SAID, pause=st.sampled_from([0.0, 0.3, 1.0]))
     def hear(self, said: bytes, pause: float) -> None:
+        self.go_on(len(self.events))
         self.now += pause
         self.events = self.decoder.feed(said)
         self.steps = self.protocol.received(said, self.now)
-        if not self.events:
-            assert list(self.steps) == []
 
-    @precondition(lambda self: self.events)
-    @rule(many=st.integers(1, 5))
-    def step(self, many: int) -> None:
+    def go_on(self, many: int) -> None:
+        """Do what so many of the events that were heard are for."""
         for _ in range(min(many, len(self.events))):
             self.happens(self.events.pop(0))
             self.do(next(self.steps))
         if not self.events:
             assert list(self.steps) == []
 
-    @precondition(lambda self: len(self.calls) > len(self.results) and not self.lost)
-    @rule(
-        frame=st.sampled_from([None, encode(b""), encode(b"OK"), encode(b"T05")]),
-        no_ack=st.booleans(),
-        last=st.booleans(),
-    )
-    def result(self, frame: bytes | None, no_ack: bool, last: bool) -> None:
+    def result(self, frame: bytes | None, no_ack: bool) -> None:
+        if len(self.calls) == len(self.results) or self.lost:
+            return
         no_ack = no_ack or (bool(self.results) and self.results[-1][1])
-        last = last and self.calls[-1].payload == b"D"
+        last = self.calls[-1].payload == b"D"
         self.results.append((frame, no_ack, last))
         self.do(self.protocol.served(frame, no_ack=no_ack, last=last))
 
-    @rule()
     def end(self) -> None:
         if self.heard and not self.closed:
             self.until = len(self.turns) - 1
             self.heard = False
         self.do(self.protocol.ended())
 
-    @rule()
     def lose(self) -> None:
         self.lost = True
         self.do(self.protocol.lost())
 
-    @invariant()
-    def only_what_was_asked_for_is_sent_and_all_of_it(self) -> None:
-        if self.lost:
-            assert self.expected().startswith(self.sent)
-        else:
-            assert self.sent == self.expected()
-
-    @invariant()
-    def packets_are_served_in_order(self) -> None:
+    def check(self) -> None:
+        expected = self.expected()
+        assert expected.startswith(self.sent) if self.lost else self.sent == expected
         came = [turn.payload for turn in self.turns if isinstance(turn, Packet)]
         assert [call.payload for call in self.calls] == came[: len(self.calls)]
         assert 0 <= len(self.calls) - len(self.results) <= 1
-
-    @invariant()
-    def what_waits_is_bounded(self) -> None:
         if self.serving():
             assert len(self.turns) - self.over() - 1 <= FEW
-
-    @invariant()
-    def an_interrupt_goes_on_while_what_it_is_for_is_served(self) -> None:
         assert self.interrupting == (self.serving() and self.over() <= self.until)
-
-    @invariant()
-    def it_closes_when_nothing_is_left_to_say(self) -> None:
         assert self.closed == (self.lost or self.final() or (not self.heard and not self.serving()))
-        assert len(self.farewells) <= 1
-        assert bool(self.farewells) == (not self.heard)
+        assert self.farewells == [] if self.heard else len(self.farewells) == 1
 
 
-TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+STEP = st.one_of(
+    st.builds(lambda said, pause: lambda it: it.hear(said, pause), SAID, st.sampled_from([0.0, 0.3, 1.0])),
+    st.builds(lambda many: lambda it: it.go_on(many), st.integers(1, 5)),
+    st.builds(lambda frame, no_ack: lambda it: it.result(frame, no_ack), FRAMES, st.sampled_from([False, False, True])),
+)
+ENDS = st.sampled_from([lambda it: None, Connection.end, Connection.lose])
+
+
+@given(st.lists(STEP, min_size=10, max_size=40), ENDS, st.lists(STEP, max_size=10))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_and_any_order_of_results(
+    steps: list[Callable[[Connection], None]],
+    end: Callable[[Connection], None],
+    more: list[Callable[[Connection], None]],
+) -> None:
+    connection = Connection()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "QUEUE_LIMIT", FEW)
+        for step in (*steps, end, *more):
+            step(connection)
+            connection.check()
 
 
 def at_once(talk: Talk, data: bytes) -> list[Action]:
