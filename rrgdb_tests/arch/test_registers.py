@@ -6,6 +6,7 @@ import pytest
 
 from rrgdb.arch import ARCHES, by_elf
 from rrgdb.arch.base import Arch, ByteOrder, words
+from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb_tests.arch.cpus import UnicornCpu
 
@@ -49,6 +50,7 @@ def test_the_engine_knows_all_of_the_family_and_nothing_else(arch: Arch) -> None
     assert set(family.registers) == own
     assert set(family.quirks) | set(family.translation) <= own
     assert tuple(family.models) == arch.models
+    assert family.native in _hot.FAMILIES
     assert bool(family.second_filters) == (arch.second_set is not None)
 
 

@@ -66,9 +66,9 @@ class Family:
     stale_pc: int = 0
     """how far behind its instruction pc stands at an interrupt, whatever that was"""
     native: str = "plain"
-    """its part of the native half"""
+    """its entry in the native half: one of ``_hot.FAMILIES``"""
     places: Callable[[Any, bool], Mapping[str, int]] = lambda _uc, _bare: {}
-    """(engine of Unicorn, whether a script drives it) -> what that part must reach, by its names: Unicorn's numbers of
+    """(engine of Unicorn, whether a script drives it) -> what that entry must reach, by its names: Unicorn's numbers of
     registers, and addresses in this process"""
     sync: Sync = Sync.FAST
     page_size: int | None = None
@@ -82,7 +82,7 @@ class Family:
     ports: tuple[int, int] | None = None
     """Unicorn's numbers of the instructions that read and write I/O ports"""
     layout: Callable[[], Layout] | None = None
-    """finds what Unicorn hides; None: there is nothing of which more is known"""
+    """finds what Unicorn hides; None: ``plain_layout`` does"""
     found: Callable[[_hot.Core, Context, Layout], None] | None = None
     """tells the hooks what the layout says. EngineError if they cannot do without what it lacks"""
     protection: Callable[[Layout], ProtectionTable] | None = None
