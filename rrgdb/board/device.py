@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rrgdb.host import Host
 
 RESET_STATUS = 254
 """status of a guest that ended itself by asking for a reset: machines are not restarted"""
-
-
-@dataclass(frozen=True, slots=True)
-class PowerOff:
-    """The guest ended itself with ``status`` (0-255)."""
-
-    status: int
 
 
 class Machine(Protocol):
@@ -63,3 +55,11 @@ class Device(Protocol):
     def write(self, offset: int, size: int, value: int) -> None: ...
     def save(self) -> bytes: ...
     def load(self, state: bytes) -> None: ...
+
+
+@runtime_checkable
+class Slots(Device, Protocol):
+    """A device whose registers are those of the devices that are plugged into it. It has no state of its own."""
+
+    def plug(self, slot: int, device: Device) -> None:
+        """Put a device into a slot. The machine saves and loads its state."""

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, MemoryFault, Trap
 from rrgdb.board.cause import of_death, of_wait
-from rrgdb.board.device import Device
+from rrgdb.board.device import Device, Slots
 from rrgdb.board.devices.virtio.blk import Disk, VirtioBlk
-from rrgdb.board.devices.virtio.mmio import VirtioMmio
 from rrgdb.board.firmware import psci
-from rrgdb.board.firmware.image import Image
+from rrgdb.board.firmware.image import Placed
 from rrgdb.board.firmware.semihosting import ABIS, Semihosting
 from rrgdb.board.spec import BoardSpec
 from rrgdb.engine.base import Engine, Exit, ExitKind
@@ -48,10 +47,8 @@ class Board:
         self,
         spec: BoardSpec,
         engine: Engine,
-        ram_size: int,
+        placed: Placed,
         host: Host,
-        image: Image,
-        args: str = "",
         disks: Sequence[Disk] = (),
     ) -> None:
         """``disks``: at most ``spec.disks``."""
@@ -67,29 +64,27 @@ class Board:
         self.debugged = False
         self._trapped = False
         self._due: list[Callable[[], None]] = []
-        for base, size in spec.ram_regions(ram_size):
+        for base, size in placed.ram.regions:
             engine.map_ram(base, size)
         self.devices: list[Device] = []
         self.disks = [VirtioBlk(self, disk) for disk in disks]
+        unplugged = iter(self.disks)
         for place in spec.placements:
             device = place.factory(place.name, self)
-            if isinstance(device, VirtioMmio):
-                # QEMU fills the slots from the last one down.
-                for i, disk in enumerate(self.disks):
-                    device.plug(spec.disks - 1 - i, disk)
+            if isinstance(device, Slots):
+                for slot, disk in zip(place.slots, unplugged, strict=False):
+                    device.plug(slot, disk)
             else:
                 self.devices.append(device)
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
             attach(place.base, place.size, device.read, device.write)
-        stack = spec.stack_top(ram_size)
         self._semihosting: Semihosting | None = None
         if self.arch.name in ABIS:
-            heap = (image.end + 15 & -16, stack - (1 << 16))
-            self._semihosting = Semihosting(host, self.arch, args, heap, (stack - (1 << 16), stack))
-        for segment in image.segments:
+            self._semihosting = Semihosting(host, self.arch, placed.args, placed.heap, placed.stack)
+        for segment in placed.segments:
             engine.write_memory(segment.paddr, segment.data)
-        self.arch.reset(engine, image.entry, stack)
-        for name, value in image.registers.items():
+        self.arch.reset(engine, placed.entry, placed.stack[1])
+        for name, value in placed.registers.items():
             engine.write(name, value)
 
     # -- Machine and TrapHost --------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 import rrgdb.board
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import BOARDS, default_board
+from rrgdb.board.device import Slots
 from rrgdb.board.devices import DEVICES
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, machine_rows
@@ -82,6 +83,9 @@ def test_devices_have_their_own_names_and_addresses(board: BoardSpec) -> None:
 def test_there_is_a_slot_for_each_disk(board: BoardSpec) -> None:
     stride = {VirtioMmio: 0x1000, DenseVirtioMmio: 0x200}
     assert board.disks == sum(p.size // s for p in board.placements for f, s in stride.items() if p.factory is f)
+    for place in board.placements:
+        assert isinstance(place.factory(place.name, FakeMachine()), Slots) == bool(place.slots)
+        assert list(place.slots) == list(reversed(range(len(place.slots)))), "QEMU fills the last one first"
 
 
 @pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)
@@ -105,13 +109,15 @@ def test_devices_build_reset_and_save(board: BoardSpec) -> None:
 @pytest.mark.parametrize("which", ["default_ram", "max_ram"])
 def test_ram(board: BoardSpec, which: str) -> None:
     size = getattr(board, which)
-    regions = board.ram_regions(size)
+    ram = board.ram(size)
+    regions = ram.regions
+    assert ram.bytes == sum(length for _, length in regions) == size - sum(end - hole for hole, end in board.holes)
     assert regions[0][0] == board.ram_base
     assert sum(regions[-1]) == board.ram_base + size
     assert all(board.device_at(base, length) is None for base, length in regions)
     for hole, end in board.holes:
         assert all(end <= base or base + length <= hole for base, length in regions)
-    top = board.stack_top(size)
+    top = ram.stack_top
     assert any(base <= top < base + length for base, length in regions)
     assert top % 16 == 0
     bits = min(ARCHES[name].bits for name in board.arches)
@@ -121,7 +127,7 @@ def test_ram(board: BoardSpec, which: str) -> None:
 @pytest.mark.parametrize("size", [0, 4096, -MIB, MIB + 1, 2 * MIB + 512, 64 * GIB])
 def test_ram_size_is_checked(size: int) -> None:
     with pytest.raises(ValueError, match="board i386-pc: RAM of"):
-        BOARDS["i386-pc"].ram_regions(size)
+        BOARDS["i386-pc"].ram(size)
 
 
 def test_every_arch_has_a_board() -> None:

@@ -10,6 +10,8 @@ riscv*-virt    0x10200000        0x10201000        syscon 0x100000
 arm, aarch64   0x0b000000        0x0b001000        0x0b002000
 *-pc           port 0x0e80       port 0x0e90       port 0xf4
 ============== ================= ================= =================
+
+Slots are filled from the last one down, as QEMU fills them.
 """
 
 from __future__ import annotations
