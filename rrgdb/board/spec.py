@@ -24,6 +24,8 @@ class Placement:
     space: Literal["mmio", "port"] = "mmio"
     slots: tuple[int, ...] = ()
     """of a device that is ``Slots``: the numbers of its slots, in the order in which they are filled"""
+    line: int | None = None
+    """the interrupt line that it drives; slots drive this one and those behind it, by their numbers"""
 
     @property
     def end(self) -> int:
@@ -67,6 +69,8 @@ class BoardSpec:
     """HVC and SMC are answered as PSCI calls"""
     multiboot: bool = False
     """images with a Multiboot header start as that specification says"""
+    lines: int = 0
+    """how many interrupt lines there are: their numbers are below that"""
     revision: int = 1
     """raised by whatever a guest can tell; the board as it was before is kept for recordings that were made with it"""
 
