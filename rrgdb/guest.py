@@ -24,6 +24,8 @@ class Guest(Protocol):
     def engine(self) -> Engine: ...
 
     idle: Callable[[], None]
+    consoles: tuple[str, ...]
+    """sources of the host by which it talks to its user: output comes by all of them, input goes to the first"""
     cause: str
     """in words, why it has ended by a signal or halted; of the end that was reached last"""
     waits: str

@@ -82,3 +82,14 @@ class Slots(Device, Protocol):
 
     def plug(self, slot: int, device: Device) -> None:
         """Put a device into a slot. The machine saves and loads its state."""
+
+
+@runtime_checkable
+class Console(Protocol):
+    """A device that receives what the user types. Semihosting takes from it what the guest has not read yet."""
+
+    def peek(self, most: int) -> bytes:
+        """The next bytes that the guest would read, at most so many."""
+
+    def take(self, count: int) -> None:
+        """The guest has read so many of them: as many reads of the data register."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, MemoryFault, Trap
 from rrgdb.board.cause import of_death, of_wait
-from rrgdb.board.device import Device, Slots
+from rrgdb.board.device import Console, Device, Slots
 from rrgdb.board.devices.virtio.blk import Disk, VirtioBlk
 from rrgdb.board.firmware import psci
 from rrgdb.board.firmware.image import Placed
-from rrgdb.board.firmware.semihosting import ABIS, Semihosting
+from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
 from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec
 from rrgdb.board.timers import Timer, Timers
@@ -85,14 +85,23 @@ class Board:
                 self.devices.append(device)
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
             attach(place.base, place.size, device.read, device.write)
+        self.consoles: tuple[str, ...] = (spec.serial,)
         self._semihosting: Semihosting | None = None
         if self.arch.name in ABIS:
-            self._semihosting = Semihosting(host, self.arch, placed.args, placed.heap, placed.stack)
+            self.consoles += (SOURCE,)
+            console = None if spec.semihosting_input else self._console()
+            self._semihosting = Semihosting(host, self.arch, placed.args, placed.heap, placed.stack, console)
         for segment in placed.segments:
             engine.write_memory(segment.paddr, segment.data)
         self.arch.reset(engine, placed.entry, placed.stack[1])
         for name, value in placed.registers.items():
             engine.write(name, value)
+
+    def _console(self) -> Console:
+        for device in self.devices:
+            if device.name == self.spec.serial and isinstance(device, Console):
+                return device
+        raise ValueError(f"board {self.spec.name}: no console of the name {self.spec.serial}")
 
     # -- Machine and TrapHost --------------------------------------------------------------------
 

@@ -62,7 +62,9 @@ class BoardSpec:
     max_ram: int
     placements: tuple[Placement, ...]
     serial: str
-    """name of the device that is the console"""
+    """name of the device that is the console: what the user types comes to it"""
+    semihosting_input: bool = False
+    """semihosting reads what comes by a source of its own, not what has come to the console"""
     holes: tuple[tuple[int, int], ...] = ()
     """(start, end) addresses inside RAM that hold no RAM"""
     psci: bool = False

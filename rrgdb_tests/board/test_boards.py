@@ -10,8 +10,8 @@ import pytest
 
 import rrgdb.board
 from rrgdb.arch import ARCHES
-from rrgdb.board.boards import BOARDS, default_board
-from rrgdb.board.device import Slots
+from rrgdb.board.boards import BOARDS, EARLIER, board_of, default_board
+from rrgdb.board.device import Console, Slots
 from rrgdb.board.devices import DEVICES
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, machine_rows
@@ -77,6 +77,24 @@ def test_devices_have_their_own_names_and_addresses(board: BoardSpec) -> None:
             assert place.size > 0
             assert space == "port" or (place.base % 4096, place.size % 4096) == (0, 0)
             assert space == "mmio" or place.end <= 0x10000
+
+
+@pytest.mark.parametrize("board", [*boards(), *EARLIER], ids=lambda b: f"{b.name} {b.revision}")
+def test_what_the_user_types_comes_to_a_console(board: BoardSpec) -> None:
+    place = next(place for place in board.placements if place.name == board.serial)
+    assert isinstance(place.factory(place.name, FakeMachine()), Console)
+    assert board.semihosting_input == (board in EARLIER)
+
+
+def test_boards_are_kept_in_all_revisions() -> None:
+    known = [(board.name, board.revision) for board in (*EARLIER, *boards())]
+    assert len(set(known)) == len(known)
+    for board in boards():
+        assert [board_of(board.name, n + 1) is not None for n in range(board.revision + 1)] == [
+            *(True for _ in range(board.revision)),
+            False,
+        ]
+        assert board_of(board.name, board.revision) is board
 
 
 @pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)

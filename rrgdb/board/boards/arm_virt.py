@@ -29,6 +29,7 @@ AARCH64_VIRT = BoardSpec(
     ),
     serial="serial0",
     psci=True,
+    revision=2,
 )
 
 ARM_VIRT = replace(AARCH64_VIRT, name="arm-virt", arches=("arm",), description="QEMU virt, 32-bit Arm", max_ram=3 * GIB)

@@ -30,6 +30,7 @@ RISCV64_VIRT = BoardSpec(
     max_ram=4 * GIB,
     placements=PLACEMENTS,
     serial="serial0",
+    revision=2,
 )
 
 RISCV32_VIRT = BoardSpec(
@@ -41,4 +42,5 @@ RISCV32_VIRT = BoardSpec(
     max_ram=2 * GIB,
     placements=PLACEMENTS,
     serial="serial0",
+    revision=2,
 )
