@@ -9,11 +9,10 @@ from random import Random
 
 import pytest
 
-from rrgdb import opening
 from rrgdb.board.machine import Board
 from rrgdb.engine.base import Watch
 from rrgdb.engine.unicorn.engine import UnicornEngine
-from rrgdb.opening import Opened, record, replay
+from rrgdb.opening import Opened, guests, record, replay
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
@@ -33,7 +32,7 @@ def _boards_with_toys() -> Iterator[None]:
 
 @pytest.fixture(params=[True, False], ids=["fast", "slow"])
 def gear(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "UnicornEngine", partial(UnicornEngine, fast=request.param))
+    monkeypatch.setattr(guests, "UnicornEngine", partial(UnicornEngine, fast=request.param))
 
 
 def toy_of(opened: Opened) -> Toy:
@@ -61,7 +60,7 @@ def test_wherever_it_is_stopped_it_is_the_same(arch: str, tmp_path: Path) -> Non
     seen = _record(arch, tmp_path / "r")
     with replay(tmp_path / "r", writable=False) as opened:
         assert verify(opened.timeline, stops=7) == len(opened.timeline.log.digests) > 5
-        assert opened.messages == []
+        assert not opened.messages
     random = Random(arch)
     with replay(tmp_path / "r") as opened:
         t = opened.timeline
