@@ -27,6 +27,8 @@ class Guest(Protocol):
         """All CPUs, as a debugger looks at them one by one; a guest of one CPU is run by that."""
 
     idle: Callable[[], None]
+    consoles: tuple[str, ...]
+    """sources of the host by which it talks to its user: output comes by all of them, input goes to the first"""
     cause: str
     """in words, why it has ended by a signal or halted; of the end that was reached last"""
     waits: str

@@ -191,7 +191,7 @@ def _set(guest: dict[str, Any], changes: dict[str, Any]) -> None:
         ("guest.ram_bytes", {"ram_bytes": 1}),
         ("guest.ram_bytes", {"ram_bytes": 1 << 40}),
         ("guest.images", {"images": []}),
-        ("guest.images[0]", {"board": "i386-pc"}),
+        ("guest.images[0]", {"board": "i386-pc", "revision": 1}),
         ("guest.images[0]", {"images.0.load_address": 1 << 63}),
         ("guest.images[0]", {"images.0.load_address": 0}),
         ("guest.images[0]", {"images.0.load_address": 0x80000000, "options.entry": 0}),

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from rrgdb.board.timers import Timer
 from rrgdb.host import Host
 
 RESET_STATUS = 254
 """status of a guest that ended itself by asking for a reset: machines are not restarted"""
-
-
-@dataclass(frozen=True, slots=True)
-class PowerOff:
-    """The guest ended itself with ``status`` (0-255)."""
-
-    status: int
 
 
 class Machine(Protocol):
@@ -37,6 +30,24 @@ class Machine(Protocol):
     def after_instruction(self, work: Callable[[], None]) -> None:
         """Do ``work`` once the current instruction has retired, as a part of it: from within one, RAM cannot be
         written."""
+
+    def timer(self, name: str, callback: Callable[[int], None]) -> Timer:
+        """A timer of the device, to be made with the device, by a name that nobody else has: the device's, or one that
+        begins with it. ``callback`` gets the virtual nanoseconds that it was set to, and may do what
+        ``after_instruction`` may. Whether it is set, and to when, is saved by the machine."""
+
+    def line_of(self, device: str) -> int:
+        """Number of the interrupt line that the board gives to a device. ValueError if it gives none."""
+
+    def irq(self, line: int, level: bool) -> None:
+        """Raise or lower an interrupt line. The machine saves the levels."""
+
+    def is_raised(self, line: int) -> bool:
+        """The level of an interrupt line."""
+
+    def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
+        """For the one interrupt controller: ``receiver(line, level)`` hears of each change of a level, from within
+        ``irq``. Not when a state is loaded: the controller has a state of its own."""
 
     def check_physical(self, address: int, length: int) -> None:
         """MemoryFault unless all of the range is RAM."""
@@ -63,3 +74,22 @@ class Device(Protocol):
     def write(self, offset: int, size: int, value: int) -> None: ...
     def save(self) -> bytes: ...
     def load(self, state: bytes) -> None: ...
+
+
+@runtime_checkable
+class Slots(Device, Protocol):
+    """A device whose registers are those of the devices that are plugged into it. It has no state of its own."""
+
+    def plug(self, slot: int, device: Device) -> None:
+        """Put a device into a slot. The machine saves and loads its state."""
+
+
+@runtime_checkable
+class Console(Protocol):
+    """A device that receives what the user types. Semihosting takes from it what the guest has not read yet."""
+
+    def peek(self, most: int) -> bytes:
+        """The next bytes that the guest would read, at most so many."""
+
+    def take(self, count: int) -> None:
+        """The guest has read so many of them: as many reads of the data register."""

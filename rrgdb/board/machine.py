@@ -8,17 +8,21 @@ from dataclasses import dataclass
 
 from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, MemoryFault, Trap
 from rrgdb.board.cause import of_death, of_wait
-from rrgdb.board.device import Device
+from rrgdb.board.device import Console, Device, Slots
 from rrgdb.board.devices.virtio.blk import Disk, VirtioBlk
-from rrgdb.board.devices.virtio.mmio import VirtioMmio
 from rrgdb.board.firmware import psci
-from rrgdb.board.firmware.image import Image
-from rrgdb.board.firmware.semihosting import ABIS, Semihosting
+from rrgdb.board.firmware.image import Placed
+from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
+from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec
+from rrgdb.board.timers import Timer, Timers
 from rrgdb.engine.base import Engine, Exit, ExitKind
 from rrgdb.host import Host
 
 _HEAD = struct.Struct("<BBB")
+_LENGTH = struct.Struct("<I")
+_PLAIN, _WITH_EVENTS = 1, 2
+"""versions of the saved state: without raised lines and timers that are set, and with"""
 _NO_END, _EXITED, _SIGNALLED, _HALTED = range(4)
 _AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.INTERRUPT)
 """exits before an instruction: the engine tells again of whatever is still so"""
@@ -48,10 +52,8 @@ class Board:
         self,
         spec: BoardSpec,
         engine: Engine,
-        ram_size: int,
+        placed: Placed,
         host: Host,
-        image: Image,
-        args: str = "",
         disks: Sequence[Disk] = (),
     ) -> None:
         """``disks``: at most ``spec.disks``."""
@@ -67,30 +69,39 @@ class Board:
         self.debugged = False
         self._trapped = False
         self._due: list[Callable[[], None]] = []
-        for base, size in spec.ram_regions(ram_size):
+        self._timers = Timers(lambda ns: engine.limit(max(ns, engine.icount)))
+        self._lines = Lines(spec.lines)
+        for base, size in placed.ram.regions:
             engine.map_ram(base, size)
         self.devices: list[Device] = []
         self.disks = [VirtioBlk(self, disk) for disk in disks]
+        unplugged = iter(self.disks)
         for place in spec.placements:
             device = place.factory(place.name, self)
-            if isinstance(device, VirtioMmio):
-                # QEMU fills the slots from the last one down.
-                for i, disk in enumerate(self.disks):
-                    device.plug(spec.disks - 1 - i, disk)
+            if isinstance(device, Slots):
+                for slot, disk in zip(place.slots, unplugged, strict=False):
+                    device.plug(slot, disk)
             else:
                 self.devices.append(device)
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
             attach(place.base, place.size, device.read, device.write)
-        stack = spec.stack_top(ram_size)
+        self.consoles: tuple[str, ...] = (spec.serial,)
         self._semihosting: Semihosting | None = None
         if self.arch.name in ABIS:
-            heap = (image.end + 15 & -16, stack - (1 << 16))
-            self._semihosting = Semihosting(host, self.arch, args, heap, (stack - (1 << 16), stack))
-        for segment in image.segments:
+            self.consoles += (SOURCE,)
+            console = None if spec.semihosting_input else self._console()
+            self._semihosting = Semihosting(host, self.arch, placed.args, placed.heap, placed.stack, console)
+        for segment in placed.segments:
             engine.write_memory(segment.paddr, segment.data)
-        self.arch.reset(engine, image.entry, stack)
-        for name, value in image.registers.items():
+        self.arch.reset(engine, placed.entry, placed.stack[1])
+        for name, value in placed.registers.items():
             engine.write(name, value)
+
+    def _console(self) -> Console:
+        for device in self.devices:
+            if device.name == self.spec.serial and isinstance(device, Console):
+                return device
+        raise ValueError(f"board {self.spec.name}: no console of the name {self.spec.serial}")
 
     # -- Machine and TrapHost --------------------------------------------------------------------
 
@@ -116,6 +127,24 @@ class Board:
         self._due.append(work)
         self.engine.limit(self.engine.icount)
 
+    def timer(self, name: str, callback: Callable[[int], None]) -> Timer:
+        return self._timers.add(name, callback)
+
+    def line_of(self, device: str) -> int:
+        line = next((place.line for place in self.spec.placements if place.name == device), None)
+        if line is None:
+            raise ValueError(f"board {self.spec.name} gives no interrupt line to {device}")
+        return line
+
+    def irq(self, line: int, level: bool) -> None:
+        self._lines.set(line, level)
+
+    def is_raised(self, line: int) -> bool:
+        return self._lines.is_high(line)
+
+    def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
+        self._lines.attach(receiver)
+
     def check_physical(self, address: int, length: int) -> None:
         at = address
         while at < address + length:
@@ -140,30 +169,41 @@ class Board:
 
     def run_until(self, icount: int) -> Exit:
         """As the engine's, with traps and exceptions done; ``self.end`` is set when the guest has ended."""
-        engine = self.engine
+        engine, timers = self.engine, self._timers
         while self.end is None:
-            exit_ = engine.run_until(icount)
-            if self._due and self._do_due(exit_):
+            before = engine.icount
+            # Virtual time is the icount. A timer whose time has come waits for an instruction.
+            exit_ = engine.run_until(min(icount, max(timers.next, before + 1)))
+            if self._do_due(before) and exit_.kind in _AT_THE_NEXT:
+                # Watches may see what was done.
                 continue
+            before = engine.icount
             if exit_.kind is ExitKind.TRAP:
                 self._trap(exit_)
             elif exit_.kind is ExitKind.EXCEPTION and exit_.exception is not None:
                 self._raise(exit_.exception)
             elif exit_.kind is ExitKind.HALT:
                 self._halt(exit_)
-            elif self.end is None or exit_.kind is not ExitKind.LIMIT:
+            elif exit_.kind is not ExitKind.LIMIT or (self.end is None and before >= icount):
                 return exit_
+            self._do_due(before)
             if self._trapped:
                 self._trapped = False
                 return Exit(ExitKind.BREAKPOINT_TRAP)
         return Exit(ExitKind.LIMIT)
 
-    def _do_due(self, exit_: Exit) -> bool:
-        """Do what waits for the end of the instruction. True: ask the engine again, whose watches may see it."""
-        due, self._due = self._due, []
-        for work in due:
-            work()
-        return exit_.kind in _AT_THE_NEXT
+    def _do_due(self, before: int) -> bool:
+        """Do what waits for the end of an instruction, the last one since position ``before``; whether there was
+        anything. A guest that has ended has no timers that run out."""
+        due, now = self._due, self.engine.icount
+        if due:
+            self._due = []
+            for work in due:
+                work()
+        ran_out = self._timers.next <= now != before and self.end is None
+        if ran_out:
+            self._timers.run_out(now, lambda: self.end is not None)
+        return bool(due) or ran_out
 
     def _trap(self, exit_: Exit) -> None:
         engine, trap = self.engine, exit_.trap
@@ -241,29 +281,45 @@ class Board:
     def save_devices(self) -> bytes:
         """Everything but RAM and CPU; canonical: equal states give equal bytes."""
         code = _NO_END if self.end is None else _END_CODES[self.end.kind]
-        parts = [_HEAD.pack(1, code, 0 if self.end is None else self.end.value)]
-        for part in self._parts():
-            state = part.save()
-            parts.append(struct.pack("<I", len(state)) + state)
-        return b"".join(parts)
+        states = [part.save() for part in self._parts()]
+        events = [self._lines.save(), self._timers.save()]
+        version = _WITH_EVENTS if any(events) else _PLAIN
+        if version == _WITH_EVENTS:
+            states += events
+        head = _HEAD.pack(version, code, 0 if self.end is None else self.end.value)
+        return head + b"".join(_LENGTH.pack(len(state)) + state for state in states)
 
     def load_devices(self, state: bytes) -> None:
         """ValueError if the bytes are not what ``save_devices`` of this board returns."""
         if len(state) < _HEAD.size:
             raise ValueError("board: state too short")
         version, code, value = _HEAD.unpack_from(state)
-        if version != 1 or code > _HALTED:
-            raise ValueError(f"board: expected state version 1, got {version}")
+        if version not in (_PLAIN, _WITH_EVENTS) or code > _HALTED:
+            raise ValueError(f"board: expected state version {_PLAIN} or {_WITH_EVENTS}, got {version}")
         at = _HEAD.size
         for part in self._parts():
-            if len(state) < at + 4:
-                raise ValueError(f"board: state ends before device {part.name}")
-            (length,) = struct.unpack_from("<I", state, at)
-            if len(state) < at + 4 + length:
-                raise ValueError(f"board: state of device {part.name} is cut short")
-            part.load(state[at + 4 : at + 4 + length])
-            at += 4 + length
+            of, at = _next_part(state, at, f"device {part.name}")
+            part.load(of)
+        lines = timers = b""
+        if version == _WITH_EVENTS:
+            lines, at = _next_part(state, at, "interrupt lines")
+            timers, at = _next_part(state, at, "timers")
+            if not lines and not timers:
+                raise ValueError("board: expected interrupt lines that are raised, or timers that are set")
         if at != len(state):
-            raise ValueError(f"board: {len(state) - at} bytes after the last device")
+            raise ValueError(f"board: {len(state) - at} bytes after the last part")
+        self._lines.load(lines)
+        self._timers.load(timers)
         self._due.clear()
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)
+
+
+def _next_part(state: bytes, at: int, what: str) -> tuple[bytes, int]:
+    """The part of a saved state whose length stands at ``at``, and where the next one begins. ValueError."""
+    if len(state) < at + _LENGTH.size:
+        raise ValueError(f"board: state ends before {what}")
+    (length,) = _LENGTH.unpack_from(state, at)
+    begin = at + _LENGTH.size
+    if len(state) < begin + length:
+        raise ValueError(f"board: state of {what} is cut short")
+    return state[begin : begin + length], begin + length

@@ -22,10 +22,32 @@ class Placement:
     base: int
     size: int
     space: Literal["mmio", "port"] = "mmio"
+    slots: tuple[int, ...] = ()
+    """of a device that is ``Slots``: the numbers of its slots, in the order in which they are filled"""
+    line: int | None = None
+    """the interrupt line that it drives; slots drive this one and those behind it, by their numbers"""
 
     @property
     def end(self) -> int:
         return self.base + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class RamLayout:
+    """RAM that a board can have. Made by ``BoardSpec.ram`` alone."""
+
+    regions: tuple[tuple[int, int], ...]
+    """(base, bytes) of each piece, ascending"""
+
+    @property
+    def bytes(self) -> int:
+        """Without the board's holes."""
+        return sum(size for _, size in self.regions)
+
+    @property
+    def stack_top(self) -> int:
+        """Initial stack pointer: the end of RAM, less 16 bytes so that it is mapped."""
+        return sum(self.regions[-1]) - 16
 
 
 @dataclass(frozen=True)
@@ -40,41 +62,41 @@ class BoardSpec:
     max_ram: int
     placements: tuple[Placement, ...]
     serial: str
-    """name of the device that is the console"""
+    """name of the device that is the console: what the user types comes to it"""
+    semihosting_input: bool = False
+    """semihosting reads what comes by a source of its own, not what has come to the console"""
     holes: tuple[tuple[int, int], ...] = ()
     """(start, end) addresses inside RAM that hold no RAM"""
     psci: bool = False
     """HVC and SMC are answered as PSCI calls"""
     multiboot: bool = False
     """images with a Multiboot header start as that specification says"""
-    disks: int = 0
-    """slots for virtio devices: so many disks"""
+    lines: int = 0
+    """how many interrupt lines there are: their numbers are below that"""
     revision: int = 1
     """raised by whatever a guest can tell; the board as it was before is kept for recordings that were made with it"""
 
-    def check_ram(self, size: int) -> None:
-        """Raises ``ValueError`` if the board cannot have ``size`` bytes of RAM."""
+    @property
+    def disks(self) -> int:
+        """How many disks it has slots for."""
+        return sum(len(place.slots) for place in self.placements)
+
+    def ram(self, size: int) -> RamLayout:
+        """RAM of ``size`` bytes, which counts the holes, as QEMU's ``-m`` does. ``ValueError`` if the board cannot have
+        that."""
         least = max((end - self.ram_base for _, end in self.holes), default=0) + MIB
         if size % PAGE or not least <= size <= self.max_ram:
             raise ValueError(
                 f"board {self.name}: RAM of {size:#x} bytes, expected a multiple of {PAGE:#x} "
                 f"from {least:#x} to {self.max_ram:#x}"
             )
-
-    def ram_regions(self, size: int) -> tuple[tuple[int, int], ...]:
-        """(base, bytes) of each piece of RAM, ascending; ``size`` counts the holes, as QEMU's ``-m`` does."""
-        self.check_ram(size)
         regions = []
         start = self.ram_base
         for hole, end in self.holes:
             regions.append((start, hole - start))
             start = end
         regions.append((start, self.ram_base + size - start))
-        return tuple(regions)
-
-    def stack_top(self, size: int) -> int:
-        """Initial stack pointer for RAM of ``size`` bytes: the end of RAM, less 16 bytes so that it is mapped."""
-        return self.ram_base + size - 16
+        return RamLayout(tuple(regions))
 
     def device_at(self, address: int, length: int) -> Placement | None:
         """The first memory-mapped device that [address, address + length) touches."""

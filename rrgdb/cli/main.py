@@ -40,7 +40,6 @@ from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.verify import verify as verify_recording
 from rrgdb.workers.pool import default_jobs
 
-CONSOLES = ("serial0", "semihosting")
 log = logging.getLogger("rrgdb")
 
 
@@ -159,19 +158,17 @@ def cli(debug: bool) -> None:
 @contextlib.contextmanager
 def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
     """Connect the guest's consoles to a backend: output always, input while live."""
-    door = opened.door
+    door, consoles = opened.door, opened.guest.consoles
 
     def feed(data: bytes) -> None:
-        for source in CONSOLES:
-            if source in door.sources:
-                door.feed_all(source, data)
+        door.feed_all(consoles[0], data)
 
     try:
         backend.start(feed if live else lambda _data: None)
         described = backend.describe()
         if described not in ("stdio", "null"):
             say(f"serial port is {described}")
-        for source in CONSOLES:
+        for source in consoles:
             door.set_output(source, backend.write)
         yield
     finally:

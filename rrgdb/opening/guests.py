@@ -10,7 +10,7 @@ from typing import Any
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
-from rrgdb.board.firmware.image import Image, place_image
+from rrgdb.board.firmware.image import Placed
 from rrgdb.board.machine import Board
 from rrgdb.board.spec import BoardSpec
 from rrgdb.engine.base import Engine, EngineError
@@ -36,26 +36,19 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class BoardPlan:
-    """A board's guest: ``image`` as it is placed, ``memory`` in bytes."""
+    """A board's guest."""
 
-    image: Image
+    placed: Placed
     spec: BoardSpec
-    memory: int
     cpu: str
-    args: str
-
-    @classmethod
-    def of(cls, image: Image, spec: BoardSpec, memory: int, cpu: str, args: str) -> BoardPlan:
-        """Raises ImageError if the image does not fit."""
-        return cls(place_image(image, spec, memory, args), spec, memory, cpu, args)
 
     @property
     def arch(self) -> Arch:
-        return self.image.arch
+        return self.placed.arch
 
     @property
     def ram_bytes(self) -> int:
-        return sum(size for _, size in self.spec.ram_regions(self.memory))
+        return self.placed.ram.bytes
 
     def build(
         self, recording: Recording, ram: Ram, images: Sequence[DiskImage], store: SnapshotStore | None, *, live: bool
@@ -64,7 +57,7 @@ class BoardPlan:
         engine = UnicornEngine(self.arch, ram, self.cpu)
         door = _door(engine, recording)
         disks = Disks(images, store, engine.interrupt if live else None)
-        return Built(Board(self.spec, engine, self.memory, door, self.image, self.args, disks.disks), door, disks)
+        return Built(Board(self.spec, engine, self.placed, door, disks.disks), door, disks)
 
 
 @dataclass(frozen=True, slots=True)

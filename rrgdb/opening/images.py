@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import BOARDS, board_of, default_board
-from rrgdb.board.firmware.image import Image, ImageError, load_image, load_raw
+from rrgdb.board.firmware.image import Image, ImageError, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec
 from rrgdb.opening.guests import BoardPlan
 from rrgdb.opening.options import GuestOptions, OptionError
@@ -42,7 +42,7 @@ def plan_recorded(recording: Recording) -> BoardPlan:
     if spec is None:
         raise misfit("guest.revision", f"one of {guest.board} that this rrgdb has", guest.revision)
     try:
-        spec.check_ram(guest.ram_bytes)
+        ram = spec.ram(guest.ram_bytes)
     except ValueError as e:
         raise misfit("guest.ram_bytes", f"what a board can have ({e})", guest.ram_bytes) from None
     kernel = guest.images[0]
@@ -57,7 +57,7 @@ def plan_recorded(recording: Recording) -> BoardPlan:
             image = load_image(data, name)
         else:
             image = load_raw(data, name, ARCHES[spec.arches[0]], kernel.load_address, entry)
-        plan = BoardPlan.of(image, spec, guest.ram_bytes, guest.cpu, args)
+        plan = BoardPlan(place_image(image, spec, ram, args), spec, guest.cpu)
     except ImageError as e:
         # The image is the one that was recorded: what is said of it does not fit.
         raise misfit("guest.images[0]", f"an image for board {spec.name} ({e})", kernel.name) from None

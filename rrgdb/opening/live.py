@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rrgdb.arch.base import Arch
-from rrgdb.board.firmware.image import MAX_FILE
+from rrgdb.board.firmware.image import MAX_FILE, place_image
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import build_id
 from rrgdb.errors import Error
@@ -62,7 +62,7 @@ def record(
     image, spec = image_asked_for(data, str(image_path), options)
     memory = options.memory if options.memory is not None else spec.default_ram
     try:
-        spec.check_ram(memory)
+        ram = spec.ram(memory)
     except ValueError as e:
         raise OptionError(f"-m: {e}") from None
     cpu = options.cpu or image.arch.models[0]
@@ -72,7 +72,7 @@ def record(
         raise OptionError(f"ARGS {ascii(options.args)[:60]}: expected at most {MAX_ARGS} printable characters")
     if not image_path.name.isprintable():
         raise OptionError(f"IMAGE {image_path.name!a}: expected a name of printable characters")
-    plan = BoardPlan.of(image, spec, memory, cpu, options.args)
+    plan = BoardPlan(place_image(image, spec, ram, options.args), spec, cpu)
     problem = naming.problem(starting) if starting != START else None
     if problem is not None:
         raise OptionError(f"--rrsnapshot: {problem}")
@@ -96,8 +96,8 @@ def record(
             revision=spec.revision,
         )
         stack.callback(_give_up, recording)
-        if plan.image.left_out:
-            say(plan.image.left_out)
+        if plan.placed.left_out:
+            say(plan.placed.left_out)
         opened = _go_live(stack, recording, plan, images, interval, budget, checkpoint_memory, jobs, say, starting)
         stack.pop_all()
         return opened

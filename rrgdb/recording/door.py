@@ -205,11 +205,6 @@ class Door(Journal):
             self._sinks[source] = sink
             self._waiting[source] = 0
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The input sources that the guest listens to."""
-        return tuple(self._sinks)
-
     def feed(self, source: str, data: bytes | memoryview) -> int:
         """Live bytes arrived (thread-safe). Returns how many were taken: those beyond 1 MiB waiting are not.
         ValueError if the guest does not listen to ``source``."""

@@ -44,6 +44,7 @@ class ScriptGuest:
         self.machine = Machine(engine, self._stop_in_hook)
         self.end: End | None = None
         self.idle: Callable[[], None] = lambda: None
+        self.consoles: tuple[str, ...] = ()
         self.cause = self.waits = ""
         self.debugged = False
         self.callback: Callable[[int, tuple[Any, ...]], Any] = lambda _hook, _args: 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rrgdb.arch.base import MemoryFault
+from rrgdb.board.timers import Timer, Timers
 
 
 class FakeHost:
@@ -50,6 +51,8 @@ class FakeMachine:
         self.icount = 0
         self.now_ns = 0
         self.status: int | None = None
+        self.timers = Timers(lambda _ns: None)
+        self.levels: dict[int, bool] = {}
 
     def virtual_ns(self) -> int:
         return self.now_ns
@@ -60,6 +63,21 @@ class FakeMachine:
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         work()
+
+    def timer(self, name: str, callback: Callable[[int], None]) -> Timer:
+        return self.timers.add(name, callback)
+
+    def line_of(self, device: str) -> int:
+        return 0
+
+    def irq(self, line: int, level: bool) -> None:
+        self.levels[line] = level
+
+    def is_raised(self, line: int) -> bool:
+        return self.levels.get(line, False)
+
+    def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
+        pass
 
     def check_physical(self, address: int, length: int) -> None:
         self.ram.read_memory(address, length)

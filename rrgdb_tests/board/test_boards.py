@@ -10,7 +10,8 @@ import pytest
 
 import rrgdb.board
 from rrgdb.arch import ARCHES
-from rrgdb.board.boards import BOARDS, default_board
+from rrgdb.board.boards import BOARDS, EARLIER, board_of, default_board
+from rrgdb.board.device import Console, Slots
 from rrgdb.board.devices import DEVICES
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, machine_rows
@@ -78,10 +79,31 @@ def test_devices_have_their_own_names_and_addresses(board: BoardSpec) -> None:
             assert space == "mmio" or place.end <= 0x10000
 
 
+@pytest.mark.parametrize("board", [*boards(), *EARLIER], ids=lambda b: f"{b.name} {b.revision}")
+def test_what_the_user_types_comes_to_a_console(board: BoardSpec) -> None:
+    place = next(place for place in board.placements if place.name == board.serial)
+    assert isinstance(place.factory(place.name, FakeMachine()), Console)
+    assert board.semihosting_input == (board in EARLIER)
+
+
+def test_boards_are_kept_in_all_revisions() -> None:
+    known = [(board.name, board.revision) for board in (*EARLIER, *boards())]
+    assert len(set(known)) == len(known)
+    for board in boards():
+        assert [board_of(board.name, n + 1) is not None for n in range(board.revision + 1)] == [
+            *(True for _ in range(board.revision)),
+            False,
+        ]
+        assert board_of(board.name, board.revision) is board
+
+
 @pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)
 def test_there_is_a_slot_for_each_disk(board: BoardSpec) -> None:
     stride = {VirtioMmio: 0x1000, DenseVirtioMmio: 0x200}
     assert board.disks == sum(p.size // s for p in board.placements for f, s in stride.items() if p.factory is f)
+    for place in board.placements:
+        assert isinstance(place.factory(place.name, FakeMachine()), Slots) == bool(place.slots)
+        assert list(place.slots) == list(reversed(range(len(place.slots)))), "QEMU fills the last one first"
 
 
 @pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)
@@ -105,13 +127,15 @@ def test_devices_build_reset_and_save(board: BoardSpec) -> None:
 @pytest.mark.parametrize("which", ["default_ram", "max_ram"])
 def test_ram(board: BoardSpec, which: str) -> None:
     size = getattr(board, which)
-    regions = board.ram_regions(size)
+    ram = board.ram(size)
+    regions = ram.regions
+    assert ram.bytes == sum(length for _, length in regions) == size - sum(end - hole for hole, end in board.holes)
     assert regions[0][0] == board.ram_base
     assert sum(regions[-1]) == board.ram_base + size
     assert all(board.device_at(base, length) is None for base, length in regions)
     for hole, end in board.holes:
         assert all(end <= base or base + length <= hole for base, length in regions)
-    top = board.stack_top(size)
+    top = ram.stack_top
     assert any(base <= top < base + length for base, length in regions)
     assert top % 16 == 0
     bits = min(ARCHES[name].bits for name in board.arches)
@@ -121,7 +145,7 @@ def test_ram(board: BoardSpec, which: str) -> None:
 @pytest.mark.parametrize("size", [0, 4096, -MIB, MIB + 1, 2 * MIB + 512, 64 * GIB])
 def test_ram_size_is_checked(size: int) -> None:
     with pytest.raises(ValueError, match="board i386-pc: RAM of"):
-        BOARDS["i386-pc"].ram_regions(size)
+        BOARDS["i386-pc"].ram(size)
 
 
 def test_every_arch_has_a_board() -> None:

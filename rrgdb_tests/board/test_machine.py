@@ -6,24 +6,18 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
-from rrgdb.board.firmware.image import load_raw, place_image
+from rrgdb.board.firmware.image import load_raw
 from rrgdb.board.machine import Board, End
 from rrgdb.engine.base import ExitKind
-from rrgdb.engine.memory import Ram
-from rrgdb.engine.unicorn.engine import UnicornEngine
-from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, assemble, board, board_state
+from rrgdb_tests.engine.unicorn.rig import Saved, assemble, board, board_of, board_state
 
 FAMILIES = tuple(ARCHES)
 
 
 def raw(family: str, source: str) -> Board:
     """A board that runs a few instructions from the second MiB of its RAM."""
-    spec = default_board(family)
-    entry = spec.ram_base + (1 << 20)
-    image = load_raw(assemble(family, source), "test", ARCHES[family], entry, None)
-    ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
-    return Board(spec, UnicornEngine(image.arch, ram), BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
+    entry = default_board(family).ram_base + (1 << 20)
+    return board_of(load_raw(assemble(family, source), "test", ARCHES[family], entry, None))
 
 
 UNDEFINED = {"riscv64": ".word 0xffffffff", "riscv32": ".word 0xffffffff", "aarch64": "udf #1", "arm": "udf #1"}

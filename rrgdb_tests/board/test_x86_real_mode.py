@@ -5,14 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rrgdb.arch import ARCHES
-from rrgdb.board.boards import default_board
-from rrgdb.board.firmware.image import load_raw, place_image
+from rrgdb.board.firmware.image import load_raw
 from rrgdb.board.machine import Board, End
 from rrgdb.engine.base import ExitKind
-from rrgdb.engine.memory import Ram
-from rrgdb.engine.unicorn.engine import UnicornEngine
-from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, assemble, board_state
+from rrgdb_tests.engine.unicorn.rig import Saved, assemble, board_of, board_state
 
 BASE = 0x8000
 FAULTS, CALLS, STATUS = 0x500, 0x502, 0x504
@@ -108,10 +104,7 @@ def image(body: str) -> bytes:
 
 
 def _guest(body: str) -> Board:
-    spec = default_board("i386")
-    raw = load_raw(image(body), "test", ARCHES["i386"], BASE, None)
-    ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
-    return Board(spec, UnicornEngine(raw.arch, ram), BOARD_RAM, FakeHost(), place_image(raw, spec, BOARD_RAM, ""))
+    return board_of(load_raw(image(body), "test", ARCHES["i386"], BASE, None))
 
 
 def _words(guest: Board) -> tuple[int, int]:

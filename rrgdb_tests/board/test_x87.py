@@ -5,13 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rrgdb.arch import ARCHES
-from rrgdb.board.boards import default_board
-from rrgdb.board.firmware.image import load_raw, place_image
+from rrgdb.board.firmware.image import load_raw
 from rrgdb.board.machine import Board, End
-from rrgdb.engine.memory import Ram
-from rrgdb.engine.unicorn.engine import UnicornEngine
-from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, assemble, board_state
+from rrgdb_tests.engine.unicorn.rig import Saved, assemble, board_of, board_state
 
 FAMILIES = ("i386", "x86_64")
 BASE, OUT = 0x100000, 0x200000
@@ -64,11 +60,7 @@ def image(family: str, source: str) -> bytes:
 
 
 def _guest(family: str, source: str, *, fast: bool = True) -> Board:
-    spec = default_board(family)
-    raw = load_raw(image(family, source), "test", ARCHES[family], BASE, None)
-    ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
-    engine = UnicornEngine(raw.arch, ram, fast=fast)
-    return Board(spec, engine, BOARD_RAM, FakeHost(), place_image(raw, spec, BOARD_RAM, ""))
+    return board_of(load_raw(image(family, source), "test", ARCHES[family], BASE, None), fast=fast)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -24,6 +24,7 @@ VALUES: Mapping[str, tuple[str, int]] = {
     "ticker": ("tick_count", 4),
     "hunt": ("random_state", 4),
     "disks": ("buffer", 4),
+    "timers": ("ticked", 4),
 }
 """guest -> (global variable, bytes) that the tests watch"""
 

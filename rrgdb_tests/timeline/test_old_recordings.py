@@ -15,8 +15,7 @@ from unittest.mock import patch
 
 import pytest
 
-from rrgdb.board import boards
-from rrgdb.board.boards import BOARDS, board_of
+from rrgdb.board.boards import BOARDS, EARLIER, board_of
 from rrgdb.opening import replay
 from rrgdb.recording import behaviour
 from rrgdb.recording.behaviour import BEHAVIOUR, CHANGES
@@ -30,6 +29,7 @@ KEPT: Mapping[str, tuple[str, int]] = {
     "aarch64-ticker": ("f0475245f47095e37b06d09bdf3105785ac1700a574e3bd6b1658001d430cb2d", 87579),
     "i386-string": ("c075936e9cf5e8a2f3f8952a3558fc9c157ace57d5c32e6c0086a163f8ce92e1", 279674),
     "riscv32-trap": ("c5ba5d8994dad7d99a49f16c1298f521dffa8023645c91da0fb8d3079eb6f213", 107097),
+    "riscv64-consoles": ("4fd4436f86eef6db89c1068ee097dcbfbe669db94b2f2341c23f566398c26012", 26196),
     "riscv64-disk": ("781a0365a8c35da9e6afa6d71771b7d846b2d034e9c42caca84936a22abaa375", 202184),
     "thumb-it": ("1b2c486726bc6ac91c2aa8fb5db7d44a61131b133be6a51aa1233ba46c5558cc", 1452187),
     "x86_64-echo": ("4fa6c7c05d0ab4939770fdf151ab1e8f132385a0f3851cf5450bc40851efb26e", 7735),
@@ -99,11 +99,13 @@ def test_nothing_is_said_of_changes_on_other_cpus(tmp_path: Path) -> None:
 
 def test_a_board_is_kept_in_the_revision_of_the_recording(tmp_path: Path) -> None:
     path = unpack("aarch64-ticker", KEPT["aarch64-ticker"][0], tmp_path)
-    first = BOARDS["aarch64-virt"]
-    second = replace(first, revision=2, placements=())
-    with patch.dict(BOARDS, {first.name: second}), patch.object(boards, "EARLIER", (first,)):
+    first = board_of("aarch64-virt", 1)
+    assert first in EARLIER
+    latest = replace(BOARDS[first.name], revision=3, placements=())
+    with patch.dict(BOARDS, {first.name: latest}):
         assert board_of(first.name, 1) is first
         with replay(path) as opened:
+            assert opened.guest.spec is first
             verify(opened.timeline)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest |= {"version": 2, "behaviour": BEHAVIOUR}

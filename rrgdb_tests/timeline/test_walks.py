@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from rrgdb.timeline import backward, prepare, timeline, trail
+from rrgdb_tests.board.toy import toys
 from rrgdb_tests.guests import ARCHES, AWKWARD
 from rrgdb_tests.timeline.oracle import oracle
 from rrgdb_tests.timeline.walk import Walk
 
-SMALL = {"ticker": (("TICKS", 10), ("WORK", 60)), "hunt": (("ROUNDS", 40),)}
-LONG = {"ticker": (("TICKS", 20), ("WORK", 300)), "hunt": (("ROUNDS", 300),)}
+SMALL = {
+    "ticker": (("TICKS", 10), ("WORK", 60)),
+    "hunt": (("ROUNDS", 40),),
+    "timers": (("LOOPS", 150), ("PERIOD", 61)),
+}
+LONG = {
+    "ticker": (("TICKS", 20), ("WORK", 300)),
+    "hunt": (("ROUNDS", 300),),
+    "timers": (("LOOPS", 1000), ("PERIOD", 700)),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,16 +40,17 @@ def dense(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _walk(arch: str, guest: str, defines: tuple[tuple[str, int], ...], moves: int, seed: int, scratch: Path) -> None:
-    walk = Walk(oracle(arch, guest, defines), scratch, seed, prepares=seed % 2 == 0)
-    for _ in range(moves):
-        walk.move()
-    walk.finish(scratch / f"straight-{seed}")
+    with toys() if guest == "timers" else nullcontext():
+        walk = Walk(oracle(arch, guest, defines), scratch, seed, prepares=seed % 2 == 0)
+        for _ in range(moves):
+            walk.move()
+        walk.finish(scratch / f"straight-{seed}")
     assert walk.prepared or seed % 2 or moves < 50
 
 
 def _guests(arch: str) -> list[str]:
     # x86_string is too long for an oracle that looks at every instruction.
-    return ["ticker", "hunt", *(name for name in AWKWARD[arch] if name != "x86_string")]
+    return ["ticker", "hunt", "timers", *(name for name in AWKWARD[arch] if name != "x86_string")]
 
 
 @pytest.mark.parametrize("arch", ARCHES)

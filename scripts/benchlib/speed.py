@@ -84,9 +84,9 @@ def _off(guest: Guest) -> float:
     """The whole guest on its board, with nothing written down: seconds."""
     image = load_image(guest.elf.read_bytes(), guest.elf.name)
     spec = default_board(image.arch.name)
-    ram = Ram(sum(size for _, size in spec.ram_regions(guest.memory)))
-    engine = UnicornEngine(image.arch, ram)
-    board = Board(spec, engine, guest.memory, FakeHost(), place_image(image, spec, guest.memory))
+    placed = place_image(image, spec, spec.ram(guest.memory))
+    engine = UnicornEngine(image.arch, Ram(placed.ram.bytes))
+    board = Board(spec, engine, placed, FakeHost())
     return timed(board.run_until, FOREVER)[0]
 
 

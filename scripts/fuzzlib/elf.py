@@ -91,14 +91,14 @@ def load(data: bytes, rng: random.Random) -> None:
     try:
         image, board = _loaded(data, rng)
         memory = rng.choice([board.default_ram, board.max_ram, 2 << 20])
-        placed = place_image(image, board, memory, rng.choice(["", "a b", "x" * 3000]))
+        placed = place_image(image, board, board.ram(memory), rng.choice(["", "a b", "x" * 3000]))
     except Error as error:
         text = str(error)
         assert text, "an error without a word"
         assert text.isprintable(), f"not one line: {text!r}"
         assert len(text) < 500, f"a long line: {text!r}"
         return
-    regions = board.ram_regions(memory)
+    regions = placed.ram.regions
     assert placed.segments, "nothing was loaded"
     assert sum(len(s.data) for s in image.segments) <= len(data), "more than the file holds"
     last = -1

@@ -10,9 +10,13 @@ riscv*-virt    0x10200000        0x10201000        syscon 0x100000
 arm, aarch64   0x0b000000        0x0b001000        0x0b002000
 *-pc           port 0x0e80       port 0x0e90       port 0xf4
 ============== ================= ================= =================
+
+Slots are filled from the last one down, as QEMU fills them.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from rrgdb.board.boards.arm_virt import AARCH64_VIRT, ARM_VIRT
 from rrgdb.board.boards.pc import I386_PC, X86_64_PC
@@ -23,7 +27,9 @@ BOARDS: dict[str, BoardSpec] = {
     b.name: b for b in (AARCH64_VIRT, ARM_VIRT, I386_PC, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)
 }
 """in their latest revisions"""
-EARLIER: tuple[BoardSpec, ...] = ()
+EARLIER: tuple[BoardSpec, ...] = tuple(
+    replace(board, revision=1, semihosting_input=True) for board in (AARCH64_VIRT, ARM_VIRT, RISCV32_VIRT, RISCV64_VIRT)
+)
 """revisions of the past, for recordings that were made with them"""
 
 

@@ -22,14 +22,14 @@ AARCH64_VIRT = BoardSpec(
     placements=(
         Placement(Pl011, "serial0", 0x09000000, 0x1000),
         Placement(Pl031, "rtc", 0x09010000, 0x1000),
-        Placement(DenseVirtioMmio, "virtio", 0x0A000000, 0x4000),
+        Placement(DenseVirtioMmio, "virtio", 0x0A000000, 0x4000, slots=tuple(reversed(range(32)))),
         Placement(Entropy, "entropy", 0x0B000000, 0x1000),
         Placement(Counter, "counter", 0x0B001000, 0x1000),
         Placement(ExitRegister, "exit", 0x0B002000, 0x1000),
     ),
     serial="serial0",
     psci=True,
-    disks=32,
+    revision=2,
 )
 
 ARM_VIRT = replace(AARCH64_VIRT, name="arm-virt", arches=("arm",), description="QEMU virt, 32-bit Arm", max_ram=3 * GIB)

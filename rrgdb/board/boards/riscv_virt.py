@@ -16,7 +16,7 @@ PLACEMENTS = (
     Placement(GoldfishRtc, "rtc", 0x00101000, 0x1000),
     Placement(Clint, "clint", 0x02000000, 0x10000),
     Placement(Ns16550, "serial0", 0x10000000, 0x1000),
-    Placement(VirtioMmio, "virtio", 0x10001000, 0x8000),
+    Placement(VirtioMmio, "virtio", 0x10001000, 0x8000, slots=tuple(reversed(range(8)))),
     Placement(Entropy, "entropy", 0x10200000, 0x1000),
     Placement(Counter, "counter", 0x10201000, 0x1000),
 )
@@ -30,7 +30,7 @@ RISCV64_VIRT = BoardSpec(
     max_ram=4 * GIB,
     placements=PLACEMENTS,
     serial="serial0",
-    disks=8,
+    revision=2,
 )
 
 RISCV32_VIRT = BoardSpec(
@@ -42,5 +42,5 @@ RISCV32_VIRT = BoardSpec(
     max_ram=2 * GIB,
     placements=PLACEMENTS,
     serial="serial0",
-    disks=8,
+    revision=2,
 )

@@ -21,7 +21,7 @@ from rrgdb.arch import by_elf
 from rrgdb.arch.base import Arch
 from rrgdb.board.firmware import multiboot
 from rrgdb.board.firmware.multiboot import ImageError
-from rrgdb.board.spec import BoardSpec
+from rrgdb.board.spec import BoardSpec, RamLayout
 
 MAX_FILE = 1 << 30
 MAX_SEGMENTS = 256
@@ -29,9 +29,11 @@ MAX_SEGMENT_BYTES = 4 << 30
 MAX_HEADERS = 1 << 20
 """bytes of a segment that are looked at for being headers alone"""
 IDENT_BYTES = 16
+STACK_BYTES = 1 << 16
+"""of the stack, as far as anybody asks for its bounds"""
 _PARSE_ERRORS = (ELFError, ConstructError, ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
-__all__ = ["Image", "ImageError", "Segment", "load_image", "load_raw", "place_image"]
+__all__ = ["Image", "ImageError", "Placed", "Segment", "load_image", "load_raw", "place_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,23 @@ class Image:
     left_out: str = ""
     """what of the file is not loaded, in one line"""
 
-    @property
-    def end(self) -> int:
-        """Physical address behind the highest segment."""
-        return max(segment.end for segment in self.segments)
+
+@dataclass(frozen=True)
+class Placed:
+    """An image as it starts on a board: what is put into RAM and registers there, all of it checked. Addresses are
+    physical; ``stack`` and ``heap`` are (lowest, highest)."""
+
+    arch: Arch
+    entry: int
+    segments: tuple[Segment, ...]
+    registers: Mapping[str, int]
+    """GDB register name -> value to write after ``Arch.reset``"""
+    ram: RamLayout
+    stack: tuple[int, int]
+    heap: tuple[int, int]
+    args: str
+    left_out: str
+    """what of the file is not loaded, in one line"""
 
 
 def load_image(data: bytes, name: str) -> Image:
@@ -93,13 +108,13 @@ def load_raw(data: bytes, name: str, arch: Arch, load: int, entry: int | None = 
     return _checked(Image(name, arch, load if entry is None else entry, (Segment(load, load, data, len(data)),)))
 
 
-def place_image(image: Image, board: BoardSpec, ram_size: int, args: str = "") -> Image:
-    """The image as it starts on ``board`` with ``ram_size`` bytes of RAM: all checks passed, and for Multiboot with
-    its information block (which carries ``args``) as a further segment. Raises ``ImageError``."""
+def place_image(image: Image, board: BoardSpec, ram: RamLayout, args: str = "") -> Placed:
+    """The image as it starts on ``board`` with that RAM: all checks passed, and for Multiboot with its information
+    block (which carries ``args``) as a further segment. Raises ``ImageError``."""
     if image.arch.name not in board.arches:
         expected = f"{' or '.join(board.arches)} for board {board.name}"
         raise ImageError(image.name, 0x12, f"image for {image.arch.name}", expected)
-    regions = board.ram_regions(ram_size)
+    regions = ram.regions
     image = _without_headers(image, regions)
     for segment in image.segments:
         device = board.device_at(segment.paddr, segment.memsz)
@@ -111,13 +126,17 @@ def place_image(image: Image, board: BoardSpec, ram_size: int, args: str = "") -
         if not any(base <= segment.paddr and segment.end <= base + size for base, size in regions):
             what = f"segment {segment.paddr:#x}-{segment.end - 1:#x} lies outside RAM"
             raise ImageError(image.name, segment.offset, what, _ranges(regions))
-    if not image.multiboot or not board.multiboot:
-        return image
-    taken = [(segment.paddr, segment.end) for segment in image.segments]
-    address, block = multiboot.info_block(image.name, regions, taken, args)
-    segment = Segment(address, address, block, len(block))
-    registers = {"eax": multiboot.BOOT_MAGIC, "ebx": address}
-    return replace(image, segments=(*image.segments, segment), registers={**image.registers, **registers})
+    if image.multiboot and board.multiboot:
+        taken = [(segment.paddr, segment.end) for segment in image.segments]
+        address, block = multiboot.info_block(image.name, regions, taken, args)
+        segment = Segment(address, address, block, len(block))
+        registers = {"eax": multiboot.BOOT_MAGIC, "ebx": address}
+        image = replace(image, segments=(*image.segments, segment), registers={**image.registers, **registers})
+    stack = (ram.stack_top - STACK_BYTES, ram.stack_top)
+    heap = (max(segment.end for segment in image.segments) + 15 & -16, stack[0])
+    return Placed(
+        image.arch, image.entry, image.segments, image.registers, ram, stack, heap, args, left_out=image.left_out
+    )
 
 
 def _without_headers(image: Image, regions: Sequence[tuple[int, int]]) -> Image:

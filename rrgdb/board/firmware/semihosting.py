@@ -1,8 +1,8 @@
 """Semihosting: "Semihosting for AArch32 and AArch64" (Arm) and "RISC-V Semihosting" (RISC-V International).
 
 A guest reaches the console and nothing else of the host: of files there are ``:tt`` and ``:semihosting-features``.
-Console bytes go out, and come in, by the source ``semihosting``. Reads never wait: with no input pending, SYS_READ
-reads nothing (which a guest sees as the end of the file) and SYS_READC returns -1.
+Console bytes go out by the source ``semihosting``, and are read from what the board's console has received. Reads never
+wait: with no input there, SYS_READ reads nothing (which a guest sees as the end of the file) and SYS_READC returns -1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rrgdb.arch.base import Arch, ByteOrder, Cpu, MemoryFault
-from rrgdb.board.device import Machine
+from rrgdb.board.device import Console, Machine
 from rrgdb.board.devices.state import Buffer, Field, Stateful
 from rrgdb.host import Host
 
@@ -60,7 +60,9 @@ class Failure(Exception):
 
 
 class Semihosting(Stateful):
-    """Serves the calls of one guest. ``heap`` and ``stack`` are (lowest, highest) addresses for SYS_HEAPINFO."""
+    """Serves the calls of one guest. ``heap`` and ``stack`` are (lowest, highest) addresses for SYS_HEAPINFO.
+
+    ``console``: whose bytes are read. None: those that come by the source ``semihosting``, to nobody else."""
 
     FIELDS = (Field("errno", 32),)
     BUFFERS = (Buffer("handles", 2 * MAX_HANDLES), Buffer("pending", MAX_INPUT))
@@ -77,6 +79,7 @@ class Semihosting(Stateful):
         args: str = "",
         heap: tuple[int, int] = (0, 0),
         stack: tuple[int, int] = (0, 0),
+        console: Console | None = None,
     ) -> None:
         """Raises ``ValueError`` for an architecture that has no semihosting."""
         if arch.name not in ABIS:
@@ -87,8 +90,10 @@ class Semihosting(Stateful):
         self.args = args.encode() + b"\0"
         self.heap = heap
         self.stack = stack
+        self._console = console or self
         super().__init__(SOURCE)
-        host.attach_input(SOURCE, self.receive)
+        if console is None:
+            host.attach_input(SOURCE, self.receive)
 
     def reset(self) -> None:
         super().reset()
@@ -102,9 +107,19 @@ class Semihosting(Stateful):
             if kind > FEATURE_FILE or position > (len(FEATURES) if kind == FEATURE_FILE else 0):
                 raise ValueError(f"{SOURCE}: handle of kind {kind} at position {position} cannot be")
 
+        if buffers["pending"] and self._console is not self:
+            raise ValueError(f"{SOURCE}: {len(buffers['pending'])} bytes are pending, expected none beside a console")
+
     def receive(self, data: bytes) -> None:
-        """Console input; what is beyond ``MAX_INPUT`` pending bytes is lost."""
+        """Input of its own; what is beyond ``MAX_INPUT`` pending bytes is lost."""
         self.pending += data[: MAX_INPUT - len(self.pending)]
+
+    def peek(self, most: int) -> bytes:
+        """See ``Console``."""
+        return bytes(self.pending[:most])
+
+    def take(self, count: int) -> None:
+        del self.pending[:count]
 
     def is_semihosting_call(self, cpu: Cpu) -> bool:
         """Whether the instruction at pc is a semihosting trap, with the neighbours that mark it as one."""
@@ -189,23 +204,20 @@ class Semihosting(Stateful):
         if kind == OUTPUT:
             self.errno = EBADF
             return length
-        held = self.pending if kind == INPUT else FEATURES[position:]
-        data = bytes(held[: min(length, MAX_TRANSFER)])
+        most = min(length, MAX_TRANSFER)
+        data = self._console.peek(most) if kind == INPUT else FEATURES[position:][:most]
         if data:
             call.cpu.write_memory(address, data)
         if kind == INPUT:
-            del self.pending[: len(data)]
+            self._console.take(len(data))
         else:
             self.handles[slot + 1] += len(data)
         return length - len(data)
 
     def _readc(self, call: Call) -> int:
-        if not self.pending:
-            return -1
-        byte = self.pending[0]
-        # Unlike ``pop(0)``, this moves nothing.
-        del self.pending[:1]
-        return byte
+        data = self._console.peek(1)
+        self._console.take(len(data))
+        return data[0] if data else -1
 
     def _iserror(self, call: Call) -> int:
         return int(call.field(0) > call.mask >> 1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import BOARDS, default_board
-from rrgdb.board.firmware.image import Image, ImageError, load_image, load_raw, place_image
+from rrgdb.board.firmware.image import Image, ImageError, Placed, load_image, load_raw, place_image
 from rrgdb.board.spec import MIB
 from rrgdb_tests.board.elf_builder import (
     EM_386,
@@ -47,9 +47,9 @@ def elf(**changes: Any) -> bytes:
     return Elf(segments=segments, entry=changes.pop("entry", BASE), **changes).build()
 
 
-def place(image: Image, **options: Any) -> Image:
+def place(image: Image, **options: Any) -> Placed:
     board = default_board(image.arch.name)
-    return place_image(image, board, options.pop("ram", board.default_ram), **options)
+    return place_image(image, board, board.ram(options.pop("ram", board.default_ram)), **options)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -60,7 +60,9 @@ def test_every_arch(name: str) -> None:
     assert image.arch is ARCHES[name]
     assert image.entry == base + 8
     assert [(s.paddr, s.data, s.memsz) for s in image.segments] == [(base, CODE, 4096), (base + 8192, b"data", 4)]
-    assert image.end == base + 8196
+    top = default_board(name).ram_base + 128 * MIB - 16
+    assert image.stack == (top - 0x10000, top)
+    assert image.heap == (base + 8208, top - 0x10000)
     assert image.registers == {}
 
 
@@ -236,7 +238,7 @@ def test_rejected(case: str) -> None:
 def test_wrong_machine_for_the_board() -> None:
     image = load_image(elf(), "a.elf")
     with pytest.raises(ImageError, match="image for riscv64; expected aarch64 for board aarch64-virt"):
-        place_image(image, BOARDS["aarch64-virt"], 128 * MIB)
+        place_image(image, BOARDS["aarch64-virt"], BOARDS["aarch64-virt"].ram(128 * MIB))
 
 
 @pytest.mark.parametrize("start", [0x9FFF0, 0xA0000, 0xFFFF0])
@@ -342,10 +344,9 @@ def attempt(data: bytes) -> None:
         assert message.startswith("fuzz: offset 0x")
         assert "\n" not in message
         return
-    regions = default_board(image.arch.name).ram_regions(128 * MIB)
     for segment in image.segments:
         assert len(segment.data) <= segment.memsz
-        assert any(base <= segment.paddr and segment.end <= base + size for base, size in regions)
+        assert any(base <= segment.paddr and segment.end <= base + size for base, size in image.ram.regions)
     assert any(s.paddr <= image.entry < s.end for s in image.segments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import ByteOrder
+from rrgdb.board.device import Console, Machine
+from rrgdb.board.devices.uart.ns16550 import Ns16550
+from rrgdb.board.devices.uart.pl011 import Pl011
 from rrgdb.board.firmware.semihosting import ABIS, MAX_HANDLES, MAX_INPUT, Semihosting
 from rrgdb_tests.board.fakes import FakeCpu, FakeMachine
 
@@ -24,14 +28,22 @@ REGISTERS = {"aarch64": ("x0", "x1"), "arm": ("r0", "r1"), "riscv32": ("a0", "a1
 class Guest:
     """Calls as a guest makes them."""
 
-    def __init__(self, arch: str, args: str = "", byteorder: ByteOrder = "little") -> None:
+    def __init__(
+        self,
+        arch: str,
+        args: str = "",
+        byteorder: ByteOrder = "little",
+        console: Callable[[str, Machine], Console] | None = Ns16550,
+    ) -> None:
+        """``console``: of the board; None: semihosting has input of its own."""
         self.machine = FakeMachine()
+        self.console = None if console is None else console("serial0", self.machine)
         self.cpu = FakeCpu()
         self.width = ARCHES[arch].bits // 8
         self.byteorder: ByteOrder = byteorder
         self.operation, self.parameter = REGISTERS[arch]
         family = replace(ARCHES[arch], byteorder=byteorder)
-        self.server = Semihosting(self.machine.host, family, args, (0x5000, 0x6000), (0x7000, 0x8000))
+        self.server = Semihosting(self.machine.host, family, args, (0x5000, 0x6000), (0x7000, 0x8000), self.console)
 
     def raw(self, operation: int, parameter: int) -> int:
         self.cpu.registers |= {"pc": PC, self.operation: operation, self.parameter: parameter}
@@ -61,13 +73,20 @@ class Guest:
         return self.raw(ERRNO, 0)
 
     def type(self, data: bytes) -> None:
-        self.machine.host.sinks["semihosting"](data)
+        assert self.machine.host.sinks.keys() == {"serial0" if self.console else "semihosting"}
+        for sink in self.machine.host.sinks.values():
+            sink(data)
 
 
 @pytest.fixture(params=[*sorted(ABIS), "arm big", "aarch64 big"])
 def guest(request: pytest.FixtureRequest) -> Guest:
     arch, _, big = request.param.partition(" ")
     return Guest(arch, "kernel --fast", "big" if big else "little")
+
+
+@pytest.fixture(params=[Ns16550, Pl011, None], ids=["16550", "pl011", "input of its own"])
+def reader(request: pytest.FixtureRequest) -> Guest:
+    return Guest("arm", console=request.param)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +139,8 @@ def test_write0_stops_at_the_end_of_memory(guest: Guest) -> None:
     assert guest.machine.host.text == b"x" * 600
 
 
-def test_console_input(guest: Guest) -> None:
+def test_console_input(reader: Guest) -> None:
+    guest = reader
     handle = guest.open(b":tt", 0)
     assert guest.call(READ, handle, BUFFER, 8) == 8
     assert guest.raw(READC, 0) == -1
@@ -132,7 +152,8 @@ def test_console_input(guest: Guest) -> None:
     assert guest.cpu.read_memory(BUFFER, 3) == b"def"
 
 
-def test_input_is_kept_if_it_cannot_be_stored(guest: Guest) -> None:
+def test_input_is_kept_if_it_cannot_be_stored(reader: Guest) -> None:
+    guest = reader
     handle = guest.open(b":tt", 0)
     guest.type(b"ab")
     assert guest.call(READ, handle, 0x10, 2) == -1
@@ -140,7 +161,22 @@ def test_input_is_kept_if_it_cannot_be_stored(guest: Guest) -> None:
     assert guest.raw(READC, 0) == ord("a")
 
 
-def test_pending_input_is_bounded(guest: Guest) -> None:
+def test_what_is_read_by_either_way_is_read_once() -> None:
+    guest = Guest("riscv64")
+    uart = guest.console
+    assert isinstance(uart, Ns16550)
+    handle = guest.open(b":tt", 0)
+    guest.type(b"abcdefgh")
+    assert guest.raw(READC, 0) == ord("a")
+    assert (uart.read(5, 1) & 1, uart.read(0, 1)) == (1, ord("b"))
+    assert guest.call(READ, handle, BUFFER, 3) == 0
+    assert guest.cpu.read_memory(BUFFER, 3) == b"cde"
+    assert bytes(uart.read(0, 1) for _ in range(3)) == b"fgh"
+    assert (uart.read(5, 1) & 1, guest.raw(READC, 0)) == (0, -1)
+
+
+def test_pending_input_is_bounded() -> None:
+    guest = Guest("arm", console=None)
     guest.type(bytes(MAX_INPUT + 5))
     guest.type(b"x")
     assert len(guest.server.pending) == MAX_INPUT
@@ -156,7 +192,8 @@ class Moving(bytearray):
         return super().pop(index)
 
 
-def test_taking_a_character_moves_none_of_the_others(guest: Guest) -> None:
+def test_taking_a_character_moves_none_of_the_others() -> None:
+    guest = Guest("arm", console=None)
     guest.server.pending = Moving(b"abc" * 1000)
     assert bytes(guest.raw(READC, 0) for _ in range(3000)) == b"abc" * 1000
     assert guest.raw(READC, 0) not in range(256)
@@ -303,13 +340,13 @@ def perform(guest: Guest, calls: list[tuple[int, object]]) -> list[int]:
 def test_any_calls_then_save_is_total(
     arch: str, before: list[tuple[int, object]], after: list[tuple[int, object]]
 ) -> None:
-    guest = Guest(arch, "x")
+    guest = Guest(arch, "x", console=None)
     guest.put(b":tt")
     guest.open(b":tt", 0)
     guest.open(b":semihosting-features", 0)
     perform(guest, before)
     state = guest.server.save()
-    other = Guest(arch, "x")
+    other = Guest(arch, "x", console=None)
     other.server.load(state)
     assert other.server.save() == state
     other.cpu.memory[:] = guest.cpu.memory
@@ -323,7 +360,7 @@ def test_any_calls_then_save_is_total(
 
 @given(st.binary(max_size=80))
 def test_load_of_any_bytes(state: bytes) -> None:
-    server = Guest("aarch64").server
+    server = Guest("aarch64", console=None).server
     before = server.save()
     try:
         server.load(state)
@@ -331,6 +368,13 @@ def test_load_of_any_bytes(state: bytes) -> None:
         assert server.save() == before
     else:
         assert server.save() == state
+
+
+def test_nothing_is_pending_beside_a_console() -> None:
+    guest = Guest("arm", console=None)
+    guest.type(b"abc")
+    with pytest.raises(ValueError, match="3 bytes are pending, expected none beside a console"):
+        Guest("arm").server.load(guest.server.save())
 
 
 @given(st.integers(0, 31), st.integers(0, 255))

@@ -16,8 +16,9 @@ import numpy as np
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import CpuException
 from rrgdb.board.boards import default_board
-from rrgdb.board.firmware.image import load_image, place_image
+from rrgdb.board.firmware.image import Image, load_image, place_image
 from rrgdb.board.machine import Board
+from rrgdb.board.spec import BoardSpec
 from rrgdb.engine.base import Exit, ExitKind, Watch
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
@@ -118,11 +119,14 @@ def board(family: str, program: str, **defines: int) -> Board:
 
 def board_with(path: Path, *, fast: bool = True) -> Board:
     """A board with 4 MiB that stands before the first instruction of an ELF file."""
-    image = load_image(path.read_bytes(), str(path))
-    spec = default_board(image.arch.name)
-    ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
-    engine = UnicornEngine(image.arch, ram, fast=fast)
-    return Board(spec, engine, BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
+    return board_of(load_image(path.read_bytes(), str(path)), fast=fast)
+
+
+def board_of(image: Image, spec: BoardSpec | None = None, *, fast: bool = True) -> Board:
+    """A board with 4 MiB, the default one for the image unless ``spec`` is given."""
+    spec = spec or default_board(image.arch.name)
+    placed = place_image(image, spec, spec.ram(BOARD_RAM))
+    return Board(spec, UnicornEngine(placed.arch, Ram(placed.ram.bytes), fast=fast), placed, FakeHost())
 
 
 def board_state(guest: Board) -> tuple[int, str, str]:

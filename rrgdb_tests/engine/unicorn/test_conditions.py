@@ -12,16 +12,12 @@ from hypothesis import strategies as st
 
 from rrgdb.agent.bytecode import AgentError
 from rrgdb.agent.evaluate import _decode, judge
-from rrgdb.board.boards import default_board
-from rrgdb.board.firmware.image import load_image, place_image
 from rrgdb.board.machine import Board
 from rrgdb.engine.base import ExitKind
-from rrgdb.engine.memory import Ram
-from rrgdb.engine.unicorn.engine import UnicornEngine, _hot
+from rrgdb.engine.unicorn.engine import _hot
 from rrgdb_tests.agent.test_evaluate import MASK, MEMORY, NUMBERS, OPERATIONS, assemble
-from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, Bench, Saved
-from rrgdb_tests.guests import AWKWARD, arch_name, build
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, Bench, Saved, board_with
+from rrgdb_tests.guests import AWKWARD, build
 
 NAMES = {number: name for name, number in NUMBERS.items()}
 UNREADABLE = {
@@ -281,11 +277,7 @@ def test_code_that_is_changed_from_outside_before_a_breakpoint() -> None:
 
 def _board(family: str, program: str, *, fast: bool) -> Board:
     path = build(family, program, {"LOOPS": 3} if program in AWKWARD[family] else None)
-    image = load_image(path.read_bytes(), str(path))
-    spec = default_board(arch_name(family))
-    ram = Ram(sum(size for _, size in spec.ram_regions(BOARD_RAM)))
-    engine = UnicornEngine(image.arch, ram, fast=fast)
-    return Board(spec, engine, BOARD_RAM, FakeHost(), place_image(image, spec, BOARD_RAM, ""))
+    return board_with(path, fast=fast)
 
 
 FIRST, LENGTH = 100, 3_000

@@ -35,10 +35,11 @@ class Running:
     def __init__(self, path: Path, *, fast: bool) -> None:
         image = load_image(path.read_bytes(), path.name)
         spec = default_board(image.arch.name)
-        ram = Ram(sum(size for _, size in spec.ram_regions(MEMORY)))
+        placed = place_image(image, spec, spec.ram(MEMORY))
+        ram = Ram(placed.ram.bytes)
         self.engine = UnicornEngine(image.arch, ram, fast=fast)
         self.host = FakeHost()
-        self.board = Board(spec, self.engine, MEMORY, self.host, place_image(image, spec, MEMORY))
+        self.board = Board(spec, self.engine, placed, self.host)
         self._digest = RamDigest(ram.pages)
         populated = ram.populated()
         self._digest.update(populated, ram.contents(populated))

@@ -51,7 +51,7 @@ def sliced(family: str, program: str, loops: int, one_by_one: int) -> None:
     states = reference(family, program, loops)
     rng = random.Random(f"slices {family} {program}")
     guest = board(family, program, LOOPS=loops)
-    base = guest.spec.ram_regions(BOARD_RAM)[-1][0]
+    base = guest.spec.ram(BOARD_RAM).regions[-1][0]
     armed = False
     for target, state in states.items():
         singly = rng.randrange(1000) < one_by_one

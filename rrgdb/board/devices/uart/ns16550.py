@@ -63,6 +63,21 @@ class Ns16550(StatefulDevice):
             del self.line[LINE_BYTES:]
             self.overrun = 1
 
+    def peek(self, most: int) -> bytes:
+        """See ``Console``. In loopback the line is cut off."""
+        if self.mcr & MCR_LOOP:
+            return b""
+        return bytes(self.rx[:most]) + bytes(self.line[: max(most - len(self.rx), 0)])
+
+    def take(self, count: int) -> None:
+        if not count:
+            return
+        if not self.fcr & FCR_ENABLE:
+            self.rbr = self.peek(count)[-1]
+        of_line = max(count - len(self.rx), 0)
+        del self.rx[:count], self.line[:of_line]
+        self._refill()
+
     def _capacity(self) -> int:
         return FIFO_BYTES if self.fcr & FCR_ENABLE else 1
 

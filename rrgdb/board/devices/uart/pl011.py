@@ -79,6 +79,23 @@ class Pl011(StatefulDevice):
             self.rsr |= RSR_OVERRUN
             self.ris |= INT_OVERRUN
 
+    def peek(self, most: int) -> bytes:
+        """See ``Console``."""
+        return bytes(self.rx[:most]) + bytes(self.line[: max(most - len(self.rx), 0)])
+
+    def take(self, count: int) -> None:
+        if not count:
+            return
+        self.last = self.peek(count)[-1]
+        of_line, ris = max(count - len(self.rx), 0), self.ris
+        del self.rx[:count], self.line[:of_line]
+        self._refill()
+        if not self.rx:
+            self.ris &= ~INT_RX
+        elif self.lcr & LCR_FEN:
+            # Read one by one, the FIFO would not have been empty meanwhile.
+            self.ris = ris
+
     def _capacity(self) -> int:
         return FIFO_BYTES if self.lcr & LCR_FEN else 1
 

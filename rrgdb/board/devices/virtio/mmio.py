@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rrgdb.board.device import Machine
+from rrgdb.board.device import Device, Machine
 from rrgdb.board.devices.state import Field, StatefulDevice
 from rrgdb.board.devices.virtio.queue import MAX_SIZE, Piece, QueueError, Rings
 
@@ -193,10 +193,9 @@ class VirtioMmio:
 
     def __init__(self, name: str, machine: Machine) -> None:
         self.name = name
-        self._slots: dict[int, VirtioDevice] = {}
+        self._slots: dict[int, Device] = {}
 
-    def plug(self, slot: int, device: VirtioDevice) -> None:
-        """Put a device into a slot. Its state is not saved with the slots."""
+    def plug(self, slot: int, device: Device) -> None:
         self._slots[slot] = device
 
     def reset(self) -> None:
