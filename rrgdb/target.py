@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import EngineError, Watch, WatchHit
+from rrgdb.engine.base import EngineError, Stops, Watch, WatchHit, armed
 from rrgdb.opening import Opened
 from rrgdb.recording.door import Divergence
 from rrgdb.recording.log import LogError
@@ -143,9 +143,8 @@ class Target:
             if point.length > MAX_WATCH:
                 raise DebuggeeError(f"a watchpoint of {point.length} bytes: at most {MAX_WATCH}")
             try:
-                watches = [*self._watches(), self._watch(point)]
-                self.engine.set_watches(watches)
-                self.engine.set_watches(())
+                with armed(self.engine, Stops(watches=(*self._watches(), self._watch(point)))):
+                    pass
             except EngineError as e:
                 raise DebuggeeError(str(e)) from None
         self._points[point.kind, point.address, point.length] = point

@@ -11,13 +11,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
-from rrgdb.engine.base import EngineError
+from rrgdb.engine.base import EngineError, Stops
 from rrgdb.recording.door import Divergence
 from rrgdb.timeline.checkpoints import Mark
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.scan import Found, scan
 from rrgdb.timeline.stop import Points, Stop, StopKind
-from rrgdb.timeline.tasks import PortablePoints, Scanned, scan_span
+from rrgdb.timeline.tasks import Scanned, portable, scan_span
 from rrgdb.timeline.timeline import SIGTRAP, Timeline, TimelineError
 from rrgdb.workers.executor import Executor, Failed, Task, WorkerError
 
@@ -126,18 +126,18 @@ class Backward:
                 return self._stop(last, position)
             end = here - 1
         began = spoken = self._clock()
-        portable = PortablePoints.of(points)
+        stops = portable(points)
         while end > floor:
             if not t.interrupted:
                 clear = self._clear_since(end, floor, points, pages)
                 if clear < end:
                     end = clear
                     continue
-            if portable is not None and self._clock() - began >= self._patience and self._workers_ready():
-                end, answer = self._scan_apart(points, portable, floor, end, pages)
+            if stops is not None and self._clock() - began >= self._patience and self._workers_ready():
+                end, answer = self._scan_apart(points, stops, floor, end, pages)
                 if answer is not None:
                     return self._stop(*answer)
-                portable = None
+                stops = None
                 continue
             begin = max(t.marks.best(end - 1).icount, floor)
             if close and begin < approached and end - begin > APPROACH:
@@ -181,7 +181,7 @@ class Backward:
         self._timeline.say(f"{why}: searching without\n")
 
     def _scan_apart(
-        self, points: Points, portable: PortablePoints, floor: int, end: int, pages: set[int] | None
+        self, points: Points, stops: Stops, floor: int, end: int, pages: set[int] | None
     ) -> tuple[int, tuple[Found, int] | None]:
         """Have workers search [floor, end), latest segments first; returns the position behind which there is nothing,
         and the answer. What they could not do is left to be searched."""
@@ -195,7 +195,7 @@ class Backward:
             while (at := self._clear_since(at, floor, points, pages)) > floor:
                 i = bisect_right(starts, max(at - LEAST_TASK, t.start))
                 begin = max(starts[i - 1], floor)
-                yield Task(scan_span, begin, at, portable)
+                yield Task(scan_span, begin, at, stops)
                 at = begin
 
         try:

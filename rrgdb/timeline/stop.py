@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from rrgdb.engine.base import Conditions, Watch, WatchHit
+from rrgdb.engine.base import Conditions, Stops, Watch, WatchHit
 
 
 class StopKind(Enum):
@@ -73,9 +73,10 @@ class Points:
     passes_access: bool = False
     """what the first instruction of the move accesses was told before: it hits no watch"""
 
-    def conditions(self) -> dict[int, Conditions | None]:
-        """Each breakpoint's conditions as code; None: it has none."""
-        return {address: None if c is None else c.code for address, c in self.breakpoints.items()}
+    def stops(self) -> Stops:
+        """Those of an engine, which knows of conditions only their code."""
+        breakpoints = tuple((address, None if c is None else c.code) for address, c in self.breakpoints.items())
+        return Stops(breakpoints, self.watches)
 
     def __bool__(self) -> bool:
         return bool(self.breakpoints or self.watches or self.icount is not None)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from rrgdb.arch.base import MemoryFault
-from rrgdb.engine.base import EngineError, Exit, ExitKind
+from rrgdb.engine.base import EngineError, Exit, ExitKind, armed
 from rrgdb.engine.memory import PAGE
 from rrgdb.errors import Error
 from rrgdb.guest import Guest
@@ -140,24 +140,6 @@ class Timeline:
         return self._interrupted.is_set()
 
     # -- running forward -------------------------------------------------------------------------
-
-    @contextmanager
-    def armed(self, points: Points, *, collect: bool = False) -> Iterator[None]:
-        """Points stop (or are noted) inside; nothing is left armed behind."""
-        engine = self.engine
-        engine.set_breakpoints(points.conditions().items())
-        engine.set_watches(points.watches)
-        engine.set_collect(collect)
-        engine.ignore_stops_at(None if collect else engine.icount)
-        try:
-            yield
-        finally:
-            engine.set_breakpoints(())
-            if points.watches:
-                engine.set_watches(())
-            engine.set_collect(False)
-            engine.set_range(0, 0)
-            engine.ignore_stops_at(None)
 
     def advance(self, limit: int) -> Exit:
         """Run forward to ``limit`` or to whatever stops before; inputs are delivered on the way.
@@ -373,12 +355,15 @@ class Timeline:
 
     def _replay_through(self, icount: int) -> None:
         """Run forward in history to a position, whatever is armed and whoever interrupts."""
-        while self.icount < icount and self.guest.end is None:
-            self.engine.ignore_stops_at(self.icount)
-            if self._replay(icount).kind is ExitKind.INTERRUPT:
-                self.clear_interrupt()
-        self._deliver_due()
-        self.engine.ignore_stops_at(None)
+        stops = self.engine.stops
+        try:
+            while self.icount < icount and self.guest.end is None:
+                self.engine.arm(replace(stops, ignored_at=self.icount))
+                if self._replay(icount).kind is ExitKind.INTERRUPT:
+                    self.clear_interrupt()
+            self._deliver_due()
+        finally:
+            self.engine.arm(stops)
 
     # -- seeking ---------------------------------------------------------------------------------
 
@@ -532,15 +517,13 @@ class Timeline:
             limit = FOREVER if steps is None else first + steps
             if points.icount is not None and points.icount > self.icount:
                 limit = min(limit, points.icount)
-            ahead, armed = FOREVER, points
+            ahead, here = FOREVER, points
             if passing:
-                ahead, armed, passing = first + 1, replace(points, watches=()), False
+                ahead, here, passing = first + 1, replace(points, watches=()), False
             elif self.in_history and steps is None and within is None and self.guest.end is None:
                 ahead = self._skip_ahead(points, limit)
-            with self.armed(armed):
-                if within is not None:
-                    self.engine.set_range(*within)
-                self.engine.ignore_stops_at(ignored)
+            stops = replace(here.stops(), within=within, ignored_at=ignored)
+            with armed(self.engine, stops):
                 self._stops_at_traps, self._passed = True, first
                 try:
                     exit_, holds = self._run_armed(points, min(limit, ahead))
@@ -614,7 +597,7 @@ class Timeline:
                 return exit_, True
             if self.interrupted:
                 return Exit(ExitKind.INTERRUPT), False
-            self.engine.ignore_stops_at(self.icount)
+            self.engine.arm(replace(self.engine.stops, ignored_at=self.icount))
 
     def _forward_stop(self, points: Points, exit_: Exit, holds: bool, ended: bool, limit: int) -> Stop | None:
         pc = self.engine.pc
