@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import EngineError, Stops, Watch, WatchHit, armed
+from rrgdb.engine.base import EngineError, Stops, Watch, armed
+from rrgdb.habits import Habits
 from rrgdb.opening import Opened
 from rrgdb.recording.door import Divergence
 from rrgdb.recording.log import LogError
@@ -21,7 +22,6 @@ from rrgdb.snapshots.naming import START
 from rrgdb.text import shown
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition
-from rrgdb.timeline.hits import Hits
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
 from rrgdb.timeline.timeline import TimelineError
 
@@ -33,7 +33,6 @@ MAX_WATCH = 4096
 """bytes of one watchpoint"""
 _WATCH_KINDS = {PointKind.WRITE: "w", PointKind.READ: "r", PointKind.ACCESS: "a"}
 _WATCH_STOPS = {"w": rsp.StopKind.WATCH, "r": rsp.StopKind.RWATCH, "a": rsp.StopKind.AWATCH}
-_BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
 # x87: the stack registers are relative to the top that fstat holds, so it goes first.
 _WRITE_FIRST = ("fctrl", "fstat", "ftag")
 
@@ -56,9 +55,7 @@ class Target:
         self.ended_alone = False
         self._report_exit = report_exit
         self._backward = Backward(self.timeline, opened.workers)
-        self._hits = Hits(self.timeline)
-        self._diverted: dict[Watch, bytes] = {}
-        """watched bytes when the last move ended in a diversion"""
+        self._habits = Habits(self.timeline, self._backward)
         self._held = False
         self._points: dict[tuple[PointKind, int, int], Point] = {}
         self._replay_break: int | None = None
@@ -175,17 +172,8 @@ class Target:
     def resume(self, how: Resume, start: int = 0, end: int = 0, *, separately: bool = False) -> rsp.Stop:
         self.timeline.clear_interrupt()
         points = self._armed()
-        backward = how in _BACKWARD
         with _told():
-            undone = self._undone(points, backward)
-            stop = undone or self._hits.still_to_tell(points, backward)
-            if stop is None:
-                stop = self._move(how, self._hits.passing(points, backward), start, end)
-            if backward and undone is None and self.timeline.icount == self.timeline.start:
-                # Whatever else stands there: GDB is to know that there is nothing behind it.
-                stop = Stop(StopKind.HISTORY_BEGIN, self.timeline.icount)
-            stop = self._hits.told(stop, points, backward, access=undone is None, separately=separately)
-        self._diverted = {} if self.timeline.diverted_from is None else self._watched(points)
+            stop = self._habits.move(how, points, start, end, separately=separately)
         if stop.kind is StopKind.BREAKPOINT and stop.address is not None:
             self._explain(stop.address, points.breakpoints.get(stop.address))
         self._last = self._told_stop(stop)
@@ -196,37 +184,6 @@ class Target:
         failure = condition.failure() if condition is not None else None
         if failure is not None:
             self.timeline.say(f"breakpoint at {address:#x}: its condition cannot be evaluated: {failure}\n")
-
-    def _watched(self, points: Points) -> dict[Watch, bytes]:
-        return {w: self._bytes_at(w.address, w.length) for w in points.watches}
-
-    def _undone(self, points: Points, backward: bool) -> Stop | None:
-        """Where a diversion is left, watched bytes change to what they were: a hit, since the debugger knows others."""
-        t, before = self.timeline, self._diverted
-        if t.diverted_from is not None:
-            if not backward:
-                return None
-            before = self._watched(points)
-            t.drop_diversion()
-        if not before:
-            return None
-        hits = tuple(
-            WatchHit(w.address, w.length, w.kind, before[w], now)
-            for w, now in self._watched(points).items()
-            if w.kind != "r" and w in before and len(before[w]) == len(now) and before[w] != now
-        )
-        return Stop.at_watch(t.icount, hits) if hits else None
-
-    def _move(self, how: Resume, points: Points, start: int, end: int) -> Stop:
-        if how is Resume.CONTINUE:
-            return self.timeline.run(points)
-        if how is Resume.STEP:
-            return self.timeline.run(points, steps=1)
-        if how is Resume.RANGE_STEP:
-            return self.timeline.run(points, within=(start, end))
-        if how is Resume.REVERSE_STEP:
-            return self._backward.step(points)
-        return self._backward.run(points)
 
     def _told_stop(self, stop: Stop) -> rsp.Stop:
         kind = stop.kind
@@ -269,7 +226,7 @@ class Target:
 
     def detached(self, *, resume: bool) -> None:
         self._points.clear()
-        self._hits.forget()
+        self._habits.forget()
         self._replay_break = None
         self.timeline.say = lambda _text: None
         self._held = self.timeline.debugged = False
@@ -316,8 +273,7 @@ class Target:
 
     def _go(self, icount: int) -> rsp.Stop:
         self.timeline.clear_interrupt()
-        self._hits.forget()
-        self._diverted = {}
+        self._habits.forget()
         with _told():
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted

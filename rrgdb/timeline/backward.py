@@ -56,8 +56,8 @@ class Backward:
         if t.icount == t.start:
             return Stop(StopKind.HISTORY_BEGIN, t.icount)
         target = max(t.icount - steps, t.start)
-        if points.watches and not (points.passes_access and steps == 1):
-            stop = self._search(Points({}, points.watches, passes_access=points.passes_access), target)
+        if points.watches:
+            stop = self._search(Points({}, points.watches), target)
             if stop is not None:
                 return stop
         here = t.icount
@@ -66,24 +66,28 @@ class Backward:
             self.preparation.stepped_back(here)
         return self._arrived()
 
-    def run(self, points: Points) -> Stop:
-        """Back to the greatest position before this one at which a point stops, or to the beginning."""
+    def run(self, points: Points, *, steps: int | None = None) -> Stop:
+        """Back to the greatest position before this one at which a point stops, or to the beginning; ``steps``: at most
+        so many instructions."""
         t = self._timeline
         t.drop_diversion()
         if t.icount == t.start:
             return Stop(StopKind.HISTORY_BEGIN, t.icount)
+        floor = t.start if steps is None else max(t.icount - steps, t.start)
         traps = t.traps()
         trap = bisect_left(traps, t.icount) - 1
-        floor = t.start if trap < 0 else traps[trap]
+        trapped = trap >= 0 and traps[trap] >= floor
+        if trapped:
+            floor = traps[trap]
         stop = self._search(points, floor)
         if stop is not None:
             return stop
         t.seek(floor)
         if t.interrupted:
             return self._arrived()
-        if trap >= 0:
+        if trapped:
             return Stop(StopKind.SIGNAL, t.icount, value=SIGTRAP)
-        return Stop(StopKind.HISTORY_BEGIN, t.icount)
+        return Stop(StopKind.HISTORY_BEGIN if steps is None else StopKind.STEP, t.icount)
 
     def _arrived(self) -> Stop:
         t = self._timeline
@@ -116,15 +120,6 @@ class Backward:
         pages = t.watched_pages(points)
         reads = any(w.kind != "w" for w in points.watches)
         close, approached = bool(points.watches), here
-        if points.watches and points.passes_access:
-            last = scan(t, Points(points.breakpoints), here - 1, here)
-            if t.interrupted:
-                t.seek_regardless(here)
-                return Stop(StopKind.INTERRUPT, t.icount)
-            position = self._choose(points, last, floor)
-            if position is not None:
-                return self._stop(last, position)
-            end = here - 1
         began = spoken = self._clock()
         stops = portable(points)
         while end > floor:
@@ -152,7 +147,7 @@ class Backward:
             if t.interrupted:
                 t.seek_regardless(end)
                 return Stop(StopKind.INTERRUPT, t.icount)
-            position = self._choose(points, found, floor)
+            position = found.last_stop(floor)
             if position is not None:
                 t.marks.keep(on_the_way)
                 return self._stop(found, position)
@@ -204,7 +199,7 @@ class Backward:
                     if isinstance(result, Failed):
                         return end, None
                     t.index.learn(result.noted)
-                    position = self._choose(points, result.found, floor)
+                    position = result.found.last_stop(floor)
                     if position is not None:
                         return end, (result.found, position)
                     end = task.begin
@@ -227,17 +222,9 @@ class Backward:
             clear = end if untouched is None else max(untouched, floor)
         return clear
 
-    def _choose(self, points: Points, found: Found, floor: int) -> int | None:
-        """The last position at which something that was found stops."""
-        after = points.for_gdb and self._timeline.engine.arch.nonsteppable_watchpoint
-        found.watch = None if found.behind is None else found.behind if after else found.behind - 1
-        candidates = [at for at in (found.watch, found.breakpoint) if at is not None and at >= floor]
-        return max(candidates, default=None)
-
     def _stop(self, found: Found, position: int) -> Stop:
         t = self._timeline
         t.seek_regardless(position)
-        # Both may be at one position; behind the access that hit a watch, the breakpoint comes first on the way back.
-        if position == found.watch and not (position == found.breakpoint and position == found.behind):
+        if position == found.watch:
             return Stop.at_watch(position, found.hits)
         return Stop(StopKind.BREAKPOINT, position, t.engine.pc)

@@ -16,12 +16,20 @@ PIECES, LEAST_PIECE = 8, 200_000
 @dataclass(slots=True)
 class Found:
     """The last hits in a segment. ``breakpoint``: its position; ``behind``: the position behind the access that hit a
-    watch; ``watch``: where that stops."""
+    watch."""
 
     breakpoint: int | None = None
     behind: int | None = None
-    watch: int | None = None
     hits: tuple[WatchHit, ...] = ()
+
+    @property
+    def watch(self) -> int | None:
+        """The position before the access: on the way back it stops there."""
+        return None if self.behind is None else self.behind - 1
+
+    def last_stop(self, floor: int) -> int | None:
+        """The last position, of those from ``floor`` on, at which something stops."""
+        return max((at for at in (self.watch, self.breakpoint) if at is not None and at >= floor), default=None)
 
 
 def scan(timeline: Timeline, points: Points, begin: int, end: int, on_the_way: list[Mark] | None = None) -> Found:

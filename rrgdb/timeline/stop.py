@@ -59,7 +59,7 @@ class Condition:
         return self.holds()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Points:
     """What stops a run: breakpoint addresses (with the conditions of all points there; None: always), watches, and
     one position in time."""
@@ -67,11 +67,6 @@ class Points:
     breakpoints: dict[int, Condition | None]
     watches: tuple[Watch, ...] = ()
     icount: int | None = None
-    for_gdb: bool = True
-    """a watch stops where GDB expects it: see ``Arch.nonsteppable_watchpoint``; False: behind the access, going back
-    before it, on every family"""
-    passes_access: bool = False
-    """what the first instruction of the move accesses was told before: it hits no watch"""
 
     def stops(self) -> Stops:
         """Those of an engine, which knows of conditions only their code."""

@@ -158,7 +158,7 @@ def _require_nothing(timeline: Timeline, lack: Lack) -> None:
     pages = chain.from_iterable(range(first, last + 1) for first, last in lack.pages.tolist())
     places = filter(None, map(timeline.engine.ram.address_of, pages))
     while watched := tuple(Watch(address, PAGE, "w") for address in islice(places, _WATCHES)):
-        found = _scan(timeline, Points({}, watched, for_gdb=False), lack)
+        found = _scan(timeline, Points({}, watched), lack)
         if found.behind is not None:
             raise IndexLacksError(
                 f"{INDEX} says that {where} nothing was written to the page of {found.hits[0].address:#x}; it was, "

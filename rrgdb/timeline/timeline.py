@@ -65,7 +65,6 @@ class Timeline:
         self._interrupted = threading.Event()
         self._present: Mark | None = None
         self._origin: Mark | None = None
-        self._branch: Mark | None = None
         self._origin_registers = b""
         self._diversion_ran = False
         self._pc_written = False
@@ -511,20 +510,16 @@ class Timeline:
         ignored, self._pc_written = None if self._pc_written else first, False
         if self._origin is not None:
             self._diversion_ran = True
-            self._branch = self.marks.detached_here() if points.watches else None
-        passing = points.passes_access and bool(points.watches)
         while True:
             limit = FOREVER if steps is None else first + steps
             if points.icount is not None and points.icount > self.icount:
                 limit = min(limit, points.icount)
-            ahead, here = FOREVER, points
-            if passing:
-                ahead, here, passing = first + 1, replace(points, watches=()), False
-            elif self.in_history and steps is None and within is None and self.guest.end is None:
+            ahead = FOREVER
+            if self.in_history and steps is None and within is None and self.guest.end is None:
                 ahead = self._skip_ahead(points, limit)
-            stops = replace(here.stops(), within=within, ignored_at=ignored)
+            stops = replace(points.stops(), within=within, ignored_at=ignored)
             with armed(self.engine, stops):
-                self._stops_at_traps, self._passed = True, first
+                self._stops_at_traps, self._passed = True, ignored
                 try:
                     exit_, holds = self._run_armed(points, min(limit, ahead))
                 finally:
@@ -604,8 +599,6 @@ class Timeline:
         if holds:
             return Stop(StopKind.BREAKPOINT, self.icount, pc)
         if exit_.kind is ExitKind.WATCHPOINT:
-            if points.for_gdb and self.engine.arch.nonsteppable_watchpoint:
-                self._back_one()
             return Stop.at_watch(self.icount, exit_.hits)
         if exit_.kind is ExitKind.INTERRUPT:
             self.clear_interrupt()
@@ -632,20 +625,6 @@ class Timeline:
             self._return_to_present()
             return None if not self.interrupted else Stop(StopKind.INTERRUPT, self.icount)
         return None
-
-    def _back_one(self) -> None:
-        """To the position before the instruction that retired last."""
-        target = self.icount - 1
-        if self._origin is None:
-            self.seek_regardless(target)
-            return
-        assert self._branch is not None
-        try:
-            self.marks.restore(self._branch)
-        except UnusableSnapshotError as e:
-            raise TimelineError(str(e)) from e
-        while self._run_slice(target).kind is ExitKind.INTERRUPT:
-            self.clear_interrupt()
 
     # -- diversions and writes -------------------------------------------------------------------
 
@@ -722,7 +701,7 @@ class Timeline:
             return
         self.door.mode = Mode.RECORD if self.live and self._present is None else Mode.REPLAY
         self._restore(self._origin)
-        self._origin = self._branch = None
+        self._origin = None
 
     def close(self) -> None:
         """Finish: the recording holds everything up to the live present. Raises LogError."""

@@ -161,7 +161,7 @@ def test_a_watchpoint_finds_the_read_that_brought_a_value(recorded: Path) -> Non
         t = opened.timeline
         t.seek(t.end)
         for _ in range(90):
-            stop = Backward(t).run(Points({}, (Watch(buffer, 4, "w"),), for_gdb=False))
+            stop = Backward(t).run(Points({}, (Watch(buffer, 4, "w"),)))
             assert stop.kind is StopKind.WATCHPOINT
             before = t.engine.read_memory(buffer, 4)
             t.run(NONE, steps=1)
