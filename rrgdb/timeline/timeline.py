@@ -19,7 +19,7 @@ from rrgdb.engine.base import EngineError, Exit, ExitKind, armed
 from rrgdb.engine.memory import PAGE
 from rrgdb.errors import Error
 from rrgdb.guest import Guest
-from rrgdb.recording.door import DEBUGGER, Divergence, Door, HistoryEnd, Mode
+from rrgdb.recording.door import DEBUGGER, Divergence, Door, HistoryEnd
 from rrgdb.recording.log import EventLog
 from rrgdb.timeline.checkpoints import Mark
 from rrgdb.timeline.disks import DiskError
@@ -28,6 +28,7 @@ from rrgdb.timeline.marks import Marks, UnusableSnapshotError
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.trail import Trail
+from rrgdb.timeline.where import Divert, Drop, Leave, Return, Run, Whereabouts
 
 NEAR = tuple(64 << 2 * k for k in range(10))
 """distances before a seek's target (instructions) at which checkpoints are left: the next step back is short"""
@@ -63,10 +64,7 @@ class Timeline:
         self.recorder = recorder
         self.say: Callable[[str], None] = lambda _line: None
         self._interrupted = threading.Event()
-        self._present: Mark | None = None
-        self._origin: Mark | None = None
-        self._origin_registers = b""
-        self._diversion_ran = False
+        self._where = Whereabouts(self.engine, door, log, live=recorder is not None)
         self._pc_written = False
         self.debugged = False
         """a debugger holds the guest: live, a breakpoint instruction that it does not handle stops it"""
@@ -76,14 +74,12 @@ class Timeline:
         self._passed: int | None = None
         self._traps: list[int] = []
         self._inputs_seen = 0
-        self._live_end = 0
         self._checked: set[str] = set()
         """snapshots (ids) whose state was compared with what was recorded"""
         self._told = 0
         """up to this position of history all output was shown"""
         door.wake = self.engine.interrupt
         door.attach_input(DEBUGGER, self._debugger_wrote)
-        door.mode = Mode.REPLAY if recorder is None else Mode.RECORD
 
     # -- where we are ----------------------------------------------------------------------------
 
@@ -99,29 +95,28 @@ class Timeline:
     @property
     def end(self) -> int:
         """Last position of history: of the log, or the live present."""
-        if self.recorder is None:
-            return self.log.last
-        return self.icount if self._present is None and self._origin is None else self._live_end
+        return self._where.end
 
     @property
     def live(self) -> bool:
         """The guest can be run on past the end of history."""
-        return self.recorder is not None
+        return self._where.live
 
     @property
     def at_present(self) -> bool:
         """The guest is live and stands at its present, not in history and not in a diversion."""
-        return self.live and self._present is None and self._origin is None
+        return self._where.at_present
 
     @property
     def in_history(self) -> bool:
         """The guest stands in history: not at its live present, and not in a diversion."""
-        return self._origin is None and not self.at_present
+        return self._where.in_history
 
     @property
     def diverted_from(self) -> int | None:
         """Position at which the present diversion left history."""
-        return None if self._origin is None else self._origin.icount
+        diversion = self._where.diversion
+        return None if diversion is None else diversion.origin.icount
 
     def interrupt(self) -> None:
         """Thread-safe: end the running move soon, at an exact position."""
@@ -147,7 +142,7 @@ class Timeline:
         or EngineError in replay leave the guest where it was."""
         if self.at_present:
             return self._advance_live(limit)
-        if self._origin is not None:
+        if not self.in_history:
             return self._run_slice(limit)
         here = self.icount
         while True:
@@ -178,7 +173,7 @@ class Timeline:
         while True:
             self.guest.debugged = self.debugged or not self.at_present
             exit_ = self.guest.run_until(limit)
-            if exit_.kind is ExitKind.BREAKPOINT_TRAP and self.door.mode is Mode.REPLAY:
+            if exit_.kind is ExitKind.BREAKPOINT_TRAP and self.in_history:
                 if not self._is_taken():
                     self.guest.debugged = False
                     return self.guest.run_until(limit)
@@ -265,7 +260,7 @@ class Timeline:
         return before_death or Exit(ExitKind.LIMIT)
 
     def _deliver_due(self) -> None:
-        due = self.door.next_input() if self.door.mode is Mode.REPLAY else None
+        due = self.door.next_input() if self.in_history else None
         if due is not None and due <= self.icount:
             self.door.deliver(self.icount)
             self.engine.rearm()
@@ -373,9 +368,10 @@ class Timeline:
             raise TimelineError(f"icount {icount} is outside history ({self.start} to {self.end})")
         self.drop_diversion()
         self._pc_written = False
-        if self.live and self._present is None and icount < self.icount:
+        if self.at_present and icount < self.icount:
             self._leave_present()
-        if self._present is not None and icount == self._present.icount:
+        present = self._where.present
+        if present is not None and icount == present.icount:
             self._return_to_present()
             return
         if not self.marks.best(icount).icount <= self.icount <= icount:
@@ -443,15 +439,13 @@ class Timeline:
         self.marks.vouched = True
 
     def _restore(self, mark: Mark) -> None:
-        """Put back a mark that is in no list. If it cannot be, replay comes to the same position."""
+        """In history, put back a mark that is in no list. If it cannot be, replay comes to the same position."""
         try:
             self.marks.restore(mark)
         except UnusableSnapshotError as e:
             self.say(f"{e}; replaying instead\n")
-            mode, self.door.mode = self.door.mode, Mode.REPLAY
             self._restore_best(mark.icount)
             self._replay_through(mark.icount)
-            self.door.mode = mode
 
     @contextmanager
     def excursion(self) -> Iterator[None]:
@@ -487,15 +481,14 @@ class Timeline:
             self.recorder.close_chunk()
         if not self.marks.incomplete:
             self.index.note()
-        self._live_end = self._told = self.icount
-        self._present = self.marks.detached_here()
-        self.door.mode = Mode.REPLAY
+        self._told = self.icount
+        self._where.happens(Leave(self.marks.detached_here()))
 
     def _return_to_present(self) -> None:
-        assert self._present is not None
-        self._restore(self._present)
-        self._present = None
-        self.door.mode = Mode.RECORD
+        present = self._where.present
+        assert present is not None
+        self._restore(present)
+        self._where.happens(Return())
 
     def stop_where_it_starts(self) -> None:
         """The next run stops also at a breakpoint where it begins: the guest has been moved there."""
@@ -508,8 +501,8 @@ class Timeline:
         first, ended = self.icount, self.guest.end is not None
         # A resume does not stop at once where it starts, but for a call that a debugger has set up.
         ignored, self._pc_written = None if self._pc_written else first, False
-        if self._origin is not None:
-            self._diversion_ran = True
+        if self._where.diversion is not None:
+            self._where.happens(Run())
         while True:
             limit = FOREVER if steps is None else first + steps
             if points.icount is not None and points.icount > self.icount:
@@ -620,7 +613,7 @@ class Timeline:
             return Stop(StopKind.STEP, self.icount)
         if not self.live:
             return Stop(StopKind.HISTORY_END, self.icount)
-        if self._present is not None:
+        if self.in_history:
             # The past has caught up with the present: from here on it is recorded.
             self._return_to_present()
             return None if not self.interrupted else Stop(StopKind.INTERRUPT, self.icount)
@@ -631,7 +624,8 @@ class Timeline:
     def before_write(self) -> bool:
         """A debugger is about to write. True: the write belongs to the live present and is recorded (``record_write``);
         False: it goes into a diversion, which this begins if there is none."""
-        if self._origin is None and self._present is not None and self.icount == self._present.icount:
+        present = self._where.present
+        if self.in_history and present is not None and self.icount == present.icount:
             self._return_to_present()
         if self.at_present and self.guest.end is None:
             if self._trapped == self.icount:
@@ -639,13 +633,10 @@ class Timeline:
                 self.engine.count_one()
                 self.door.inject(DEBUGGER, self.icount, _TRAP_TAKEN)
             return True
-        if self._origin is None:
-            if self.live and self._present is None:
-                self._live_end = self.icount
-            self._origin = self.marks.detached_here()
-            self._origin_registers = self.engine.read_registers()
-            self._diversion_ran = False
-            self.door.mode = Mode.DIVERT
+        if self.at_present:
+            self._leave_present()
+        if self.in_history:
+            self._where.happens(Divert(self.marks.detached_here(), self.engine.read_registers()))
             self.guest.resurrect()
         return False
 
@@ -657,7 +648,8 @@ class Timeline:
             self.door.inject(DEBUGGER, self.icount, payload)
             return
         self._apply_register(number, value)
-        if self._diversion_ran and self.engine.read_registers() == self._origin_registers:
+        diversion = self._where.diversion
+        if diversion is not None and diversion.ran and self.engine.read_registers() == diversion.registers:
             # An inferior call is over: GDB has put back all registers.
             self.drop_diversion()
 
@@ -681,7 +673,7 @@ class Timeline:
                     self._apply_register(number, int.from_bytes(payload[_REGISTER.size :], "little"))
                 except EngineError:
                     # A value that the CPU does not take: it did not take it live either, and the debugger was told.
-                    if self.door.mode is Mode.RECORD:
+                    if self.at_present:
                         raise
                 return
         elif payload == _TRAP_TAKEN:
@@ -697,16 +689,19 @@ class Timeline:
 
     def drop_diversion(self) -> None:
         """Back to where the diversion left history, if there is one."""
-        if self._origin is None:
+        diversion = self._where.diversion
+        if diversion is None:
             return
-        self.door.mode = Mode.RECORD if self.live and self._present is None else Mode.REPLAY
-        self._restore(self._origin)
-        self._origin = None
+        self._where.happens(Drop())
+        self._restore(diversion.origin)
+        present = self._where.present
+        if present is not None and present.icount == self.icount:
+            self._return_to_present()
 
     def close(self) -> None:
         """Finish: the recording holds everything up to the live present. Raises LogError."""
         if self.recorder is not None:
             self.drop_diversion()
-            if self._present is not None:
+            if self._where.present is not None:
                 self._return_to_present()
             self.recorder.stop()
