@@ -219,7 +219,7 @@ class Target:
 
     def attached(self, console: Callable[[str], None]) -> None:
         self.timeline.say = lambda text: console(shown(text.rstrip("\n")) + "\n")
-        self._held = self.timeline.debugged = True
+        self._held = self.timeline.forward.debugged = True
         if self.running:
             self.running = False
             self._last = rsp.Stop(rsp.StopKind.INTERRUPT, SIGINT)
@@ -229,7 +229,7 @@ class Target:
         self._habits.forget()
         self._replay_break = None
         self.timeline.say = lambda _text: None
-        self._held = self.timeline.debugged = False
+        self._held = self.timeline.forward.debugged = False
         if resume and self.timeline.live:
             self.running = True
 

@@ -259,7 +259,7 @@ def test_what_is_not_there_is_watched_and_never_hit(family: str) -> None:
             for kind in KINDS.values():
                 t.insert(Point(kind, address, 8))
         points = t._armed()
-        assert t.timeline.watched_pages(replace(points, watches=points.watches[::3])) == set()
+        assert t.timeline.forward.watched_pages(replace(points, watches=points.watches[::3])) == set()
         assert t.resume(S).kind is StopKind.STEP
         assert t.resume(C).kind is StopKind.SIGNAL
         assert t.resume(BS).kind is StopKind.STEP

@@ -98,14 +98,12 @@ class Stops:
     ``watches``: ranges of virtual addresses, whatever is mapped there now: what comes to be mapped hits when it is
     accessed. Where there is no RAM, any write is a change, and the bytes of a hit are not told.
 
-    ``within``: pc outside [start, end) stops; an empty range does not. ``ignored_at``: a position (where a resume
-    starts) at which breakpoints and range do not stop. ``collect``: hits of breakpoints and of watches are noted
-    (``Engine.collected``) and do not stop."""
+    ``within``: pc outside [start, end) stops; an empty range does not. ``collect``: hits of breakpoints and of watches
+    are noted (``Engine.collected``) and do not stop."""
 
     breakpoints: tuple[tuple[int, Conditions | None], ...] = ()
     watches: tuple[Watch, ...] = ()
     within: tuple[int, int] | None = None
-    ignored_at: int | None = None
     collect: bool = False
 
 
@@ -198,9 +196,11 @@ class Engine(Protocol):
     def map_ram(self, base: int, size: int) -> None: ...
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None: ...
     def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None: ...
-    def arm(self, stops: Stops) -> None:
-        """These stop from now on. Unless only ``within`` or ``ignored_at`` is new, what was collected is forgotten, and
-        watched bytes count from now on as they are. EngineError for too many watches; all stays as it was then."""
+    def arm(self, stops: Stops, ignored_at: int | None = None) -> None:
+        """These stop from now on; breakpoints and range not at the position ``ignored_at`` (where a resume starts).
+
+        Unless only ``within`` is new, what was collected is forgotten, and watched bytes count from now on as they are.
+        EngineError for too many watches; all stays as it was then."""
 
     @property
     def stops(self) -> Stops:
@@ -245,9 +245,9 @@ class Engine(Protocol):
 
 
 @contextmanager
-def armed(engine: Engine, stops: Stops) -> Iterator[None]:
+def armed(engine: Engine, stops: Stops, ignored_at: int | None = None) -> Iterator[None]:
     """Inside, these stop. Nothing is left armed behind."""
-    engine.arm(stops)
+    engine.arm(stops, ignored_at)
     try:
         yield
     finally:

@@ -14,11 +14,12 @@ from contextlib import closing, suppress
 from rrgdb.engine.base import EngineError, Stops
 from rrgdb.recording.door import Divergence
 from rrgdb.timeline.checkpoints import Mark
+from rrgdb.timeline.forward import SIGTRAP
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.scan import Found, scan
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.tasks import Scanned, portable, scan_span
-from rrgdb.timeline.timeline import SIGTRAP, Timeline, TimelineError
+from rrgdb.timeline.timeline import Timeline, TimelineError
 from rrgdb.workers.executor import Executor, Failed, Task, WorkerError
 
 PROGRESS = 1.0
@@ -74,7 +75,7 @@ class Backward:
         if t.icount == t.start:
             return Stop(StopKind.HISTORY_BEGIN, t.icount)
         floor = t.start if steps is None else max(t.icount - steps, t.start)
-        traps = t.traps()
+        traps = t.forward.traps()
         trap = bisect_left(traps, t.icount) - 1
         trapped = trap >= 0 and traps[trap] >= floor
         if trapped:
@@ -117,7 +118,7 @@ class Backward:
         if not t.at_present and floor < here - 1:
             t.marks.keep_here()
         t.index.note()
-        pages = t.watched_pages(points)
+        pages = t.forward.watched_pages(points)
         reads = any(w.kind != "w" for w in points.watches)
         close, approached = bool(points.watches), here
         began = spoken = self._clock()

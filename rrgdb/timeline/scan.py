@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rrgdb.engine.base import ExitKind, WatchHit, armed
 from rrgdb.timeline.checkpoints import Mark
@@ -38,14 +38,15 @@ def scan(timeline: Timeline, points: Points, begin: int, end: int, on_the_way: l
     t.seek(begin)
     found = Found()
     piece = end - begin if on_the_way is None else max((end - begin) // PIECES, LEAST_PIECE)
-    with armed(t.engine, replace(points.stops(), collect=True)):
+    stops = points.stops(collect=True)
+    with armed(t.engine, stops):
         at = min(begin + piece, end)
         while t.icount < end and not t.interrupted:
             exit_ = t.advance(at)
             if exit_.kind is ExitKind.BREAKPOINT:
                 if t.icount < end and _holds(t, points):
                     found.breakpoint = t.icount
-                t.engine.arm(replace(t.engine.stops, ignored_at=t.icount))
+                t.engine.arm(stops, ignored_at=t.icount)
             elif t.guest.end is not None:
                 break
             elif on_the_way is not None and t.icount == at < end:

@@ -68,10 +68,10 @@ class Points:
     watches: tuple[Watch, ...] = ()
     icount: int | None = None
 
-    def stops(self) -> Stops:
-        """Those of an engine, which knows of conditions only their code."""
+    def stops(self, *, within: tuple[int, int] | None = None, collect: bool = False) -> Stops:
+        """For an engine, which knows of conditions only their code."""
         breakpoints = tuple((address, None if c is None else c.code) for address, c in self.breakpoints.items())
-        return Stops(breakpoints, self.watches)
+        return Stops(breakpoints, self.watches, within, collect)
 
     def __bool__(self) -> bool:
         return bool(self.breakpoints or self.watches or self.icount is not None)

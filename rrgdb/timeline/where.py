@@ -19,9 +19,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from rrgdb.engine.base import Engine
+from rrgdb.errors import Error
 from rrgdb.recording.door import Door, Mode
 from rrgdb.recording.log import EventLog
 from rrgdb.timeline.checkpoints import Mark
+
+
+class TimelineError(Error):
+    """The move cannot be made: one line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.timeline import backward, prepare, timeline, trail
+from rrgdb.timeline import backward, forward, prepare, timeline, trail
 from rrgdb_tests.guests import ARCHES, AWKWARD
 from rrgdb_tests.timeline.oracle import oracle
 from rrgdb_tests.timeline.walk import Walk
@@ -19,7 +19,7 @@ LONG = {"ticker": (("TICKS", 20), ("WORK", 300)), "hunt": (("ROUNDS", 300),)}
 def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distances that fit short guests, so that all kinds of marks come into play."""
     monkeypatch.setattr(timeline, "NEAR", (16, 100, 700, 3000))
-    monkeypatch.setattr(timeline, "LEAST_SKIP", 50)
+    monkeypatch.setattr(forward, "LEAST_SKIP", 50)
     monkeypatch.setattr(prepare, "NEAR", (16, 100, 700, 3000))
     monkeypatch.setattr(prepare, "PIECE", 300)
     monkeypatch.setattr("rrgdb.timeline.scan.LEAST_PIECE", 200)

@@ -563,10 +563,15 @@ class UnicornEngine:
     def stops(self) -> Stops:
         return self._stops
 
-    def arm(self, stops: Stops) -> None:
+    def arm(self, stops: Stops, ignored_at: int | None = None) -> None:
         """See ``Engine``. Conditions that a hook cannot judge stop as if they held. What lies beyond the addresses of
         this CPU is never accessed."""
-        old, core = self._stops, self._core
+        if stops is not self._stops:
+            self._change(self._stops, stops)
+        self._core.skip = _NEVER if ignored_at is None else ignored_at
+
+    def _change(self, old: Stops, stops: Stops) -> None:
+        core = self._core
         breakpoints, watches = stops.breakpoints != old.breakpoints, stops.watches != old.watches
         if watches:
             self._set_watches(stops.watches)
@@ -576,7 +581,6 @@ class UnicornEngine:
             core.set_range(*(stops.within or (0, 0)))
         if breakpoints or watches or stops.collect != old.collect:
             core.set_collect(stops.collect)
-        core.skip = _NEVER if stops.ignored_at is None else stops.ignored_at
         self._stops = stops
 
     def _set_watches(self, watches: Iterable[Watch]) -> None:

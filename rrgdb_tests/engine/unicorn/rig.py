@@ -8,7 +8,7 @@ import random
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -159,4 +159,4 @@ class Saved:
 
 def pass_by(engine: UnicornEngine) -> None:
     """Breakpoints where it stands do not stop the next run."""
-    engine.arm(replace(engine.stops, ignored_at=engine.icount))
+    engine.arm(engine.stops, ignored_at=engine.icount)

@@ -242,8 +242,8 @@ def test_collecting_goes_on_until_something_else_is_armed() -> None:
     stops = Stops(((CODE + 4, None),), (Watch(DATA, 4, "w"),), collect=True)
     b.engine.arm(stops)
     b.run(3)
-    for same in (replace(stops), replace(stops, ignored_at=3), replace(stops, within=(CODE, CODE + 64))):
-        b.engine.arm(same)
+    for same in (stops, replace(stops), replace(stops, within=(CODE, CODE + 64))):
+        b.engine.arm(same, ignored_at=3)
         assert (b.engine.collected().breakpoint, b.engine.collected().watch) == (1, 2)
     b.engine.arm(replace(stops, breakpoints=()))
     assert b.engine.collected() == Collected(None, None, ())
