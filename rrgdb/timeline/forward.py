@@ -9,7 +9,7 @@ import threading
 from bisect import bisect_left
 
 from rrgdb.arch.base import MemoryFault
-from rrgdb.engine.base import EngineError, Exit, ExitKind, armed
+from rrgdb.engine.base import NO_STOPS, EngineError, Exit, ExitKind
 from rrgdb.engine.memory import PAGE
 from rrgdb.guest import Guest
 from rrgdb.recording.door import DEBUGGER, Divergence, Door, HistoryEnd
@@ -301,12 +301,13 @@ class Forward:
             ahead = FOREVER
             if self._where.in_history and steps is None and within is None and self._guest.end is None:
                 ahead = self._skip_ahead(points, limit)
-            with armed(self._engine, stops, ignored):
-                self._stops_at_traps, self._passed = True, ignored
-                try:
-                    exit_, holds = self._run_armed(points, min(limit, ahead))
-                finally:
-                    self._stops_at_traps = False
+            self._engine.arm(stops, ignored)
+            self._stops_at_traps, self._passed = True, ignored
+            try:
+                exit_, holds = self._run_armed(points, min(limit, ahead))
+            finally:
+                self._stops_at_traps = False
+                self._engine.arm(NO_STOPS)
             if exit_.kind is ExitKind.LIMIT and self._engine.icount == ahead < limit and self._guest.end is None:
                 continue
             stop = self._stop(points, exit_, holds, ended, limit)

@@ -106,44 +106,31 @@ def after(where: Where, event: Event) -> Where:
 
 
 class Whereabouts:
-    """Where one timeline stands. Nothing else sets the mode of its door."""
+    """Where one timeline stands. Nothing else sets the mode of its door.
+
+    ``at_present``, ``in_history``, ``diversion``: which one ``now`` is. ``present``: the live one that was left; None
+    at the present itself, and for a recording at rest. ``live``: the guest can be run on past the end of history."""
 
     def __init__(self, engine: Engine, door: Door, log: EventLog, *, live: bool) -> None:
         self._engine = engine
         self._door = door
         self._log = log
+        self.live = live
         self._stand(AtPresent() if live else InHistory())
 
     def _stand(self, where: Where) -> None:
+        # Every move asks for these, many times.
         self.now = where
+        self.at_present = isinstance(where, AtPresent)
+        self.in_history = isinstance(where, InHistory)
+        self.diversion = where if isinstance(where, Diverted) else None
+        history = where.history if isinstance(where, Diverted) else where
+        self.present = history.present if isinstance(history, InHistory) else None
         self._door.mode = MODES[type(where)]
 
     def happens(self, event: Event) -> None:
         """ValueError if that cannot happen here."""
         self._stand(after(self.now, event))
-
-    @property
-    def at_present(self) -> bool:
-        return type(self.now) is AtPresent
-
-    @property
-    def in_history(self) -> bool:
-        return type(self.now) is InHistory
-
-    @property
-    def diversion(self) -> Diverted | None:
-        return self.now if isinstance(self.now, Diverted) else None
-
-    @property
-    def present(self) -> Mark | None:
-        """The live present that was left. None at the present itself, and for a recording at rest."""
-        now = self.now.history if isinstance(self.now, Diverted) else self.now
-        return now.present if isinstance(now, InHistory) else None
-
-    @property
-    def live(self) -> bool:
-        """The guest can be run on past the end of history."""
-        return self.at_present or self.present is not None
 
     @property
     def end(self) -> int:
