@@ -14,6 +14,7 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
+from rrgdb.engine.base import EngineError
 from rrgdb.opening import GuestOptions, record, replay
 from rrgdb.rsp.debuggee import DebuggeeError, Point, PointKind, Resume, Stop, StopKind
 from rrgdb.target import Target
@@ -214,6 +215,24 @@ def test_a_written_pc_is_not_after_a_hit(family: str) -> None:
         assert t.engine.read(arch.pc) == store
         assert t.resume(C).kind is StopKind.WATCH
         assert t.timeline.diverted_from == writes[0]
+
+
+def test_a_search_that_fails_behind_an_access_that_was_told_moves_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with target("riscv64") as t:
+        t.insert(watch("riscv64"))
+        t.seek("end")
+        assert t.resume(BC).kind is StopKind.WATCH
+        here, run = t.timeline.icount, t._backward.run
+
+        def failing(points: Points, *, steps: int | None = None) -> stop.Stop:
+            if steps is None:
+                raise EngineError("no such luck")
+            return run(points, steps=steps)
+
+        monkeypatch.setattr(t._backward, "run", failing)
+        with pytest.raises(DebuggeeError, match="no such luck"):
+            t.resume(BC)
+        assert t.timeline.icount == here
 
 
 def test_an_instruction_that_jumps_to_itself_hits_each_time(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Condition:
 @dataclass(frozen=True, slots=True)
 class Points:
     """What stops a run: breakpoint addresses (with the conditions of all points there; None: always), watches, and
-    one position in time."""
+    one position in time. A watch stops behind the access, on the way back before it."""
 
     breakpoints: dict[int, Condition | None]
     watches: tuple[Watch, ...] = ()

@@ -36,7 +36,7 @@ class Timeline:
     """One guest in time. All calls but ``interrupt`` come from the engine thread.
 
     ``recorder``: of a guest that is new and recorded from here on; None for a recording at rest. ``say`` takes text for
-    the user (progress).
+    the user (progress). ``forward``: what executes the guest.
     """
 
     def __init__(
