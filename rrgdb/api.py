@@ -125,7 +125,7 @@ class Recording:
     @staticmethod
     def _points(breakpoints: Iterable[int], watch: Iterable[tuple[int, int]]) -> Points:
         watches = tuple(Watch(address, length, "w") for address, length in watch)
-        return Points(dict.fromkeys(breakpoints), watches, for_gdb=False)
+        return Points(dict.fromkeys(breakpoints), watches)
 
     def state_digest(self) -> bytes:
         """16 bytes that are equal for equal states."""

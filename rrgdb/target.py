@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from rrgdb.arch.base import MemoryFault
 from rrgdb.arch.target_xml import target_xml
-from rrgdb.engine.base import Engine, EngineError, Watch, WatchHit
+from rrgdb.engine.base import Engine, EngineError, Stops, Watch, armed
+from rrgdb.habits import Habits
 from rrgdb.opening import Opened
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
@@ -22,9 +23,8 @@ from rrgdb.rsp.debuggee import (
 from rrgdb.text import shown
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition
-from rrgdb.timeline.hits import Hits
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
-from rrgdb.travel import Travel, bytes_at, mode, told
+from rrgdb.travel import Travel, mode, told
 
 EFAULT = 14
 SIGTRAP, SIGINT = 5, 2
@@ -33,7 +33,6 @@ MAX_WATCH = 4096
 """bytes of one watchpoint"""
 _WATCH_KINDS = {ZType.WRITE: "w", ZType.READ: "r", ZType.ACCESS: "a"}
 _WATCH_STOPS = {"w": StopReason.WATCH, "r": StopReason.RWATCH, "a": StopReason.AWATCH}
-_BACKWARD = (Resume.REVERSE_CONTINUE, Resume.REVERSE_STEP)
 
 
 class Target:
@@ -55,9 +54,7 @@ class Target:
         self.ended_alone = False
         self._report_exit = report_exit
         self._backward = Backward(self.timeline, opened.workers)
-        self._hits = Hits(self.timeline)
-        self._diverted: dict[Watch, bytes] = {}
-        """watched bytes when the last move ended in a diversion"""
+        self._habits = Habits(self.timeline, self._backward)
         self._held = False
         self._points: dict[tuple[ZType, int, int], ZPoint] = {}
         self.replay_break: int | None = None
@@ -165,9 +162,8 @@ class Target:
             if point.length > MAX_WATCH:
                 raise DebuggeeError(f"a watchpoint of {point.length} bytes: at most {MAX_WATCH}")
             try:
-                watches = [*self._watches(), self._watch(point)]
-                self.engine.set_watches(watches)
-                self.engine.set_watches(())
+                with armed(self.engine, Stops(watches=(*self._watches(), self._watch(point)))):
+                    pass
             except EngineError as e:
                 raise DebuggeeError(str(e)) from None
         self._points[point.type, point.address, point.length] = point
@@ -210,17 +206,8 @@ class Target:
             raise DebuggeeError("all CPUs run as they did: `set scheduler-locking off`")
         self.timeline.clear_interrupt()
         points = self._armed()
-        backward = how in _BACKWARD
         with told():
-            undone = self._undone(points, backward)
-            stop = undone or self._hits.still_to_tell(points, backward)
-            if stop is None:
-                stop = self._move(how, self._hits.passing(points, backward), start, end)
-            if backward and undone is None and self.timeline.icount == self.timeline.start:
-                # Whatever else stands there: GDB is to know that there is nothing behind it.
-                stop = Stop(StopKind.HISTORY_BEGIN, self.timeline.icount)
-            stop = self._hits.told(stop, points, backward, access=undone is None, separately=separately)
-        self._diverted = {} if self.timeline.diverted_from is None else self._watched(points)
+            stop = self._habits.move(how, points, start, end, separately=separately)
         if stop.kind is StopKind.BREAKPOINT and stop.address is not None:
             self._explain(stop.address, points.breakpoints.get(stop.address))
         self._last = self._told_stop(stop)
@@ -231,37 +218,6 @@ class Target:
         failure = condition.failure() if condition is not None else None
         if failure is not None:
             self.timeline.say(f"breakpoint at {address:#x}: its condition cannot be evaluated: {failure}\n")
-
-    def _watched(self, points: Points) -> dict[Watch, bytes]:
-        return {w: bytes_at(self.engine, w.address, w.length) for w in points.watches}
-
-    def _undone(self, points: Points, backward: bool) -> Stop | None:
-        """Where a diversion is left, watched bytes change to what they were: a hit, since the debugger knows others."""
-        t, before = self.timeline, self._diverted
-        if t.diverted_from is not None:
-            if not backward:
-                return None
-            before = self._watched(points)
-            t.drop_diversion()
-        if not before:
-            return None
-        hits = tuple(
-            WatchHit(w.address, w.length, w.kind, before[w], now)
-            for w, now in self._watched(points).items()
-            if w.kind != "r" and w in before and len(before[w]) == len(now) and before[w] != now
-        )
-        return Stop.at_watch(t.icount, hits) if hits else None
-
-    def _move(self, how: Resume, points: Points, start: int, end: int) -> Stop:
-        if how is Resume.CONTINUE:
-            return self.timeline.run(points)
-        if how is Resume.STEP:
-            return self.timeline.run(points, steps=1)
-        if how is Resume.RANGE_STEP:
-            return self.timeline.run(points, within=(start, end))
-        if how is Resume.REVERSE_STEP:
-            return self._backward.step(points)
-        return self._backward.run(points)
 
     def _told_stop(self, stop: Stop) -> StopReply:
         kind = stop.kind
@@ -297,17 +253,17 @@ class Target:
 
     def attached(self, console: Callable[[str], None]) -> None:
         self.timeline.say = lambda text: console(shown(text.rstrip("\n")) + "\n")
-        self._held = self.timeline.debugged = True
+        self._held = self.timeline.forward.debugged = True
         if self.running:
             self.running = False
             self._last = StopReply(StopReason.INTERRUPT, SIGINT)
 
     def detached(self, *, resume: bool) -> None:
         self._points.clear()
-        self._hits.forget()
+        self._habits.forget()
         self.replay_break = None
         self.timeline.say = lambda _text: None
-        self._held = self.timeline.debugged = False
+        self._held = self.timeline.forward.debugged = False
         if resume and self.timeline.live:
             self.running = True
 
@@ -342,8 +298,7 @@ class Target:
     def go(self, icount: int) -> StopReply:
         """Seek; the debugger is told of no hit on the way."""
         self.timeline.clear_interrupt()
-        self._hits.forget()
-        self._diverted = {}
+        self._habits.forget()
         with told():
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted

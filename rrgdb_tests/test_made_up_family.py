@@ -23,7 +23,7 @@ from rrgdb.board.devices.power.debug_exit import ExitRegister
 from rrgdb.board.devices.uart.ns16550 import Ns16550
 from rrgdb.board.firmware.image import ImageError, load_image
 from rrgdb.board.spec import MIB, BoardSpec, Placement
-from rrgdb.engine.base import EngineError, Exit, ExitKind, Watch
+from rrgdb.engine.base import EngineError, Exit, ExitKind, Stops, Watch
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb.engine.unicorn.families import FAMILIES
@@ -341,7 +341,7 @@ def test_the_gears_agree_on_watches(kind: str) -> None:
     hits = []
     for fast in (False, True):
         engine = bare(*PROGRAM[:9], SYSTEM_CALL, fast=fast)
-        engine.set_watches([Watch(DATA + 2, 2, kind)])
+        engine.arm(Stops(watches=(Watch(DATA + 2, 2, kind),)))
         found = []
         while (exit_ := engine.run_until(TIMED)).kind is ExitKind.WATCHPOINT:
             found.append((engine.icount, exit_.hits))

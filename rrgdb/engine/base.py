@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -29,7 +30,7 @@ class ExitKind(Enum):
     WATCHPOINT = auto()
     """the instruction before this position touched watched bytes; see ``Exit.hits``"""
     RANGE = auto()
-    """pc left the range given to ``set_range``"""
+    """pc left the range that is armed"""
     INTERRUPT = auto()
     """``interrupt`` was called"""
     TRAP = auto()
@@ -85,6 +86,39 @@ class Watch:
 Conditions = tuple[bytes, ...]
 """conditions of one breakpoint as GDB's agent expressions, of which one that is not zero is enough; empty: there is a
 condition that only the caller knows"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """What ends a run before its limit.
+
+    ``breakpoints``: (address, its conditions; None: it stops always). Where the engine can tell that all conditions are
+    zero, the run goes on; where it cannot tell, it stops, even while collecting, and the caller judges.
+
+    ``watches``: ranges of virtual addresses, whatever is mapped there now: what comes to be mapped hits when it is
+    accessed. Where there is no RAM, any write is a change, and the bytes of a hit are not told.
+
+    ``within``: pc outside [start, end) stops; an empty range does not. ``collect``: hits of breakpoints and of watches
+    are noted (``Engine.collected``) and do not stop."""
+
+    breakpoints: tuple[tuple[int, Conditions | None], ...] = ()
+    watches: tuple[Watch, ...] = ()
+    within: tuple[int, int] | None = None
+    collect: bool = False
+
+
+NO_STOPS = Stops()
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The last hits. ``breakpoint``: position of the instruction at it; ``watch``: the one behind the access, and
+    ``hits``: what that hit."""
+
+    breakpoint: int | None
+    watch: int | None
+    hits: tuple[WatchHit, ...]
+
 
 Ranges = npt.NDArray[np.uint64]
 """shape (n, 2): first and last of each range; ascending, with a gap of at least one number between two"""
@@ -162,35 +196,24 @@ class Engine(Protocol):
     def map_ram(self, base: int, size: int) -> None: ...
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None: ...
     def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None: ...
-    def set_breakpoints(self, points: Iterable[tuple[int, Conditions | None]]) -> None:
-        """(address, its conditions; None: it stops always). Where the engine can tell that all conditions are zero, the
-        run goes on; where it cannot tell, it stops, even while collecting, and the caller judges."""
+    def arm(self, stops: Stops, ignored_at: int | None = None) -> None:
+        """These stop from now on; breakpoints and range not at the position ``ignored_at`` (where a resume starts).
 
-    def set_watches(self, watches: Iterable[Watch]) -> None:
-        """Ranges of virtual addresses, whatever is mapped there now: what comes to be mapped hits when it is accessed.
-        Where there is no RAM, any write is a change, and the bytes of a hit are not told. EngineError for too many."""
+        Unless only ``within`` is new, what was collected is forgotten, and watched bytes count from now on as they are.
+        EngineError for too many watches; all stays as it was then."""
+
+    @property
+    def stops(self) -> Stops:
+        """What is armed."""
+
+    def collected(self) -> Collected:
+        """The last hits since collecting began; those of a watch are told once."""
+
+    def rearm(self) -> None:
+        """Watched bytes count from now on as they are: somebody else than the guest has written."""
 
     def out_of_reach(self, address: int, length: int) -> bool:
         """No access there can succeed, in all of history, while the guest does not translate addresses."""
-
-    def set_range(self, start: int, end: int) -> None:
-        """Stop once pc is outside [start, end); (0, 0) switches it off."""
-
-    def ignore_stops_at(self, icount: int | None) -> None:
-        """Breakpoints and range do not stop at this position (where a resume starts)."""
-
-    def set_collect(self, on: bool) -> None:
-        """Note hits of breakpoints and of watches instead of stopping; forgets those noted so far. Breakpoints whose
-        conditions the engine cannot tell stop all the same."""
-
-    def collected(self) -> tuple[int | None, int | None]:
-        """Positions of the last breakpoint and the last watch hit since collecting began."""
-
-    def take_hits(self) -> tuple[WatchHit, ...]:
-        """The last watch hit, stopped at or collected; forgotten afterwards."""
-
-    def rearm(self) -> None:
-        """Watched bytes count from now on as they are."""
 
     @property
     def translates(self) -> bool:
@@ -219,3 +242,13 @@ class Engine(Protocol):
 
     def drop_translations(self) -> None:
         """Forget translated code and TLB entries: RAM was changed from outside."""
+
+
+@contextmanager
+def armed(engine: Engine, stops: Stops, ignored_at: int | None = None) -> Iterator[None]:
+    """Inside, these stop. Nothing is left armed behind."""
+    engine.arm(stops, ignored_at)
+    try:
+        yield
+    finally:
+        engine.arm(NO_STOPS)

@@ -11,14 +11,15 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
-from rrgdb.engine.base import EngineError
+from rrgdb.engine.base import EngineError, Stops
 from rrgdb.recording.door import Divergence
 from rrgdb.timeline.checkpoints import Mark
+from rrgdb.timeline.forward import SIGTRAP
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.scan import Found, scan
 from rrgdb.timeline.stop import Points, Stop, StopKind
-from rrgdb.timeline.tasks import PortablePoints, Scanned, scan_span
-from rrgdb.timeline.timeline import SIGTRAP, Timeline, TimelineError
+from rrgdb.timeline.tasks import Scanned, portable, scan_span
+from rrgdb.timeline.timeline import Timeline, TimelineError
 from rrgdb.workers.executor import Executor, Failed, Task, WorkerError
 
 PROGRESS = 1.0
@@ -56,8 +57,8 @@ class Backward:
         if t.icount == t.start:
             return Stop(StopKind.HISTORY_BEGIN, t.icount)
         target = max(t.icount - steps, t.start)
-        if points.watches and not (points.passes_access and steps == 1):
-            stop = self._search(Points({}, points.watches, passes_access=points.passes_access), target)
+        if points.watches:
+            stop = self._search(Points({}, points.watches), target)
             if stop is not None:
                 return stop
         here = t.icount
@@ -66,24 +67,28 @@ class Backward:
             self.preparation.stepped_back(here)
         return self._arrived()
 
-    def run(self, points: Points) -> Stop:
-        """Back to the greatest position before this one at which a point stops, or to the beginning."""
+    def run(self, points: Points, *, steps: int | None = None) -> Stop:
+        """Back to the greatest position before this one at which a point stops, or to the beginning; ``steps``: at most
+        so many instructions."""
         t = self._timeline
         t.drop_diversion()
         if t.icount == t.start:
             return Stop(StopKind.HISTORY_BEGIN, t.icount)
-        traps = t.traps()
+        floor = t.start if steps is None else max(t.icount - steps, t.start)
+        traps = t.forward.traps()
         trap = bisect_left(traps, t.icount) - 1
-        floor = t.start if trap < 0 else traps[trap]
+        trapped = trap >= 0 and traps[trap] >= floor
+        if trapped:
+            floor = traps[trap]
         stop = self._search(points, floor)
         if stop is not None:
             return stop
         t.seek(floor)
         if t.interrupted:
             return self._arrived()
-        if trap >= 0:
+        if trapped:
             return Stop(StopKind.SIGNAL, t.icount, value=SIGTRAP)
-        return Stop(StopKind.HISTORY_BEGIN, t.icount)
+        return Stop(StopKind.HISTORY_BEGIN if steps is None else StopKind.STEP, t.icount)
 
     def _arrived(self) -> Stop:
         t = self._timeline
@@ -113,31 +118,22 @@ class Backward:
         if not t.at_present and floor < here - 1:
             t.marks.keep_here()
         t.index.note()
-        pages = t.watched_pages(points)
+        pages = t.forward.watched_pages(points)
         reads = any(w.kind != "w" for w in points.watches)
         close, approached = bool(points.watches), here
-        if points.watches and points.passes_access:
-            last = scan(t, Points(points.breakpoints), here - 1, here)
-            if t.interrupted:
-                t.seek_regardless(here)
-                return Stop(StopKind.INTERRUPT, t.icount)
-            position = self._choose(points, last, floor)
-            if position is not None:
-                return self._stop(last, position)
-            end = here - 1
         began = spoken = self._clock()
-        portable = PortablePoints.of(points)
+        stops = portable(points)
         while end > floor:
             if not t.interrupted:
                 clear = self._clear_since(end, floor, points, pages)
                 if clear < end:
                     end = clear
                     continue
-            if portable is not None and self._clock() - began >= self._patience and self._workers_ready():
-                end, answer = self._scan_apart(points, portable, floor, end, pages)
+            if stops is not None and self._clock() - began >= self._patience and self._workers_ready():
+                end, answer = self._scan_apart(points, stops, floor, end, pages)
                 if answer is not None:
                     return self._stop(*answer)
-                portable = None
+                stops = None
                 continue
             begin = max(t.marks.best(end - 1).icount, floor)
             if close and begin < approached and end - begin > APPROACH:
@@ -152,7 +148,7 @@ class Backward:
             if t.interrupted:
                 t.seek_regardless(end)
                 return Stop(StopKind.INTERRUPT, t.icount)
-            position = self._choose(points, found, floor)
+            position = found.last_stop(floor)
             if position is not None:
                 t.marks.keep(on_the_way)
                 return self._stop(found, position)
@@ -181,7 +177,7 @@ class Backward:
         self._timeline.say(f"{why}: searching without\n")
 
     def _scan_apart(
-        self, points: Points, portable: PortablePoints, floor: int, end: int, pages: set[int] | None
+        self, points: Points, stops: Stops, floor: int, end: int, pages: set[int] | None
     ) -> tuple[int, tuple[Found, int] | None]:
         """Have workers search [floor, end), latest segments first; returns the position behind which there is nothing,
         and the answer. What they could not do is left to be searched."""
@@ -195,7 +191,7 @@ class Backward:
             while (at := self._clear_since(at, floor, points, pages)) > floor:
                 i = bisect_right(starts, max(at - LEAST_TASK, t.start))
                 begin = max(starts[i - 1], floor)
-                yield Task(scan_span, begin, at, portable)
+                yield Task(scan_span, begin, at, stops)
                 at = begin
 
         try:
@@ -204,7 +200,7 @@ class Backward:
                     if isinstance(result, Failed):
                         return end, None
                     t.index.learn(result.noted)
-                    position = self._choose(points, result.found, floor)
+                    position = result.found.last_stop(floor)
                     if position is not None:
                         return end, (result.found, position)
                     end = task.begin
@@ -227,17 +223,9 @@ class Backward:
             clear = end if untouched is None else max(untouched, floor)
         return clear
 
-    def _choose(self, points: Points, found: Found, floor: int) -> int | None:
-        """The last position at which something that was found stops."""
-        after = points.for_gdb and self._timeline.engine.arch.nonsteppable_watchpoint
-        found.watch = None if found.behind is None else found.behind if after else found.behind - 1
-        candidates = [at for at in (found.watch, found.breakpoint) if at is not None and at >= floor]
-        return max(candidates, default=None)
-
     def _stop(self, found: Found, position: int) -> Stop:
         t = self._timeline
         t.seek_regardless(position)
-        # Both may be at one position; behind the access that hit a watch, the breakpoint comes first on the way back.
-        if position == found.watch and not (position == found.breakpoint and position == found.behind):
+        if position == found.watch:
             return Stop.at_watch(position, found.hits)
         return Stop(StopKind.BREAKPOINT, position, t.engine.pc)

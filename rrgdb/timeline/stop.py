@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from rrgdb.engine.base import Conditions, Watch, WatchHit
+from rrgdb.engine.base import Conditions, Stops, Watch, WatchHit
 
 
 class StopKind(Enum):
@@ -59,23 +59,19 @@ class Condition:
         return self.holds()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Points:
     """What stops a run: breakpoint addresses (with the conditions of all points there; None: always), watches, and
-    one position in time."""
+    one position in time. A watch stops behind the access, on the way back before it."""
 
     breakpoints: dict[int, Condition | None]
     watches: tuple[Watch, ...] = ()
     icount: int | None = None
-    for_gdb: bool = True
-    """a watch stops where GDB expects it: see ``Arch.nonsteppable_watchpoint``; False: behind the access, going back
-    before it, on every family"""
-    passes_access: bool = False
-    """what the first instruction of the move accesses was told before: it hits no watch"""
 
-    def conditions(self) -> dict[int, Conditions | None]:
-        """Each breakpoint's conditions as code; None: it has none."""
-        return {address: None if c is None else c.code for address, c in self.breakpoints.items()}
+    def stops(self, *, within: tuple[int, int] | None = None, collect: bool = False) -> Stops:
+        """For an engine, which knows of conditions only their code."""
+        breakpoints = tuple((address, None if c is None else c.code) for address, c in self.breakpoints.items())
+        return Stops(breakpoints, self.watches, within, collect)
 
     def __bool__(self) -> bool:
         return bool(self.breakpoints or self.watches or self.icount is not None)

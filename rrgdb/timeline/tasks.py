@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from random import Random
 
-from rrgdb.engine.base import Conditions, EngineError, Watch
+from rrgdb.engine.base import EngineError, Stops, Watch
 from rrgdb.engine.memory import PAGE
 from rrgdb.errors import Error
 from rrgdb.recording.directory import INDEX
@@ -40,24 +40,16 @@ TOLD = (Divergence, EngineError, SpanError, TimelineError)
 """how a task may fail"""
 
 
-@dataclass(frozen=True, slots=True)
-class PortablePoints:
-    """Points for another process: breakpoint addresses, each with its conditions' code or None, and watches."""
+def portable(points: Points) -> Stops | None:
+    """Points for another process. None if there is a condition without code."""
+    stops = points.stops()
+    return None if any(codes == () for _, codes in stops.breakpoints) else stops
 
-    breakpoints: tuple[tuple[int, Conditions | None], ...]
-    watches: tuple[Watch, ...]
 
-    @classmethod
-    def of(cls, points: Points) -> PortablePoints | None:
-        """None if there is a condition without code."""
-        codes = points.conditions()
-        return None if () in codes.values() else cls(tuple(codes.items()), points.watches)
-
-    def on(self, timeline: Timeline) -> Points:
-        """The points, for a timeline of the same recording."""
-        engine = timeline.engine
-        conditions = {a: None if code is None else agent_condition(engine, code) for a, code in self.breakpoints}
-        return Points(conditions, self.watches)
+def _points(stops: Stops, timeline: Timeline) -> Points:
+    engine = timeline.engine
+    conditions = {a: None if code is None else agent_condition(engine, code) for a, code in stops.breakpoints}
+    return Points(conditions, stops.watches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +60,11 @@ class Scanned:
     noted: tuple[Entry, ...]
 
 
-def scan_span(timeline: Timeline, begin: int, end: int, stops: PortablePoints) -> Scanned:
+def scan_span(timeline: Timeline, begin: int, end: int, stops: Stops) -> Scanned:
     """A task: the last hits in [begin, end)."""
     noted: list[Entry] = []
     timeline.index.on_note = noted.append
-    return Scanned(scan(timeline, stops.on(timeline), begin, end), tuple(noted))
+    return Scanned(scan(timeline, _points(stops, timeline), begin, end), tuple(noted))
 
 
 def verify_span(timeline: Timeline, begin: int, end: int, stops: int = 0) -> None:
@@ -166,7 +158,7 @@ def _require_nothing(timeline: Timeline, lack: Lack) -> None:
     pages = chain.from_iterable(range(first, last + 1) for first, last in lack.pages.tolist())
     places = filter(None, map(timeline.engine.ram.address_of, pages))
     while watched := tuple(Watch(address, PAGE, "w") for address in islice(places, _WATCHES)):
-        found = _scan(timeline, Points({}, watched, for_gdb=False), lack)
+        found = _scan(timeline, Points({}, watched), lack)
         if found.behind is not None:
             raise IndexLacksError(
                 f"{INDEX} says that {where} nothing was written to the page of {found.hits[0].address:#x}; it was, "

@@ -19,7 +19,7 @@ from rrgdb.board.firmware.image import Image, load_image, load_raw
 from rrgdb.board.lines import MAX_LINES, Lines
 from rrgdb.board.machine import Board, End
 from rrgdb.board.timers import NEVER, Timer, Timers
-from rrgdb.engine.base import ExitKind, Watch
+from rrgdb.engine.base import ExitKind, Stops, Watch
 from rrgdb_tests.board.toy import LINE, Toy, toy_board
 from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, assemble, board_of, board_state
 from rrgdb_tests.guests import ARCHES, AWKWARD, arch_name, build
@@ -155,9 +155,9 @@ def test_a_watch_stops_where_a_timer_has_written(family: str, fast: bool) -> Non
     assert len(changes) > 10
     for exactly in (False, True):
         guest = board(family, 97, fast=fast)
-        guest.engine.set_watches([Watch(where, 4, "w")])
+        stops = Stops(watches=(Watch(where, 4, "w"),))
         for change in changes:
-            guest.engine.ignore_stops_at(guest.engine.icount)
+            guest.engine.arm(stops, guest.engine.icount)
             exit_ = guest.run_until(change if exactly else 1 << 40)
             assert (exit_.kind, guest.engine.icount) == (ExitKind.WATCHPOINT, change)
             assert [(hit.old, hit.new) for hit in exit_.hits] == [(states[change - 1][1][:4], states[change][1][:4])]
@@ -177,9 +177,9 @@ def test_a_breakpoint_stops_behind_what_a_timer_does_there(family: str, fast: bo
         guest.run_until(guest.engine.icount + 1)
     chosen = set(Random(family).sample(sorted(set(pcs[500:])), 5))
     guest = board(family, 3, fast=fast)
-    guest.engine.set_breakpoints((pc, None) for pc in chosen)
+    stops = Stops(tuple((pc, None) for pc in chosen))
     for position in [i for i, pc in enumerate(pcs) if pc in chosen and i]:
-        guest.engine.ignore_stops_at(guest.engine.icount)
+        guest.engine.arm(stops, guest.engine.icount)
         assert guest.run_until(1 << 40).kind is ExitKind.BREAKPOINT
         assert board_state(guest) == states[position][0]
 

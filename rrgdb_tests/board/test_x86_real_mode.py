@@ -7,7 +7,7 @@ import pytest
 from rrgdb.arch import ARCHES
 from rrgdb.board.firmware.image import load_raw
 from rrgdb.board.machine import Board, End
-from rrgdb.engine.base import ExitKind
+from rrgdb.engine.base import ExitKind, Stops
 from rrgdb_tests.engine.unicorn.rig import Saved, assemble, board_of, board_state
 
 BASE = 0x8000
@@ -158,7 +158,7 @@ def test_a_breakpoint_stands_at_a_linear_address() -> None:
     guest.run_until(1 << 40)
     at = guest.engine.pc - 2  # the loop
     again = _guest(BODY)
-    again.engine.set_breakpoints([(at, None)])
+    again.engine.arm(Stops(((at, None),)))
     assert again.run_until(1 << 40).kind is ExitKind.BREAKPOINT
     assert (again.engine.pc, again.engine.read("eip")) == (at, at - BASE)
 

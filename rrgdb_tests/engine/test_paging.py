@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from rrgdb.arch.base import MemoryFault
-from rrgdb.engine.base import Watch
+from rrgdb.engine.base import NO_STOPS, Stops, Watch
 from rrgdb.engine.paging import riscv, x86
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, Bench, assemble
 
@@ -96,8 +96,8 @@ def test_a_look_sets_no_accessed_bit_and_no_fault_address_on_x86() -> None:
     assert len(engine.read_memory(DATA + 8192, 8192)) == 8192
     with pytest.raises(MemoryFault):
         engine.read_memory(0x800000, 4)
-    engine.set_watches([Watch(0x800000, 4, "w"), Watch(DATA + 8192, 4, "w")])
-    engine.set_watches([])
+    engine.arm(Stops(watches=(Watch(0x800000, 4, "w"), Watch(DATA + 8192, 4, "w"))))
+    engine.arm(NO_STOPS)
     assert (b.state(), engine._registers.raw_read("cr2")) == before
 
 
@@ -121,6 +121,6 @@ def test_a_look_sets_no_accessed_bit_on_riscv() -> None:
     assert engine.read_memory(virtual + 0x1000, 16) == engine.ram.read(DATA, 16)
     with pytest.raises(MemoryFault):
         engine.read_memory(virtual + 0x2000, 4)
-    engine.set_watches([Watch(virtual + 0x1000, 4, "w"), Watch(virtual + 0x2000, 4, "a")])
-    engine.set_watches([])
+    engine.arm(Stops(watches=(Watch(virtual + 0x1000, 4, "w"), Watch(virtual + 0x2000, 4, "a"))))
+    engine.arm(NO_STOPS)
     assert b.state() == before

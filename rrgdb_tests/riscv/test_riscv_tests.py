@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from rrgdb.engine.base import ExitKind, Watch
+from rrgdb.engine.base import ExitKind, Stops, Watch
 from rrgdb_tests.engine.unicorn.rig import board_with
 
 DIRECTORY = os.environ.get("RRGDB_RISCV_TESTS", "")
@@ -32,7 +32,7 @@ def result(path: Path, *, fast: bool) -> int:
         symbols = ELFFile(f).get_section_by_name(".symtab").get_symbol_by_name("tohost")
     guest = board_with(path, fast=fast)
     address = int(symbols[0]["st_value"])
-    guest.engine.set_watches([Watch(address, 8, "w")])
+    guest.engine.arm(Stops(watches=(Watch(address, 8, "w"),)))
     exit_ = guest.run_until(LONGEST)
     assert exit_.kind is ExitKind.WATCHPOINT, (exit_, guest.end, hex(guest.engine.read("pc")))
     return int.from_bytes(guest.engine.read_memory(address, 4), "little")

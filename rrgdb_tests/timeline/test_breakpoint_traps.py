@@ -10,7 +10,7 @@ import pytest
 
 from rrgdb.board.boards import default_board
 from rrgdb.opening import GuestOptions, Opened, record, replay
-from rrgdb.rsp.debuggee import Resume, StopReason, StopReply
+from rrgdb.rsp.debuggee import Resume, StopReason, StopReply, ZPoint, ZType
 from rrgdb.target import Target
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
@@ -146,6 +146,26 @@ def test_a_live_guest_goes_on_where_the_debugger_puts_it(what: str, live: Opened
         assert again.here == first
         again.timeline.seek(second[0] + 1)
         assert again.trap(BC) == second
+
+
+@pytest.mark.parametrize("what", [what for what in GUESTS if not what.startswith("int3")])
+def test_right_behind_an_access_that_was_told_it_stops(what: str, live: Opened, tmp_path: Path) -> None:
+    """A debugger that is told of a store before it is made passes it: what stands behind it is met."""
+    debugger = Debugger(live, what)
+    for _ in range(2):
+        debugger.trap(C)
+        debugger.skip()
+    second = debugger.timeline.icount - 1
+    live.close()
+    with replay(tmp_path / "r", writable=False) as opened:
+        opened.timeline.seek(0)
+        again = Debugger(opened, what)
+        again.target.insert(ZPoint(ZType.WRITE, base(GUESTS[what][0]) + DATA, 4))
+        seen = [again.target.resume(C).reason for _ in range(4)]
+        assert seen == [StopReason.WATCH, StopReason.SIGNAL, StopReason.WATCH, StopReason.SIGNAL]
+        assert (again.timeline.icount, again.value) == (second, 2)
+        assert again.target.resume(BC).reason is StopReason.WATCH
+        assert again.trap(BC)[0] < second
 
 
 def test_in_a_diversion(what: str, live: Opened) -> None:

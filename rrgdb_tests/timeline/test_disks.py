@@ -22,7 +22,7 @@ from rrgdb.recording.directory import RecordingError
 from rrgdb.recording.door import Divergence
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.images import DiskImage
-from rrgdb.timeline import backward, disks, prepare, timeline
+from rrgdb.timeline import backward, disks, forward, prepare, timeline
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
@@ -67,7 +67,7 @@ def _fingerprint(directory: Path) -> list[tuple[str, str, int, int]]:
 def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in ``test_walks``."""
     monkeypatch.setattr(timeline, "NEAR", (16, 100, 700, 3000))
-    monkeypatch.setattr(timeline, "LEAST_SKIP", 50)
+    monkeypatch.setattr(forward, "LEAST_SKIP", 50)
     monkeypatch.setattr(prepare, "NEAR", (16, 100, 700, 3000))
     monkeypatch.setattr(prepare, "PIECE", 300)
     monkeypatch.setattr("rrgdb.timeline.scan.LEAST_PIECE", 200)
@@ -161,7 +161,7 @@ def test_a_watchpoint_finds_the_read_that_brought_a_value(recorded: Path) -> Non
         t = opened.timeline
         t.seek(t.end)
         for _ in range(90):
-            stop = Backward(t).run(Points({}, (Watch(buffer, 4, "w"),), for_gdb=False))
+            stop = Backward(t).run(Points({}, (Watch(buffer, 4, "w"),)))
             assert stop.kind is StopKind.WATCHPOINT
             before = t.engine.read_memory(buffer, 4)
             t.run(NONE, steps=1)

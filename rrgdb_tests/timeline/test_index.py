@@ -14,7 +14,7 @@ import pytest
 from rrgdb.engine.base import Watch
 from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.recording.directory import INDEX
-from rrgdb.timeline import backward, timeline
+from rrgdb.timeline import backward, forward
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, Stop, StopKind
 from rrgdb.timeline.timeline import Timeline
@@ -52,7 +52,7 @@ def _without_index(path: Path, to: Path) -> Path:
 def _counting(timeline: Timeline) -> Iterator[list[int]]:
     """Lengths of what is replayed inside."""
     lengths: list[int] = []
-    advance = timeline.advance
+    advance = timeline.forward.advance
 
     def counted(limit: int):  # type: ignore[no-untyped-def]
         begin = timeline.icount
@@ -61,9 +61,9 @@ def _counting(timeline: Timeline) -> Iterator[list[int]]:
         finally:
             lengths.append(timeline.icount - begin)
 
-    timeline.advance = counted  # type: ignore[method-assign]
+    timeline.forward.advance = counted  # type: ignore[method-assign]
     yield lengths
-    timeline.advance = advance  # type: ignore[method-assign]
+    timeline.forward.advance = advance  # type: ignore[method-assign]
 
 
 def _pcs(opened: Opened, rng: Random) -> list[int]:
@@ -120,7 +120,7 @@ def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int) -> 
 
 @pytest.fixture(autouse=True)
 def short_skips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline, "LEAST_SKIP", 100)
+    monkeypatch.setattr(forward, "LEAST_SKIP", 100)
 
 
 @pytest.mark.parametrize(("arch", "guest"), GUESTS)

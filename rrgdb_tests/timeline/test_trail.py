@@ -45,7 +45,7 @@ def opened(recording: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]
     monkeypatch.setattr(trail, "LEAST", EVERY)
     monkeypatch.setattr(trail, "SHARE", 0)
     with replay(recording, writable=False) as opened:
-        opened.timeline._trail = trail.Trail(opened.timeline.marks, _Clock())
+        opened.timeline.forward._trail = trail.Trail(opened.timeline.marks, _Clock())
         yield opened
 
 
@@ -92,7 +92,7 @@ def test_what_takes_long_is_rare(opened: Opened, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(trail, "SHARE", 20)
     monkeypatch.setattr(t.marks, "keep", slowly)
-    t._trail = trail.Trail(t.marks, lambda: t.icount / 1000 + len(left))
+    t.forward._trail = trail.Trail(t.marks, lambda: t.icount / 1000 + len(left))
     t.run(NONE, steps=END - 1)
     assert left[0] == EVERY
     assert all(20_000 <= b - a < 30_000 for a, b in pairwise(left))

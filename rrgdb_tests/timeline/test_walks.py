@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rrgdb.timeline import backward, prepare, timeline, trail
+from rrgdb.timeline import backward, forward, prepare, timeline, trail
 from rrgdb_tests.board.toy import toys
 from rrgdb_tests.guests import ARCHES, AWKWARD
 from rrgdb_tests.timeline.oracle import oracle
@@ -29,7 +29,7 @@ LONG = {
 def dense(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distances that fit short guests, so that all kinds of marks come into play."""
     monkeypatch.setattr(timeline, "NEAR", (16, 100, 700, 3000))
-    monkeypatch.setattr(timeline, "LEAST_SKIP", 50)
+    monkeypatch.setattr(forward, "LEAST_SKIP", 50)
     monkeypatch.setattr(prepare, "NEAR", (16, 100, 700, 3000))
     monkeypatch.setattr(prepare, "PIECE", 300)
     monkeypatch.setattr("rrgdb.timeline.scan.LEAST_PIECE", 200)

@@ -8,7 +8,9 @@ from pathlib import Path
 from random import Random
 
 from rrgdb.engine.base import Exit, Watch
+from rrgdb.habits import Habits
 from rrgdb.opening import Opened, record, replay
+from rrgdb.rsp.debuggee import Resume
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.prepare import Preparation
@@ -204,13 +206,27 @@ class Walk:
 
     def _watch(self) -> str:
         assert self.known.watched is not None
-        engine = self.opened.timeline.engine
         writer = next((i for i in self._writers if i >= self._before), None)
-        hit = writer if writer is None or engine.arch.nonsteppable_watchpoint else writer + 1
-        if hit is not None and hit == self.known.end:
+        if writer == self.known.end - 1:
             return self._step()
         points = Points({}, (Watch(*self.known.watched, "w"),))
-        return self._forward(points, hit, StopKind.WATCHPOINT, "watch")
+        if writer is None or self.random.random() < 0.5:
+            return self._forward(points, writer and writer + 1, StopKind.WATCHPOINT, "watch")
+        return self._as_gdb(Resume.CONTINUE, points, writer, "watch")
+
+    def _as_gdb(self, how: Resume, points: Points, writer: int, what: str) -> str:
+        """To a watch that an instruction hits, as a debugger is told of it."""
+        t = self.opened.timeline
+        last = self.known.end if t.live else t.end
+        stop = Habits(t, Backward(t)).move(how, points)
+        back = how is Resume.REVERSE_CONTINUE
+        if not back and writer >= last:
+            self._expect(stop, (StopKind.EXIT, StopKind.SIGNAL, StopKind.HISTORY_END), last, what)
+            return what
+        hit = writer + (t.engine.arch.nonsteppable_watchpoint is back)
+        at_begin = back and hit == 0
+        self._expect(stop, (StopKind.HISTORY_BEGIN if at_begin else StopKind.WATCHPOINT,), hit, f"{what} for GDB")
+        return what
 
     # -- backward --------------------------------------------------------------------------------
 
@@ -241,13 +257,14 @@ class Walk:
         assert self.known.watched is not None
         t = self.opened.timeline
         writer = next((i for i in reversed(self._writers) if i < self._before), None)
-        after = t.engine.arch.nonsteppable_watchpoint
-        hit = writer if writer is None or not after else writer + 1
-        stop = Backward(t).run(Points({}, (Watch(*self.known.watched, "w"),)))
-        if writer is None or hit is None:
+        points = Points({}, (Watch(*self.known.watched, "w"),))
+        if writer is not None and self.random.random() < 0.5:
+            return self._as_gdb(Resume.REVERSE_CONTINUE, points, writer, "reverse watch")
+        stop = Backward(t).run(points)
+        if writer is None:
             self._expect(stop, (StopKind.HISTORY_BEGIN,), 0, "reverse watch")
             return "reverse watch, nothing"
-        self._expect(stop, (StopKind.WATCHPOINT,), hit, "reverse watch")
+        self._expect(stop, (StopKind.WATCHPOINT,), writer, "reverse watch")
         values = self.known.values
         assert (stop.old, stop.new) == (values[writer], values[writer + 1]), self._told(f"values {stop}")
         return "reverse watch"

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from rrgdb.engine.base import Watch
+from rrgdb.engine.base import Stops, Watch
 from rrgdb.opening import Opened, record, replay
 from rrgdb.recording.directory import INDEX
 from rrgdb.recording.door import Divergence
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
-from rrgdb.timeline.tasks import PortablePoints, SpanError, scan_span, verify_span
+from rrgdb.timeline.tasks import SpanError, portable, scan_span, verify_span
 from rrgdb.timeline.timeline import TimelineError
 from rrgdb.timeline.verify import verify
 from rrgdb.workers.executor import Failed, Task, WorkerError
@@ -131,10 +131,8 @@ def test_what_workers_replay_is_indexed(scratch: Path) -> None:
 
 
 def test_a_condition_without_code_stays_at_home() -> None:
-    assert PortablePoints.of(Points({1: Condition(lambda: True)})) is None
-    portable = PortablePoints.of(Points({1: None, 2: Condition(lambda: True, (b"x",))}))
-    assert portable is not None
-    assert portable.breakpoints == ((1, None), (2, (b"x",)))
+    assert portable(Points({1: Condition(lambda: True)})) is None
+    assert portable(Points({1: None, 2: Condition(lambda: True, (b"x",))})) == Stops(((1, None), (2, (b"x",))))
 
 
 def _killing(opened: Opened, when: Callable[[int], int]) -> list[int]:
@@ -205,7 +203,7 @@ def test_workers_that_die_one_after_the_other_are_done_without(scratch: Path) ->
 def test_a_task_of_which_workers_die_is_left_to_the_main_process(scratch: Path) -> None:
     with _with_workers(_recorded(scratch, "riscv64")) as opened:
         assert opened.workers is not None
-        points = PortablePoints.of(Points({1: None}))
+        points = portable(Points({1: None}))
         deadly = Task(scan_span, 0, 10, "no points")
         tasks = [Task(scan_span, 0, 10, points), deadly, Task(scan_span, 20, 30, points)]
         results = dict(opened.workers.results(iter(tasks), lambda: False))
@@ -264,7 +262,7 @@ def test_a_task_behind_the_log_fails(scratch: Path) -> None:
     with _with_workers(_recorded(scratch, "riscv64")) as opened:
         assert opened.workers is not None
         end = opened.timeline.end
-        tasks = [Task(scan_span, 0, end + 1, PortablePoints.of(Points({1: None}))), Task(verify_span, 1, end, 0)]
+        tasks = [Task(scan_span, 0, end + 1, portable(Points({1: None}))), Task(verify_span, 1, end, 0)]
         results = [result for _, result in opened.workers.results(iter(tasks), lambda: False)]
         assert [type(r.error) for r in results if isinstance(r, Failed)] == [TimelineError, SpanError]
 
@@ -273,7 +271,7 @@ def test_results_come_in_the_order_of_the_tasks(scratch: Path) -> None:
     with _with_workers(_recorded(scratch, "riscv64"), jobs=3) as opened:
         assert opened.workers is not None
         end = opened.timeline.end
-        points = PortablePoints.of(Points({1: None}))
+        points = portable(Points({1: None}))
         spans = [(0, end), (1, 2), (5, 6), (0, end // 2), (7, 8)]
         tasks = [Task(scan_span, *span, points) for span in spans]
         assert [task for task, _ in opened.workers.results(iter(tasks), lambda: False)] == tasks

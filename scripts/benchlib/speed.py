@@ -20,8 +20,8 @@ from rrgdb.engine.base import Watch
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb.engine.unicorn.families import FAMILIES
+from rrgdb.timeline.forward import FOREVER
 from rrgdb.timeline.stop import Points
-from rrgdb.timeline.timeline import FOREVER
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.board.fakes import FakeHost
 

@@ -20,12 +20,14 @@ from unicorn.unicorn_py3 import unicorn as binding
 from rrgdb.agent.bytecode import native_table
 from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Protection, Trap
 from rrgdb.engine.base import (
-    Conditions,
+    NO_STOPS,
+    Collected,
     EngineError,
     Exit,
     ExitKind,
     Footprint,
     ReadCallback,
+    Stops,
     Watch,
     WatchHit,
     WriteCallback,
@@ -56,6 +58,8 @@ _EXITS = {
     _hot.INTERRUPT: Exit(ExitKind.INTERRUPT),
 }
 _HALTED = Exit(ExitKind.HALT)
+_NEVER = (1 << 64) - 1
+"""no position, in the native half"""
 _CLASSES = {Trap.MMU: _hot.CLASS_MMU, Trap.STATUS: _hot.CLASS_STATUS}
 _TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
 
@@ -113,6 +117,7 @@ class UnicornEngine:
         self._mask = (1 << arch.bits) - 1
         self._has_translated = False
         self._footprint_begin = 0
+        self._stops = NO_STOPS
         self._watches: list[tuple[Watch, int, int]] = []
         self._guarded_from = 0
         layout = find_layout(family)
@@ -216,7 +221,7 @@ class UnicornEngine:
             if reason == _hot.DEBUG:
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.own_breakpoint(core.pc))
             if reason == _hot.WATCHPOINT:
-                return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
+                return Exit(ExitKind.WATCHPOINT, hits=self._take_hits())
             if reason in (_hot.DENIED, _hot.ILLEGAL):
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.refused(core.pc, core.last_size, reason))
             return _EXITS[reason]
@@ -448,12 +453,31 @@ class UnicornEngine:
 
     # -- points ----------------------------------------------------------------------------------
 
-    def set_breakpoints(self, points: Iterable[tuple[int, Conditions | None]]) -> None:
-        """See ``Engine``. Conditions that a hook cannot judge stop as if they held."""
-        self._core.set_breakpoints(list(points))
+    @property
+    def stops(self) -> Stops:
+        return self._stops
 
-    def set_watches(self, watches: Iterable[Watch]) -> None:
-        """See ``Engine``. What lies beyond the addresses of this CPU is never accessed."""
+    def arm(self, stops: Stops, ignored_at: int | None = None) -> None:
+        """See ``Engine``. Conditions that a hook cannot judge stop as if they held. What lies beyond the addresses of
+        this CPU is never accessed."""
+        if stops is not self._stops:
+            self._change(self._stops, stops)
+        self._core.skip = _NEVER if ignored_at is None else ignored_at
+
+    def _change(self, old: Stops, stops: Stops) -> None:
+        core = self._core
+        breakpoints, watches = stops.breakpoints != old.breakpoints, stops.watches != old.watches
+        if watches:
+            self._set_watches(stops.watches)
+        if breakpoints:
+            core.set_breakpoints(stops.breakpoints)
+        if stops.within != old.within:
+            core.set_range(*(stops.within or (0, 0)))
+        if breakpoints or watches or stops.collect != old.collect:
+            core.set_collect(stops.collect)
+        self._stops = stops
+
+    def _set_watches(self, watches: Iterable[Watch]) -> None:
         pieces: list[tuple[Watch, int, int]] = []
         for w in watches:
             at, end = w.address, min(w.address + w.length, 1 << self.arch.bits)
@@ -496,33 +520,21 @@ class UnicornEngine:
         places = [*((r.base, r.size) for r in self.ram.regions), *self._devices.memory]
         return all(address + length <= base or base + size <= address for base, size in places)
 
-    def take_hits(self) -> tuple[WatchHit, ...]:
+    def _take_hits(self) -> tuple[WatchHit, ...]:
         """The last watch hit, stopped at or collected; forgotten afterwards."""
         return tuple(
             WatchHit(self._watches[i][1], self._watches[i][2], self._watches[i][0].kind, old, new)
             for i, old, new in self._core.take_watch_hits()
         )
 
+    def collected(self) -> Collected:
+        breakpoint, watch = self._core.bp_last, self._core.watch_last
+        return Collected(
+            None if breakpoint == _NEVER else breakpoint, None if watch == _NEVER else watch, self._take_hits()
+        )
+
     def rearm(self) -> None:
-        """Watched bytes count from now on as they are."""
         self._core.rearm()
-
-    def set_range(self, start: int, end: int) -> None:
-        self._core.set_range(start, end)
-
-    def ignore_stops_at(self, icount: int | None) -> None:
-        """Breakpoints and range do not stop at this position (where a resume starts)."""
-        self._core.skip = (1 << 64) - 1 if icount is None else icount
-
-    def set_collect(self, on: bool) -> None:
-        """Note hits of breakpoints and of watches instead of stopping."""
-        self._core.set_collect(on)
-
-    def collected(self) -> tuple[int | None, int | None]:
-        """Positions of the last breakpoint and the last watch hit since collecting began."""
-        none = (1 << 64) - 1
-        b, w = self._core.bp_last, self._core.watch_last
-        return (None if b == none else b, None if w == none else w)
 
     # -- footprint -------------------------------------------------------------------------------
 

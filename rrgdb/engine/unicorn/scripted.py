@@ -135,7 +135,7 @@ class ScriptEngine(UnicornEngine):
                 code = core.trapped_code()
                 return Exit(ExitKind.TRAP, trap=self._traps[code, bool(core.code_thumb)], code=code)
             if reason == _hot.WATCHPOINT:
-                return Exit(ExitKind.WATCHPOINT, hits=self.take_hits())
+                return Exit(ExitKind.WATCHPOINT, hits=self._take_hits())
             return _EXITS[reason]
 
     @property

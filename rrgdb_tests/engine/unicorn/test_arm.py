@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rrgdb.arch.base import ExceptionKind, Trap
-from rrgdb.engine.base import Exit, ExitKind, Watch
+from rrgdb.engine.base import Exit, ExitKind, Stops, Watch
 from rrgdb_tests.board.test_machine import raw
-from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DEVICE, HOLE, Bench
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DEVICE, HOLE, Bench, pass_by
 
 # Z is set: of the block's four, the second and the third execute.
 BLOCK = "movs r0, #0\nitett ne\naddne r0, #1\nstreq r2, [r1]\naddne r0, #4\nstrne r2, [r1, #4]\nnop\nnop"
@@ -53,32 +53,30 @@ def test_a_state_saved_inside_an_it_block_goes_on() -> None:
 
 def test_breakpoints_stop_at_instructions_that_are_passed_over() -> None:
     b = bench()
-    b.engine.set_breakpoints((at, None) for at in ADDRESSES)
+    b.engine.arm(Stops(tuple((at, None) for at in ADDRESSES)))
     seen = []
     while True:
-        b.engine.ignore_stops_at(b.engine.icount)
+        pass_by(b.engine)
         if b.run(8).kind is not ExitKind.BREAKPOINT:
             break
         seen.append(b.pc)
     assert seen == ADDRESSES[1:]
     b = bench()
-    b.engine.set_breakpoints([(ADDRESSES[2], None)])
-    b.engine.set_collect(True)
+    b.engine.arm(Stops(((ADDRESSES[2], None),), collect=True))
     b.run(8)
-    assert b.engine.collected() == (2, None)
+    assert b.engine.collected().breakpoint == 2
 
 
 def test_a_watch_hit_inside_an_it_block_stands_behind_its_store() -> None:
     b = bench()
-    b.engine.set_watches([Watch(DATA, 4, "w")])
+    b.engine.arm(Stops(watches=(Watch(DATA, 4, "w"),)))
     exit_ = b.run(8)
     assert (exit_.kind, b.engine.icount, b.pc) == (ExitKind.WATCHPOINT, 4, ADDRESSES[4])
     assert b.run(8).kind is ExitKind.LIMIT
     b = bench()
-    b.engine.set_watches([Watch(DATA, 4, "w")])
-    b.engine.set_collect(True)
+    b.engine.arm(Stops(watches=(Watch(DATA, 4, "w"),), collect=True))
     b.run(8)
-    assert b.engine.collected() == (None, 4)
+    assert b.engine.collected().watch == 4
 
 
 @pytest.mark.parametrize("access", ["str", "ldr"])

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rrgdb.agent.bytecode import AgentError
 from rrgdb.agent.evaluate import _decode, judge
 from rrgdb.board.machine import Board
-from rrgdb.engine.base import ExitKind
+from rrgdb.engine.base import Collected, ExitKind, Stops, armed
 from rrgdb.engine.unicorn.engine import _hot
 from rrgdb_tests.agent.test_evaluate import MASK, MEMORY, NUMBERS, OPERATIONS, assemble
-from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, Bench, Saved, board_with
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, Bench, Saved, board_with, pass_by
 from rrgdb_tests.guests import AWKWARD, build
 
 NAMES = {number: name for name, number in NUMBERS.items()}
@@ -35,11 +35,10 @@ def native(bench: Bench, codes: Sequence[bytes]) -> bool | None:
     """What the hook of an instruction at CODE says of conditions; None: the caller is to judge."""
     core = bench.engine._core
     core.limit = 1 << 40
-    bench.engine.set_breakpoints([(CODE, tuple(codes))])
-    bench.engine.set_collect(True)
-    if core.arrive(CODE) == _hot.BREAKPOINT:
-        return None
-    return bench.engine.collected()[0] is not None
+    with armed(bench.engine, Stops(((CODE, tuple(codes)),), collect=True)):
+        if core.arrive(CODE) == _hot.BREAKPOINT:
+            return None
+        return bench.engine.collected().breakpoint is not None
 
 
 class Spec:
@@ -266,13 +265,12 @@ def test_code_that_is_changed_from_outside_before_a_breakpoint() -> None:
     """Positions in a block that is counted as a whole are worked out anew."""
     bench = Bench.with_code("x86_64", "1: nop\nnop\nnop\ninc ecx\njmp 1b")
     engine = bench.engine
-    engine.set_breakpoints([(CODE + 3, (assemble("1 end"),))])
-    engine.set_collect(True)
+    engine.arm(Stops(((CODE + 3, (assemble("1 end"),)),), collect=True))
     assert bench.run(1_000).kind is ExitKind.LIMIT
-    assert engine.collected() == (998, None)
+    assert engine.collected().breakpoint == 998
     engine.write_memory(CODE, b"\x0f\x1f\x00")  # one nop
     assert bench.run(2_200).kind is ExitKind.LIMIT
-    assert engine.collected() == (2_198, None)
+    assert engine.collected().breakpoint == 2_198
 
 
 def _board(family: str, program: str, *, fast: bool) -> Board:
@@ -319,7 +317,7 @@ def _stops(guest: Board, end: int) -> list[int]:
     while engine.icount < end and guest.end is None:
         if guest.run_until(end).kind is ExitKind.BREAKPOINT:
             found.append(engine.icount)
-            engine.ignore_stops_at(engine.icount)
+            pass_by(engine)
     return found
 
 
@@ -345,21 +343,17 @@ def _test_traced(family: str, program: str) -> None:
                 code = assemble(f"1 {' '.join(equal)} end")
                 for collect in (False, True):
                     state.load(guest)
-                    engine.ignore_stops_at(None)
-                    engine.set_collect(collect)
-                    engine.set_breakpoints([(pc, (assemble("0 end"), code))])
-                    assert _stops(guest, end) == ([] if collect else expected), (fast, hex(pc), masks)
-                    assert engine.collected() == (expected[-1] if collect else None, None)
+                    with armed(engine, Stops(((pc, (assemble("0 end"), code)),), collect=collect)):
+                        assert _stops(guest, end) == ([] if collect else expected), (fast, hex(pc), masks)
+                        assert engine.collected() == Collected(expected[-1] if collect else None, None, ())
             # left to the caller where the lowest bit of a register is set, zero elsewhere
             number = readable[k * 3 % len(readable)]
             code = assemble(f"reg:{number} 1 bit_and if_goto:26 0 end {MASK - 16} ref8 end")
             for collect in (False, True):
                 state.load(guest)
-                engine.ignore_stops_at(None)
-                engine.set_collect(collect)
-                engine.set_breakpoints([(pc, (code,))])
-                assert _stops(guest, end) == trace.where(pc, lambda row, n=number: row[n] & 1 == 1)
-                assert engine.collected() == (None, None)
+                with armed(engine, Stops(((pc, (code,)),), collect=collect)):
+                    assert _stops(guest, end) == trace.where(pc, lambda row, n=number: row[n] & 1 == 1)
+                    assert engine.collected() == Collected(None, None, ())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

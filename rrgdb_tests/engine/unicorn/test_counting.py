@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from rrgdb.arch.base import ExceptionKind, Trap
-from rrgdb.engine.base import EngineError, ExitKind
-from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench, assemble
+from rrgdb.engine.base import EngineError, ExitKind, Stops
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench, assemble, pass_by
 
 X86 = ("i386", "x86_64")
 RISCV = ("riscv64", "riscv32")
@@ -128,9 +128,9 @@ def test_a_jump_into_nothing_retires(family: str) -> None:
         exception = b.to_exception()
         assert (exception.kind, exception.pc, exception.address) == (ExceptionKind.FETCH_FAULT, HOLE, HOLE)
         assert b.engine.icount == 2
-    b.engine.set_breakpoints([(HOLE, None)])
+    b.engine.arm(Stops(((HOLE, None),)))
     assert b.run(10).kind is ExitKind.BREAKPOINT
-    b.engine.ignore_stops_at(2)
+    pass_by(b.engine)
     assert b.run(10).kind is ExitKind.EXCEPTION
 
 

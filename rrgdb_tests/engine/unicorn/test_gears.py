@@ -12,12 +12,12 @@ from rrgdb.arch import ARCHES as ARCH_TABLE
 from rrgdb.board.boards import default_board
 from rrgdb.board.firmware.image import load_image, place_image
 from rrgdb.board.machine import Board
-from rrgdb.engine.base import ExitKind, Watch
+from rrgdb.engine.base import NO_STOPS, ExitKind, Stops, Watch
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb.timeline.digest import RamDigest
 from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.engine.unicorn.rig import assemble
+from rrgdb_tests.engine.unicorn.rig import assemble, pass_by
 from rrgdb_tests.guests import AWKWARD, arch_name, build
 
 MEMORY = 16 << 20
@@ -95,11 +95,11 @@ def test_both_gears_stop_at_the_same_breakpoints(arch: str) -> None:
         places.add(slow.engine.read(slow.engine.arch.pc))
     slow = Running(path, fast=False)
     for running in (fast, slow):
-        running.engine.set_breakpoints((place, None) for place in places)
+        running.engine.arm(Stops(tuple((place, None) for place in places)))
     for _ in range(300):
         stops = []
         for running in (fast, slow):
-            running.engine.ignore_stops_at(running.engine.icount)
+            pass_by(running.engine)
             exit_ = running.board.run_until(running.engine.icount + 100_000)
             stops.append((exit_.kind, running.engine.icount, running.engine.read(running.engine.arch.pc)))
         assert stops[0] == stops[1]
@@ -137,24 +137,22 @@ def _compare_armed(path: Path, seed: int, limit: int) -> None:
     fast, slow = both
     while fast.board.end is None and fast.engine.icount < limit:
         breakpoints = {(rng.choice(places.code), rng.choice(CONDITIONS)) for _ in range(rng.choice((0, 0, 1, 5, 50)))}
-        watches = [
+        watches = tuple(
             Watch(rng.choice(places.data) + rng.randrange(-4, 40), rng.choice((1, 2, 4, 8, 40)), rng.choice("wwra"))
             for _ in range(rng.choice((0, 0, 1, 2)))
-        ]
+        )
         collect = rng.random() < 0.5
         for running in both:
-            engine = running.engine
-            engine.set_breakpoints(breakpoints)
-            engine.set_watches(watches)
-            engine.set_collect(collect)
+            running.engine.arm(NO_STOPS)
+            running.engine.arm(Stops(tuple(breakpoints), watches, collect=collect))
         for _ in range(rng.randrange(1, 6)):
             target = fast.engine.icount + rng.randrange(rng.choice(SLICES)) + 1
             exits = []
             for running in both:
-                running.engine.ignore_stops_at(running.engine.icount)
+                pass_by(running.engine)
                 exits.append((running.board.run_until(target), running.engine.icount))
             assert exits[0] == exits[1], (breakpoints, watches, collect)
-        seen = [(running.engine.collected(), running.engine.take_hits()) for running in both] if collect else [0, 0]
+        seen = [running.engine.collected() for running in both] if collect else [0, 0]
         assert seen[0] == seen[1], (breakpoints, watches)
         assert fast.state() == slow.state(), (breakpoints, watches, collect)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from rrgdb.engine.base import EngineError, ExitKind, Watch, WatchHit
+from rrgdb.engine.base import Collected, EngineError, ExitKind, Stops, Watch, WatchHit
 from rrgdb.engine.unicorn import _hot
-from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench, board
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench, board, pass_by
 from rrgdb_tests.guests import AWKWARD, arch_name
 
 X86 = ("i386", "x86_64")
@@ -46,7 +48,7 @@ WRITES = {
 
 def test_a_read_is_told_with_the_bytes_that_it_read() -> None:
     b = Bench.with_code("riscv64", f"li a0, {DATA}\nli a1, 7\nsw a1, (a0)\nlw a2, (a0)\n1: j 1b")
-    b.engine.set_watches([Watch(DATA, 4, "r")])
+    b.engine.arm(Stops(watches=(Watch(DATA, 4, "r"),)))
     ((_, (hit,)),) = hits(b, 8)
     assert (hit.old, hit.new) == (b"\7\0\0\0", b"\7\0\0\0")
 
@@ -65,15 +67,13 @@ def test_every_kind_of_write_is_seen_where_it_happens(what: str) -> None:
             changes.append((icount, (WatchHit(watch.address, 8, "w", before, after),)))
     assert changes
     b = Bench.with_code(family, source)
-    b.engine.set_watches([watch])
+    b.engine.arm(Stops(watches=(watch,)))
     assert hits(b, end) == changes
     b = Bench.with_code(family, source)
-    b.engine.set_watches([watch])
-    b.engine.set_collect(True)
+    b.engine.arm(Stops(watches=(watch,), collect=True))
     assert b.run(end).kind is ExitKind.LIMIT
     # what the last instruction before the limit did counts: its hit is behind it
-    assert b.engine.collected() == (None, changes[-1][0])
-    assert b.engine.take_hits() == changes[-1][1]
+    assert b.engine.collected() == Collected(None, *changes[-1])
 
 
 # loops: part of an instruction's accesses is watched (from DATA on), and it begins again where that is seen
@@ -129,13 +129,12 @@ def test_an_instruction_of_several_accesses_begins_again_as_if_nothing_had_happe
     told: list[list[object]] = [[], []]
     for bench, seen in zip((fast, slow), told, strict=True):
         bench.engine.write_memory(DATA, bytes(range(1, 33)))
-        bench.engine.set_watches([Watch(CODE, 4, "r")] if after_code else [])
+        bench.engine.arm(Stops(watches=(Watch(CODE, 4, "r"),) if after_code else ()))
         bench.run(3)
-        bench.engine.set_watches([watch])
-        bench.engine.set_collect(True)
+        bench.engine.arm(Stops(watches=(watch,), collect=True))
         for icount in (1_000, 5_000, 12_345, 40_000):
-            seen += [bench.run(icount), bench.engine.collected(), bench.engine.take_hits(), bench.state()]
-        bench.engine.set_collect(False)
+            seen += [bench.run(icount), bench.engine.collected(), bench.state()]
+        bench.engine.arm(Stops(watches=(watch,)))
         for _ in range(20):
             seen += [bench.run(80_000), bench.engine.icount, bench.state()]
     assert told[0] == told[1]
@@ -145,7 +144,7 @@ def test_an_instruction_of_several_accesses_begins_again_as_if_nothing_had_happe
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_the_board_wrote_between_runs_is_told_before_the_next_instruction(family: str, fast: bool) -> None:
     b = Bench.with_code(family, "nop\n" * 2_000, fast=fast)
-    b.engine.set_watches([Watch(DATA, 4, "w")])
+    b.engine.arm(Stops(watches=(Watch(DATA, 4, "w"),)))
     b.run(10)
     b.engine.write_memory(DATA, b"abcd")
     exit_ = b.run(1_000)
@@ -186,7 +185,7 @@ def test_reads_are_seen_however_little_they_overlap(family: str, load: str, size
             for kind in "ra":
                 b.engine.load(fresh)
                 b.engine.write(POINTER[family], at)
-                b.engine.set_watches([Watch(watched, 4, kind)])
+                b.engine.arm(Stops(watches=(Watch(watched, 4, kind),)))
                 expected = ExitKind.WATCHPOINT if watched - size < at < watched + 4 else ExitKind.LIMIT
                 assert b.run(2).kind is expected, (hex(at), hex(watched), kind)
                 assert b.engine.icount == (1 if expected is ExitKind.WATCHPOINT else 2)
@@ -209,7 +208,7 @@ def test_reads_at_the_beginning_of_a_page_behind_code_are_seen(family: str, load
             for kind in "ra":
                 b.engine.load(fresh)
                 b.engine.write(POINTER[family], at)
-                b.engine.set_watches([Watch(watched, 1, kind)])
+                b.engine.arm(Stops(watches=(Watch(watched, 1, kind),)))
                 first = b.engine.icount
                 expected = ExitKind.WATCHPOINT if watched - size < at <= watched else ExitKind.LIMIT
                 assert b.run(first + 1_000).kind is expected, (hex(at), hex(watched), kind)
@@ -222,7 +221,7 @@ def test_a_read_watch_near_code_leaves_the_fast_gear_on(family: str) -> None:
     load = LOADS[family][0][0]
     b = Bench.with_code(family, f"1: {load}\n{AGAIN.get(family, 'jmp 1b')}", page - 512)
     b.engine.write(POINTER[family], page)
-    b.engine.set_watches([Watch(page + 8, 4, "a")])
+    b.engine.arm(Stops(watches=(Watch(page + 8, 4, "a"),)))
     assert b.run(10_000).kind is ExitKind.LIMIT
     assert b.engine._core.phase != _hot.SLOW
 
@@ -230,10 +229,24 @@ def test_a_read_watch_near_code_leaves_the_fast_gear_on(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_many_watches(family: str) -> None:
     b = Bench.with_code(family, "nop\n" * 4)
-    b.engine.set_watches([Watch(DATA + 64 * i, 8, "w") for i in range(64)])
+    b.engine.arm(Stops(watches=tuple(Watch(DATA + 64 * i, 8, "w") for i in range(64))))
     assert b.run(4).kind is ExitKind.LIMIT
+    armed = b.engine.stops
     with pytest.raises(EngineError, match="64 watched ranges"):
-        b.engine.set_watches([Watch(DATA + 64 * i, 8, "w") for i in range(65)])
+        b.engine.arm(Stops(((CODE, None),), tuple(Watch(DATA + 64 * i, 8, "w") for i in range(65))))
+    assert b.engine.stops is armed
+
+
+def test_collecting_goes_on_until_something_else_is_armed() -> None:
+    b = Bench.with_code("riscv64", f"li a0, {DATA}\nsw a0, (a0)\nnop\nnop\nnop\nnop")
+    stops = Stops(((CODE + 4, None),), (Watch(DATA, 4, "w"),), collect=True)
+    b.engine.arm(stops)
+    b.run(3)
+    for same in (stops, replace(stops), replace(stops, within=(CODE, CODE + 64))):
+        b.engine.arm(same, ignored_at=3)
+        assert (b.engine.collected().breakpoint, b.engine.collected().watch) == (1, 2)
+    b.engine.arm(replace(stops, breakpoints=()))
+    assert b.engine.collected() == Collected(None, None, ())
 
 
 # Behind a store of register 2 (x86: ebx) to the address in the pointer register, and a load from it.
@@ -258,15 +271,14 @@ def test_accesses_to_a_device_are_seen(family: str, fast: bool) -> None:
     for kind, positions in (("w", [1]), ("r", [2]), ("a", [1, 2])):
         for at, touched in ((DEVICE + 4, True), (DEVICE + 7, True), (DEVICE + 8, False), (DEVICE, False)):
             b.engine.load(fresh)
-            b.engine.set_watches([Watch(at, 4 if at != DEVICE + 7 else 1, kind)])
+            b.engine.arm(Stops(watches=(Watch(at, 4 if at != DEVICE + 7 else 1, kind),)))
             found = hits(b, 400)
             assert [icount for icount, _ in found] == (positions if touched else [])
             assert all((hit.kind, hit.old, hit.new) == (kind, b"", b"") for _, (hit,) in found)
     b.engine.load(fresh)
-    b.engine.set_watches([Watch(DEVICE, 8, "a")])
-    b.engine.set_collect(True)
+    b.engine.arm(Stops(watches=(Watch(DEVICE, 8, "a"),), collect=True))
     assert b.run(400).kind is ExitKind.LIMIT
-    assert b.engine.collected() == (None, 2)
+    assert b.engine.collected().watch == 2
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -274,9 +286,8 @@ def test_accesses_to_a_device_are_seen(family: str, fast: bool) -> None:
 def test_a_watch_of_nothing_is_never_hit(family: str, fast: bool) -> None:
     b = Bench.with_code(family, f"nop\n{TO_AND_FRO[family]}\n", fast=fast)
     b.engine.write(POINTER[family], HOLE)
-    b.engine.set_watches(
-        [Watch(at, 4, kind) for kind in "wra" for at in (0, HOLE, DATA - 2, DATA + DATA_SIZE - 2, (1 << 64) - 4)]
-    )
+    places = (0, HOLE, DATA - 2, DATA + DATA_SIZE - 2, (1 << 64) - 4)
+    b.engine.arm(Stops(watches=tuple(Watch(at, 4, kind) for kind in "wra" for at in places)))
     assert b.to_exception().address in (HOLE, 0)
     assert b.engine.icount == 1
 
@@ -316,7 +327,7 @@ def test_what_the_guest_maps_later_is_watched_where_it_is_then(fast: bool) -> No
     ):
         b.engine.load(fresh[0])
         b.engine.write_memory(DATA, fresh[1])
-        b.engine.set_watches([Watch(watched, 4, kind)])
+        b.engine.arm(Stops(watches=(Watch(watched, 4, kind),)))
         assert [(at, hit.old, hit.new) for at, (hit,) in hits(b, 16)] == expected
 
 
@@ -343,7 +354,7 @@ def test_a_store_conditional_reads_nothing(what: str, fast: bool) -> None:
     fresh = b.engine.save()
     for kind, positions in (("r", [2, 4]), ("a", [2, 3, 4])):
         b.engine.load(fresh)
-        b.engine.set_watches([Watch(DATA, 1, kind)])
+        b.engine.arm(Stops(watches=(Watch(DATA, 1, kind),)))
         assert [icount for icount, _ in hits(b, 300)] == positions
 
 
@@ -351,7 +362,7 @@ def test_a_hit_of_the_last_instruction_before_nothing_is_not_lost() -> None:
     b = Bench.with_code("x86_64", b"\x89\x18", at=DATA + DATA_SIZE - 2)  # mov [rax], ebx
     b.engine.write("rax", DATA)
     b.engine.write("rbx", 0x11223344)
-    b.engine.set_watches([Watch(DATA, 4, "w")])
+    b.engine.arm(Stops(watches=(Watch(DATA, 4, "w"),)))
     assert b.run(5).kind is ExitKind.WATCHPOINT
     assert b.engine.icount == 1
     assert b.run(5).kind is ExitKind.EXCEPTION
@@ -362,18 +373,17 @@ def test_breakpoints_in_rep_and_with_conditions(family: str) -> None:
     source = f"mov ecx, 3\nmov edi, {DATA}\nrep stosb\nnop\nnop\nnop"
     b = Bench.with_code(family, source)
     rep = CODE + 10
-    b.engine.set_breakpoints([(rep, None), (rep + 3, ())])
+    b.engine.arm(Stops(((rep, None), (rep + 3, ()))))
     seen = []
     while (exit_ := b.run(8)).kind is ExitKind.BREAKPOINT:
         seen.append((b.engine.icount, b.pc))
-        b.engine.ignore_stops_at(b.engine.icount)
+        pass_by(b.engine)
     assert exit_.kind is ExitKind.LIMIT
     assert seen == [(2, rep), (3, rep), (4, rep), (5, rep), (7, rep + 3)]
     b = Bench.with_code(family, source)
-    b.engine.set_breakpoints([(rep, None), (rep + 3, ())])
-    b.engine.set_collect(True)
+    b.engine.arm(Stops(((rep, None), (rep + 3, ())), collect=True))
     assert b.run(8).kind is ExitKind.BREAKPOINT  # such conditions are judged outside
-    assert b.engine.collected() == (5, None)
+    assert b.engine.collected() == Collected(5, None, ())
     assert b.engine.icount == 7
 
 
@@ -386,13 +396,12 @@ def test_collecting_agrees_with_stopping(family: str, program: str) -> None:
     probe.run_until(1 << 40)
     end, stack = probe.engine.icount, probe.engine.read(probe.arch.sp)
     first = end * 2 // 3
-    points = [(base + 2 * i, None) for i in range(0, 6000, 7)]
-    watches = [Watch(stack - 64, 128, "a"), Watch(stack - 256, 64, "w"), Watch(base + 0x1000, 64, "r")]
+    points = tuple((base + 2 * i, None) for i in range(0, 6000, 7))
+    watches = (Watch(stack - 64, 128, "a"), Watch(stack - 256, 64, "w"), Watch(base + 0x1000, 64, "r"))
 
     guest = board(family, program, LOOPS=3)
     guest.run_until(first)
-    guest.engine.set_breakpoints(points)
-    guest.engine.set_watches(watches)
+    guest.engine.arm(Stops(points, watches))
     last: dict[ExitKind, int] = {}
     hit: tuple[WatchHit, ...] = ()
     while (exit_ := guest.run_until(end)).kind is not ExitKind.LIMIT:
@@ -400,13 +409,10 @@ def test_collecting_agrees_with_stopping(family: str, program: str) -> None:
         if exit_.kind is ExitKind.WATCHPOINT:
             hit = exit_.hits
         else:
-            guest.engine.ignore_stops_at(guest.engine.icount)
+            pass_by(guest.engine)
     guest = board(family, program, LOOPS=3)
     guest.run_until(first)
-    guest.engine.set_breakpoints(points)
-    guest.engine.set_watches(watches)
-    guest.engine.set_collect(True)
+    guest.engine.arm(Stops(points, watches, collect=True))
     assert guest.run_until(end).kind is ExitKind.LIMIT
-    collected = guest.engine.collected()
-    assert collected == (last.get(ExitKind.BREAKPOINT), last.get(ExitKind.WATCHPOINT))
-    assert guest.engine.take_hits() == hit
+    expected = Collected(last.get(ExitKind.BREAKPOINT), last.get(ExitKind.WATCHPOINT), hit)
+    assert guest.engine.collected() == expected

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from rrgdb.engine.base import ExitKind, Watch
-from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, board, board_state
+from rrgdb.engine.base import NO_STOPS, ExitKind, Stops, Watch
+from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, board, board_state, pass_by
 from rrgdb_tests.guests import AWKWARD, CHECKSUMS
 
 PROGRAMS = [(family, program) for family, programs in AWKWARD.items() for program in programs]
@@ -52,6 +52,8 @@ def sliced(family: str, program: str, loops: int, one_by_one: int) -> None:
     rng = random.Random(f"slices {family} {program}")
     guest = board(family, program, LOOPS=loops)
     base = guest.spec.ram(BOARD_RAM).regions[-1][0]
+    breakpoints = tuple((base + 2 * i, () if i % 2 else None) for i in range(500))
+    stops = Stops(breakpoints, (Watch(base + 0x2000, 64, "a"), Watch(base + 0x1FF0, 8, "w")))
     armed = False
     for target, state in states.items():
         singly = rng.randrange(1000) < one_by_one
@@ -59,10 +61,7 @@ def sliced(family: str, program: str, loops: int, one_by_one: int) -> None:
             step = 1 if singly else rng.choice((1, 2, 3, 7, 50, 400))
             if rng.random() < 0.01:
                 armed = not armed
-                guest.engine.set_breakpoints(
-                    [(base + 2 * i, () if i % 2 else None) for i in range(500)] if armed else []
-                )
-                guest.engine.set_watches([Watch(base + 0x2000, 64, "a"), Watch(base + 0x1FF0, 8, "w")] if armed else [])
+                guest.engine.arm(stops if armed else NO_STOPS)
             if rng.random() < 0.003:
                 saved = Saved.of(guest)
                 if rng.random() < 0.5:
@@ -77,7 +76,7 @@ def sliced(family: str, program: str, loops: int, one_by_one: int) -> None:
                 exit_ = guest.run_until(goal)
                 assert exit_.kind in (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.WATCHPOINT)
                 if exit_.kind is ExitKind.BREAKPOINT:
-                    guest.engine.ignore_stops_at(guest.engine.icount)
+                    pass_by(guest.engine)
             assert guest.engine.icount == goal
         assert board_state(guest) == state
 

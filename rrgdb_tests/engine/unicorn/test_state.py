@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from rrgdb.arch.base import ExceptionKind, MemoryFault, words
-from rrgdb.engine.base import EngineError, ExitKind, Watch
+from rrgdb.engine.base import EngineError, ExitKind, Stops, Watch
 from rrgdb.engine.unicorn.families.base import find_layout
 from rrgdb.engine.unicorn.probes import aarch64
 from rrgdb.engine.unicorn.probes.layout import Context, Layout
@@ -188,7 +188,7 @@ def test_a_guest_with_translation_on_stops_where_it_should() -> None:
     with pytest.raises(MemoryFault):
         b.engine.read_memory(VIRTUAL + 0x2000, 1)
     assert len(b.engine.read_memory(VIRTUAL + 0x1FF0, 64)) == 16
-    b.engine.set_watches([Watch(VIRTUAL + 0x1018, 4, "w"), Watch(VIRTUAL + 0x1010, 2, "r")])
+    b.engine.arm(Stops(watches=(Watch(VIRTUAL + 0x1018, 4, "w"), Watch(VIRTUAL + 0x1010, 2, "r"))))
     seen = []
     while (exit_ := b.run(100)).kind is ExitKind.WATCHPOINT:
         seen.append((b.pc - VIRTUAL, [h.address - VIRTUAL for h in exit_.hits]))

@@ -14,6 +14,7 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
+from rrgdb.engine.base import EngineError
 from rrgdb.opening import GuestOptions, record, replay
 from rrgdb.rsp.debuggee import DebuggeeError, Resume, StopReason, StopReply, ZPoint, ZType
 from rrgdb.target import Target
@@ -216,6 +217,24 @@ def test_a_written_pc_is_not_after_a_hit(family: str) -> None:
         assert t.timeline.diverted_from == writes[0]
 
 
+def test_a_search_that_fails_behind_an_access_that_was_told_moves_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with target("riscv64") as t:
+        t.insert(watch("riscv64"))
+        t.seek("end")
+        assert t.resume(BC).reason is StopReason.WATCH
+        here, run = t.timeline.icount, t._backward.run
+
+        def failing(points: Points, *, steps: int | None = None) -> stop.Stop:
+            if steps is None:
+                raise EngineError("no such luck")
+            return run(points, steps=steps)
+
+        monkeypatch.setattr(t._backward, "run", failing)
+        with pytest.raises(DebuggeeError, match="no such luck"):
+            t.resume(BC)
+        assert t.timeline.icount == here
+
+
 def test_an_instruction_that_jumps_to_itself_hits_each_time(tmp_path: Path) -> None:
     data = BASE["arm"] + DATA
     source = f"ldr r0, ={data}\nadr r1, 1f\nstr r1, [r0]\nstr r1, [r0, #4]\nadr r2, 2f\nstr r2, [r0, #8]\n"
@@ -259,7 +278,7 @@ def test_what_is_not_there_is_watched_and_never_hit(family: str) -> None:
             for kind in KINDS.values():
                 t.insert(ZPoint(kind, address, 8))
         points = t._armed()
-        assert t.timeline.watched_pages(replace(points, watches=points.watches[::3])) == set()
+        assert t.timeline.forward.watched_pages(replace(points, watches=points.watches[::3])) == set()
         assert t.resume(S).reason is StopReason.STEP
         assert t.resume(C).reason is StopReason.SIGNAL
         assert t.resume(BS).reason is StopReason.STEP
