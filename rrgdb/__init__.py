@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from rrgdb.api import Recording, Snapshot, Stop, StopKind
     from rrgdb.api import open_recording as open
     from rrgdb.arch import ARCHES
-    from rrgdb.arch.base import MemoryFault
+    from rrgdb.arch.cpu import MemoryFault
     from rrgdb.attached import Session, attach
     from rrgdb.errors import Error
     from rrgdb.recording.door import Divergence
@@ -34,7 +34,7 @@ _PLACES = {
     "ARCHES": "arch",
     "Divergence": "recording.door",
     "Error": "errors",
-    "MemoryFault": "arch.base",
+    "MemoryFault": "arch.cpu",
     "Recording": "api",
     "Session": "attached",
     "Snapshot": "api",

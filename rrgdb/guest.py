@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from rrgdb.engine.base import Engine, Exit
 
 
-class GuestEnd(Protocol):
-    """``kind``: ``exit`` (``value`` is the status), ``signal`` (GDB's number) or ``halt``."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a guest ended: ``kind`` is ``exit`` (``value`` its status), ``signal`` (an exception without a handler;
+    GDB's signal number) or ``halt`` (asleep with nothing that could wake it)."""
 
-    @property
-    def kind(self) -> str: ...
-    @property
-    def value(self) -> int: ...
+    kind: str
+    value: int
 
 
 class Guest(Protocol):
@@ -40,7 +41,7 @@ class Guest(Protocol):
     handle their exceptions themselves."""
 
     @property
-    def end(self) -> GuestEnd | None:
+    def end(self) -> End | None:
         """Set once the guest has ended; it does not run any more then."""
 
     def resurrect(self) -> None:

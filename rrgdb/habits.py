@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import EngineError, Watch, WatchHit
 from rrgdb.recording.door import Divergence
 from rrgdb.rsp.debuggee import Resume

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.arch.target_xml import target_xml
 from rrgdb.engine.base import Engine, EngineError, Stops, Watch, armed
 from rrgdb.habits import Habits

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.engine.base import Engine, EngineError
 from rrgdb.opening import Opened

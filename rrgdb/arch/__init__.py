@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rrgdb.arch.aarch64 import AARCH64
 from rrgdb.arch.arm import ARM
-from rrgdb.arch.base import Arch, ByteOrder
+from rrgdb.arch.base import Arch
+from rrgdb.arch.cpu import ByteOrder
 from rrgdb.arch.riscv import RISCV32, RISCV64
 from rrgdb.arch.x86 import I386, X86_64
 

@@ -10,18 +10,17 @@ from rrgdb.arch import arm_timer
 from rrgdb.arch.base import (
     SIGNALS,
     Arch,
-    Cpu,
     CpuException,
     ExceptionKind,
     Feature,
     IllegalInstruction,
-    MemoryFault,
     Register,
     Signal,
     Trap,
     TrapHost,
 )
-from rrgdb.arch.core_notes import NT_FPREGSET, CoreFormat, Note, each
+from rrgdb.arch.core_format import NT_FPREGSET, CoreFormat, Note, each
+from rrgdb.arch.cpu import Cpu, MemoryFault
 
 _CPSR_TYPE = '<flags id="cpsr_flags" size="4">{}</flags>'.format(
     "".join(

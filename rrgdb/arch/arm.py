@@ -12,19 +12,18 @@ from rrgdb.arch import arm_timer
 from rrgdb.arch.base import (
     SIGNALS,
     Arch,
-    Cpu,
     CpuException,
     ExceptionKind,
     Feature,
     IllegalInstruction,
-    MemoryFault,
     Register,
     SecondSet,
     Signal,
     Trap,
     TrapHost,
 )
-from rrgdb.arch.core_notes import AT_HWCAP, NT_ARM_VFP, NT_AUXV, CoreFormat, Note, each
+from rrgdb.arch.core_format import AT_HWCAP, NT_ARM_VFP, NT_AUXV, CoreFormat, Note, each
+from rrgdb.arch.cpu import Cpu, MemoryFault
 
 _T, _A, _I, _E, _J = 1 << 5, 1 << 8, 1 << 7, 1 << 9, 1 << 24
 _IT = 0x0600FC00

@@ -5,7 +5,8 @@ Each timer has ``_ctl`` and ``_cval`` among ``Arch.system_registers``, with ``su
 
 from __future__ import annotations
 
-from rrgdb.arch.base import Cpu, TrapHost
+from rrgdb.arch.base import TrapHost
+from rrgdb.arch.cpu import Cpu
 
 COUNTER_HZ = 62_500_000
 """what CNTFRQ says"""

@@ -9,14 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Protocol
 
-from rrgdb.errors import Error
-
-if TYPE_CHECKING:
-    from rrgdb.arch.core_notes import CoreFormat
-
-ByteOrder = Literal["little", "big"]
+from rrgdb.arch.core_format import CoreFormat
+from rrgdb.arch.cpu import ByteOrder, Cpu
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -138,29 +134,6 @@ SIGNALS: Mapping[ExceptionKind, Signal] = {
     ExceptionKind.WRITE_FAULT: Signal.SIGSEGV,
 }
 """what an exception is to GDB, unless its family says otherwise"""
-
-
-class Cpu(Protocol):
-    """What arch code may do to a CPU; every engine offers it. Values are unsigned ints."""
-
-    @property
-    def icount(self) -> int: ...
-    def read(self, name: str) -> int:
-        """Read a register by its GDB name or by a name out of ``Arch.system_registers`` or ``hidden_registers``."""
-
-    def write(self, name: str, value: int) -> None: ...
-    def read_memory(self, address: int, length: int) -> bytes:
-        """Virtual address; raises ``MemoryFault``."""
-
-    def write_memory(self, address: int, data: bytes) -> None: ...
-
-
-class MemoryFault(Error):
-    """A debugger or emulation access to memory that is not there; ``address`` is the first bad byte."""
-
-    def __init__(self, address: int) -> None:
-        super().__init__(f"no memory at {address:#x}")
-        self.address = address
 
 
 class IllegalInstruction(Exception):

@@ -7,7 +7,8 @@ from typing import Any
 
 import capstone
 
-from rrgdb.arch.base import Arch, ByteOrder
+from rrgdb.arch.base import Arch
+from rrgdb.arch.cpu import ByteOrder
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,6 @@ from rrgdb.arch import riscv_csr, riscv_pmp
 from rrgdb.arch.base import (
     SIGNALS,
     Arch,
-    Cpu,
     CpuException,
     ExceptionKind,
     Feature,
@@ -20,7 +19,8 @@ from rrgdb.arch.base import (
     TrapHost,
     words,
 )
-from rrgdb.arch.core_notes import NT_FPREGSET, CoreFormat, Note, each
+from rrgdb.arch.core_format import NT_FPREGSET, CoreFormat, Note, each
+from rrgdb.arch.cpu import Cpu
 from rrgdb.arch.riscv_csr import MACHINE, SUPERVISOR
 
 INTEGER_NAMES = words(

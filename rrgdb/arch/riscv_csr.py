@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rrgdb.arch import riscv_pmp
-from rrgdb.arch.base import Cpu, IllegalInstruction, Trap, TrapHost
+from rrgdb.arch.base import IllegalInstruction, Trap, TrapHost
+from rrgdb.arch.cpu import Cpu
 
 USER, SUPERVISOR, MACHINE = 0, 1, 3
 TIMEBASE_HZ = 10_000_000

@@ -6,7 +6,8 @@ bytes. Entries are enforced while one at least is not OFF; with none, every mode
 
 from __future__ import annotations
 
-from rrgdb.arch.base import Cpu, Protection
+from rrgdb.arch.base import Protection
+from rrgdb.arch.cpu import Cpu
 
 ENTRIES = 16
 CONFIGS, ADDRESSES = 0x3A0, 0x3B0

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rrgdb.arch import x86_traps as traps
-from rrgdb.arch.base import Arch, Cpu, Feature, Register, words
-from rrgdb.arch.core_notes import NT_FPREGSET, NT_PRXFPREG, CoreFormat, Field, Note, each
+from rrgdb.arch.base import Arch, Feature, Register, words
+from rrgdb.arch.core_format import NT_FPREGSET, NT_PRXFPREG, CoreFormat, Field, Note, each
+from rrgdb.arch.cpu import Cpu
 
 
 def _flags_type(name: str, bits: Iterable[tuple[str, int]]) -> str:

@@ -9,17 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rrgdb.arch import x87
-from rrgdb.arch.base import (
-    Cpu,
-    CpuException,
-    ExceptionKind,
-    IllegalInstruction,
-    MemoryFault,
-    Signal,
-    Trap,
-    TrapHost,
-    words,
-)
+from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, Signal, Trap, TrapHost, words
+from rrgdb.arch.cpu import Cpu, MemoryFault
 
 NAMES32 = words("eax ecx edx ebx esp ebp esi edi")
 """in encoding order"""

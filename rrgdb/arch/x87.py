@@ -7,7 +7,8 @@ Sources: "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 
 from __future__ import annotations
 
 from rrgdb.arch import _x87
-from rrgdb.arch.base import Cpu, IllegalInstruction
+from rrgdb.arch.base import IllegalInstruction
+from rrgdb.arch.cpu import Cpu
 
 OPCODES = frozenset((0xF0, 0xF1, 0xF2, 0xF3, 0xF5, 0xF8, 0xF9, 0xFB, 0xFE, 0xFF))
 """second bytes behind D9: F2XM1, FYL2X, FPTAN, FPATAN, FPREM1, FPREM, FYL2XP1, FSINCOS, FSIN, FCOS"""

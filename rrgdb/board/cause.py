@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rrgdb.arch.base import CpuException, ExceptionKind, MemoryFault
+from rrgdb.arch.base import CpuException, ExceptionKind
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.arch.disassemble import disassemble
 from rrgdb.board.spec import BoardSpec
 from rrgdb.engine.base import Engine

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, MemoryFault, Trap
+from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, Trap
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.cause import of_death, of_wait
 from rrgdb.board.device import Console, Device, Slots
 from rrgdb.board.devices.virtio.blk import Disk, VirtioBlk
@@ -17,6 +17,7 @@ from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec
 from rrgdb.board.timers import Timer, Timers
 from rrgdb.engine.base import Engine, Exit, ExitKind
+from rrgdb.guest import End
 from rrgdb.host import Host
 
 _HEAD = struct.Struct("<BBB")
@@ -27,15 +28,6 @@ _NO_END, _EXITED, _SIGNALLED, _HALTED = range(4)
 _AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.INTERRUPT)
 """exits before an instruction: the engine tells again of whatever is still so"""
 SIGTRAP = 5
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a guest ended: ``kind`` is ``exit`` (``value`` its status), ``signal`` (an exception without a handler;
-    GDB's signal number) or ``halt`` (asleep with nothing that could wake it)."""
-
-    kind: str
-    value: int
 
 
 _END_KINDS = {_EXITED: "exit", _SIGNALLED: "signal", _HALTED: "halt"}

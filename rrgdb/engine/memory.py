@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine import _pages
 from rrgdb.engine.tracking import PAGE, WAYS, PageNumbers, Way, address_of, track
 

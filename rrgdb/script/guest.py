@@ -6,11 +6,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from operator import index
-from typing import Any, NamedTuple
+from typing import Any
 
 from rrgdb.arch.base import IllegalInstruction, Signal
 from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.engine.unicorn.scripted import ScriptEngine
+from rrgdb.guest import End
 from rrgdb.host import Journal
 from rrgdb.script.machine import Layout, Machine
 from rrgdb.script.ops import SOURCE, Answer, Kind, Op, decode, encode_answer
@@ -28,13 +29,6 @@ class RunOver(BaseException):
     """The live guest cannot go on: it is the script's turn. No error; whoever runs the guest passes it on."""
 
 
-class End(NamedTuple):
-    """How a diversion ended; history of a script's machine has no end of its own."""
-
-    kind: str
-    value: int
-
-
 class ScriptGuest:
     """Part of ``rrgdb.guest.Guest``. ``callback(hook, args)`` calls the script's hook."""
 
@@ -43,6 +37,7 @@ class ScriptGuest:
         self.arch = engine.arch
         self.machine = Machine(engine, self._stop_in_hook)
         self.end: End | None = None
+        """of a diversion: history of a script's machine has no end of its own"""
         self.idle: Callable[[], None] = lambda: None
         self.consoles: tuple[str, ...] = ()
         self.cause = self.waits = ""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import Region
 from rrgdb.engine.unicorn.scripted import ScriptEngine, UcError

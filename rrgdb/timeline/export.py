@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rrgdb.arch import core_notes
-from rrgdb.arch.base import ByteOrder
+from rrgdb.arch.core_format import CoreFormat
+from rrgdb.arch.cpu import ByteOrder
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, Ram, Region
 from rrgdb.errors import Error
 from rrgdb.guest import Guest
@@ -112,7 +113,7 @@ def _runs(ram: Ram, numbers: list[int], places: Iterable[tuple[int, int, int]]) 
             yield begin, b"".join(run)
 
 
-def _elf_flags(image: bytes, form: core_notes.CoreFormat, byteorder: ByteOrder) -> int:
+def _elf_flags(image: bytes, form: CoreFormat, byteorder: ByteOrder) -> int:
     wide = image[4:5] == b"\2"
     raw = image[48:52] if wide else image[36:40]
     own = image[:4] == b"\x7fELF" and int.from_bytes(image[18:20], byteorder) == form.machine and len(raw) == 4

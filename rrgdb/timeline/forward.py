@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import NO_STOPS, EngineError, Exit, ExitKind
 from rrgdb.engine.memory import PAGE
 from rrgdb.guest import Guest

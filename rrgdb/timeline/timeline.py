@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import EngineError, Exit
 from rrgdb.guest import Guest
 from rrgdb.recording.door import DEBUGGER, Door

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rrgdb.agent.bytecode import AgentError
 from rrgdb.agent.evaluate import evaluate, judge
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.errors import Error
 
 MASK = (1 << 64) - 1

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import unicorn
 from unicorn.unicorn_py3 import unicorn as binding
 
-from rrgdb.arch.base import Arch, MemoryFault, Register
+from rrgdb.arch.base import Arch, Register
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb.engine.unicorn.registers import Part, Quirk
 

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from rrgdb.arch.base import (
-    SIGNALS,
-    Arch,
-    Cpu,
-    CpuException,
-    Feature,
-    IllegalInstruction,
-    Register,
-    Signal,
-    Trap,
-    TrapHost,
-)
-from rrgdb.arch.core_notes import CoreFormat, each
+from rrgdb.arch.base import SIGNALS, Arch, CpuException, Feature, IllegalInstruction, Register, Signal, Trap, TrapHost
+from rrgdb.arch.core_format import CoreFormat, each
+from rrgdb.arch.cpu import Cpu
 
 _TIME = 0x7C6C42E6
 """mftb r3"""

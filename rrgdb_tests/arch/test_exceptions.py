@@ -9,7 +9,8 @@ import struct
 import pytest
 
 from rrgdb.arch import ARCHES
-from rrgdb.arch.base import Arch, Cpu, CpuException, ExceptionKind
+from rrgdb.arch.base import Arch, CpuException, ExceptionKind
+from rrgdb.arch.cpu import Cpu
 from rrgdb_tests.arch.cpus import FakeCpu, UnicornCpu
 
 EVERY_ARCH = pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rrgdb.arch import ARCHES, by_elf
-from rrgdb.arch.base import Arch, ByteOrder, words
+from rrgdb.arch.base import Arch, words
+from rrgdb.arch.cpu import ByteOrder
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb_tests.arch.cpus import UnicornCpu

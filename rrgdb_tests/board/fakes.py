@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.timers import Timer, Timers
 
 

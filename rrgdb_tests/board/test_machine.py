@@ -7,8 +7,9 @@ import pytest
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
 from rrgdb.board.firmware.image import load_raw
-from rrgdb.board.machine import Board, End
+from rrgdb.board.machine import Board
 from rrgdb.engine.base import ExitKind
+from rrgdb.guest import End
 from rrgdb_tests.engine.unicorn.rig import Saved, assemble, board, board_of, board_state
 
 FAMILIES = tuple(ARCHES)

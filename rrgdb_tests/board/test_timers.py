@@ -17,9 +17,10 @@ from rrgdb.arch import ARCHES as FAMILIES
 from rrgdb.board.boards import default_board
 from rrgdb.board.firmware.image import Image, load_image, load_raw
 from rrgdb.board.lines import MAX_LINES, Lines
-from rrgdb.board.machine import Board, End
+from rrgdb.board.machine import Board
 from rrgdb.board.timers import NEVER, Timer, Timers
 from rrgdb.engine.base import ExitKind, Stops, Watch
+from rrgdb.guest import End
 from rrgdb_tests.board.toy import LINE, Toy, toy_board
 from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, assemble, board_of, board_state
 from rrgdb_tests.guests import ARCHES, AWKWARD, arch_name, build

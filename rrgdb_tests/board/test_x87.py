@@ -6,7 +6,8 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.firmware.image import load_raw
-from rrgdb.board.machine import Board, End
+from rrgdb.board.machine import Board
+from rrgdb.guest import End
 from rrgdb_tests.engine.unicorn.rig import Saved, assemble, board_of, board_state
 
 FAMILIES = ("i386", "x86_64")

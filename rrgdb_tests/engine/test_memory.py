@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine import memory
 from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Ram
 from rrgdb.engine.tracking import WAYS, PrivateCopies, Tracker, Way, WriteProtection, track

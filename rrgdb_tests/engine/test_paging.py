@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import NO_STOPS, Stops, Watch
 from rrgdb.engine.paging import riscv, x86
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, Bench, assemble

@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rrgdb.timeline.checkpoints import Checkpoints, Mark
 from rrgdb.timeline.delta import Delta
-from rrgdb.timeline.marks import Mark, _Memory
 
 CONTENTS = [bytes([n]) * 4096 for n in range(4)]
 WRITES = st.dictionaries(st.integers(0, 200), st.sampled_from(CONTENTS), max_size=20)
@@ -44,7 +44,7 @@ def test_deltas_are_dictionaries(writes: list[dict[int, bytes]]) -> None:
 
 @given(st.lists(WRITES, min_size=1, max_size=8), st.randoms())
 def test_memory_is_counted_once_for_all_that_share_it(writes: list[dict[int, bytes]], random: Random) -> None:
-    memory = _Memory()
+    memory = Checkpoints()
     marks = [Mark(i, None, None, delta) for i, (delta, _) in enumerate(_history(writes))]
     for mark in random.sample(marks, len(marks)):
         memory.insert(mark)

@@ -14,8 +14,8 @@ from random import Random
 
 import pytest
 
-from rrgdb.board.machine import End
 from rrgdb.engine.base import EngineError, Watch
+from rrgdb.guest import End
 from rrgdb.opening import NewDisk, OptionError, record, replay
 from rrgdb.qcow2 import Image
 from rrgdb.recording.directory import RecordingError

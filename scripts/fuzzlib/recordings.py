@@ -16,7 +16,7 @@ from typing import TypedDict, TypeVar
 import rrgdb
 from fuzzlib import recordings_corpus, recordings_damage
 from fuzzlib.recordings_corpus import Seed
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.firmware.image import ImageError
 from rrgdb.cli import main as cli
 from rrgdb.engine.base import EngineError

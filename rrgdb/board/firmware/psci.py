@@ -5,7 +5,8 @@ There is no other firmware: every other function of the SMC calling convention (
 
 from __future__ import annotations
 
-from rrgdb.arch.base import Arch, Cpu
+from rrgdb.arch.base import Arch
+from rrgdb.arch.cpu import Cpu
 from rrgdb.board.device import RESET_STATUS, Machine
 
 VERSION, CPU_ON, AFFINITY_INFO, MIGRATE_INFO_TYPE = 0x84000000, 0x84000003, 0x84000004, 0x84000006

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rrgdb.arch.base import Arch, ByteOrder, Cpu, MemoryFault
+from rrgdb.arch.base import Arch
+from rrgdb.arch.cpu import ByteOrder, Cpu, MemoryFault
 from rrgdb.board.device import Console, Machine
 from rrgdb.board.devices.state import Buffer, Field, Stateful
 from rrgdb.host import Host

@@ -18,7 +18,8 @@ from unicorn import unicorn_const as const
 from unicorn.unicorn_py3 import unicorn as binding
 
 from rrgdb.agent.bytecode import native_table
-from rrgdb.arch.base import Arch, CpuException, ExceptionKind, MemoryFault, Protection, Trap
+from rrgdb.arch.base import Arch, CpuException, ExceptionKind, Protection, Trap
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import (
     NO_STOPS,
     Collected,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrgdb.arch import ARCHES
-from rrgdb.arch.base import ByteOrder
+from rrgdb.arch.cpu import ByteOrder
 from rrgdb.board.device import Console, Machine
 from rrgdb.board.devices.uart.ns16550 import Ns16550
 from rrgdb.board.devices.uart.pl011 import Pl011

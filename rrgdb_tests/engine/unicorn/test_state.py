@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rrgdb.arch.base import ExceptionKind, MemoryFault, words
+from rrgdb.arch.base import ExceptionKind, words
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import EngineError, ExitKind, Stops, Watch
 from rrgdb.engine.unicorn.families.base import find_layout
 from rrgdb.engine.unicorn.probes import aarch64

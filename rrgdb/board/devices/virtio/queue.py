@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from rrgdb.arch.base import MemoryFault
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.device import Machine
 
 MAX_SIZE = 1024
