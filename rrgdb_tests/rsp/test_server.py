@@ -432,14 +432,14 @@ async def test_what_moves_or_changes_the_guest_runs_on_the_engine_thread(fake: F
 
 async def test_brief_packets_are_served_where_they_are_read_unless_others_wait(fake: FakeDebuggee) -> None:
     where: list[str] = []
-    read = fake.read_registers
+    read: Callable[..., bytes] = fake.read_registers
 
-    def noted() -> bytes:
+    def noted(*arguments: int) -> bytes:
         try:
             where.append(trio.lowlevel.current_task().name.rpartition(".")[2])
         except RuntimeError:
             where.append(threading.current_thread().name)
-        return read()
+        return read(*arguments)
 
     fake.read_registers = noted  # type: ignore[method-assign]
     async with serving(fake) as running:
