@@ -52,6 +52,8 @@ class Outbox:
 
     def take(self) -> bytes:
         """All that waits, which the caller sends now; b"" if nothing does."""
+        if not self._frames:
+            return b""
         frames = b"".join(self._frames)
         self._frames.clear()
         self._console_size = 0

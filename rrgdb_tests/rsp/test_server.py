@@ -368,20 +368,22 @@ async def test_detach_closes_and_the_next_may_come(fake: FakeDebuggee) -> None:
 
 
 async def test_nothing_is_served_after_the_last_word(fake: FakeDebuggee) -> None:
-    """Not even what would be served where it is read, while the peer's side is still open."""
+    """Not even what would be served where it is read, while the peer's side is still open: ``?`` stops a live guest."""
     asked: list[str] = []
-    read = fake.read_registers
-    fake.read_registers = lambda: (asked.append("g"), read())[1]  # type: ignore[method-assign]
+    last_stop = fake.last_stop
+    fake.last_stop = lambda: (asked.append("?"), last_stop())[1]  # type: ignore[method-assign]
     async with serving(fake) as running:
         client = await running.connect()
+        await client.ask(b"QStartNoAckMode")
         assert await client.ask(b"D") == b"OK"
-        await client.send(encode(b"g"))
+        await until(lambda: running.engine.rests)
+        await client.send(encode(b"?"))
         assert await client.event() is None
         again = await running.connect()
         assert await again.ask(b"qC") == b"QC1"
         assert asked == []
-        assert await again.ask(b"g") is not None
-        assert asked == ["g"]
+        assert await again.ask(b"?") is not None
+        assert asked == ["?"]
 
 
 async def test_coming_back_at_once_is_not_refused(fake: FakeDebuggee) -> None:
@@ -430,14 +432,14 @@ async def test_what_moves_or_changes_the_guest_runs_on_the_engine_thread(fake: F
 
 async def test_brief_packets_are_served_where_they_are_read_unless_others_wait(fake: FakeDebuggee) -> None:
     where: list[str] = []
-    read = fake.read_registers
+    read: Callable[..., bytes] = fake.read_registers
 
-    def noted() -> bytes:
+    def noted(*arguments: int) -> bytes:
         try:
             where.append(trio.lowlevel.current_task().name.rpartition(".")[2])
         except RuntimeError:
             where.append(threading.current_thread().name)
-        return read()
+        return read(*arguments)
 
     fake.read_registers = noted  # type: ignore[method-assign]
     async with serving(fake) as running:
