@@ -371,7 +371,7 @@ async def test_nothing_is_served_after_the_last_word(fake: FakeDebuggee) -> None
     """Not even what would be served where it is read, while the peer's side is still open."""
     asked: list[str] = []
     read = fake.read_registers
-    fake.read_registers = lambda: (asked.append("g"), read())[1]  # type: ignore[method-assign]
+    fake.read_registers = lambda thread: (asked.append("g"), read(thread))[1]  # type: ignore[method-assign]
     async with serving(fake) as running:
         client = await running.connect()
         assert await client.ask(b"D") == b"OK"
@@ -432,12 +432,12 @@ async def test_brief_packets_are_served_where_they_are_read_unless_others_wait(f
     where: list[str] = []
     read = fake.read_registers
 
-    def noted() -> bytes:
+    def noted(thread: int) -> bytes:
         try:
             where.append(trio.lowlevel.current_task().name.rpartition(".")[2])
         except RuntimeError:
             where.append(threading.current_thread().name)
-        return read()
+        return read(thread)
 
     fake.read_registers = noted  # type: ignore[method-assign]
     async with serving(fake) as running:
