@@ -220,7 +220,7 @@ def test_a_written_pc_is_not_after_a_hit(family: str) -> None:
 def test_a_search_that_fails_behind_an_access_that_was_told_moves_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with target("riscv64") as t:
         t.insert(watch("riscv64"))
-        t.seek("end")
+        t.faces.time.seek("end")
         assert t.resume(BC).reason is StopReason.WATCH
         here, run = t.timeline.icount, t._backward.run
 

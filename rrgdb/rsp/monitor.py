@@ -162,7 +162,7 @@ def _info_registers(session: Session, debuggee: Debuggee, _: str) -> str:
     at = 0
     for register in registers:
         size = register.bits + 7 >> 3
-        value = int.from_bytes(values[at : at + size], session.byteorder)
+        value = int.from_bytes(values[at : at + size], debuggee.byteorder)
         lines.append(f"{register.name:{width}}  {value:#0{2 * size + 2}x}\n")
         at += size
     return "".join(lines)

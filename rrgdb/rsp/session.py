@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, StopReason, StopReply, ZPoint
 from rrgdb.rsp.wire import ALL, ANY, ENOSPC, ESRCH, thread_id
@@ -44,10 +43,6 @@ class Session:
         self.resumed: int | None = None
         self._attached = False
         self._expedite: tuple[int, ...] | None = None
-
-    @property
-    def byteorder(self) -> Literal["little", "big"]:
-        return self.debuggee.byteorder
 
     @property
     def should_close(self) -> bool:

@@ -91,9 +91,12 @@ def test_packets_of_any_kind_do_no_harm(packets: Any, tmp_path: Path, how: str) 
 def test_packets_that_break_something_are_found(packets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults put into the stub, each of another kind."""
 
-    def moves(target: Target, address: int, length: int) -> bytes:
+    def moves(target: Target, thread: int, address: int, length: int) -> bytes:
         target.timeline.seek(min(target.timeline.icount + 1, target.timeline.end))
         return b"x"
+
+    def writes(target: Target, thread: int, address: int, data: bytes) -> None:
+        target.engine.write_memory(address, data)
 
     def fails(*_: object) -> bytes:
         raise KeyError("lost")
@@ -105,7 +108,7 @@ def test_packets_that_break_something_are_found(packets: Any, tmp_path: Path, mo
         ("read_memory", moves, encode(b"m100000,4"), AssertionError, "moves the guest"),
         ("read_registers", fails, encode(b"g"), KeyError, "lost"),
         ("detached", lambda *_, **__: None, encode(b"Z0,100000,1"), AssertionError, "points are left"),
-        ("write_memory", lambda t, a, d: t.engine.write_memory(a, d), encode(b"M101800,1:55"), AssertionError, "state"),
+        ("write_memory", writes, encode(b"M101800,1:55"), AssertionError, "state"),
     ):
         (directory / "stream").write_bytes(stream * 30)
         with monkeypatch.context() as patch:
