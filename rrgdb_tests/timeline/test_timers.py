@@ -90,7 +90,7 @@ def test_backward_over_ticks(arch: str, tmp_path: Path) -> None:
     """Watches on what the device writes stop at the same positions in both directions, in history and live."""
     image = build(arch, "timers", DEFINES)
     where = symbol(image, "ticked")
-    watch = Points({}, (Watch(where, 4, "w"),), for_gdb=False)
+    watch = Points({}, (Watch(where, 4, "w"),))
     with record(tmp_path / "r", image, OPTIONS, interval=1e-9) as opened:
         t = opened.timeline
         live = []
