@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 from rrgdb.cli.main import main
 from rrgdb.opening import OptionError, record, replay
 from rrgdb.timeline import export as exporting
+from rrgdb.timeline.forward import Forward
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.timeline import Timeline
 from rrgdb.timeline.verify import verify
@@ -167,14 +168,14 @@ def test_a_recording_without_its_store(ours: Path, run: Run, tmp_path: Path, mon
 
 
 def test_a_way_that_is_interrupted_takes_no_snapshot(ours: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    replayed = Timeline._replay
+    replayed = Forward._replay
 
-    def interrupted(self: Timeline, limit: int) -> object:
-        monkeypatch.setattr(Timeline, "_replay", replayed)
+    def interrupted(self: Forward, limit: int) -> object:
+        monkeypatch.setattr(Forward, "_replay", replayed)
         os.kill(os.getpid(), signal.SIGINT)
         return replayed(self, limit)
 
-    monkeypatch.setattr(Timeline, "_replay", interrupted)
+    monkeypatch.setattr(Forward, "_replay", interrupted)
     assert f"interrupted at icount 0, on the way to {_end(ours)}" in run("create", ours, "mine", status=1)
     assert [row["name"] for row in json.loads(run("list", "--json", ours))] == ["start"]
 
