@@ -10,8 +10,8 @@ The rules, and the reasons for them
     the next packet when it has the reply, LLDB may send some ahead. More than QUEUE_LIMIT that wait are no debugger's,
     and memory has an end: then the peer is not heard any further, as if it had ended.
 
-2.  Everything that is answered takes a turn, with packets and damaged frames alike, and acknowledgements are sent in
-    its turn, not when it comes: whether any are wanted is decided by a QStartNoAckMode that may stand in front of it.
+2.  Everything that is answered takes a turn, a damaged frame as much as a packet. It is acknowledged in its turn, not
+    when it comes: a QStartNoAckMode that stands in front of it decides whether acknowledgements are wanted.
     TURNS has what each gets. ``-`` gets the last frame once more, whole, whatever it was; the peer's ``+`` needs
     nothing done, since no frame is ever sent again unasked. Without acknowledgements a damaged frame gets an error
     reply: the peer would wait for ever.
