@@ -28,15 +28,16 @@ from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb.opening import GuestOptions, Opened, record, replay
-from rrgdb.rsp.session import Session
 from rrgdb.target import Target
 from rrgdb.timeline.export import export
 from rrgdb.timeline.stop import Points
 from rrgdb.timeline.verify import verify
+from rrgdb.travel import Travel
 from rrgdb_tests.agent.test_evaluate import assemble
 from rrgdb_tests.arch.made_up import MADE_UP, REGISTERS
 from rrgdb_tests.board.elf_builder import Elf, Seg
 from rrgdb_tests.engine.unicorn.families.made_up import MADE_UP as ON_UNICORN
+from rrgdb_tests.rsp.stub import Stub
 from rrgdb_tests.rsp.test_server import serving
 
 EM_PPC = 20
@@ -100,16 +101,16 @@ def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BOARDS, BOARD.name, BOARD)
 
 
-class Stub:
+class Debugger(Stub):
     """A debugger's session on an opened recording."""
 
     def __init__(self, opened: Opened) -> None:
         self.opened = opened
         self.said: list[str] = []
-        self._session = Session(Target(opened), self.said.append)
+        super().__init__(Target(opened), self.said.append)
 
     def ask(self, packet: bytes) -> bytes:
-        reply = self._session.handle(packet)
+        reply = self.handle(packet)
         assert reply is not None
         return reply
 
@@ -163,20 +164,20 @@ def _check_end(opened: Opened) -> None:
 def test_the_recording_replays_to_the_same_states(tmp_path: Path) -> None:
     with recorded(tmp_path, run=False) as opened:
         opened.timeline.run(Points({}), steps=20)
-        Target(opened).save_snapshot("middle")
+        Travel(Target(opened)).save_snapshot("middle")
         opened.timeline.run(Points({}))
     with replay(tmp_path / "r", writable=False) as again:
         verify(again.timeline)
         again.timeline.seek(TIMED)
         assert again.timeline.engine.read("r3") == ROUNDS * STEP
-        Target(again).load_snapshot("middle")
+        Travel(Target(again)).load_snapshot("middle")
         assert (again.timeline.icount, again.timeline.engine.read("r3")) == (20, 3 * STEP)
         again.timeline.seek(TIMED)
         assert again.timeline.engine.read("r3") == ROUNDS * STEP
 
 
 def test_registers_and_memory_have_the_byte_order_of_the_family(opened: Opened) -> None:
-    gdb = Stub(opened)
+    gdb = Debugger(opened)
     opened.timeline.seek(5)
     expected = struct.pack(">4IQI", STEP, ROUNDS, DATA, CODE + MIB - 16, 0, BEHIND)
     assert gdb.ask(b"g") == expected.hex().encode()
@@ -188,7 +189,7 @@ def test_registers_and_memory_have_the_byte_order_of_the_family(opened: Opened) 
 
 
 def test_the_description_numbers_the_registers_as_the_packet_does(opened: Opened) -> None:
-    gdb = Stub(opened)
+    gdb = Debugger(opened)
     xml = gdb.ask(b"qXfer:features:read:target.xml:0,ffff")[1:].decode()
     found = ElementTree.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", xml)).findall(".//reg")
     assert [register.get("name") for register in found] == list(REGISTERS)
@@ -197,7 +198,7 @@ def test_the_description_numbers_the_registers_as_the_packet_does(opened: Opened
 
 
 def test_a_debugger_writes_registers_and_memory(opened: Opened) -> None:
-    gdb = Stub(opened)
+    gdb = Debugger(opened)
     opened.timeline.seek(3)
     assert gdb.ask(b"P0=00010000") == b"OK"
     assert gdb.ask(b"M%x,4:00000002" % (DATA + 8)) == b"OK"
@@ -212,7 +213,7 @@ def test_a_debugger_writes_registers_and_memory(opened: Opened) -> None:
 
 def test_writes_at_the_present_are_recorded(tmp_path: Path) -> None:
     with recorded(tmp_path, run=False) as opened:
-        gdb = Stub(opened)
+        gdb = Debugger(opened)
         gdb.stop(b"vCont;s")
         assert gdb.ask(b"P2=%08x" % (DATA + 0x100)) == b"OK"
         opened.timeline.run(Points({}))
@@ -246,7 +247,7 @@ async def test_a_debugger_at_a_socket(opened: Opened) -> None:
 
 
 def test_steps_and_breakpoints_in_both_directions(opened: Opened) -> None:
-    gdb = Stub(opened)
+    gdb = Debugger(opened)
     opened.timeline.seek(0)
     assert gdb.stop(b"s") == (1, CODE + 4)
     assert gdb.ask(b"Z0,%x,4" % STORE) == b"OK"
@@ -263,7 +264,7 @@ def test_steps_and_breakpoints_in_both_directions(opened: Opened) -> None:
 
 
 def test_watchpoints_in_both_directions(opened: Opened) -> None:
-    gdb = Stub(opened)
+    gdb = Debugger(opened)
     opened.timeline.seek(0)
     # The byte that differs from one round to the next in every round is the last one.
     assert gdb.ask(b"Z2,%x,1" % (DATA + 3)) == b"OK"
@@ -286,7 +287,7 @@ def test_watchpoints_in_both_directions(opened: Opened) -> None:
     ],
 )
 def test_conditions_read_in_the_byte_order_of_the_family(opened: Opened, condition: str, icount: int) -> None:
-    gdb, expression = Stub(opened), assemble(condition)
+    gdb, expression = Debugger(opened), assemble(condition)
     opened.timeline.seek(0)
     assert gdb.ask(b"Z0,%x,4;X%x,%s" % (STORE, len(expression), expression.hex().encode())) == b"OK"
     assert gdb.stop(b"c") == (icount, STORE)
@@ -294,7 +295,7 @@ def test_conditions_read_in_the_byte_order_of_the_family(opened: Opened, conditi
 
 def test_history_is_disassembled(opened: Opened) -> None:
     opened.timeline.seek(5)
-    (line,) = Target(opened).history(1)
+    (line,) = Travel(Target(opened)).history(1)
     assert line.text.split() == [code(PROGRAM[4]).hex(), "stw", "r3,", "0(r5)"]
 
 
