@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rrgdb.engine.memory import Ram
-from rrgdb.engine.unicorn.engine import build_id
+from rrgdb.engine.unicorn.build import build_id
 from rrgdb.opening.disks import disks_of
 from rrgdb.opening.guests import Plan, ScriptPlan
 from rrgdb.opening.images import plan_recorded

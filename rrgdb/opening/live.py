@@ -10,7 +10,7 @@ from typing import Any
 from rrgdb.arch.base import Arch
 from rrgdb.board.firmware.image import MAX_FILE, place_image
 from rrgdb.engine.memory import Ram
-from rrgdb.engine.unicorn.engine import build_id
+from rrgdb.engine.unicorn.build import build_id
 from rrgdb.errors import Error
 from rrgdb.opening.disks import new_disks
 from rrgdb.opening.guests import BoardPlan, Plan, ScriptPlan

@@ -9,7 +9,7 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import board_of, default_board
-from rrgdb.engine.unicorn.engine import build_id
+from rrgdb.engine.unicorn.build import build_id
 from rrgdb.opening import record, replay
 from rrgdb.recording.directory import NewImage, Recording
 from rrgdb.recording.door import Divergence

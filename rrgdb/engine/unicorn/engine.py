@@ -36,6 +36,7 @@ from rrgdb.engine.base import (
 )
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn import _hot
+from rrgdb.engine.unicorn.build import build_id
 from rrgdb.engine.unicorn.devices import Devices
 from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb.engine.unicorn.families.base import Sync, find_layout
@@ -63,11 +64,6 @@ _NEVER = (1 << 64) - 1
 """no position, in the native half"""
 _CLASSES = {Trap.MMU: _hot.CLASS_MMU, Trap.STATUS: _hot.CLASS_STATUS}
 _TLB_FLUSH_CONTROL = const.UC_CTL_TLB_FLUSH | const.UC_CTL_IO_WRITE << 30
-
-
-def build_id() -> str:
-    """What a saved engine state depends on: the Unicorn version and the layout of its CPU structures."""
-    return f"unicorn-{unicorn.__version__}-{_lib.uc_version(None, None):#x}"
 
 
 def _address(function: str) -> int:
