@@ -2,11 +2,13 @@
 
 Every method but ``interrupt`` is called on the engine thread, one at a time, and may block while the guest runs. What
 serves a brief packet (``Command.brief``) may be called on trio's thread instead while the engine thread rests.
+
+``Auxv``, ``Libraries``, ``Syscalls`` and ``Files`` are for programs, which no debuggee of rrgdb is yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
@@ -61,6 +63,8 @@ class StopReason(Enum):
     AWATCH = "awatch"
     HISTORY_BEGIN = "replaylog:begin"
     HISTORY_END = "replaylog:end"
+    SYSCALL_ENTRY = "syscall_entry"
+    SYSCALL_RETURN = "syscall_return"
     INTERRUPT = "interrupt"
     EXITED = "exited"
     TERMINATED = "terminated"
@@ -70,7 +74,7 @@ class StopReason(Enum):
 class StopReply:
     """One stop: ``signal`` is GDB's number (5 SIGTRAP, 2 SIGINT, 11 SIGSEGV …); ``address`` the watched data address;
     ``also`` what else the same instruction hit, each the reason (WATCH, RWATCH, AWATCH) and the address; ``status`` the
-    exit status for EXITED."""
+    exit status for EXITED; ``syscall`` the number for SYSCALL_ENTRY and SYSCALL_RETURN."""
 
     reason: StopReason
     signal: int = 5
@@ -79,6 +83,7 @@ class StopReply:
     also: tuple[tuple[StopReason, int], ...] = ()
     thread: int = 1
     """the one that it is about; the number of one that there is, whatever stopped"""
+    syscall: int = 0
 
 
 class Resume(Enum):
@@ -184,6 +189,92 @@ class Executable(Protocol):
         """Absolute path of the guest's image on this host."""
 
 
+class Auxv(Protocol):
+    """What the kernel told a program when it began."""
+
+    def auxv(self) -> bytes:
+        """The auxiliary vector as it stood then: pairs of type and value, AT_NULL the last; each is a word of the
+        target's size and byte order (qXfer:auxv:read)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMap:
+    """One ``struct link_map`` of the dynamic linker, whose fields are named below; ``address`` and ``previous`` are
+    those of such structs."""
+
+    address: int
+    previous: int
+    """``l_prev``; 0: none"""
+    name: bytes
+    """``l_name``, path of the file, of any bytes but NUL"""
+    offset: int
+    """``l_addr``, what is added to addresses in the file, modulo the address space"""
+    dynamic: int
+    """``l_ld``, address of the dynamic section"""
+
+
+class Libraries(Protocol):
+    """Which shared libraries a program has loaded."""
+
+    def link_maps(self, start: int) -> Iterable[LinkMap]:
+        """The dynamic linker's list from the struct at address ``start`` on; 0: from its beginning, which is the
+        program itself. It ends where it cannot be followed, and may be endless: it is in the hands of the program.
+        DebuggeeError(EFAULT) if there is nothing at ``start``. (GDB manual, "Library List Format for SVR4 Targets")"""
+
+
+class Syscalls(Protocol):
+    """Stopping at system calls."""
+
+    def catch_syscalls(self, numbers: frozenset[int] | None) -> None:
+        """From now on stop at entry to and return from these, and no others (SYSCALL_ENTRY, SYSCALL_RETURN); None: at
+        all of them. Numbers are the target's; those that it does not know are never met. (QCatchSyscalls)"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """``struct stat`` with POSIX's meanings: ``mode`` is type and permissions, ``size`` and ``blksize`` are bytes,
+    ``blocks`` 512 bytes each, times seconds since 1970. Of larger numbers than the packet holds the low bits go there
+    (GDB manual, "struct stat")."""
+
+    mode: int
+    size: int
+    dev: int = 0
+    ino: int = 0
+    nlink: int = 1
+    uid: int = 0
+    gid: int = 0
+    rdev: int = 0
+    blksize: int = 4096
+    blocks: int = 0
+    atime: int = 0
+    mtime: int = 0
+    ctime: int = 0
+
+
+class OpenFile(Protocol):
+    """A file that is open for reading. The session closes it, once."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """At most ``length`` bytes from byte ``offset`` (< 2**63) on; none only at the end or if ``length`` is 0.
+        Raises DebuggeeError."""
+
+    def status(self) -> FileStatus:
+        """Raises DebuggeeError."""
+
+    def close(self) -> None:
+        """Raises nothing."""
+
+
+class Files(Protocol):
+    """The files that a program sees, to read (GDB manual, "Host I/O Packets").
+
+    A path is 1 to 4096 bytes without NUL; errors are DebuggeeErrors (ENOENT 2, EACCES 13, ENOTDIR 20, EISDIR 21 …)."""
+
+    def open(self, path: bytes) -> OpenFile: ...
+    def readlink(self, path: bytes) -> bytes:
+        """What the symbolic link says; EINVAL if it is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Faces:
     """What a debuggee can besides, each an object that does it, often the debuggee itself; None: it cannot.
@@ -196,6 +287,10 @@ class Faces:
     snapshots: Snapshots | None = None
     memory_map: MemoryMap | None = None
     executable: Executable | None = None
+    auxv: Auxv | None = None
+    libraries: Libraries | None = None
+    syscalls: Syscalls | None = None
+    files: Files | None = None
 
 
 class Debuggee(Protocol):
@@ -269,8 +364,8 @@ class Debuggee(Protocol):
         """A debugger came; ``console`` prints text to it while a command runs (thread-safe)."""
 
     def detached(self, *, resume: bool) -> None:
-        """It went: all points are removed. ``resume``: after ``D`` a live guest runs on (in ``EngineThread``'s idle
-        function, after this has returned); a dropped link leaves it stopped."""
+        """It went: all points are removed, and no system calls are caught. ``resume``: after ``D`` a live guest runs on
+        (in ``EngineThread``'s idle function, after this has returned); a dropped link leaves it stopped."""
 
     def kill(self) -> None:
         """``k``/``vKill``: finish the recording cleanly; the server then exits."""

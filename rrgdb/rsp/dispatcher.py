@@ -15,8 +15,8 @@ from rrgdb.rsp.wire import ESRCH, PacketError
 
 _ERROR_LIMIT = 400
 # A long name ends where its letters end; a single letter is followed by its arguments at once. qXfer's names are those
-# of its objects and operations.
-_LONG_NAME = re.compile(rb"(?:qXfer:[a-z0-9-]+:[a-z]+|[qQv][A-Za-z]+\??|b[sc])")
+# of its objects and operations, vFile's those of its operations.
+_LONG_NAME = re.compile(rb"(?:qXfer:[a-z0-9-]+:[a-z]+|vFile:[a-z]+|[qQv][A-Za-z]+\??|b[sc])")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""What packets and monitor commands need of a debuggee, as values of their tables."""
+"""What packets and monitor commands need of a debuggee, as values of their tables.
+
+AUXV, LIBRARIES, SYSCALLS and FILES are for programs, which no debuggee of rrgdb is yet.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rrgdb.rsp.debuggee import Debuggee, Executable, MemoryMap, Snapshots, Time
+from rrgdb.rsp.debuggee import Auxv, Debuggee, Executable, Files, Libraries, MemoryMap, Snapshots, Syscalls, Time
 
 F = TypeVar("F")
 
@@ -24,3 +27,7 @@ TIME: Face[Time] = Face("time", lambda debuggee: debuggee.faces.time)
 SNAPSHOTS: Face[Snapshots] = Face("snapshots", lambda debuggee: debuggee.faces.snapshots)
 MEMORY_MAP: Face[MemoryMap] = Face("memory map", lambda debuggee: debuggee.faces.memory_map)
 EXECUTABLE: Face[Executable] = Face("executable", lambda debuggee: debuggee.faces.executable)
+AUXV: Face[Auxv] = Face("auxv", lambda debuggee: debuggee.faces.auxv)
+LIBRARIES: Face[Libraries] = Face("libraries", lambda debuggee: debuggee.faces.libraries)
+SYSCALLS: Face[Syscalls] = Face("syscalls", lambda debuggee: debuggee.faces.syscalls)
+FILES: Face[Files] = Face("files", lambda debuggee: debuggee.faces.files)

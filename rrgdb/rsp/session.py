@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, StopReason, StopReply, ZPoint
-from rrgdb.rsp.wire import ALL, ANY, ENOSPC, ESRCH, thread_id
+from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, OpenFile, StopReason, StopReply, ZPoint
+from rrgdb.rsp.wire import ALL, ANY, EMFILE, ENOSPC, ESRCH, thread_id
 
 PROCESS = 1
 POINTS_LIMIT = 10_000
 CONDITIONS_LIMIT = 1 << 20
 """bytes of all conditions together"""
+FILES_LIMIT = 64
+"""open at the same time"""
 _KEYS_IF_OFFERED = {StopReason.SWBREAK: "swbreak", StopReason.HWBREAK: "hwbreak"}
 _WATCHES = (StopReason.WATCH, StopReason.RWATCH, StopReason.AWATCH)
+_SYSCALLS = (StopReason.SYSCALL_ENTRY, StopReason.SYSCALL_RETURN)
 _HISTORY = (StopReason.HISTORY_BEGIN, StopReason.HISTORY_END)
 _SIGINT = 2
 
@@ -34,6 +37,8 @@ class Session:
         self.offered: frozenset[str] = frozenset()
         self.points: dict[tuple[int, int, int], int] = {}
         """(type, address, length) -> bytes of conditions"""
+        self.files: dict[int, OpenFile] = {}
+        """by the descriptor that the debugger knows"""
         self.no_ack = False
         self.extended = False
         self.detached = False
@@ -102,6 +107,8 @@ class Session:
             if "multi-wp-addr" in self.offered:
                 hits += stop.also
             return b"".join(b"%b:%x;" % (reason.value.encode(), address) for reason, address in hits)
+        if stop.reason in _SYSCALLS:
+            return b"%b:%x;" % (stop.reason.value.encode(), stop.syscall)
         if stop.reason in _HISTORY:
             return stop.reason.value.encode() + b";"
         # GDB takes swbreak or hwbreak that it did not offer for a protocol error
@@ -135,8 +142,20 @@ class Session:
         self.debuggee.remove(point)
         self.points.pop((point.type.value, point.address, point.length), None)
 
+    def free_descriptor(self) -> int:
+        """The lowest one."""
+        for descriptor in range(FILES_LIMIT):
+            if descriptor not in self.files:
+                return descriptor
+        raise DebuggeeError(f"more than {FILES_LIMIT} open files", EMFILE)
+
+    def close_files(self) -> None:
+        while self.files:
+            self.files.popitem()[1].close()
+
     def drop(self) -> None:
         """The connection is gone without a ``D``: the guest stays where it is."""
+        self.close_files()
         if self._attached and not self.detached and not self.killed:
             self.detached = True
             self.debuggee.detached(resume=False)

@@ -8,7 +8,7 @@ from binascii import Error, unhexlify
 from rrgdb.rsp.debuggee import DebuggeeError
 
 # GDB's File-I/O error numbers
-ENOENT, ESRCH, EIO, EFAULT, EINVAL, ENOSPC = 2, 3, 5, 14, 22, 28
+ENOENT, ESRCH, EIO, EBADF, EFAULT, EINVAL, EMFILE, ENOSPC, EROFS, ENAMETOOLONG = 2, 3, 5, 9, 14, 22, 24, 28, 30, 91
 ADDRESS_LIMIT = 1 << 64
 
 _NUMBER = re.compile(rb"[0-9a-fA-F]{1,16}")

@@ -193,7 +193,12 @@ def test_a_packet_whose_face_is_missing_is_not_there(stub: Stub, fake: FakeDebug
     served = {c.name: c.face for c in COMMANDS}
     assert {name for name, face in served.items() if face is faces.TIME} == {b"bc", b"bs", b"vRun", b"R"}
     fake.faceless = True
-    packets = [b"bc", b"bs", b"vRun;", b"R00", b"qXfer:memory-map:read::0,100", b"qXfer:exec-file:read::0,100"]
+    packets = [
+        b"bc", b"bs", b"vRun;", b"R00", b"qXfer:memory-map:read::0,100", b"qXfer:exec-file:read::0,100",
+        b"qXfer:auxv:read::0,100", b"qXfer:libraries-svr4:read::0,100", b"QCatchSyscalls:1", b"vFile:setfs:0",
+        b"vFile:open:61,0,0", b"vFile:close:0", b"vFile:pread:0,1,0", b"vFile:pwrite:0,0,a", b"vFile:fstat:0",
+        b"vFile:readlink:61", b"vFile:unlink:61",
+    ]  # fmt: skip
     assert {c.name for c in COMMANDS if c.face is not faces.BASE} == {
         stub.dispatcher.look_up(p).command.name for p in packets
     }

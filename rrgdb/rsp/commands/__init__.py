@@ -7,18 +7,22 @@ from typing import Any
 from rrgdb.rsp.commands import (
     breakpoints,
     features,
+    files,
     memory,
     monitor,
     process,
     registers,
     resume,
     search,
+    syscalls,
     threads,
     xfer,
 )
 from rrgdb.rsp.commands.base import Command
 
-_FAMILIES = (features, process, threads, resume, registers, memory, breakpoints, xfer, search, monitor)
+_FAMILIES = (
+    features, process, threads, resume, registers, memory, breakpoints, syscalls, xfer, files, search, monitor
+)  # fmt: skip
 _SERVED: tuple[Command[Any], ...] = tuple(command for family in _FAMILIES for command in family.COMMANDS)
 
 COMMANDS: tuple[Command[Any], ...] = (features.supported(_SERVED), *_SERVED)

@@ -29,6 +29,7 @@ def _detach(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     _check_pid(arguments.removeprefix(b";"))
     session.detached = session.gone = True
     session.points.clear()
+    session.close_files()
     debuggee.detached(resume=True)
     return b"OK"
 

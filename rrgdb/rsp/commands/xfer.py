@@ -1,65 +1,106 @@
-"""Documents: qXfer:…:read of the target description, memory map, thread list and executable's path."""
+"""Documents: qXfer:…:read of the target description, memory map, thread list, executable's path, auxiliary vector and
+library list. The last two are for programs, which no debuggee of rrgdb is yet."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import islice
+from xml.sax.saxutils import quoteattr
 
 from rrgdb.rsp.commands.base import Command, always
-from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Executable, MemoryMap
-from rrgdb.rsp.faces import BASE, EXECUTABLE, MEMORY_MAP, F, Face
+from rrgdb.rsp.debuggee import Auxv, Debuggee, DebuggeeError, Executable, Libraries, MemoryMap
+from rrgdb.rsp.faces import AUXV, BASE, EXECUTABLE, LIBRARIES, MEMORY_MAP, F, Face
 from rrgdb.rsp.packets import PACKET_SIZE
 from rrgdb.rsp.session import Session
-from rrgdb.rsp.wire import ENOENT, address_and_length
+from rrgdb.rsp.wire import ENOENT, address_and_length, number
 
+LIBRARIES_LIMIT = 10_000
 # every byte may need an escape
 _CHUNK_LIMIT = PACKET_SIZE // 2 - 1
 _MEMORY_MAP_DTD = (
     '<!DOCTYPE memory-map PUBLIC "+//IDN gnu.org//DTD GDB Memory Map V1.0//EN"'
     ' "http://sourceware.org/gdb/gdb-memory-map.dtd">'
 )
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def _features(_: Session, debuggee: Debuggee) -> str:
-    return debuggee.target_xml()
+def _features(_: Session, debuggee: Debuggee, __: bytes) -> bytes:
+    return debuggee.target_xml().encode()
 
 
-def _memory_map(_: Session, memory: MemoryMap) -> str:
+def _memory_map(_: Session, memory: MemoryMap, __: bytes) -> bytes:
     regions = "".join(
         f'<memory type="{region.kind}" start="{region.start:#x}" length="{region.length:#x}"/>\n'
         for region in memory.memory_map()
     )
-    return f'<?xml version="1.0"?>\n{_MEMORY_MAP_DTD}\n<memory-map>\n{regions}</memory-map>\n'
+    return f'<?xml version="1.0"?>\n{_MEMORY_MAP_DTD}\n<memory-map>\n{regions}</memory-map>\n'.encode()
 
 
-def _threads(session: Session, debuggee: Debuggee) -> str:
+def _threads(session: Session, debuggee: Debuggee, _: bytes) -> bytes:
     entries = "".join(
         f'<thread id="{session.thread_id(thread).decode()}" core="{core}">{debuggee.describe(thread)}</thread>\n'
         for core, thread in enumerate(() if session.gone else debuggee.threads())
     )
-    return f'<?xml version="1.0"?>\n<threads>\n{entries}</threads>\n'
+    return f'<?xml version="1.0"?>\n<threads>\n{entries}</threads>\n'.encode()
 
 
-def _executable(_: Session, image: Executable) -> str:
-    return image.executable()
+def _executable(_: Session, image: Executable, __: bytes) -> bytes:
+    # it may be no UTF-8
+    return image.executable().encode("utf-8", "surrogateescape")
+
+
+def _auxv(_: Session, program: Auxv, __: bytes) -> bytes:
+    return program.auxv()
+
+
+def _libraries(_: Session, libraries: Libraries, annex: bytes) -> bytes:
+    """The list from ``start`` on, whose predecessor is ``prev``; 0 or nothing said: the whole list, no predecessor.
+
+    The first of a list, which has no predecessor, is the program: not a library, but GDB wants its address. The list
+    ends where an entry denies the one before it: the program was stopped while it changed it, or has damaged it."""
+    arguments = dict(field.partition(b"=")[::2] for field in annex.split(b";"))
+    start, previous = (number(arguments.get(key) or b"0", f"{key.decode()}=") for key in (b"start", b"prev"))
+    main, entries = "", []
+    for link_map in islice(libraries.link_maps(start), LIBRARIES_LIMIT):
+        if link_map.previous != previous:
+            break
+        previous = link_map.address
+        if not link_map.previous:
+            main = f' main-lm="{link_map.address:#x}"'
+        elif link_map.name:
+            name = quoteattr(_NOT_IN_XML.sub("\ufffd", link_map.name.decode("utf-8", "replace")))
+            entries.append(
+                f'<library name={name} lm="{link_map.address:#x}" l_addr="{link_map.offset:#x}"'
+                f' l_ld="{link_map.dynamic:#x}"/>\n'
+            )
+    return f'<library-list-svr4 version="1.0"{main}>\n{"".join(entries)}</library-list-svr4>\n'.encode()
 
 
 def _document(
-    name: str, face: Face[F], document: Callable[[Session, F], str], annexes: tuple[bytes, ...] | None = (b"",)
+    name: str,
+    face: Face[F],
+    document: Callable[[Session, F, bytes], bytes],
+    annexes: tuple[bytes, ...] | None = (b"",),
+    *entries: str,
+    needs_process: bool = False,
+    brief: bool = True,
 ) -> Command[F]:
-    """qXfer:``name``:read. ``annexes``: which ones there are; None: any."""
+    """qXfer:``name``:read. ``document`` gets the annex; ``annexes``: which ones there are, None: any. ``entries``: of
+    the qSupported reply, besides its own."""
 
     def read(session: Session, found: F, arguments: bytes) -> bytes:
         annex, _, window = arguments.partition(b":")
         offset, length = address_and_length(window, "qXfer")
         if annexes is not None and annex not in annexes:
             raise DebuggeeError(f"no such document: {name} {annex.decode('ascii', 'replace')}", ENOENT)
-        # The path of the image may be no UTF-8.
-        text = document(session, found).encode("utf-8", "surrogateescape")
-        part = text[offset : offset + min(length, _CHUNK_LIMIT)]
-        return (b"m" if offset + len(part) < len(text) else b"l") + part
+        content = document(session, found, annex)
+        part = content[offset : offset + min(length, _CHUNK_LIMIT)]
+        return (b"m" if offset + len(part) < len(content) else b"l") + part
 
     packet = f"qXfer:{name}:read"
-    return Command(packet.encode(), face, read, b":", always(f"{packet}+"), brief=True)
+    advertised = always(f"{packet}+", *entries)
+    return Command(packet.encode(), face, read, b":", advertised, needs_process=needs_process, brief=brief)
 
 
 COMMANDS = (
@@ -67,4 +108,14 @@ COMMANDS = (
     _document("memory-map", MEMORY_MAP, _memory_map),
     _document("threads", BASE, _threads),
     _document("exec-file", EXECUTABLE, _executable, None),
+    _document("auxv", AUXV, _auxv, needs_process=True),
+    _document(
+        "libraries-svr4",
+        LIBRARIES,
+        _libraries,
+        None,
+        "augmented-libraries-svr4-read+",
+        needs_process=True,
+        brief=False,
+    ),
 )
