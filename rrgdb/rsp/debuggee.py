@@ -213,13 +213,27 @@ class LinkMap:
     """``l_ld``, address of the dynamic section"""
 
 
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """One ``struct r_debug`` of the dynamic linker, at ``address``; ``first``: where its first link map is
+    (``r_map``)."""
+
+    address: int
+    first: int
+
+
 class Libraries(Protocol):
-    """Which shared libraries a program has loaded."""
+    """Which shared libraries a program has loaded (GDB manual, "Library List Format for SVR4 Targets").
+
+    Lists are in the hands of the program: they may be endless."""
+
+    def namespaces(self) -> Iterable[Namespace]:
+        """All that have link maps; the first is that of the program, whose own link map is the first there."""
 
     def link_maps(self, start: int) -> Iterable[LinkMap]:
-        """The dynamic linker's list from the struct at address ``start`` on; 0: from its beginning, which is the
-        program itself. It ends where it cannot be followed, and may be endless: it is in the hands of the program.
-        DebuggeeError(EFAULT) if there is nothing at ``start``. (GDB manual, "Library List Format for SVR4 Targets")"""
+        """The list from the one at address ``start`` on (``l_next``) to where it cannot be followed.
+
+        DebuggeeError(EFAULT) if there is nothing at ``start``."""
 
 
 class Syscalls(Protocol):

@@ -12,6 +12,7 @@ from rrgdb.rsp.debuggee import (
     Faces,
     FileStatus,
     LinkMap,
+    Namespace,
     OpenFile,
     RegisterInfo,
     StopReason,
@@ -25,12 +26,15 @@ READ, WRITE = 63, 64
 AUXV = struct.pack("<6Q", 6, 4096, 9, BASE, 0, 0)
 """AT_PAGESZ, AT_ENTRY, AT_NULL"""
 LINK_MAPS = (
-    LinkMap(0x1000, 0, b"", 0, 0x8000_4000),
+    LinkMap(0x1000, 0, b"/bin/program", 0, 0x8000_4000),
     LinkMap(0x1100, 0x1000, b"", 0x9000_0000, 0x9000_0100),
     LinkMap(0x1200, 0x1100, b'/lib/a "quoted" & <odd>\x01\xff.so', 0xA000_0000, 0xA000_0200),
     LinkMap(0x1300, 0x1200, b"/lib/ld-linux.so", 0xFFFF_0000_0000_0000, 0xFFFF_0000_0000_0300),
 )
 """the program, what has no name as the vDSO, two libraries"""
+ANOTHER = (LinkMap(0x2000, 0, b"/lib/other.so", 0xB000_0000, 0xB000_0400),)
+"""a namespace of dlmopen"""
+R_DEBUG, ANOTHER_R_DEBUG = 0x800, 0x900
 
 
 class _Opened:
@@ -57,7 +61,8 @@ class Program(FakeDebuggee):
     def __init__(self, end: int = 30_000) -> None:
         super().__init__(end)
         self.caught: frozenset[int] | None = frozenset()
-        self.chain: Sequence[LinkMap] = LINK_MAPS
+        self.chains: dict[int, Sequence[LinkMap]] = {R_DEBUG: LINK_MAPS}
+        """by namespace"""
         self.content = {b"/etc/motd": bytes(range(256)) * 1000, b"/empty": b""}
         self.links = {b"/proc/self/exe": b"/bin/program"}
         self.open_files = 0
@@ -93,10 +98,14 @@ class Program(FakeDebuggee):
     def auxv(self) -> bytes:
         return AUXV
 
+    def namespaces(self) -> Iterable[Namespace]:
+        return [Namespace(address, chain[0].address) for address, chain in self.chains.items()]
+
     def link_maps(self, start: int) -> Iterable[LinkMap]:
-        for number, link_map in enumerate(self.chain):
-            if start in (0, link_map.address):
-                return self.chain[number:]
+        for chain in self.chains.values():
+            for number, link_map in enumerate(chain):
+                if start == link_map.address:
+                    return chain[number:]
         raise DebuggeeError(f"no memory at {start:#x}", 14)
 
     def catch_syscalls(self, numbers: frozenset[int] | None) -> None:

@@ -20,19 +20,19 @@ GDB = shutil.which("gdb-multiarch")
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(GDB is None, reason="gdb-multiarch is not installed")]
 
 
-def command_line(target: str, commands: tuple[str, ...]) -> list[str]:
+def command_line(target: str, commands: tuple[str, ...], osabi: str = "none") -> list[str]:
     assert GDB is not None
-    arguments = [GDB, "-nx", "-batch", "-ex", "set pagination off", "-ex", "set osabi none"]
+    arguments = [GDB, "-nx", "-batch", "-ex", "set pagination off", "-ex", f"set osabi {osabi}"]
     for command in (f"target {target}", *commands, "detach"):
         arguments += ["-ex", f"echo === {command}\\n", "-ex", command]
     return arguments
 
 
-async def gdb(running: Running, *commands: str, mode: str = "remote") -> str:
+async def gdb(running: Running, *commands: str, mode: str = "remote", osabi: str = "none") -> str:
     """What gdb prints for ``commands`` (stdout and stderr)."""
     with trio.fail_after(60):
         result = await trio.run_process(
-            command_line(f"{mode} {running.address}", commands),
+            command_line(f"{mode} {running.address}", commands, osabi),
             capture_stdout=True,
             stderr=subprocess.STDOUT,
             check=False,

@@ -15,11 +15,11 @@ from rrgdb.rsp.commands import COMMANDS
 from rrgdb.rsp.commands.files import PATH_LIMIT
 from rrgdb.rsp.commands.syscalls import NUMBERS_LIMIT
 from rrgdb.rsp.commands.xfer import LIBRARIES_LIMIT
-from rrgdb.rsp.debuggee import FileStatus, StopReason, StopReply
+from rrgdb.rsp.debuggee import FileStatus, Namespace, StopReason, StopReply
 from rrgdb.rsp.packets import PACKET_SIZE
 from rrgdb.rsp.session import FILES_LIMIT
 from rrgdb_tests.rsp.fake import FakeDebuggee
-from rrgdb_tests.rsp.program import AUXV, LINK_MAPS, Program
+from rrgdb_tests.rsp.program import ANOTHER, ANOTHER_R_DEBUG, AUXV, LINK_MAPS, R_DEBUG, Program
 from rrgdb_tests.rsp.stub import Stub
 
 FOR_PROGRAMS = (faces.AUXV, faces.LIBRARIES, faces.SYSCALLS, faces.FILES)
@@ -146,12 +146,14 @@ def test_library_list(stub: Stub) -> None:
             "lm": "0x1200",
             "l_addr": "0xa0000000",
             "l_ld": "0xa0000200",
+            "lmid": "0x800",
         },
         {
             "name": "/lib/ld-linux.so",
             "lm": "0x1300",
             "l_addr": "0xffff000000000000",
             "l_ld": "0xffff000000000300",
+            "lmid": "0x800",
         },
     ]
 
@@ -159,35 +161,52 @@ def test_library_list(stub: Stub) -> None:
 @pytest.mark.parametrize(
     ("annex", "found", "main"),
     [
-        (b"start=1000;prev=0", [0x1200, 0x1300], True),
-        (b"start=1200;prev=1100", [0x1200, 0x1300], False),
-        (b"prev=1200;lmid=5;start=1300;", [0x1300], False),
-        (b"start=0;prev=0", [0x1200, 0x1300], True),
-        (b"start=;prev", [0x1200, 0x1300], True),
+        (b"", [(0x1200, 0x800), (0x1300, 0x800), (0x2000, 0x900)], True),
+        (b"lmid=0;start=0;prev=0", [(0x1200, 0x800), (0x1300, 0x800), (0x2000, 0x900)], True),
+        (b"start=;prev", [(0x1200, 0x800), (0x1300, 0x800), (0x2000, 0x900)], True),
+        # what else is said means nothing without a start
+        (b"prev=1200;lmid=900", [(0x1200, 0x800), (0x1300, 0x800), (0x2000, 0x900)], True),
+        (b"lmid=800;start=1200;prev=1100", [(0x1200, 0x800), (0x1300, 0x800)], False),
+        (b"prev=1200;else=5;start=1300;", [(0x1300, None)], False),
+        (b"lmid=900;start=2000;prev=0", [(0x2000, 0x900)], False),
         # the list is not as the debugger thinks
         (b"start=1300", [], False),
         (b"start=1300;prev=1100", [], False),
-        (b"prev=1200", [], False),
     ],
 )
-def test_library_list_from_an_entry_on(stub: Stub, annex: bytes, found: list[int], main: bool) -> None:
+def test_library_list_from_an_entry_on(
+    stub: Stub, program: Program, annex: bytes, found: list[tuple[int, int | None]], main: bool
+) -> None:
+    program.chains[ANOTHER_R_DEBUG] = ANOTHER
     listed = library_list(stub, annex)
-    assert addresses(listed) == found
+    spaces = [int(library.attrib["lmid"], 16) if "lmid" in library.attrib else None for library in listed]
+    assert list(zip(addresses(listed), spaces, strict=True)) == found
     assert ("main-lm" in listed.attrib) is main
 
 
+def test_a_program_without_a_dynamic_linker_has_no_libraries(stub: Stub, program: Program) -> None:
+    program.chains.clear()
+    assert library_list(stub).attrib == {"version": "1.0"}
+
+
 def test_library_list_ends_where_it_is_damaged(stub: Stub, program: Program) -> None:
-    program.chain = (*LINK_MAPS[:3], replace(LINK_MAPS[3], previous=0x1100))
-    assert addresses(library_list(stub)) == [0x1200]
-    program.chain = ()
-    assert (stub.handle(b"qXfer:libraries-svr4:read::0,1000") or b"")[:1] == b"E"
+    program.chains[R_DEBUG] = (*LINK_MAPS[:3], replace(LINK_MAPS[3], previous=0x1100))
+    program.chains[ANOTHER_R_DEBUG] = ANOTHER
+    assert addresses(library_list(stub)) == [0x1200, 0x2000]
 
 
-def test_endless_library_list(stub: Stub, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    circle = replace(LINK_MAPS[3], previous=LINK_MAPS[3].address)
+@pytest.mark.parametrize(("name", "count"), [(b"/lib/x.so", LIBRARIES_LIMIT), (b"", 0)])
+def test_endless_library_list(
+    stub: Stub, program: Program, monkeypatch: pytest.MonkeyPatch, name: bytes, count: int
+) -> None:
+    circle = replace(LINK_MAPS[3], name=name, previous=LINK_MAPS[3].address)
     monkeypatch.setattr(program, "link_maps", lambda _: repeat(circle))
-    found = library_list(stub, b"start=1300;prev=1300", PACKET_SIZE)
-    assert addresses(found) == [LINK_MAPS[3].address] * LIBRARIES_LIMIT
+    assert addresses(library_list(stub, b"start=1300;prev=1300", PACKET_SIZE)) == [circle.address] * count
+
+
+def test_endless_namespaces(stub: Stub, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "namespaces", lambda: repeat(Namespace(1, 0x1300)))
+    assert addresses(library_list(stub)) == []
 
 
 # -- system calls --------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ library list. The last two are for programs, which no debuggee of rrgdb is yet."
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from xml.sax.saxutils import quoteattr
 
 from rrgdb.rsp.commands.base import Command, always
-from rrgdb.rsp.debuggee import Auxv, Debuggee, DebuggeeError, Executable, Libraries, MemoryMap
+from rrgdb.rsp.debuggee import Auxv, Debuggee, DebuggeeError, Executable, Libraries, LinkMap, MemoryMap
 from rrgdb.rsp.faces import AUXV, BASE, EXECUTABLE, LIBRARIES, MEMORY_MAP, F, Face
 from rrgdb.rsp.packets import PACKET_SIZE
 from rrgdb.rsp.session import Session
@@ -54,27 +54,44 @@ def _auxv(_: Session, program: Auxv, __: bytes) -> bytes:
     return program.auxv()
 
 
-def _libraries(_: Session, libraries: Libraries, annex: bytes) -> bytes:
-    """The list from ``start`` on, whose predecessor is ``prev``; 0 or nothing said: the whole list, no predecessor.
-
-    The first of a list, which has no predecessor, is the program: not a library, but GDB wants its address. The list
-    ends where an entry denies the one before it: the program was stopped while it changed it, or has damaged it."""
-    arguments = dict(field.partition(b"=")[::2] for field in annex.split(b";"))
-    start, previous = (number(arguments.get(key) or b"0", f"{key.decode()}=") for key in (b"start", b"prev"))
-    main, entries = "", []
-    for link_map in islice(libraries.link_maps(start), LIBRARIES_LIMIT):
+def _chain(libraries: Libraries, start: int, previous: int) -> Iterator[LinkMap]:
+    """A list from ``start`` on to where an entry denies the one before it: the program was stopped while it changed the
+    list, or has damaged it."""
+    for link_map in libraries.link_maps(start):
         if link_map.previous != previous:
-            break
+            return
         previous = link_map.address
-        if not link_map.previous:
-            main = f' main-lm="{link_map.address:#x}"'
-        elif link_map.name:
-            name = quoteattr(_NOT_IN_XML.sub("\ufffd", link_map.name.decode("utf-8", "replace")))
-            entries.append(
-                f'<library name={name} lm="{link_map.address:#x}" l_addr="{link_map.offset:#x}"'
-                f' l_ld="{link_map.dynamic:#x}"/>\n'
-            )
-    return f'<library-list-svr4 version="1.0"{main}>\n{"".join(entries)}</library-list-svr4>\n'.encode()
+        yield link_map
+
+
+def _library(link_map: LinkMap, namespace: int) -> str:
+    name = quoteattr(_NOT_IN_XML.sub("\ufffd", link_map.name.decode("utf-8", "replace")))
+    lmid = f' lmid="{namespace:#x}"' if namespace else ""
+    return (
+        f'<library name={name} lm="{link_map.address:#x}" l_addr="{link_map.offset:#x}"'
+        f' l_ld="{link_map.dynamic:#x}"{lmid}/>\n'
+    )
+
+
+def _libraries(_: Session, libraries: Libraries, annex: bytes) -> bytes:
+    """All, or those from ``start`` on, whose predecessor is ``prev`` and whose namespace is ``lmid``.
+
+    The program is no library, but GDB wants the address of its link map. What has no name is no file."""
+    arguments = dict(field.partition(b"=")[::2] for field in annex.split(b";"))
+    lmid, start, previous = (number(arguments.get(k) or b"0", f"{k.decode()}=") for k in (b"lmid", b"start", b"prev"))
+    if start:
+        main, lists = 0, [(lmid, start, previous)]
+    else:
+        lists = [(space.address, space.first, 0) for space in islice(libraries.namespaces(), LIBRARIES_LIMIT)]
+        main = lists[0][1] if lists else 0
+    found = ((space, link_map) for space, first, before in lists for link_map in _chain(libraries, first, before))
+    entries = "".join(
+        _library(link_map, space)
+        for space, link_map in islice(found, LIBRARIES_LIMIT)
+        if link_map.name and link_map.address != main
+    )
+    head = f' main-lm="{main:#x}"' if main else ""
+    return f'<library-list-svr4 version="1.0"{head}>\n{entries}</library-list-svr4>\n'.encode()
 
 
 def _document(
