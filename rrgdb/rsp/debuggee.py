@@ -186,7 +186,7 @@ class Executable(Protocol):
     """Which file it is that runs."""
 
     def executable(self) -> str:
-        """Absolute path of the guest's image on this host."""
+        """Absolute path of the guest's image on this host; with ``Files`` among those, for GDB looks for it there."""
 
 
 class Auxv(Protocol):

@@ -71,3 +71,16 @@ async def test_files(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert program.content == before
     assert program.open_files == 0
+
+
+async def test_executable_is_looked_for_among_the_files() -> None:
+    program = Program()
+    program.image = "/bin/program"
+    async with serving(program) as running:
+        text = await gdb(running, osabi=LINUX)
+    assert "Reading /bin/program from remote target" in text
+    assert "No such file or directory" in text
+    program.content[b"/bin/program"] = b"#!/bin/sh"
+    async with serving(program) as running:
+        text = await gdb(running, osabi=LINUX)
+    assert "not in executable format" in text
