@@ -206,7 +206,7 @@ class LinkMap:
     previous: int
     """``l_prev``; 0: none"""
     name: bytes
-    """``l_name``, path of the file, of any bytes but NUL"""
+    """``l_name``, path of the file, at most 4096 bytes without NUL"""
     offset: int
     """``l_addr``, what is added to addresses in the file, modulo the address space"""
     dynamic: int
