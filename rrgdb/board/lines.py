@@ -34,6 +34,11 @@ class Lines:
         if self._receiver is not None:
             self._receiver(line, level)
 
+    @property
+    def raised(self) -> bool:
+        """Whether any line is high."""
+        return bool(self._high)
+
     def is_high(self, line: int) -> bool:
         return line in self._high
 

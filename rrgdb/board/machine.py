@@ -15,7 +15,7 @@ from rrgdb.board.firmware.image import Placed
 from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
 from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec
-from rrgdb.board.timers import Timer, Timers
+from rrgdb.board.timers import NEVER, Timer, Timers
 from rrgdb.engine.base import Engine, Exit, ExitKind
 from rrgdb.guest import End
 from rrgdb.host import Host
@@ -300,8 +300,10 @@ class Board:
                 raise ValueError("board: expected interrupt lines that are raised, or timers that are set")
         if at != len(state):
             raise ValueError(f"board: {len(state) - at} bytes after the last part")
-        self._lines.load(lines)
-        self._timers.load(timers)
+        if lines or self._lines.raised:
+            self._lines.load(lines)
+        if timers or self._timers.next != NEVER:
+            self._timers.load(timers)
         self._due.clear()
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)
 

@@ -236,7 +236,10 @@ class Engine(Protocol):
         """Position at which the next one begins."""
 
     def save(self) -> bytes: ...
-    def load(self, state: bytes) -> None: ...
+    def load(self, state: bytes, *, own: bool = False) -> None:
+        """``own``: this engine has saved or loaded that state before, so it is not looked at for damage. EngineError,
+        ValueError for a state that is none of such an engine."""
+
     def registers_digest(self) -> bytes:
         """Canonical bytes of the architectural state."""
 

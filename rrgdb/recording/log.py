@@ -133,6 +133,7 @@ class EventLog:
         self._synced = 0
         self._names: list[str] = []
         self._lists = new_lists(self._names)
+        self._end: Event | None = None
         self._written = dict.fromkeys(EventKind, 0)
         self._interned: dict[str, int] = {}
 
@@ -194,8 +195,9 @@ class EventLog:
     @property
     def end(self) -> Event | None:
         """How the guest ended, if it did."""
-        ends = self._lists[EventKind.END]
-        return ends[0] if ends else None
+        if self._end is None and (ends := self._lists[EventKind.END]):
+            self._end = ends[0]
+        return self._end
 
     @property
     def last(self) -> int:

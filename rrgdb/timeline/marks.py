@@ -77,6 +77,8 @@ class Marks:
         self._disk: list[Mark] = []
         self._detached: weakref.WeakSet[Mark] = weakref.WeakSet()
         self._states: OrderedDict[str, GuestState] = OrderedDict()
+        self._loaded: set[str] = set()
+        """those of ``_states`` that were put back once"""
         self._base = self._origin = self._images = self._first()
         self._base_holds = True
         """RAM is ``_base`` but for the pages written since; False after a mark that turned out damaged"""
@@ -165,6 +167,7 @@ class Marks:
 
     def _remember(self, stored: Stored, state: GuestState) -> None:
         self._states[stored.id] = state
+        self._loaded.discard(stored.id)
         if len(self._states) > _STATES:
             self._states.popitem(last=False)
 
@@ -448,10 +451,10 @@ class Marks:
 
     def restore(self, mark: Mark) -> None:
         """Put the guest into the state of a mark. After UnusableSnapshotError it is in none: restore another."""
-        state = mark.state
+        state, stored = mark.state, mark.stored
         if state is None:
-            assert mark.stored is not None
-            state = self._load_state(mark.stored)
+            assert stored is not None
+            state = self._load_state(stored)
         dirty = self._ram.dirty()
         try:
             need = merged(self._differing(mark), dirty)
@@ -474,13 +477,15 @@ class Marks:
             raise UnusableSnapshotError(f"{where}: RAM at icount {mark.icount} is not what was saved there")
         self._base_holds = True
         try:
-            engine.load(state.cpu)
+            engine.load(state.cpu, own=mark.state is not None or (stored is not None and stored.id in self._loaded))
             self._guest.load_devices(state.devices)
             self._door.load(state.door)
         except (EngineError, ValueError) as e:
             raise UnusableSnapshotError(f"the state saved at icount {mark.icount} does not load: {e}") from e
         if engine.icount != mark.icount:
             raise UnusableSnapshotError(f"the state saved at icount {mark.icount} is of icount {engine.icount}")
+        if mark.state is None and stored is not None:
+            self._loaded.add(stored.id)
 
     def _put(self, mark: Mark, numbers: PageNumbers, pages: list[memoryview], to: Replacement) -> None:
         """Give ``pages`` of RAM what they hold at a mark. Raises StoreError; some may have it then."""

@@ -46,6 +46,8 @@ class Stateful:
     def __init__(self, name: str) -> None:
         self.name = name
         self._struct = struct.Struct("<" + "".join(_CODES[f.bits] for f in self.FIELDS))
+        self._names = tuple(f.name for f in self.FIELDS)
+        self._invalid = tuple(~f.valid for f in self.FIELDS)
         self.reset()
 
     def reset(self) -> None:
@@ -66,11 +68,11 @@ class Stateful:
         """Raises ``ValueError``, with nothing changed, on bytes that ``save`` cannot have returned."""
         if len(state) < self._struct.size:
             raise ValueError(f"{self.name}: state of {len(state)} bytes, expected at least {self._struct.size}")
-        values: dict[str, int] = {}
-        for field, value in zip(self.FIELDS, self._struct.unpack_from(state), strict=True):
-            if value & ~field.valid:
+        found = self._struct.unpack_from(state)
+        for field, value, invalid in zip(self.FIELDS, found, self._invalid, strict=True):
+            if value & invalid:
                 raise ValueError(f"{self.name}: {field.name} is {value:#x}, expected bits {field.valid:#x} only")
-            values[field.name] = value
+        values = dict(zip(self._names, found, strict=True))
         buffers: dict[str, bytes] = {}
         offset = self._struct.size
         for buffer in self.BUFFERS:

@@ -82,7 +82,7 @@ class UnicornEngine:
         self.build = build_id()
         self._uc = self._new_cpu(model) if uc is None else uc
         self._uc.ctl_exits_enabled(True)
-        bare = uc is not None
+        self._bare = bare = uc is not None
         fast = fast and not bare
         if fast:
             if family.page_size is not None:
@@ -146,9 +146,11 @@ class UnicornEngine:
             self._context,
             self.read_memory_quietly,
         )
-        self._kept_values = dict.fromkeys(arch.kept_registers, 0)
+        self._keep(dict.fromkeys(arch.kept_registers, 0))
         self._protection_table = None if bare or family.protection is None else family.protection(layout)
         self._protections: tuple[Protection, ...] = ()
+        self._protected = self._kept_values
+        """what ``_protections`` follow from"""
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
         self._pc = self._core.address()
@@ -256,7 +258,10 @@ class UnicornEngine:
         """Enforce what the kept registers say of physical memory, if that has changed or the context was ``loaded``."""
         if self.arch.protections is None or self._protection_table is None:
             return
-        entries = self.arch.protections(self)
+        if self._kept_values is self._protected:
+            entries = self._protections
+        else:
+            entries, self._protected = self.arch.protections(self), self._kept_values
         if entries != self._protections or (loaded and entries):
             self._protections = entries
             ranges = ((e.first, e.last) if e.first <= e.last else (1, 0) for e in entries)
@@ -308,7 +313,7 @@ class UnicornEngine:
 
     def write(self, name: str, value: int) -> None:
         if name in self._kept_values:
-            self._kept_values[name] = value & (1 << self.arch.kept_registers[name]) - 1
+            self._keep({**self._kept_values, name: value & (1 << self.arch.kept_registers[name]) - 1})
             self._protect()
             return
         self._registers.write(name, value)
@@ -319,13 +324,13 @@ class UnicornEngine:
 
     def _set_translation(self) -> None:
         """Control registers were written from outside."""
-        if self._look_at_translation():
+        if self._set_translating(self._translating()):
             self.drop_translations()
 
-    def _look_at_translation(self) -> bool:
-        """Run as the control registers say; whether addresses are or were translated."""
+    def _set_translating(self, on: bool) -> bool:
+        """Whether addresses are or were translated."""
         before = self._core.mmu_seen
-        self._core.set_mmu(self._translating())
+        self._core.set_mmu(on)
         self._has_translated |= bool(self._core.mmu_seen)
         return bool(before or self._core.mmu_seen)
 
@@ -336,10 +341,12 @@ class UnicornEngine:
         banked = self._banked
         # Registers of other modes are nowhere but in the context.
         digest = self._registers.digest() + (self._context.save()[banked.start : banked.stop] if banked else b"")
-        return digest + self._kept_bytes() if any(self._kept_values.values()) else digest
+        return digest + self._kept_state if any(self._kept_values.values()) else digest
 
-    def _kept_bytes(self) -> bytes:
-        return b"".join(value.to_bytes(8, "little") for value in self._kept_values.values())
+    def _keep(self, values: dict[str, int]) -> None:
+        """These are the registers that the engine lacks; the dictionary is never changed."""
+        self._kept_values = values
+        self._kept_state = b"".join(value.to_bytes(8, "little") for value in values.values())
 
     # -- memory ----------------------------------------------------------------------------------
 
@@ -558,15 +565,19 @@ class UnicornEngine:
     # -- state -----------------------------------------------------------------------------------
 
     def save(self) -> bytes:
-        return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save() + self._kept_bytes()
+        return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save() + self._kept_state
 
-    def load(self, state: bytes) -> None:
-        """The caller has put RAM in place and called ``pages_changed``. EngineError if the state is not ours."""
-        icount, context, kept = self._parse(state)
-        self._restore_context(context)
-        self._kept_values = kept
+    def load(self, state: bytes, *, own: bool = False) -> None:
+        """See ``Engine``. The caller has put RAM in place and called ``pages_changed``."""
+        icount, translates, context, kept = self._parse(state)
+        if own:
+            self._context.put_back(context)
+        else:
+            self._restore_context(context)
+        if kept is not self._kept_values:
+            self._keep(kept)
         self._core.icount = icount
-        if self._look_at_translation():
+        if self._set_translating(translates if own and not self._bare else self._translating()):
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
         self._protect(loaded=True)
         self.forget_footprint()
@@ -577,19 +588,24 @@ class UnicornEngine:
             self._find_watches()
         self.rearm()
 
-    def _parse(self, state: bytes) -> tuple[int, bytes, dict[str, int]]:
-        """(icount, context, kept registers) out of a saved state. Those of behaviour 1 have no kept registers: what
-        the guest had written of them is in the context."""
+    def _parse(self, state: bytes) -> tuple[int, bool, bytes, dict[str, int]]:
+        """(icount, whether addresses are translated, context, kept registers) out of a saved state."""
         end = _STATE.size + self._context.size
         kept = state[end:]
         if len(state) < end or len(kept) not in (0, 8 * len(self._kept_values)):
             raise EngineError(f"a CPU state of {len(state)} bytes does not fit this Unicorn ({build_id()})")
         context = state[_STATE.size : end]
+        found = self._kept_values if kept and kept == self._kept_state else self._unpack_kept(kept, context)
+        icount, translates = _STATE.unpack_from(state)
+        return icount, bool(translates), context, found
+
+    def _unpack_kept(self, kept: bytes, context: bytes) -> dict[str, int]:
+        """States of behaviour 1 have none: what the guest had written of them is in the context."""
         values = [int.from_bytes(kept[at : at + 8], "little") for at in range(0, len(kept), 8)]
         found = dict(zip(self._kept_values, values, strict=True)) if kept else dict.fromkeys(self._kept_values, 0)
         if not kept and self._protection_table is not None:
             found |= self._protection_table.registers(context)
-        return _STATE.unpack_from(state)[0], context, found
+        return found
 
     def _restore_context(self, state: bytes) -> None:
         """EngineError, ValueError if no CPU like this one can be in that state: Unicorn would look things up out of

@@ -124,6 +124,10 @@ class Context:
         for bound in self._bounds:
             if not bound.holds(state):
                 raise ValueError(f"CPU context with a value at byte {bound.at} that no CPU has")
+        self.put_back(state)
+
+    def put_back(self, state: bytes) -> None:
+        """As ``restore``, of a state that is known to be one."""
         start = self.address + HEADER
         kept: list[tuple[int, bytes]] = []
         if self._objects:
