@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from rrgdb.engine.unicorn.build import build_id
 from rrgdb.engine.unicorn.devices import Devices
 from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb.engine.unicorn.families.base import Sync, find_layout
+from rrgdb.engine.unicorn.kept import KeptRegisters
 from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.structure import no_sync
 from rrgdb.engine.unicorn.registers import RegisterFile
@@ -146,10 +147,10 @@ class UnicornEngine:
             self._context,
             self.read_memory_quietly,
         )
-        self._keep(dict.fromkeys(arch.kept_registers, 0))
+        self._kept = KeptRegisters(arch.kept_registers)
         self._protection_table = None if bare or family.protection is None else family.protection(layout)
         self._protections: tuple[Protection, ...] = ()
-        self._protected = self._kept_values
+        self._protected = self._kept.values
         """what ``_protections`` follow from"""
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
@@ -258,10 +259,8 @@ class UnicornEngine:
         """Enforce what the kept registers say of physical memory, if that has changed or the context was ``loaded``."""
         if self.arch.protections is None or self._protection_table is None:
             return
-        if self._kept_values is self._protected:
-            entries = self._protections
-        else:
-            entries, self._protected = self.arch.protections(self), self._kept_values
+        entries = self._protections if self._kept.values is self._protected else self.arch.protections(self)
+        self._protected = self._kept.values
         if entries != self._protections or (loaded and entries):
             self._protections = entries
             ranges = ((e.first, e.last) if e.first <= e.last else (1, 0) for e in entries)
@@ -309,11 +308,11 @@ class UnicornEngine:
     # -- registers -------------------------------------------------------------------------------
 
     def read(self, name: str) -> int:
-        return self._kept_values[name] if name in self._kept_values else self._registers.read(name)
+        return self._kept.values[name] if name in self._kept.values else self._registers.read(name)
 
     def write(self, name: str, value: int) -> None:
-        if name in self._kept_values:
-            self._keep({**self._kept_values, name: value & (1 << self.arch.kept_registers[name]) - 1})
+        if name in self._kept.values:
+            self._kept.write(name, value)
             self._protect()
             return
         self._registers.write(name, value)
@@ -341,12 +340,7 @@ class UnicornEngine:
         banked = self._banked
         # Registers of other modes are nowhere but in the context.
         digest = self._registers.digest() + (self._context.save()[banked.start : banked.stop] if banked else b"")
-        return digest + self._kept_state if any(self._kept_values.values()) else digest
-
-    def _keep(self, values: dict[str, int]) -> None:
-        """These are the registers that the engine lacks; the dictionary is never changed."""
-        self._kept_values = values
-        self._kept_state = b"".join(value.to_bytes(8, "little") for value in values.values())
+        return digest + self._kept.state if any(self._kept.state) else digest
 
     # -- memory ----------------------------------------------------------------------------------
 
@@ -565,7 +559,7 @@ class UnicornEngine:
     # -- state -----------------------------------------------------------------------------------
 
     def save(self) -> bytes:
-        return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save() + self._kept_state
+        return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save() + self._kept.state
 
     def load(self, state: bytes, *, own: bool = False) -> None:
         """See ``Engine``. The caller has put RAM in place and called ``pages_changed``."""
@@ -574,8 +568,8 @@ class UnicornEngine:
             self._context.put_back(context)
         else:
             self._restore_context(context)
-        if kept is not self._kept_values:
-            self._keep(kept)
+        if kept is not self._kept.values:
+            self._kept.take(kept)
         self._core.icount = icount
         if self._set_translating(translates if own and not self._bare else self._translating()):
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
@@ -588,24 +582,15 @@ class UnicornEngine:
             self._find_watches()
         self.rearm()
 
-    def _parse(self, state: bytes) -> tuple[int, bool, bytes, dict[str, int]]:
+    def _parse(self, state: bytes) -> tuple[int, bool, bytes, Mapping[str, int]]:
         """(icount, whether addresses are translated, context, kept registers) out of a saved state."""
         end = _STATE.size + self._context.size
-        kept = state[end:]
-        if len(state) < end or len(kept) not in (0, 8 * len(self._kept_values)):
+        if len(state) < end or not self._kept.fits(len(state) - end):
             raise EngineError(f"a CPU state of {len(state)} bytes does not fit this Unicorn ({build_id()})")
-        context = state[_STATE.size : end]
-        found = self._kept_values if kept and kept == self._kept_state else self._unpack_kept(kept, context)
         icount, translates = _STATE.unpack_from(state)
-        return icount, bool(translates), context, found
-
-    def _unpack_kept(self, kept: bytes, context: bytes) -> dict[str, int]:
-        """States of behaviour 1 have none: what the guest had written of them is in the context."""
-        values = [int.from_bytes(kept[at : at + 8], "little") for at in range(0, len(kept), 8)]
-        found = dict(zip(self._kept_values, values, strict=True)) if kept else dict.fromkeys(self._kept_values, 0)
-        if not kept and self._protection_table is not None:
-            found |= self._protection_table.registers(context)
-        return found
+        context, table = state[_STATE.size : end], self._protection_table
+        kept = self._kept.unpack(state[end:], lambda: {} if table is None else table.registers(context))
+        return icount, bool(translates), context, kept
 
     def _restore_context(self, state: bytes) -> None:
         """EngineError, ValueError if no CPU like this one can be in that state: Unicorn would look things up out of

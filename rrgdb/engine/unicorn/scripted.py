@@ -94,7 +94,7 @@ class ScriptEngine(UnicornEngine):
         self._cut_short = False
         self._until: int | None = None
         self._handles: dict[int, int] = {}
-        self._kept: list[Any] = []
+        self._referenced: list[Any] = []
         self._pc_id = self.family.number(arch.pc)
         ids = (self.family.registers[name] for name in self.family.translation)
         self._translation_ids = frozenset(id_ for id_ in ids if isinstance(id_, int))
@@ -306,7 +306,7 @@ class ScriptEngine(UnicornEngine):
     def delete_hook(self, number: int) -> None:
         handle = self._handles.pop(number)
         # It may be the one that is being called.
-        self._kept.append(self.uc._callbacks[handle])
+        self._referenced.append(self.uc._callbacks[handle])
         self.uc.hook_del(handle)
         self._changed()
 
@@ -330,7 +330,7 @@ class ScriptEngine(UnicornEngine):
         """UcError if Unicorn refuses. The caller sets the regions."""
         kept = self.uc._mmio_callbacks.get((base, base + size))
         if kept is not None:
-            self._kept.append(kept)
+            self._referenced.append(kept)
         self.uc.mem_unmap(base, size)
         self._changed()
 

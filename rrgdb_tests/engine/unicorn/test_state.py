@@ -96,6 +96,37 @@ def test_states_of_another_size_are_refused(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_an_own_state_is_put_back_as_any_other(family: str) -> None:
+    """In the midst of code, after the engine has gone elsewhere."""
+    b = Bench.with_code(family, STORE[family])
+    b.run(2)
+    state, here = b.engine.save(), b.state()
+    memory = b.engine.read_memory(DATA, 16)
+    for own in (True, False):
+        b.run(4)
+        assert b.state() != here
+        b.engine.write_memory(DATA, memory)
+        b.engine.load(state, own=own)
+        assert (b.state(), b.engine.save(), b.engine.translates) == (here, state, False)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_protection_goes_back_with_the_state(own: bool) -> None:
+    """Of physical memory, on RISC-V: what was off is off again, what was set binds again."""
+    b = Bench.with_code("riscv64", "li t0, 5\nsw t0, 0(sp)\nsw t0, 4(sp)\nnop")
+    engine = b.engine
+    engine.write("sp", DATA)
+    free = engine.save()
+    engine.write("pmpaddr0", DATA >> 2 | 0x1FF)
+    engine.write("pmpcfg0", 0x99)  # NAPOT, locked, readable
+    bound = engine.save()
+    for state, faults in ((free, False), (bound, True), (free, False), (bound, True)):
+        engine.load(state, own=own)
+        exit_ = engine.run_until(3)
+        assert (exit_.kind is ExitKind.EXCEPTION) == faults
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_probe_finds_everything_in_this_unicorn(family: str) -> None:
     assert Bench.with_code(family, "nop").engine.unknown == ()
 
