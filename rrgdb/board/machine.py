@@ -290,7 +290,7 @@ class Board:
             raise ValueError(f"board: expected state version {_PLAIN} or {_WITH_EVENTS}, got {version}")
         at = _HEAD.size
         for part in self._parts():
-            of, at = _next_part(state, at, f"device {part.name}")
+            of, at = _next_part(state, at, "device", part.name)
             part.load(of)
         lines = timers = b""
         if version == _WITH_EVENTS:
@@ -308,12 +308,12 @@ class Board:
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)
 
 
-def _next_part(state: bytes, at: int, what: str) -> tuple[bytes, int]:
+def _next_part(state: bytes, at: int, *what: str) -> tuple[bytes, int]:
     """The part of a saved state whose length stands at ``at``, and where the next one begins. ValueError."""
     if len(state) < at + _LENGTH.size:
-        raise ValueError(f"board: state ends before {what}")
+        raise ValueError(f"board: state ends before {' '.join(what)}")
     (length,) = _LENGTH.unpack_from(state, at)
     begin = at + _LENGTH.size
     if len(state) < begin + length:
-        raise ValueError(f"board: state of {what} is cut short")
+        raise ValueError(f"board: state of {' '.join(what)} is cut short")
     return state[begin : begin + length], begin + length

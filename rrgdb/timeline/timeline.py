@@ -172,11 +172,13 @@ class Timeline:
 
     def _replay_to(self, icount: int) -> None:
         """Run forward in history, leaving checkpoints near the target."""
+        here = self.icount
         for distance in reversed(NEAR):
             at = icount - distance
-            if at > self.icount and not self.interrupted:
+            if at > here and not self.interrupted:
                 self.forward.advance(at)
-                if self.icount == at:
+                here = self.icount
+                if here == at:
                     self.marks.keep_here()
         while self.icount < icount and not self.interrupted:
             if self.guest.end is not None:

@@ -169,7 +169,7 @@ class UnicornEngine:
 
     @property
     def icount(self) -> int:
-        return int(self._core.icount)
+        return self._core.icount
 
     def run_until(self, icount: int) -> Exit:
         core = self._core
