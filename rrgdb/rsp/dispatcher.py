@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rrgdb.rsp.commands import COMMANDS
@@ -14,6 +15,8 @@ from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import ESRCH, PacketError
 
 _ERROR_LIMIT = 400
+_SHORT = 32
+"""bytes of packets whose look-up is kept"""
 # A long name ends where its letters end; a single letter is followed by its arguments at once. qXfer's names are those
 # of its objects and operations, vFile's those of its operations.
 _LONG_NAME = re.compile(rb"(?:qXfer:[a-z0-9-]+:[a-z]+|vFile:[a-z]+|[qQv][A-Za-z]+\??|b[sc])")
@@ -58,6 +61,24 @@ def index(commands: Iterable[Command[Any]]) -> dict[bytes, Command[Any]]:
 _TABLE = index(COMMANDS)
 
 
+def _look_up(payload: bytes) -> Call:
+    command = _TABLE.get(payload[:1])
+    if command is not None:
+        return Call(payload, command, payload[1:])
+    match = _LONG_NAME.match(payload)
+    command = _TABLE.get(match[0]) if match else None
+    if match is None or command is None:
+        return Call(payload)
+    rest = payload[match.end() :]
+    if rest and (not command.separator or rest[:1] not in command.separator):
+        return Call(payload, error=PacketError(f"bad arguments of {command.name.decode()}"))
+    return Call(payload, command, rest[1:])
+
+
+# A debugger says the same few short packets again and again.
+_look_up_short = lru_cache(256)(_look_up)
+
+
 class Dispatcher:
     """Payload in, payload out, for one session."""
 
@@ -66,17 +87,7 @@ class Dispatcher:
 
     def look_up(self, payload: bytes) -> Call:
         """What the packet asks for. Raises nothing."""
-        command = _TABLE.get(payload[:1])
-        if command is not None:
-            return Call(payload, command, payload[1:])
-        match = _LONG_NAME.match(payload)
-        command = _TABLE.get(match[0]) if match else None
-        if match is None or command is None:
-            return Call(payload)
-        rest = payload[match.end() :]
-        if rest and (not command.separator or rest[:1] not in command.separator):
-            return Call(payload, error=PacketError(f"bad arguments of {command.name.decode()}"))
-        return Call(payload, command, rest[1:])
+        return _look_up_short(payload) if len(payload) <= _SHORT else _look_up(payload)
 
     def handle(self, call: Call) -> bytes | None:
         """Serve one packet. None: no reply (``k``, ``R``). Raises nothing for any bytes, unless rrgdb has a bug."""
