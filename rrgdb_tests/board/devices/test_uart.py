@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from rrgdb.board.devices.uart import ns16550, pl011
+from rrgdb.board.devices.uart.line import LINE_BYTES
 from rrgdb.board.devices.uart.ns16550 import Ns16550
 from rrgdb.board.devices.uart.pl011 import Pl011
 from rrgdb_tests.board.fakes import FakeMachine
@@ -112,7 +112,7 @@ def test_16550_fifo_reset_drops_what_it_held(uart: Ns16550, machine: FakeMachine
 
 def test_16550_overrun(uart: Ns16550, machine: FakeMachine) -> None:
     uart.write(IER, 1, 5)
-    feed(machine, bytes(ns16550.LINE_BYTES + 1))
+    feed(machine, bytes(LINE_BYTES + 1))
     assert uart.read(LSR, 1) == 0x61
     feed(machine, b"a")
     assert uart.read(IIR, 1) == 0x06
@@ -204,7 +204,7 @@ def test_pl011_stores_what_the_manual_has_bits_for(pl: Pl011) -> None:
 
 
 def test_pl011_overrun(pl: Pl011, machine: FakeMachine) -> None:
-    feed(machine, bytes(pl011.LINE_BYTES + 1))
+    feed(machine, bytes(LINE_BYTES + 1))
     assert pl.read(0x04, 4) == 0
     feed(machine, b"a")
     assert pl.read(0x04, 4) == 8

@@ -6,12 +6,10 @@ Every access touches the one register at its offset, whatever its size.
 
 from __future__ import annotations
 
-from rrgdb.board.device import Machine
-from rrgdb.board.devices.state import Buffer, Field, StatefulDevice
+from rrgdb.board.devices.state import Buffer, Field
+from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine
 
 FIFO_BYTES = 16
-LINE_BYTES = 1 << 20
-"""received bytes that wait for the FIFO; further ones are lost and set the overrun bit"""
 
 IER_RDI, IER_THRI, IER_RLSI = 1, 2, 4
 IIR_NONE, IIR_THRI, IIR_RDI, IIR_RLSI, IIR_TIMEOUT, IIR_FIFOS = 1, 2, 4, 6, 0xC, 0xC0
@@ -23,7 +21,7 @@ MSR_CONNECTED = 0xB0
 TRIGGER_LEVELS = (1, 4, 8, 14)
 
 
-class Ns16550(StatefulDevice):
+class Ns16550(ReceivingLine):
     """Eight byte registers. Input and output go by the device's name."""
 
     FIELDS = (
@@ -48,35 +46,20 @@ class Ns16550(StatefulDevice):
     rbr: int
     overrun: int
     thr_pending: int
-    rx: bytearray
-    line: bytearray
 
-    def __init__(self, name: str, machine: Machine) -> None:
-        super().__init__(name, machine)
-        machine.host.attach_input(name, self.receive)
-
-    def receive(self, data: bytes) -> None:
-        """Bytes arrive on the line."""
-        self.line += data
-        self._refill()
-        if len(self.line) > LINE_BYTES:
-            del self.line[LINE_BYTES:]
-            self.overrun = 1
+    def _overrun(self) -> None:
+        self.overrun = 1
 
     def peek(self, most: int) -> bytes:
         """See ``Console``. In loopback the line is cut off."""
-        if self.mcr & MCR_LOOP:
-            return b""
-        return bytes(self.rx[:most]) + bytes(self.line[: max(most - len(self.rx), 0)])
+        return b"" if self.mcr & MCR_LOOP else super().peek(most)
 
     def take(self, count: int) -> None:
         if not count:
             return
         if not self.fcr & FCR_ENABLE:
             self.rbr = self.peek(count)[-1]
-        of_line = max(count - len(self.rx), 0)
-        del self.rx[:count], self.line[:of_line]
-        self._refill()
+        self._consume(count)
 
     def _capacity(self) -> int:
         return FIFO_BYTES if self.fcr & FCR_ENABLE else 1

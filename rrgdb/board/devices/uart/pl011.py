@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from rrgdb.board.device import Machine
-from rrgdb.board.devices.state import Buffer, Field, StatefulDevice
+from rrgdb.board.devices.state import Buffer, Field
+from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine
 
 FIFO_BYTES = 16
-LINE_BYTES = 1 << 20
-"""received bytes that wait for the FIFO; further ones are lost and set the overrun bit"""
 
 FR_TXFE, FR_RXFF, FR_RXFE = 0x80, 0x40, 0x10
 LCR_FEN = 0x10
@@ -33,7 +31,7 @@ ID_BASE = 0xFE0
 ID = (0x11, 0x10, 0x14, 0x00, 0x0D, 0xF0, 0x05, 0xB1)
 
 
-class Pl011(StatefulDevice):
+class Pl011(ReceivingLine):
     """Registers of 32 bits. Input and output go by the device's name."""
 
     FIELDS = (
@@ -63,33 +61,17 @@ class Pl011(StatefulDevice):
     ris: int
     rsr: int
     last: int
-    rx: bytearray
-    line: bytearray
 
-    def __init__(self, name: str, machine: Machine) -> None:
-        super().__init__(name, machine)
-        machine.host.attach_input(name, self.receive)
-
-    def receive(self, data: bytes) -> None:
-        """Bytes arrive on the line."""
-        self.line += data
-        self._refill()
-        if len(self.line) > LINE_BYTES:
-            del self.line[LINE_BYTES:]
-            self.rsr |= RSR_OVERRUN
-            self.ris |= INT_OVERRUN
-
-    def peek(self, most: int) -> bytes:
-        """See ``Console``."""
-        return bytes(self.rx[:most]) + bytes(self.line[: max(most - len(self.rx), 0)])
+    def _overrun(self) -> None:
+        self.rsr |= RSR_OVERRUN
+        self.ris |= INT_OVERRUN
 
     def take(self, count: int) -> None:
         if not count:
             return
         self.last = self.peek(count)[-1]
-        of_line, ris = max(count - len(self.rx), 0), self.ris
-        del self.rx[:count], self.line[:of_line]
-        self._refill()
+        ris = self.ris
+        self._consume(count)
         if not self.rx:
             self.ris &= ~INT_RX
         elif self.lcr & LCR_FEN:
