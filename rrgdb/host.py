@@ -27,6 +27,10 @@ class Host(Protocol):
     def entropy(self, source: str, length: int) -> bytes:
         """Random bytes (an answer); at most 4096 a call."""
 
+    def sleep(self, source: str, icount: int, ns: int | None) -> int:
+        """The CPU, at position ``icount``, sleeps until an input comes, or for ``ns`` virtual nanoseconds if not None:
+        how long it has. An answer to instruction ``icount`` where something woke it before."""
+
     def attach_input(self, source: str, sink: Callable[[bytes], None]) -> None:
         """Register the one receiver of inputs called ``source``; ``sink`` is called between instructions."""
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from rrgdb.arch import arm_timer
 from rrgdb.arch.base import (
+    LINES,
     SIGNALS,
     Arch,
     CpuException,
     ExceptionKind,
     Feature,
     IllegalInstruction,
+    Interrupts,
     Register,
     Signal,
     Trap,
@@ -274,33 +276,58 @@ def _syndrome(cpu: Cpu, exception: CpuException, from_el0: bool) -> int:
 _FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT)
 
 
-def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
-    """Into EL1 (section D1.3, "AArch64.TakeException"). VBAR_EL1 of 0 counts as none; EL2 and EL3 have none."""
-    vectors, pstate = cpu.read("vbar_el1"), cpu.read("cpsr")
-    level = pstate >> 2 & 3
-    if not vectors or level > 1:
-        return False
-    syndrome = exception.detail if exception.detail is not None else _syndrome(cpu, exception, level == 0)
-    if level == 0:
-        offset = 0x600 if pstate & 0x10 else 0x400
+def _vector(cpu: Cpu, pstate: int) -> int:
+    """That of a synchronous exception, and the stack pointer of EL1 in use from now on."""
+    level, own_stack = pstate >> 2 & 3, pstate & 1
+    lower = 0x600 if pstate & 0x10 else 0x400
+    offset = (0x200 if own_stack else 0) if level else lower
+    if not level or not own_stack:
         # Engines do not bank the stack pointer by themselves.
         cpu.write("sp_el0", cpu.read("sp"))
         cpu.write("sp", cpu.read("sp_el1"))
-    elif pstate & 1:
-        offset = 0x200
-    else:
-        offset = 0
-        cpu.write("sp_el0", cpu.read("sp"))
-        cpu.write("sp", cpu.read("sp_el1"))
-    cpu.write("esr_el1", syndrome)
-    if exception.kind in _FAULTS:
-        cpu.write("far_el1", exception.address)
-    cpu.write("elr_el1", exception.next_pc if exception.kind is ExceptionKind.SYSCALL else exception.pc)
+    return cpu.read("vbar_el1") + offset
+
+
+def _enter(cpu: Cpu, pstate: int, back: int, vector: int) -> None:
+    cpu.write("elr_el1", back)
     cpu.write("cpsr", 0x3C5)
     # Last: an engine may take a new PSTATE into account only when a register with an encoding is written.
     cpu.write("spsr_el1", pstate)
-    cpu.write("pc", (vectors + offset) & 0xFFFFFFFFFFFFFFFF)
+    cpu.write("pc", vector & 0xFFFFFFFFFFFFFFFF)
+
+
+def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
+    """Into EL1 (section D1.3, "AArch64.TakeException"). VBAR_EL1 of 0 counts as none; EL2 and EL3 have none."""
+    pstate = cpu.read("cpsr")
+    level = pstate >> 2 & 3
+    if not cpu.read("vbar_el1") or level > 1:
+        return False
+    syndrome = exception.detail if exception.detail is not None else _syndrome(cpu, exception, level == 0)
+    vector = _vector(cpu, pstate)
+    cpu.write("esr_el1", syndrome)
+    if exception.kind in _FAULTS:
+        cpu.write("far_el1", exception.address)
+    _enter(cpu, pstate, exception.next_pc if exception.kind is ExceptionKind.SYSCALL else exception.pc, vector)
     return True
+
+
+_IRQ, _FIQ = 0, 1
+_PSTATE_I, _PSTATE_F = 1 << 7, 1 << 6
+
+
+def _pending(cpu: Cpu) -> int | None:
+    """From EL0 and EL1 alone: EL2 and EL3 do not ask for interrupts, so theirs stay pending (section D1.3.5)."""
+    lines, pstate = cpu.read(LINES), cpu.read("cpsr")
+    if pstate >> 2 & 3 > 1:
+        return None
+    if lines >> _FIQ & 1 and not pstate & _PSTATE_F:
+        return _FIQ
+    return _IRQ if lines >> _IRQ & 1 and not pstate & _PSTATE_I else None
+
+
+def _enter_interrupt(cpu: Cpu, number: int) -> None:
+    pstate = cpu.read("cpsr")
+    _enter(cpu, pstate, cpu.read("pc"), _vector(cpu, pstate) + (0x80 if number == _IRQ else 0x100))
 
 
 _ALIGNMENT_CLASSES = (0x22, 0x26)  # PC alignment, SP alignment
@@ -355,6 +382,15 @@ AARCH64 = Arch(
             ),
         ),
     ),
+    halts=lambda _cpu, code: int.from_bytes(code, "little") == _WFI,
+    interrupts=Interrupts(
+        lines={"irq": _IRQ, "fiq": _FIQ},
+        raised=lambda cpu: cpu.read(LINES),
+        pending=_pending,
+        enter=_enter_interrupt,
+        wakes=lambda cpu: cpu.read(LINES) != 0,
+    ),
+    timers=arm_timer.timers("_el0", lambda _cpu, code: not int.from_bytes(code, "little") >> 21 & 1),
     system_registers=_SYSTEM,
     digest_registers=tuple(name for name in _SYSTEM if not name.startswith("id_")),
 )

@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 from rrgdb.arch import arm_timer
 from rrgdb.arch.base import (
+    LINES,
     SIGNALS,
     Arch,
     CpuException,
     ExceptionKind,
     Feature,
     IllegalInstruction,
+    Interrupts,
     Register,
     SecondSet,
     Signal,
@@ -25,7 +27,7 @@ from rrgdb.arch.base import (
 from rrgdb.arch.core_format import AT_HWCAP, NT_ARM_VFP, NT_AUXV, CoreFormat, Note, each
 from rrgdb.arch.cpu import Cpu, MemoryFault
 
-_T, _A, _I, _E, _J = 1 << 5, 1 << 8, 1 << 7, 1 << 9, 1 << 24
+_T, _F, _I, _A, _E, _J = 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 24
 _IT = 0x0600FC00
 _MODE, _USR = 0x1F, 0x10
 _MASK = 0xFFFFFFFF
@@ -262,7 +264,7 @@ def _allowed(cpu: Cpu, name: str) -> None:
 def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     """Counters are functions of the icount; what the performance monitors count is always retired instructions, and
     writes to their counters are accepted and ignored, and none overflows."""
-    word = _thumb_word(code) if cpu.read("cpsr") & _T else int.from_bytes(code[:4], "little")
+    word = _word(cpu, code)
     wide = word & 0x0F000000 == 0x0C000000
     if wide:
         name = _TIMED_WIDE.get((word & 15, word >> 4 & 15))
@@ -291,7 +293,7 @@ def _emulate(cpu: Cpu, trap: Trap, code: bytes, host: TrapHost) -> None:
     _step_over(cpu, 4)
 
 
-_SVC_MODE, _ABT_MODE, _UND_MODE = 0x13, 0x17, 0x1B
+_FIQ_MODE, _IRQ_MODE, _SVC_MODE, _ABT_MODE, _UND_MODE = 0x11, 0x12, 0x13, 0x17, 0x1B
 # Kind -> (vector offset, mode, bits of CPSR that it sets).
 _ENTRIES = {
     ExceptionKind.UNDEFINED: (0x04, _UND_MODE, _I),
@@ -311,8 +313,7 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
     if entry is None:
         return False
     offset, mode, masks = entry
-    control = cpu.read("sctlr")
-    vector = ((_HIGH_VECTORS if control & _SCTLR_V else cpu.read("vbar")) + offset) & _MASK
+    vector = _base(cpu) + offset & _MASK
     try:
         if len(cpu.read_memory(vector, 4)) < 4:
             return False
@@ -335,13 +336,51 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
         cpu.write("ifar", exception.address)
     elif kind is ExceptionKind.BREAKPOINT:
         cpu.write("ifsr", _DEBUG_EVENT)
+    _enter(cpu, cpsr, mode, masks, back, vector)
+    return True
+
+
+def _enter(cpu: Cpu, cpsr: int, mode: int, masks: int, back: int, vector: int) -> None:
+    control = cpu.read("sctlr")
     entered = cpsr & ~(_MODE | _T | _E | _J | _IT) | mode | masks
     entered |= (_E if control & _SCTLR_EE else 0) | (_T if control & _SCTLR_TE else 0)
     cpu.write("cpsr", entered)
     cpu.write("spsr", cpsr)
     cpu.write("lr", back & _MASK)
     cpu.write("pc", vector)
-    return True
+
+
+_IRQ, _FIQ = 0, 1
+_INTERRUPTS = {_IRQ: (0x18, _IRQ_MODE, _I | _A), _FIQ: (0x1C, _FIQ_MODE, _I | _A | _F)}
+"""number -> (vector offset, mode, bits of CPSR that it sets)"""
+
+
+def _pending(cpu: Cpu) -> int | None:
+    lines, cpsr = cpu.read(LINES), cpu.read("cpsr")
+    if lines >> _FIQ & 1 and not cpsr & _F:
+        return _FIQ
+    return _IRQ if lines >> _IRQ & 1 and not cpsr & _I else None
+
+
+def _enter_interrupt(cpu: Cpu, number: int) -> None:
+    offset, mode, masks = _INTERRUPTS[number]
+    _enter(cpu, cpu.read("cpsr"), mode, masks, cpu.read("pc") + 4, _base(cpu) + offset)
+
+
+def _base(cpu: Cpu) -> int:
+    """Of the vectors."""
+    return _HIGH_VECTORS if cpu.read("sctlr") & _SCTLR_V else cpu.read("vbar")
+
+
+def _word(cpu: Cpu, code: bytes) -> int:
+    """The bits of an instruction of either set, as the manual writes them."""
+    return _thumb_word(code) if cpu.read("cpsr") & _T and len(code) == 4 else int.from_bytes(code, "little")
+
+
+def _halts(cpu: Cpu, code: bytes) -> bool:
+    """WFI, in either set; YIELD and WFE only give way."""
+    word = _word(cpu, code)
+    return word & 0x0FFFFFFF == 0x0320F003 if not cpu.read("cpsr") & _T else word in (0xBF30, 0xF3AF8003)
 
 
 _ALIGNMENT = 0x001
@@ -398,6 +437,15 @@ ARM = Arch(
         ),
         0x05000000,  # EF_ARM_EABI_VER5
     ),
+    halts=_halts,
+    interrupts=Interrupts(
+        lines={"irq": _IRQ, "fiq": _FIQ},
+        raised=lambda cpu: cpu.read(LINES),
+        pending=_pending,
+        enter=_enter_interrupt,
+        wakes=lambda cpu: cpu.read(LINES) != 0,
+    ),
+    timers=arm_timer.timers("", lambda cpu, code: not _word(cpu, code) >> 20 & 1),
     system_registers=_SYSTEM,
     digest_registers=tuple(name for name in _SYSTEM if name != "id_pfr1"),
     second_set=SecondSet(

@@ -5,7 +5,9 @@ Each timer has ``_ctl`` and ``_cval`` among ``Arch.system_registers``, with ``su
 
 from __future__ import annotations
 
-from rrgdb.arch.base import TrapHost
+from collections.abc import Callable, Mapping
+
+from rrgdb.arch.base import CpuTimers, TrapHost
 from rrgdb.arch.cpu import Cpu
 
 COUNTER_HZ = 62_500_000
@@ -42,3 +44,28 @@ def write(cpu: Cpu, name: str, value: int, now: int, suffix: str = "") -> None:
         cpu.write(f"{timer}_cval{suffix}", (now + offset) & 0xFFFFFFFFFFFFFFFF)
     elif part == "ctl":
         cpu.write(f"{timer}_ctl{suffix}", value & 3)
+
+
+_ENABLE, _MASKED = 1, 2
+_NS = 1_000_000_000
+
+
+def _output(cpu: Cpu, timer: str, suffix: str, now: int) -> tuple[bool, int | None]:
+    """Section D12.2.4: the condition is met from the compare value on; IMASK keeps it from the output."""
+    if cpu.read(f"{timer}_ctl{suffix}") & (_ENABLE | _MASKED) != _ENABLE:
+        return False, None
+    compare = cpu.read(f"{timer}_cval{suffix}")
+    if now >= compare:
+        return True, None
+    # The first nanosecond at which the count is there.
+    return False, -(-compare * _NS // COUNTER_HZ)
+
+
+def timers(suffix: str, written_by: Callable[[Cpu, bytes], bool]) -> CpuTimers:
+    """The physical and the virtual one, ``cntp`` and ``cntv``."""
+
+    def outputs(cpu: Cpu, host: TrapHost) -> Mapping[str, tuple[bool, int | None]]:
+        now = count(host)
+        return {timer: _output(cpu, timer, suffix, now) for timer in ("cntp", "cntv")}
+
+    return CpuTimers(outputs, written_by)

@@ -136,6 +136,60 @@ SIGNALS: Mapping[ExceptionKind, Signal] = {
 """what an exception is to GDB, unless its family says otherwise"""
 
 
+class TrapHost(Protocol):
+    """Non-determinism that ``Arch.emulate`` may need; served through the host and logged."""
+
+    def entropy(self, length: int) -> bytes: ...
+    def virtual_ns(self) -> int:
+        """Virtual time in nanoseconds: a pure function of the icount."""
+
+
+LINES = "interrupt_lines"
+"""the kept register that holds the levels of the CPU's interrupt inputs"""
+
+
+@dataclass(frozen=True)
+class Interrupts:
+    """How a family takes interrupts. The engine takes none by itself: ``pending`` is asked between two instructions,
+    where an input, or what masks one, may have changed; to enter a handler counts as one instruction."""
+
+    lines: Mapping[str, int]
+    """inputs of the CPU, by the manual's names -> their bits in the kept register LINES"""
+    raised: Callable[[Cpu], int]
+    """not 0 while there is any interrupt, masked or not: by kept registers alone"""
+    pending: Callable[[Cpu], int | None]
+    """the number, as ``enter`` takes it, of the interrupt that comes before the next instruction; None: none does"""
+    enter: Callable[[Cpu, int], None]
+    """enter its handler as the hardware does"""
+    wakes: Callable[[Cpu], bool]
+    """whether an interrupt ends the wait of the halt instruction: it may be masked"""
+    kept: Mapping[str, int] = field(default_factory=dict)
+    """name -> bits of further registers that only this is about; kept as ``Arch.kept_registers``, and 0 at the start"""
+
+    @property
+    def registers(self) -> dict[str, int]:
+        """All that is kept: name -> bits."""
+        return {LINES: max(self.lines.values()) + 1, **self.kept}
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A register that others hold the value of."""
+
+    read: Callable[[Cpu], int]
+    write: Callable[[Cpu, int], None]
+
+
+@dataclass(frozen=True)
+class CpuTimers:
+    """Timers that are a part of the CPU, by the names that a board gives lines to."""
+
+    outputs: Callable[[Cpu, TrapHost], Mapping[str, tuple[bool, int | None]]]
+    """by name: whether its output is high now, and the virtual nanoseconds at which it rises, None: at no time"""
+    written_by: Callable[[Cpu, bytes], bool]
+    """whether that instruction, a COUNTER, may change an output"""
+
+
 class IllegalInstruction(Exception):
     """``Arch.emulate`` refused: the instruction raises the exception UNDEFINED, or, where ``number`` is given,
     NATIVE with that number and ``detail`` (x86: #GP)."""
@@ -144,14 +198,6 @@ class IllegalInstruction(Exception):
         super().__init__("illegal instruction" if number is None else f"exception {number}")
         self.number = number
         self.detail = detail
-
-
-class TrapHost(Protocol):
-    """Non-determinism that ``Arch.emulate`` may need; served through the host and logged."""
-
-    def entropy(self, length: int) -> bytes: ...
-    def virtual_ns(self) -> int:
-        """Virtual time in nanoseconds: a pure function of the icount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +262,16 @@ class Arch:
     touches the first one decides, and must hold all of it; where there is none, only the highest privilege passes"""
     may_halt: Callable[[Cpu], bool] | None = None
     """whether the halt instruction is legal in the present state; None: always"""
+    halts: Callable[[Cpu, bytes], bool] | None = None
+    """whether the halt instruction waits for an interrupt (WFI), or only gives way to others (WFE); None: it waits"""
     halt_waits_forever: bool = False
     """the halt instruction ends with an interrupt only (HLT); others may end for any reason (WFI)"""
     system_registers: tuple[str, ...] = ()
     """further registers, of 64 bits at most: what exception entry needs"""
+    interrupts: Interrupts | None = None
+    timers: CpuTimers | None = None
+    computed: Mapping[str, Computed] = field(default_factory=dict)
+    """registers, of ``registers`` too, that the engine has as 0"""
     hidden_registers: tuple[str, ...] = ()
     """further ones that no instruction names; no part of the digest, since others imply them"""
     digest_registers: tuple[str, ...] = ()

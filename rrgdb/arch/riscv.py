@@ -5,7 +5,7 @@ Sources: "The RISC-V Instruction Set Manual", volumes I and II; GDB manual, "RIS
 
 from __future__ import annotations
 
-from rrgdb.arch import riscv_csr, riscv_pmp
+from rrgdb.arch import riscv_csr, riscv_interrupts, riscv_pmp
 from rrgdb.arch.base import (
     SIGNALS,
     Arch,
@@ -21,7 +21,7 @@ from rrgdb.arch.base import (
 )
 from rrgdb.arch.core_format import NT_FPREGSET, CoreFormat, Note, each
 from rrgdb.arch.cpu import Cpu
-from rrgdb.arch.riscv_csr import MACHINE, SUPERVISOR
+from rrgdb.arch.riscv_levels import MACHINE, SUPERVISOR
 
 INTEGER_NAMES = words(
     "zero ra sp gp tp t0 t1 t2 fp s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
@@ -45,9 +45,6 @@ CSRS = {
     SUPERVISOR: words("sstatus sie stvec scounteren sscratch sepc scause stval sip satp"),
 }
 
-_MSTATUS_SIE, _MSTATUS_MIE = 1 << 1, 1 << 3
-_MSTATUS_SPIE, _MSTATUS_MPIE = 1 << 5, 1 << 7
-_MSTATUS_SPP, _MSTATUS_MPP = 1 << 8, 3 << 11
 MSTATUS_FS = 3 << 13
 _MSTATUS_TW = 1 << 21
 _MSTATUS_FS_INITIAL = 1 << 13
@@ -151,42 +148,17 @@ def _cause(exception: CpuException, privilege: int) -> int:
 
 
 def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
-    """Volume II, sections 3.1.6-3.1.17 and 4.1. A vector of 0 counts as none; interrupts do not come this way.
+    """Volume II, sections 3.1.6-3.1.17 and 4.1. A vector of 0 counts as none.
 
     xtval is the address of a fault and else 0, as in QEMU's privileged-1.10 CPUs."""
     privilege = cpu.read("priv")
     cause = _cause(exception, privilege)
     tval = exception.address if exception.kind in _FAULT_CAUSES else 0
-    if privilege <= SUPERVISOR and cpu.read("medeleg") >> cause & 1:
-        vector = cpu.read("stvec") & ~3
-        if not vector:
-            return False
-        status = cpu.read("sstatus")
-        entered = status & ~(_MSTATUS_SIE | _MSTATUS_SPIE | _MSTATUS_SPP)
-        entered |= _MSTATUS_SPIE if status & _MSTATUS_SIE else 0
-        entered |= _MSTATUS_SPP if privilege == SUPERVISOR else 0
-        # Writes of CSRs may be checked against the current mode, so raise it first. Changing the mode
-        # drops an LR reservation; entering a trap may do so.
-        cpu.write("priv", MACHINE)
-        # By sstatus: a write of mstatus that changes MPP may flush a TLB.
-        cpu.write("sstatus", entered)
-        prefix, target = "s", SUPERVISOR
-    else:
-        vector = cpu.read("mtvec") & ~3
-        if not vector:
-            return False
-        status = cpu.read("mstatus")
-        entered = status & ~(_MSTATUS_MIE | _MSTATUS_MPIE | _MSTATUS_MPP)
-        entered |= _MSTATUS_MPIE if status & _MSTATUS_MIE else 0
-        entered |= privilege << 11
-        cpu.write("priv", MACHINE)
-        cpu.write("mstatus", entered)
-        prefix, target = "m", MACHINE
-    cpu.write(f"{prefix}epc", exception.pc)
-    cpu.write(f"{prefix}cause", cause)
-    cpu.write(f"{prefix}tval", tval)
-    cpu.write("priv", target)
-    cpu.write("pc", vector)
+    supervisor = privilege <= SUPERVISOR and cpu.read("medeleg") >> cause & 1 != 0
+    vector = cpu.read("stvec" if supervisor else "mtvec") & ~3
+    if not vector:
+        return False
+    riscv_interrupts.enter(cpu, cause, supervisor, exception.pc, tval, vector)
     return True
 
 
@@ -242,6 +214,8 @@ def _arch(xlen: int) -> Arch:
         kept_registers=riscv_pmp.registers(xlen) | riscv_csr.KEPT,
         protections=lambda cpu: riscv_pmp.protections(cpu, xlen),
         may_halt=_may_halt,
+        interrupts=riscv_interrupts.interrupts(xlen),
+        computed=riscv_interrupts.COMPUTED,
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rrgdb.arch import riscv_pmp
+from rrgdb.arch import riscv_interrupts, riscv_pmp
 from rrgdb.arch.base import IllegalInstruction, Trap, TrapHost
 from rrgdb.arch.cpu import Cpu
+from rrgdb.arch.riscv_levels import MACHINE, SUPERVISOR
 
-USER, SUPERVISOR, MACHINE = 0, 1, 3
 TIMEBASE_HZ = 10_000_000
 """frequency of the ``time`` CSR (QEMU's virt board)"""
 
@@ -31,6 +31,7 @@ COUNTERS = {
     0xB82: ("minstret", True),
 }
 _STATUS = {0x300: "mstatus", 0x100: "sstatus"}
+PENDING = {0x344: "mip", 0x144: "sip"}
 _TRIGGERS = range(0x7A0, 0x7A4)
 """tselect, tdata1 to tdata3: there are no triggers, so they hold 0"""
 KEPT = {"mcycle": 64, "minstret": 64}
@@ -70,7 +71,9 @@ def classify(insn: Access, xlen: int) -> Trap | None:
         return Trap.COUNTER if exists and not (insn.writes and csr >> 10 == 3) else None
     if csr in _STATUS:
         return Trap.STATUS
-    if csr in _TRIGGERS or 0 <= csr - riscv_pmp.CONFIGS < 4 or 0 <= csr - riscv_pmp.ADDRESSES < riscv_pmp.ENTRIES:
+    if csr in PENDING or csr in _TRIGGERS:
+        return Trap.SYSTEM
+    if 0 <= csr - riscv_pmp.CONFIGS < 4 or 0 <= csr - riscv_pmp.ADDRESSES < riscv_pmp.ENTRIES:
         return Trap.SYSTEM
     return None
 
@@ -117,6 +120,8 @@ def perform(cpu: Cpu, insn: Access, xlen: int, host: TrapHost, names: Sequence[s
         old = cpu.read(_STATUS[csr])
     elif protection is not None:
         old = cpu.read(protection)
+    elif csr in PENDING:
+        old = cpu.read(PENDING[csr])
     elif csr in _TRIGGERS:
         old = 0
     else:
@@ -124,7 +129,11 @@ def perform(cpu: Cpu, insn: Access, xlen: int, host: TrapHost, names: Sequence[s
     source = insn.source if insn.immediate else cpu.read(names[insn.source])
     new = {1: source, 2: old | source, 3: old & ~source & mask}[insn.operation]
     if insn.writes:
-        if csr in COUNTERS:
+        if csr in PENDING:
+            # Only the bits that the instruction names, so that what comes from outside does not become software's.
+            written = mask if insn.operation == 1 else source
+            riscv_interrupts.change(cpu, PENDING[csr], new, written)
+        elif csr in COUNTERS:
             _write_counter(cpu, csr, new, xlen, host)
         elif csr in _STATUS:
             cpu.write(_STATUS[csr], new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from rrgdb.arch.cpu import Cpu
 from rrgdb.board.timers import Timer
 from rrgdb.host import Host
 
@@ -18,14 +19,26 @@ class Machine(Protocol):
     @property
     def host(self) -> Host: ...
     @property
+    def cpu(self) -> Cpu:
+        """The CPU, for devices that are a part of it."""
+
+    @property
     def icount(self) -> int:
         """Number of the instruction that is executing."""
 
     def virtual_ns(self) -> int:
-        """Virtual time in nanoseconds: a pure function of the icount."""
+        """Virtual time in nanoseconds: a function of the icount and of what the CPU has slept."""
 
     def power_off(self, status: int) -> None:
         """The guest ends after the current instruction has retired. Idempotent: the first status counts."""
+
+    def restart(self) -> None:
+        """Reset the machine after the current instruction has retired: devices, CPU and images as at the start; the
+        rest of RAM and the time stay."""
+
+    def interrupt(self, line: str, level: bool) -> None:
+        """Raise or lower an interrupt input of the CPU, by its name in ``Interrupts.lines``. The CPU saves the
+        levels."""
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         """Do ``work`` once the current instruction has retired, as a part of it: from within one, RAM cannot be

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-MAX_LINES = 1024
+MAX_LINES = 2048
 
 
 class Lines:
@@ -41,6 +41,10 @@ class Lines:
 
     def is_high(self, line: int) -> bool:
         return line in self._high
+
+    def reset(self) -> None:
+        """All are low, and nobody hears of it."""
+        self._high.clear()
 
     def save(self) -> bytes:
         """The lines that are high, ascending, u16 each."""

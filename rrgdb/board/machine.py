@@ -5,16 +5,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, Trap
+from rrgdb.arch.base import LINES, CpuException, ExceptionKind, IllegalInstruction, Trap
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.cause import of_death, of_wait
-from rrgdb.board.device import Console, Device, Slots
+from rrgdb.board.device import RESET_STATUS, Console, Device, Slots
 from rrgdb.board.devices.virtio.blk import Disk, VirtioBlk
 from rrgdb.board.firmware import psci
 from rrgdb.board.firmware.image import Placed
 from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
 from rrgdb.board.lines import Lines
-from rrgdb.board.spec import BoardSpec
+from rrgdb.board.spec import BoardSpec, Clock
 from rrgdb.board.timers import NEVER, Timer, Timers
 from rrgdb.engine.base import Engine, Exit, ExitKind
 from rrgdb.guest import End
@@ -22,10 +22,11 @@ from rrgdb.host import Host
 
 _HEAD = struct.Struct("<BBB")
 _LENGTH = struct.Struct("<I")
-_PLAIN, _WITH_EVENTS = 1, 2
-"""versions of the saved state: without raised lines and timers that are set, and with"""
+_SLEPT_BYTES = 8
+_PLAIN, _WITH_EVENTS, _WITH_SLEEP = 1, 2, 3
+"""versions of the saved state: without raised lines and timers that are set, with them, and with the time slept"""
 _NO_END, _EXITED, _SIGNALLED, _HALTED = range(4)
-_AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.INTERRUPT)
+_AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.INTERRUPT, ExitKind.UNMASKED)
 """exits before an instruction: the engine tells again of whatever is still so"""
 SIGTRAP = 5
 
@@ -47,8 +48,11 @@ class Board:
         placed: Placed,
         host: Host,
         disks: Sequence[Disk] = (),
+        clock: Clock = Clock(),  # noqa: B008 - it is frozen
+        *,
+        reboot: bool = True,
     ) -> None:
-        """``disks``: at most ``spec.disks``."""
+        """``disks``: at most ``spec.disks``. ``reboot``: a reset restarts the machine, where the board does that."""
         self.spec = spec
         self.engine = engine
         self.host = host
@@ -61,7 +65,10 @@ class Board:
         self.debugged = False
         self._trapped = False
         self._due: list[Callable[[], None]] = []
-        self._timers = Timers(lambda ns: engine.limit(max(ns, engine.icount)))
+        self._timers = Timers(lambda ns: engine.limit(max(self._position_of(ns), engine.icount)))
+        self._shift = clock.shift
+        self._slept = 0
+        self._reboot = reboot and spec.restarts
         self._lines = Lines(spec.lines)
         for base, size in placed.ram.regions:
             engine.map_ram(base, size)
@@ -83,6 +90,16 @@ class Board:
             self.consoles += (SOURCE,)
             console = None if spec.semihosting_input else self._console()
             self._semihosting = Semihosting(host, self.arch, placed.args, placed.heap, placed.stack, console)
+        self._cpu_timer: Timer | None = None
+        if self.arch.timers is not None and spec.cpu_timers:
+            self._cpu_timer = self.timer("cpu", lambda _due: self._update_cpu_timers())
+        self._placed = placed
+        self._place()
+        self._cpu_at_start = engine.save()
+
+    def _place(self) -> None:
+        """Images into RAM, and the CPU where it begins."""
+        engine, placed = self.engine, self._placed
         for segment in placed.segments:
             engine.write_memory(segment.paddr, segment.data)
         self.arch.reset(engine, placed.entry, placed.stack[1])
@@ -106,13 +123,42 @@ class Board:
         """Number of the instruction that is executing (devices are called from within one)."""
         return max(self.engine.icount - 1, 0)
 
+    @property
+    def cpu(self) -> Engine:
+        return self.engine
+
     def virtual_ns(self) -> int:
-        """One nanosecond an instruction."""
-        return self.engine.icount
+        return (self.engine.icount << self._shift) + self._slept
+
+    def _position_of(self, ns: int) -> int:
+        """The first position at which virtual time is there, if nothing sleeps before."""
+        return -(-(ns - self._slept) >> self._shift)
 
     def power_off(self, status: int) -> None:
         if self.end is None:
             self.end = End("exit", status & 0xFF)
+        self.engine.limit(self.engine.icount)
+
+    def restart(self) -> None:
+        if self._reboot:
+            self.after_instruction(self._reset)
+        else:
+            self.power_off(RESET_STATUS if not self.spec.restarts else 0)
+
+    def _reset(self) -> None:
+        for part in self._parts():
+            part.reset()
+        self._lines.reset()
+        self.engine.reset(self._cpu_at_start)
+        self._place()
+        self._update_cpu_timers()
+
+    def interrupt(self, line: str, level: bool) -> None:
+        interrupts = self.arch.interrupts
+        if interrupts is None:
+            raise ValueError(f"{self.arch.name} has no interrupt input {line}")
+        bit, levels = 1 << interrupts.lines[line], self.engine.read(LINES)
+        self.engine.write(LINES, levels | bit if level else levels & ~bit)
         self.engine.limit(self.engine.icount)
 
     def after_instruction(self, work: Callable[[], None]) -> None:
@@ -164,8 +210,11 @@ class Board:
         engine, timers = self.engine, self._timers
         while self.end is None:
             before = engine.icount
-            # Virtual time is the icount. A timer whose time has come waits for an instruction.
-            exit_ = engine.run_until(min(icount, max(timers.next, before + 1)))
+            if before < icount and self._take_interrupt():
+                self._do_due(before)
+                continue
+            # A timer whose time has come waits for an instruction.
+            exit_ = engine.run_until(min(icount, max(self._position_of(timers.next), before + 1)))
             if self._do_due(before) and exit_.kind in _AT_THE_NEXT:
                 # Watches may see what was done.
                 continue
@@ -176,6 +225,8 @@ class Board:
                 self._raise(exit_.exception)
             elif exit_.kind is ExitKind.HALT:
                 self._halt(exit_)
+            elif exit_.kind is ExitKind.UNMASKED:
+                continue
             elif exit_.kind is not ExitKind.LIMIT or (self.end is None and before >= icount):
                 return exit_
             self._do_due(before)
@@ -187,15 +238,48 @@ class Board:
     def _do_due(self, before: int) -> bool:
         """Do what waits for the end of an instruction, the last one since position ``before``; whether there was
         anything. A guest that has ended has no timers that run out."""
-        due, now = self._due, self.engine.icount
+        due = self._due
         if due:
             self._due = []
             for work in due:
                 work()
-        ran_out = self._timers.next <= now != before and self.end is None
+        now = self.virtual_ns()
+        ran_out = self._timers.next <= now and self.engine.icount != before and self.end is None
         if ran_out:
             self._timers.run_out(now, lambda: self.end is not None)
         return bool(due) or ran_out
+
+    def _take_interrupt(self) -> bool:
+        """Enter the handler of an interrupt that comes before the next instruction. Whether there was one; if one is
+        masked, the engine will tell."""
+        interrupts, engine = self.arch.interrupts, self.engine
+        if interrupts is None:
+            return False
+        if not interrupts.raised(engine):
+            engine.await_unmasked(False)
+            return False
+        number = interrupts.pending(engine)
+        if number is None:
+            engine.await_unmasked(True)
+            return False
+        interrupts.enter(engine, number)
+        engine.count_one()
+        return True
+
+    def _update_cpu_timers(self) -> None:
+        """The outputs of the CPU's own timers follow its registers and the time."""
+        timer, timers = self._cpu_timer, self.arch.timers
+        if timer is None or timers is None:
+            return
+        soonest = NEVER
+        for name, (high, rises) in timers.outputs(self.engine, self).items():
+            if name in self.spec.cpu_timers:
+                self.irq(self.spec.cpu_timers[name], high)
+                soonest = min(soonest, NEVER if rises is None else rises)
+        if soonest < NEVER:
+            timer.at(soonest)
+        else:
+            timer.cancel()
 
     def _trap(self, exit_: Exit) -> None:
         engine, trap = self.engine, exit_.trap
@@ -222,10 +306,15 @@ class Board:
             if self.arch.halt_waits_forever:
                 self._halt(exit_)
                 return
-            self.waits = self.waits or of_wait(exit_.code, engine, self.spec)
-            self.idle()
+            slept = 0
+            if not self.spec.sleeps:
+                self.waits = self.waits or of_wait(exit_.code, engine, self.spec)
+                self.idle()
+            elif self.arch.halts is None or self.arch.halts(engine, exit_.code):
+                slept = self._sleep()
             self.arch.step_over(engine, len(exit_.code))
             engine.count_one()
+            self._slept += slept
         elif trap is not None:
             # Counters show the instructions before this one; answers carry the number of this one.
             before = trap is Trap.ENTROPY
@@ -247,6 +336,19 @@ class Board:
                 self._raise(CpuException(ExceptionKind.NATIVE, step, engine.pc, engine.pc))
             elif not before:
                 engine.count_one()
+            timers = self.arch.timers
+            if trap is Trap.COUNTER and timers is not None and timers.written_by(engine, exit_.code):
+                self._update_cpu_timers()
+
+    def _sleep(self) -> int:
+        """How long, in virtual nanoseconds, the CPU waits for an interrupt: until the next timer runs out, whoever that
+        is for, at most."""
+        if self.arch.interrupts is None or self.arch.interrupts.wakes(self.engine):
+            return 0
+        due = self._timers.next
+        # The instruction itself takes its time.
+        rest = max(due - self.virtual_ns() - (1 << self._shift), 0) if due < NEVER else None
+        return self.host.sleep("cpu", self.engine.icount, rest) if rest != 0 else 0
 
     def _halt(self, exit_: Exit) -> None:
         self.cause = of_wait(exit_.code, self.engine, self.spec)
@@ -275,9 +377,11 @@ class Board:
         code = _NO_END if self.end is None else _END_CODES[self.end.kind]
         states = [part.save() for part in self._parts()]
         events = [self._lines.save(), self._timers.save()]
-        version = _WITH_EVENTS if any(events) else _PLAIN
-        if version == _WITH_EVENTS:
+        version = _WITH_SLEEP if self._slept else _WITH_EVENTS if any(events) else _PLAIN
+        if version != _PLAIN:
             states += events
+        if version == _WITH_SLEEP:
+            states.append(self._slept.to_bytes(_SLEPT_BYTES, "little"))
         head = _HEAD.pack(version, code, 0 if self.end is None else self.end.value)
         return head + b"".join(_LENGTH.pack(len(state)) + state for state in states)
 
@@ -286,24 +390,29 @@ class Board:
         if len(state) < _HEAD.size:
             raise ValueError("board: state too short")
         version, code, value = _HEAD.unpack_from(state)
-        if version not in (_PLAIN, _WITH_EVENTS) or code > _HALTED:
-            raise ValueError(f"board: expected state version {_PLAIN} or {_WITH_EVENTS}, got {version}")
+        if not _PLAIN <= version <= _WITH_SLEEP or code > _HALTED:
+            raise ValueError(f"board: expected a state version from {_PLAIN} to {_WITH_SLEEP}, got {version}")
         at = _HEAD.size
         for part in self._parts():
             of, at = _next_part(state, at, "device", part.name)
             part.load(of)
-        lines = timers = b""
-        if version == _WITH_EVENTS:
+        lines = timers = slept = b""
+        if version != _PLAIN:
             lines, at = _next_part(state, at, "interrupt lines")
             timers, at = _next_part(state, at, "timers")
-            if not lines and not timers:
+            if version == _WITH_EVENTS and not lines and not timers:
                 raise ValueError("board: expected interrupt lines that are raised, or timers that are set")
+        if version == _WITH_SLEEP:
+            slept, at = _next_part(state, at, "time slept")
+            if len(slept) != _SLEPT_BYTES or not any(slept):
+                raise ValueError(f"board: expected {_SLEPT_BYTES} bytes of time slept that are not 0")
         if at != len(state):
             raise ValueError(f"board: {len(state) - at} bytes after the last part")
         if lines or self._lines.raised:
             self._lines.load(lines)
         if timers or self._timers.next != NEVER:
             self._timers.load(timers)
+        self._slept = int.from_bytes(slept, "little")
         self._due.clear()
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from rrgdb.board.devices import DeviceFactory
@@ -50,6 +50,16 @@ class RamLayout:
         return sum(self.regions[-1]) - 16
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Virtual time: ``icount << shift`` nanoseconds, and what the CPU has slept; QEMU's ``-icount``.
+
+    ``sleep``: to sleep takes as long on the host; else time jumps to where the next timer runs out."""
+
+    shift: int = 0
+    sleep: bool = True
+
+
 @dataclass(frozen=True)
 class BoardSpec:
     """A board; sizes in bytes. Its CPU models are ``Arch.models``; the first of ``arches`` is the default."""
@@ -73,6 +83,12 @@ class BoardSpec:
     """images with a Multiboot header start as that specification says"""
     lines: int = 0
     """how many interrupt lines there are: their numbers are below that"""
+    cpu_timers: Mapping[str, int] = field(default_factory=dict)
+    """the interrupt lines that the CPU's own timers drive, by their names in ``CpuTimers``"""
+    sleeps: bool = False
+    """a CPU that waits for an interrupt sleeps until one comes, and virtual time passes; else it goes on at once"""
+    restarts: bool = False
+    """a reset restarts the machine; else it ends it"""
     revision: int = 1
     """raised by whatever a guest can tell; the board as it was before is kept for recordings that were made with it"""
 

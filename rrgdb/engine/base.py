@@ -39,6 +39,8 @@ class ExitKind(Enum):
     """an instruction raised ``Exit.exception``; it is not counted; pc stands at it"""
     BREAKPOINT_TRAP = auto()
     """of a guest, see ``Guest.debugged``: the next instruction is a breakpoint that it does not handle"""
+    UNMASKED = auto()
+    """an interrupt that waits (``Engine.await_unmasked``) may be taken now"""
     HALT = auto()
     """the CPU went to sleep after a retired WFI/HLT"""
 
@@ -181,10 +183,18 @@ class Engine(Protocol):
     def limit(self, icount: int) -> None:
         """From within a device callback: lower the limit of the running ``run_until``."""
 
+    def await_unmasked(self, on: bool) -> None:
+        """An interrupt waits until it is unmasked: from now on a run returns UNMASKED, in every gear at the same
+        position, once something that masks interrupts has changed."""
+
     def interrupt(self) -> None:
         """Thread-safe: a running ``run_until`` returns INTERRUPT before its next instruction; pending if none runs."""
 
     def clear_interrupt(self) -> None: ...
+    @property
+    def interrupted(self) -> bool:
+        """Whether an interrupt is pending."""
+
     def read(self, name: str) -> int: ...
     def write(self, name: str, value: int) -> None: ...
     def read_registers(self) -> bytes: ...
@@ -236,6 +246,9 @@ class Engine(Protocol):
         """Position at which the next one begins."""
 
     def save(self) -> bytes: ...
+    def reset(self, state: bytes) -> None:
+        """Put the CPU back into a saved state of this engine, and go on counting."""
+
     def load(self, state: bytes, *, own: bool = False) -> None:
         """``own``: this engine has saved or loaded that state before, so it is not looked at for damage. EngineError,
         ValueError for a state that is none of such an engine."""

@@ -1,8 +1,8 @@
 """The door: the one implementation of the host. It records what enters a guest, replays it, or diverts the guest.
 
 Payload of an answer: one byte question, then the answer: ``W`` wall clock, 8 bytes nanoseconds (unsigned,
-little-endian); ``E`` entropy, the random bytes. So a replayed guest that asks something else is noticed. Payload of an
-input: the bytes delivered, as they are.
+little-endian); ``E`` entropy, the random bytes; ``S`` sleep that was cut short, 8 bytes nanoseconds. So a replayed
+guest that asks something else is noticed. Payload of an input: the bytes delivered, as they are.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class HistoryEnd(Error):
 
 
 def _describe(payload: bytes) -> str:
-    return "the wall clock" if payload[:1] == b"W" else f"{len(payload) - 1} random bytes"
+    kinds = {b"W": "the wall clock", b"S": "the end of a sleep"}
+    return kinds.get(payload[:1], f"{len(payload) - 1} random bytes")
 
 
 class Door(Journal):
@@ -91,7 +92,11 @@ class Door(Journal):
         self.log = log
         self.mode = Mode.REPLAY
         self.wake: Callable[[], None] = lambda: None
+        self.rest: Callable[[int | None], int] = lambda ns: ns or 0
+        """at the live present: sleep, as ``Host.sleep`` says"""
         self.reason = reason
+        self.woken = threading.Event()
+        """set, on whatever thread, when a sleep is to end"""
         self._position = position
         self._virtual_ns = virtual_ns
         self._clock = clock
@@ -132,6 +137,25 @@ class Door(Journal):
         if payload is None:
             payload = self._record_answer(icount, source, b"E" + self._random(length))
         return payload[1:]
+
+    def sleep(self, source: str, icount: int, ns: int | None) -> int:
+        """See ``Host``; raises Divergence in replay."""
+        if self.mode is Mode.DIVERT:
+            return ns or 0
+        if self._answered < len(self.log.answers):
+            event = self.log.answers[self._answered]
+            if event.icount == icount and event.source == source and event.payload[:1] == b"S":
+                slept = int.from_bytes(event.payload[1:], "little")
+                if len(event.payload) != 9 or (ns is not None and slept >= ns):
+                    raise self.divergence(icount, f"a sleep of {slept} ns", f"sleeps {ns} ns at most")
+                self._answered += 1
+                return slept
+        if self.mode is not Mode.RECORD or self._answered < len(self.log.answers):
+            return ns or 0
+        slept = self.rest(ns)
+        if slept != (ns or 0):
+            self._record_answer(icount, source, b"S" + slept.to_bytes(8, "little"))
+        return slept
 
     def _logged_answer(self, icount: int, source: str, question: bytes, length: int) -> bytes | None:
         """The next answer in the log, checked against the question; None if it is to be asked of the world."""
@@ -217,6 +241,7 @@ class Door(Journal):
                 self._waiting[source] += len(taken)
         if taken:
             self.wake()
+            self.woken.set()
         return len(taken)
 
     def feed_all(self, source: str, data: bytes) -> None:

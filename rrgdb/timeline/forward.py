@@ -74,6 +74,7 @@ class Forward:
         """Thread-safe: end the running move soon, at an exact position."""
         self._interrupted.set()
         self._engine.interrupt()
+        self._door.woken.set()
 
     def clear_interrupt(self) -> None:
         """Forget an interrupt that nothing was running to heed."""

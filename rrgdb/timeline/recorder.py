@@ -22,6 +22,8 @@ CHUNK = 0.1
 """seconds after which a log chunk closes"""
 IDLE = 0.001
 """seconds that a guest rests when it waits for an interrupt"""
+LONGEST_REST = 0.1
+"""seconds between two looks at whether anything has come, while the guest sleeps"""
 FIRST_SLICE = 100_000
 STATE = "state"
 GUEST = "guest"
@@ -34,6 +36,7 @@ class Recorder:
     as long. ``budget``: bytes that the store may take; where the next snapshot might not fit, the interval doubles and
     every other automatic one goes. ``waiting``: bytes of snapshots that may wait for the disk. ``say``: one line for
     the user. ``running``: a clock of guest time; what others do on the machine, and rest, cost a replay nothing.
+    ``paced``: where the guest sleeps, virtual time passes no faster than the host's.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Recorder:
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         running: Callable[[], float] = time.thread_time,
+        paced: bool = True,
     ) -> None:
         self._guest = guest
         self._door = door
@@ -65,12 +69,14 @@ class Recorder:
         self._say = say
         self._clock = clock
         self._running = running
+        self._paced = paced
         self._per_slice = FIRST_SLICE
         self._since_snapshot = 0.0
         self._chunk_closed = clock()
         self._started = 0.0
         self._started_at = 0
         guest.idle = self._rest
+        door.rest = self._sleep
 
     def slice_end(self) -> int:
         """icount at which the next slice ends."""
@@ -109,6 +115,22 @@ class Recorder:
             self._say(f"{self._guest.waits}: the guest goes on")
         if not self._door.has_pending_input:
             time.sleep(IDLE)
+
+    def _sleep(self, ns: int | None) -> int:
+        """See ``Host.sleep``. Without a timer that would end it, virtual time stands."""
+        if ns is not None and not self._paced:
+            return ns
+        engine, door = self._guest.engine, self._door
+        if door.output_pending or self._clock() - self._chunk_closed >= CHUNK:
+            self.close_chunk()
+        began = time.monotonic_ns()
+        while not engine.interrupted and not door.has_pending_input:
+            slept = time.monotonic_ns() - began
+            if ns is not None and slept >= ns:
+                return ns
+            door.woken.wait(LONGEST_REST if ns is None else min((ns - slept) * 1e-9, LONGEST_REST))
+            door.woken.clear()
+        return 0 if ns is None else min(time.monotonic_ns() - began, ns)
 
     def _digest(self) -> None:
         icount = self._guest.engine.icount

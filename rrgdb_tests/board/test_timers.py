@@ -403,7 +403,7 @@ def test_the_receiver_hears_of_changes_alone() -> None:
     with pytest.raises(ValueError, match="have a receiver already"):
         lines.attach(lambda _line, _level: None)
     for line in (-1, MAX_LINES):
-        with pytest.raises(ValueError, match="expected one below 1024"):
+        with pytest.raises(ValueError, match="expected one below 2048"):
             lines.set(line, True)
     with pytest.raises(ValueError, match="1025 interrupt lines"):
         Lines(MAX_LINES + 1)

@@ -30,13 +30,14 @@
 #define MAX_REGISTERS 256
 #define MAX_PMP 16
 #define MAX_CONTROLS 4
+#define MAX_MASKS 8
 #define CONTEXT_HEADER 40
 #define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
     R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
-    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND
+    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND, R_UNMASKED
 };
 
 /* classes of instructions as Python hands them to set_class */
@@ -74,6 +75,8 @@ typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
 /* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */
 typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
+/* bytes of the CPU structure that say which interrupts are masked, and how they were when the wait began */
+typedef struct { const uint8_t *at; uint32_t size; uint8_t was[8]; } mask_bytes;
 typedef struct { uint64_t addr, key; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
     struct Core *core;  /* NULL: not in use */
@@ -221,6 +224,8 @@ typedef struct Core {
     int mmu_moved; /* an instruction ran that may have changed them */
     control controls[MAX_CONTROLS];
     int control_count;
+    mask_bytes masks[MAX_MASKS];
+    int mask_count, awaiting; /* awaiting: an interrupt waits until one of them changes */
 
     region regions[MAX_REGIONS];
     int region_count;

@@ -104,7 +104,8 @@ static int run_fast(Core *c)
             c->reason = R_ERROR;
         return c->reason == R_SMC || c->reason == R_RESTART || c->reason == R_FAR ? AGAIN : DONE;
     }
-    if (c->reason == R_UNGUARD || c->reason == R_BREAKPOINT || c->reason == R_LOST)
+    if (c->reason == R_UNGUARD || c->reason == R_BREAKPOINT || c->reason == R_LOST || c->reason == R_UNMASKED ||
+        c->reason == R_WATCHPOINT)
         return DONE;
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);

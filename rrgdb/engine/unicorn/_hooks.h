@@ -26,12 +26,36 @@ static int mmu_changed(Core *c, uint64_t addr)
     return 0;
 }
 
+/* Whether an interrupt that waits may be taken now. An instruction that unmasks ends its block, so this is asked where
+ * one begins. */
+static int masks_moved(const Core *c)
+{
+    for (int i = 0; i < c->mask_count; i++)
+        if (memcmp(c->masks[i].at, c->masks[i].was, c->masks[i].size))
+            return 1;
+    return 0;
+}
+
+static void stop_unmasked(Core *c, uint64_t addr)
+{
+    int reason = R_UNMASKED;
+    if (c->watch_count && watches_astray(c))
+        reason = R_FIND;
+    else if (c->watch_count && watches_hit(c))
+        reason = R_WATCHPOINT;
+    stop(c, reason, addr);
+}
+
 ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
     if (f->retired)
         f->retired(c);
     if (c->mmu_moved && mmu_changed(c, addr))
         return;
+    if (c->awaiting && masks_moved(c)) {
+        stop_unmasked(c, addr);
+        return;
+    }
     if (c->tlb_stale) {
         if (c->unguard) {
             stop(c, R_UNGUARD, addr);

@@ -206,6 +206,39 @@ static PyObject *Core_set_mmu(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static int take_mask(void *to, Py_ssize_t i, PyObject *pair)
+{
+    mask_bytes *m = (mask_bytes *)to + i;
+    unsigned long long at;
+    if (!PyArg_ParseTuple(pair, "KI", &at, &m->size))
+        return -1;
+    m->at = (const uint8_t *)(uintptr_t)at;
+    if (m->size <= sizeof m->was)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "mask bytes: too many");
+    return -1;
+}
+
+/* set_masks([(address, bytes), ...]) */
+static PyObject *Core_set_masks(Core *c, PyObject *places)
+{
+    Py_ssize_t n = list_length(places, MAX_MASKS, "masks");
+    if (n < 0 || take_items(places, n, take_mask, c->masks))
+        return NULL;
+    c->mask_count = (int)n;
+    Py_RETURN_NONE;
+}
+
+/* await(on): an interrupt waits for one of the masks to change from what it is now */
+static PyObject *Core_await(Core *c, PyObject *args)
+{
+    if (!PyArg_ParseTuple(args, "p", &c->awaiting))
+        return NULL;
+    for (int i = 0; i < c->mask_count; i++)
+        memcpy(c->masks[i].was, c->masks[i].at, c->masks[i].size);
+    Py_RETURN_NONE;
+}
+
 static PyObject *Core_forget_blocks(Core *c, PyObject *Py_UNUSED(ignored))
 {
     forget_blocks(c);
@@ -250,6 +283,8 @@ static PyMethodDef Core_methods[] = {
     {"retired", (PyCFunction)Core_retired, METH_NOARGS, "the instruction counted last has retired, and the next one raised an exception"},
     {"set_pmp", (PyCFunction)Core_set_pmp, METH_O, "set_pmp([(first, last, permissions, locked), ...]): RISC-V"},
     {"set_controls", (PyCFunction)Core_set_controls, METH_O, "set_controls([(id, selector, offset, mask), ...]): of translation"},
+    {"set_masks", (PyCFunction)Core_set_masks, METH_O, "set_masks([(address, bytes), ...]): what masks interrupts"},
+    {"await_unmasked", (PyCFunction)Core_await, METH_VARARGS, "await_unmasked(on): stop when a mask has changed from now on"},
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
     {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous, segment, modes): x86"},
     {"address", (PyCFunction)Core_address, METH_NOARGS, "address() -> linear address of the next instruction"},
@@ -286,6 +321,7 @@ static PyMemberDef Core_members[] = {
     {"pc", T_ULONGLONG, offsetof(Core, pc), 0, "where the last run stopped"},
     {"last_pc", T_ULONGLONG, offsetof(Core, last_pc), READONLY, "last counted instruction of this run"},
     {"run_icount", T_ULONGLONG, offsetof(Core, run_icount), READONLY, "last counted instruction of this run"},
+    {"interrupt", T_INT, offsetof(Core, interrupt), READONLY, "request_interrupt was called"},
     {"last_size", T_UINT, offsetof(Core, last_size), READONLY, "its length"},
     {"exception", T_INT, offsetof(Core, exception), READONLY, "interrupt number or -1"},
     {"error", T_INT, offsetof(Core, error), READONLY, "uc_err of the last run"},
@@ -345,7 +381,7 @@ PyMODINIT_FUNC PyInit__hot(void)
         {"INTERRUPT", R_INTERRUPT}, {"CLASSIFY", R_CLASSIFY}, {"TRAP", R_TRAP}, {"SYSCALL", R_SYSCALL},
         {"EXCEPTION", R_EXCEPTION}, {"ERROR", R_ERROR}, {"LOST", R_LOST}, {"NONE", R_NONE}, {"DEBUG", R_DEBUG},
         {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
-        {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL},
+        {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL}, {"UNMASKED", R_UNMASKED},
         {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
         {"FIND", R_FIND}, {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW},
     };

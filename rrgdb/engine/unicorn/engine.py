@@ -59,6 +59,7 @@ _EXITS = {
     _hot.BREAKPOINT: Exit(ExitKind.BREAKPOINT),
     _hot.RANGE: Exit(ExitKind.RANGE),
     _hot.INTERRUPT: Exit(ExitKind.INTERRUPT),
+    _hot.UNMASKED: Exit(ExitKind.UNMASKED),
 }
 _HALTED = Exit(ExitKind.HALT)
 _NEVER = (1 << 64) - 1
@@ -147,13 +148,22 @@ class UnicornEngine:
             self._context,
             self.read_memory_quietly,
         )
-        self._kept = KeptRegisters(arch.kept_registers)
+        self._kept = KeptRegisters(arch.kept_registers, {} if arch.interrupts is None else arch.interrupts.registers)
+        at, self._computed = 0, list[tuple[str, int, int]]()
+        for r in arch.registers:
+            size = r.bits + 7 >> 3
+            if r.name in arch.computed:
+                self._computed.append((r.name, at, size))
+            at += size
         self._protection_table = None if bare or family.protection is None else family.protection(layout)
         self._protections: tuple[Protection, ...] = ()
         self._protected = self._kept.values
         """what ``_protections`` follow from"""
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
+        if family.masks is not None and not bare:
+            self._core.set_masks(family.masks(self._uc))
+        self._awaiting = False
         self._pc = self._core.address()
 
     def _new_cpu(self, model: str | None) -> Any:
@@ -299,21 +309,36 @@ class UnicornEngine:
     def limit(self, icount: int) -> None:
         self._core.lower_limit(icount)
 
+    def await_unmasked(self, on: bool) -> None:
+        if on or self._awaiting:
+            self._awaiting = on
+            self._core.await_unmasked(on)
+
     def interrupt(self) -> None:
         self._core.request_interrupt()
 
     def clear_interrupt(self) -> None:
         self._core.clear_interrupt()
 
+    @property
+    def interrupted(self) -> bool:
+        return bool(self._core.interrupt)
+
     # -- registers -------------------------------------------------------------------------------
 
     def read(self, name: str) -> int:
-        return self._kept.values[name] if name in self._kept.values else self._registers.read(name)
+        if name in self._kept.values:
+            return self._kept.values[name]
+        computed = self.arch.computed.get(name)
+        return self._registers.read(name) if computed is None or self._bare else computed.read(self)
 
     def write(self, name: str, value: int) -> None:
         if name in self._kept.values:
             self._kept.write(name, value)
             self._protect()
+            return
+        if name in self.arch.computed and not self._bare:
+            self.arch.computed[name].write(self, value)
             return
         self._registers.write(name, value)
         if name == self.arch.pc or name in self.family.code_base:
@@ -334,7 +359,13 @@ class UnicornEngine:
         return bool(before or self._core.mmu_seen)
 
     def read_registers(self) -> bytes:
-        return self._registers.read_all()
+        values = self._registers.read_all()
+        if not self._computed or not self._kept.added:
+            return values
+        out = bytearray(values)
+        for name, at, size in self._computed:
+            out[at : at + size] = self.read(name).to_bytes(size, self.arch.byteorder)
+        return bytes(out)
 
     def registers_digest(self) -> bytes:
         banked = self._banked
@@ -561,6 +592,11 @@ class UnicornEngine:
     def save(self) -> bytes:
         return _STATE.pack(self.icount, self._core.mmu_seen) + self._context.save() + self._kept.state
 
+    def reset(self, state: bytes) -> None:
+        icount = self.icount
+        self.load(state, own=True)
+        self._core.icount = self._footprint_begin = icount
+
     def load(self, state: bytes, *, own: bool = False) -> None:
         """See ``Engine``. The caller has put RAM in place and called ``pages_changed``."""
         icount, translates, context, kept = self._parse(state)
@@ -575,12 +611,21 @@ class UnicornEngine:
             _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
         self._protect(loaded=True)
         self.forget_footprint()
-        if self.family.refresh is not None:
-            self.family.refresh(self._registers, self._context)
+        if self._bare:
+            if self.family.refresh is not None:
+                self.family.refresh(self._registers, self._context)
+        elif not own:
+            self._empty_computed()
         self._pc = self._core.address()
         if self._watches and self._core.mmu_seen:
             self._find_watches()
         self.rearm()
+
+    def _empty_computed(self) -> None:
+        """In states of behaviour 2 Unicorn kept what is computed now."""
+        for name, _, _ in self._computed:
+            if self._registers.read(name):
+                self._registers.write(name, 0)
 
     def _parse(self, state: bytes) -> tuple[int, bool, bytes, Mapping[str, int]]:
         """(icount, whether addresses are translated, context, kept registers) out of a saved state."""

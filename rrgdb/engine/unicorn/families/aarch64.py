@@ -63,5 +63,6 @@ AARCH64 = Family(
     page_size=PAGE,
     translation={"sctlr_el1": 1, **dict.fromkeys(("ttbr0_el1", "ttbr1_el1", "tcr_el1", "mair_el1"), 0)},
     layout=probes.layout,
+    masks=probes.find_masks,
     check=check_mode("sctlr_el1", _MODES),
 )

@@ -117,5 +117,6 @@ ARM = Family(
         **dict.fromkeys(("ttbr0", "ttbr1", "ttbcr", "dacr", "prrr", "nmrr", "contextidr"), 0),
     },
     layout=probes.layout,
+    masks=thumb.find_masks,
     check=check_mode("sctlr", _MODES),
 )

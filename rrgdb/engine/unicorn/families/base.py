@@ -89,8 +89,11 @@ class Family:
     """for ``Arch.protections``"""
     check: Act | None = None
     """EngineError if no CPU can be in the state that was restored: Unicorn would look things up out of bounds"""
+    masks: Callable[[Any], Sequence[tuple[int, int]]] | None = None
+    """(engine of Unicorn) -> (address in this process, bytes) of what says which interrupts are masked; an instruction
+    that changes it ends its block"""
     refresh: Act | None = None
-    """works out anew what Unicorn keeps outside the context that was restored"""
+    """works out anew what Unicorn keeps outside the context that was restored, of a script's machine"""
 
     def number(self, name: str) -> int:
         """Unicorn's number of a register that has one of its own."""

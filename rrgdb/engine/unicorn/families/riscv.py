@@ -10,7 +10,7 @@ from unicorn import unicorn_const as const
 
 from rrgdb.arch import riscv as arch
 from rrgdb.arch.base import ExceptionKind
-from rrgdb.arch.riscv_csr import MACHINE
+from rrgdb.arch.riscv_levels import MACHINE
 from rrgdb.engine import paging
 from rrgdb.engine.unicorn.families.base import Family, numbers
 from rrgdb.engine.unicorn.faults import FaultReader
@@ -95,6 +95,7 @@ def _family(xlen: int, models: Mapping[str, int]) -> Family:
         translation={"satp": 15 << 60 if wide else 1 << 31},
         walk=paging.riscv,
         layout=lambda: probes.layout(wide),
+        masks=lambda uc: probes.find_masks(uc, wide),
         protection=lambda layout: probes.find_pmp_table(wide, layout.more_bytes),
         refresh=_refresh_interrupts,
     )

@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import struct
+from functools import cache
+from typing import Any
 
 from unicorn import arm64_const
 from unicorn import unicorn_const as const
 
+from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.experiments import CODE, Probe, common, found_at, hosts, missing, rounding, words
 from rrgdb.engine.unicorn.probes.layout import Layout
+from rrgdb.engine.unicorn.probes.structure import scratch
+
+_DAIF_SET, _DAIF_CLEAR = 0xD50342DF, 0xD50342FF
+"""msr daifset, #2 and msr daifclr, #2"""
+
+
+def _scratch() -> Any:
+    uc = scratch(const.UC_ARCH_ARM64, const.UC_MODE_ARM)
+    uc.mem_map(CODE, 0x1000)
+    return uc
+
+
+CPUS = Cpus(
+    "AArch64",
+    _scratch,
+    tuple(arm64_const.UC_ARM64_REG_X0 + n for n in range(29)),
+    8,
+)
+
+
+@cache
+def _interrupt_mask() -> int:
+    def run(uc: Any, instruction: int) -> None:
+        # A write of PSTATE from outside would change another place as well.
+        uc.mem_write(CODE, struct.pack("<I", instruction))
+        uc.ctl_flush_tb()
+        uc.emu_start(CODE, CODE + 4)
+
+    return CPUS.offset(run, _DAIF_CLEAR, _DAIF_SET, "its masks")
+
+
+def find_masks(uc: Any) -> tuple[tuple[int, int], ...]:
+    """(address, bytes) of D, A, I and F of PSTATE, for an engine that is not running."""
+    return ((CPUS.address(uc) + _interrupt_mask(), 1),)
 
 
 def layout() -> Layout:

@@ -18,27 +18,17 @@ from unicorn import riscv_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch.base import Protection
+from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.experiments import Probe, common, found_at, missing, written
 from rrgdb.engine.unicorn.probes.layout import Context, Layout
-from rrgdb.engine.unicorn.probes.structure import cpu_of, find_cpu, one, scratch
+from rrgdb.engine.unicorn.probes.structure import one, scratch
 
 _CODE = 0x10000
-_MARKS = tuple(0x5A17C0DE + 0x01010101 * n for n in range(1, 32))
 _ENTRIES = 16
 _PMPADDR, _PMPCFG = 0x3B0, 0x3A0
 _FS = 1 << 13
 _MAX_TAIL = 512
 """bytes behind a context that are searched for the floating-point flags"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Offsets:
-    """Of the integer registers, and from there on."""
-
-    registers: tuple[tuple[int, int], ...]
-    privilege: int
-    status: int
-    floats: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,52 +92,37 @@ def _scratch(wide: bool) -> Any:
     return uc
 
 
-def _write_marks(uc: Any, marks: Sequence[int]) -> None:
-    for number, value in enumerate(marks, 1):
-        uc.reg_write(riscv_const.UC_RISCV_REG_X0 + number, value)
-
-
-def _marked(wide: bool) -> Any:
-    uc = _scratch(wide)
-    _write_marks(uc, _MARKS)
-    return uc
-
-
-def _packed(wide: bool) -> bytes:
-    return struct.pack(f"<31{'Q' if wide else 'I'}", *_MARKS)
-
-
 def _changed(before: bytes, after: bytes) -> list[int]:
     return [at for at in range(len(before)) if before[at] != after[at]]
 
 
 @cache
-def _offsets(wide: bool) -> _Offsets:
-    uc = _marked(wide)
-    context = Context(uc)
-    start = context.save().find(_packed(wide))
+def _cpus(wide: bool) -> Cpus:
+    registers = tuple(riscv_const.UC_RISCV_REG_X0 + n for n in range(1, 32))
+    return Cpus("RISC-V", lambda: _scratch(wide), registers, 8 if wide else 4)
 
-    def place(register: int, first: int, second: int) -> int:
-        uc.reg_write(register, first)
-        before = context.save()
-        uc.reg_write(register, second)
-        found = _changed(before, context.save())
-        return one(found if start >= 0 else [], "RISC-V: its registers") - start
 
-    status = place(riscv_const.UC_RISCV_REG_MSTATUS, _FS, _FS | 1 << 3)
-    privilege = place(riscv_const.UC_RISCV_REG_PRIV, 1, 3)
-    floats = place(riscv_const.UC_RISCV_REG_F0, 0, 1)
-    return _Offsets(find_cpu(lambda: _marked(wide), _packed(wide), "RISC-V"), privilege, status, floats)
+@cache
+def _offset(wide: bool, register: int, first: int, second: int) -> int:
+    return _cpus(wide).offset(lambda uc, value: uc.reg_write(register, value), first, second, "its registers")
 
 
 def find_addresses(uc: Any, wide: bool) -> Addresses:
     """For an engine that is not running. EngineError where this build of Unicorn does not keep to what was found."""
-    offsets = _offsets(wide)
-    kept = tuple(uc.reg_read(riscv_const.UC_RISCV_REG_X0 + n) for n in range(1, 32))
-    _write_marks(uc, _MARKS)
-    registers = cpu_of(uc, offsets.registers, _packed(wide), "RISC-V")
-    _write_marks(uc, kept)
-    return Addresses(registers + offsets.privilege, registers + offsets.status, registers + offsets.floats)
+    registers = _cpus(wide).address(uc)
+    return Addresses(
+        privilege=registers + _offset(wide, riscv_const.UC_RISCV_REG_PRIV, 1, 3),
+        status=registers + _offset(wide, riscv_const.UC_RISCV_REG_MSTATUS, _FS, _FS | 1 << 3),
+        floats=registers + _offset(wide, riscv_const.UC_RISCV_REG_F0, 0, 1),
+    )
+
+
+def find_masks(uc: Any, wide: bool) -> tuple[tuple[int, int], ...]:
+    """(address, bytes) of the privilege, ``mstatus``, ``mie`` and ``mideleg``, as ``find_addresses``."""
+    registers, found = _cpus(wide).address(uc), find_addresses(uc, wide)
+    enabled = registers + _offset(wide, riscv_const.UC_RISCV_REG_MIE, 0, 1 << 1)
+    delegated = registers + _offset(wide, riscv_const.UC_RISCV_REG_MIDELEG, 0, 1 << 1)
+    return (found.privilege, 1), (found.status, 2), (enabled, 2), (delegated, 2)
 
 
 @cache

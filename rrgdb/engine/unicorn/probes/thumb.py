@@ -16,15 +16,15 @@ from unicorn import arm_const
 from unicorn import unicorn_const as const
 
 from rrgdb.engine.unicorn import _hot
+from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.layout import Context
-from rrgdb.engine.unicorn.probes.structure import cpu_of, find_cpu, one, scratch, structure
+from rrgdb.engine.unicorn.probes.structure import one, scratch, structure
 
 _MAX_NESTED = 64
 """jump buffers of nested runs stand in a row"""
 _CODE = 0x10000
 _PC_OFFSET = 60
-_MARKS = tuple(0x5A17C0DE + 0x01010101 * n for n in range(13))
-_MARKED = struct.pack("<13I", *_MARKS)
+_CPSIE_I, _CPSID_I = 0xF1080080, 0xF10C0080
 # cmp r0, #1; it ne; bxne lr; nop; nop; then cmp r0, #1; bx lr; nop
 _ENDS_INSIDE_IT, _ENDS_OUTSIDE = "0128 18bf 7047 00bf 00bf", "0128 7047 00bf"
 
@@ -33,8 +33,6 @@ _ENDS_INSIDE_IT, _ENDS_OUTSIDE = "0128 18bf 7047 00bf 00bf", "0128 7047 00bf"
 class _Offsets:
     no_exit: int
     jump: int
-    registers: tuple[tuple[int, int], ...]
-    """of a pointer in the engine structure, and of the registers behind where it points to: any of these that holds"""
     thumb: int
     condexec: int
 
@@ -97,15 +95,7 @@ def _find_jump() -> int:
     return one(places, "ARM: its jump buffer")
 
 
-def _write_marks(uc: Any, marks: tuple[int, ...]) -> None:
-    for number, value in enumerate(marks):
-        uc.reg_write(arm_const.UC_ARM_REG_R0 + number, value)
-
-
-def _marked() -> Any:
-    uc = _scratch()
-    _write_marks(uc, _MARKS)
-    return uc
+CPUS = Cpus("ARM", _scratch, tuple(arm_const.UC_ARM_REG_R0 + n for n in range(13)), 4)
 
 
 def _find_flags() -> tuple[int, int]:
@@ -126,18 +116,14 @@ def _find_flags() -> tuple[int, int]:
 def _offsets() -> _Offsets:
     thumb, condexec = _find_flags()
     jump = _find_jump()
-    return _Offsets(_find_no_exit(jump), jump, find_cpu(_marked, _MARKED, "ARM"), thumb, condexec)
+    return _Offsets(_find_no_exit(jump), jump, thumb, condexec)
 
 
 def find_addresses(uc: Any) -> Addresses:
     """For an engine that is not running. Raises EngineError where this build of Unicorn does not keep to what the
     probes found."""
     offsets = _offsets()
-    engine = uc._uch.value
-    kept = tuple(uc.reg_read(arm_const.UC_ARM_REG_R0 + n) for n in range(13))  # the first access makes the CPU
-    _write_marks(uc, _MARKS)
-    env = cpu_of(uc, offsets.registers, _MARKED, "ARM")
-    _write_marks(uc, kept)
+    engine, env = uc._uch.value, CPUS.address(uc)
     return Addresses(
         pc=env + _PC_OFFSET,
         thumb=env + offsets.thumb,
@@ -145,3 +131,19 @@ def find_addresses(uc: Any) -> Addresses:
         no_exit=engine + offsets.no_exit,
         jump=engine + offsets.jump,
     )
+
+
+@cache
+def _interrupt_mask() -> int:
+    def run(uc: Any, instruction: int) -> None:
+        # A write of CPSR from outside would change another place as well.
+        uc.mem_write(_CODE, struct.pack("<I", instruction))
+        uc.ctl_flush_tb()
+        uc.emu_start(_CODE, _CODE + 4)
+
+    return CPUS.offset(run, _CPSIE_I, _CPSID_I, "its masks")
+
+
+def find_masks(uc: Any) -> tuple[tuple[int, int], ...]:
+    """(address, bytes) of A, I and F of the CPSR, as ``find_addresses``."""
+    return ((CPUS.address(uc) + _interrupt_mask(), 1),)

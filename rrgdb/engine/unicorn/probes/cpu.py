@@ -1,0 +1,70 @@
+"""Where a CPU's structure lies in this process, and what of it a register is.
+
+General registers that hold marks lead to it: their values stand in the structure one behind the other.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rrgdb.engine.unicorn.probes.layout import Context
+from rrgdb.engine.unicorn.probes.structure import cpu_of, find_cpu, one
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """CPUs of one family: ``make`` makes an engine of Unicorn; ``registers`` are its numbers of general registers, of
+    ``size`` bytes each."""
+
+    family: str
+    """in words, for errors"""
+    make: Callable[[], Any]
+    registers: tuple[int, ...]
+    size: int
+
+    @cached_property
+    def marks(self) -> tuple[int, ...]:
+        return tuple(0x5A17C0DE + 0x01010101 * n for n in range(len(self.registers)))
+
+    @cached_property
+    def _packed(self) -> bytes:
+        return struct.pack(f"<{len(self.marks)}{'Q' if self.size == 8 else 'I'}", *self.marks)
+
+    def _write(self, uc: Any, values: Sequence[int]) -> None:
+        for register, value in zip(self.registers, values, strict=True):
+            uc.reg_write(register, value)
+
+    def marked(self) -> Any:
+        """A new engine whose registers hold the marks."""
+        uc = self.make()
+        self._write(uc, self.marks)
+        return uc
+
+    @cached_property
+    def _ways(self) -> tuple[tuple[int, int], ...]:
+        return find_cpu(self.marked, self._packed, self.family)
+
+    def address(self, uc: Any) -> int:
+        """That of the first general register, of an engine that is not running. EngineError where it is not found."""
+        kept = tuple(uc.reg_read(register) for register in self.registers)  # the first access makes the CPU
+        self._write(uc, self.marks)
+        found = cpu_of(uc, self._ways, self._packed, self.family)
+        self._write(uc, kept)
+        return found
+
+    def offset(self, write: Callable[[Any, int], None], first: int, second: int, what: str) -> int:
+        """Distance from the first general register to the one byte that differs when ``write(uc, value)`` has written
+        either value. EngineError, saying ``what`` is hidden, if it is not one byte."""
+        uc = self.marked()
+        context = Context(uc)
+        start = context.save().find(self._packed)
+        write(uc, first)
+        before = context.save()
+        write(uc, second)
+        after = context.save()
+        found = [at for at in range(len(before)) if before[at] != after[at]] if start >= 0 else []
+        return one(found, f"{self.family}: {what}") - start
