@@ -23,6 +23,8 @@ _GE = 0xF << 16
 _HANDLER = 0x1FF
 CONTROL_NPRIV, CONTROL_SPSEL = 1, 2
 CCR_NONBASETHRDENA, CCR_DIV_0_TRP, CCR_STKALIGN = 1 << 0, 1 << 4, 1 << 9
+LOCKUP = 0xFFFFFFFE
+"""where the program counter of a CPU in lockup stands (section B1.5.15)"""
 _FRAME = 32
 _MASK = 0xFFFFFFFF
 _FRAME_REGISTERS = ("r0", "r1", "r2", "r3", "r12", "lr")
@@ -96,15 +98,18 @@ def enter(cpu: Cpu, exception: CpuException) -> bool:
     return True
 
 
-def interrupt(cpu: Cpu, number: int) -> bool:
-    """Take the exception that ``nvic.ready`` told of. False, with nothing changed, where the CPU would lock up."""
+def interrupt(cpu: Cpu, number: int) -> None:
+    """Take the exception that ``nvic.ready`` told of. Where the CPU cannot, it is in the state of lockup: it fetches from
+    where nothing is, and cannot handle that."""
     draft = Draft(cpu)
     try:
         _stack_and_take(draft, draft.read("pc"))
     except nvic.Lockup:
-        return False
+        draft = Draft(cpu)
+        nvic.change(draft, "nvic_active", nvic.HARD_FAULT, True)
+        draft.write("xpsr", draft.read("xpsr") & ~(_HANDLER | thumb.IT) | nvic.HARD_FAULT | T)
+        draft.write("pc", LOCKUP)
     draft.commit()
-    return True
 
 
 def never_executable(address: int) -> bool:
@@ -140,7 +145,9 @@ def _raise(cpu: Draft, exception: CpuException) -> int:
             cpu.write("bfar", exception.address)
             _fault(cpu, nvic.BUS_FAULT, PRECISERR | BFARVALID)
     else:
-        _fault(cpu, nvic.USAGE_FAULT, {NO_COPROCESSOR: NOCP, DIVIDE_BY_ZERO: DIVBYZERO}.get(exception.number, UNDEFINSTR))
+        _fault(
+            cpu, nvic.USAGE_FAULT, {NO_COPROCESSOR: NOCP, DIVIDE_BY_ZERO: DIVBYZERO}.get(exception.number, UNDEFINSTR)
+        )
     return exception.pc
 
 

@@ -133,7 +133,7 @@ def place_image(image: Image, board: BoardSpec, ram: RamLayout, args: str = "") 
         registers = {"eax": multiboot.BOOT_MAGIC, "ebx": address}
         image = replace(image, segments=(*image.segments, segment), registers={**image.registers, **registers})
     stack = (ram.stack_top - STACK_BYTES, ram.stack_top)
-    heap = (max(segment.end for segment in image.segments) + 15 & -16, stack[0])
+    heap = (max((s.end for s in image.segments if s.end > regions[-1][0]), default=regions[-1][0]) + 15 & -16, stack[0])
     return Placed(
         image.arch, image.entry, image.segments, image.registers, ram, stack, heap, args, left_out=image.left_out
     )

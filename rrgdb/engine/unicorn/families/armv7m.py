@@ -23,9 +23,7 @@ from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.registers import Numbers, RegisterFile
 
 _HANDLER = 0x1FF
-_IPSR, _CONTROL, _FLAGS = (
-    getattr(arm_const, f"UC_ARM_REG_{name}") for name in ("IPSR", "CONTROL", "APSR_NZCVQ")
-)
+_IPSR, _CONTROL, _FLAGS = (getattr(arm_const, f"UC_ARM_REG_{name}") for name in ("IPSR", "CONTROL", "APSR_NZCVQ"))
 _REBUILD = arm_const.UC_ARM_REG_APSR_NZCV
 """a write of it works out anew what translated code takes to be so: the mode, and the privilege"""
 _ANY_HANDLER = 1
