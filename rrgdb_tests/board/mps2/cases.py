@@ -149,11 +149,16 @@ CASES: dict[str, str] = {
     "jump to EXC_RETURN in a thread": _fault("mvn r0, #6\nbx r0", _FAULTS_ON),
     "mov of EXC_RETURN to pc": f"ldr r10, =2f\nsvc 1\n2: b done\non_11: mvn r0, #6\nmov pc, r0{_END}",
     "exclusive access that is not aligned": _fault("ldr r0, =0x20000001\nldrex r1, [r0]", _FAULTS_ON),
-    "bad EXC_RETURN": _fault("svc 1\nb 1f\non_11: mvn r0, #4\nbx r0\n", _FAULTS_ON),
-    "EXC_RETURN to a handler from the only one": _fault("svc 1\nb 1f\non_11: mvn r0, #14\nbx r0\n", _FAULTS_ON),
+    "bad EXC_RETURN": _fault(
+        "svc 1\nb 1f\non_11: add sp, #8\nmvn r0, #4\nbx r0\non_6: mvn r1, #6\nstr r1, [sp, #4]\nbx lr\n", _FAULTS_ON
+    ),
+    "EXC_RETURN to a handler from the only one": _fault(
+        "svc 1\nb 1f\non_11: add sp, #8\nmvn r0, #14\nbx r0\non_6: mvn r1, #6\nstr r1, [sp, #4]\nbx lr\n", _FAULTS_ON
+    ),
     "EXC_RETURN to a thread from a nested handler": _fault(
-        "ldr r0, =0xe000ed20\nldr r1, =0x00ff0000\nstr r1, [r0]\nldr r0, =0xe000ed04\nldr r1, =0x10000000\nstr r1, [r0]\nnop\nb 1f\n"
-        "on_14: push {lr}\nsvc 1\npop {pc}\non_11: mvn r0, #6\nbx r0\n",
+        "ldr r0, =0xe000ed20\nldr r1, =0x00ff0000\nstr r1, [r0]\nldr r0, =0xe000ed04\nldr r1, =0x10000000\nstr r1, [r0]\n"
+        "nop\nb 1f\non_14: push {lr}\nsvc 1\npop {pc}\non_11: add sp, #8\nmvn r0, #6\nbx r0\n"
+        "on_6: mvn r1, #14\nstr r1, [sp, #4]\nbx lr\n",
         _FAULTS_ON,
     ),
     "EXC_RETURN with NONBASETHRDENA": (
@@ -164,7 +169,11 @@ CASES: dict[str, str] = {
     "EXC_RETURN of an exception that is not active": _fault(
         "svc 1\nb 1f\non_11: ldr r0, =0xe000ed24\nldr r1, =0x70000\nstr r1, [r0]\nbx lr\n", _FAULTS_ON
     ),
-    "stacked xPSR of a thread, EXC_RETURN of a handler": _fault("svc 1\nb 1f\non_11: movs r0, #5\nldr r1, [r3, #28]\norrs r1, r0\nstr r1, [r3, #28]\nbx lr\n", _FAULTS_ON),
+    "stacked xPSR of a handler, EXC_RETURN of a thread": _fault(
+        "svc 1\nb 1f\non_11: movs r0, #5\nldr r1, [r3, #28]\norrs r1, r0\nstr r1, [r3, #28]\nbx lr\n"
+        "on_6: ldr r1, [r3, #28]\nbfc r1, #0, #9\nstr r1, [r3, #28]\nbx lr\n",
+        _FAULTS_ON,
+    ),
     "stacking on nothing": f"ldr r0, =0x30000100\nmsr psp, r0\n{_ON_PSP}svc 1\nb done\non_5: ldr r0, =0x20004000\nmsr psp, r0\nldr r1, =done\nstr r1, [r0, #24]\nldr r1, =0x01000000\nstr r1, [r0, #28]\nbx lr\non_3: b on_5\non_11: bx lr{_END}",
     "stacking on nothing, enabled": f"{_FAULTS_ON}ldr r0, =0x30000100\nmsr psp, r0\n{_ON_PSP}svc 1\nb done\non_5: ldr r0, =0x20004000\nmsr psp, r0\nldr r1, =done\nstr r1, [r0, #24]\nldr r1, =0x01000000\nstr r1, [r0, #28]\nbx lr\non_3: b on_5\non_11: bx lr{_END}",
     "unstacking from nothing": f"{_FAULTS_ON}{_ON_PSP}svc 1\nb done\non_11: ldr r0, =0x30000100\nmsr psp, r0\nbx lr\non_5: ldr r0, =0x20004000\nmsr psp, r0\nldr r1, =done\nstr r1, [r0, #24]\nldr r1, =0x01000000\nstr r1, [r0, #28]\nbx lr{_END}",
