@@ -123,15 +123,15 @@ def _halts(cpu: Cpu, code: bytes) -> bool:
 
 
 def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
-    """Stack pointer and program counter come out of the vector table at 0 (section B1.5.5): where there is none, of
-    the image."""
+    """Stack pointer and program counter come out of the vector table at 0 (section B1.5.5); where there is no memory,
+    they are what the caller says."""
     for name in (*nvic.KEPT, *_SYSTEM_CONTROL):
         cpu.write(name, _AT_RESET.get(name, 0))
     try:
         table = cpu.read_memory(0, 8)
+        stack, start = (int.from_bytes(table[at : at + 4], "little") for at in (0, 4))
     except MemoryFault:
-        table = b""
-    stack, start = (int.from_bytes(table[at : at + 4].ljust(4, b"\0"), "little") for at in (0, 4))
+        stack, start = stack_top, entry | 1
     for name in ("primask", "basepri", "faultmask", *(f"r{n}" for n in range(13))):
         cpu.write(name, 0)
     cpu.write("xpsr", _XPSR_AT_RESET | (exceptions.T if start & 1 else 0))
@@ -168,7 +168,7 @@ ARMV7M = Arch(
     halts=_halts,
     interrupts=Interrupts(
         lines={"nmi": 0},
-        raised=lambda cpu: cpu.read("nvic_pending") & cpu.read("nvic_enabled"),
+        raised=nvic.waiting,
         pending=nvic.ready,
         enter=exceptions.interrupt,
         wakes=nvic.wakes,

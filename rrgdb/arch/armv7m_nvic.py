@@ -72,12 +72,17 @@ def group(cpu: Registers, value: int) -> int:
     return value if value < 0 else value & -(2 << cpu.read("prigroup"))
 
 
+def waiting(cpu: Registers) -> int:
+    """Bits of the exceptions that are pending and enabled; NMI and HardFault always are."""
+    return cpu.read("nvic_pending") & (cpu.read("nvic_enabled") | 1 << NMI | 1 << HARD_FAULT)
+
+
 def first_pending(cpu: Registers) -> tuple[int, int]:
     """(number, group priority) of the pending exception that goes first; (0, ``NO_PRIORITY``) if there is none."""
-    waiting = cpu.read("nvic_pending") & cpu.read("nvic_enabled")
-    if not waiting:
+    bits = waiting(cpu)
+    if not bits:
         return 0, NO_PRIORITY
-    value, number = min((priority(cpu, n), n) for n in bits_of(waiting))
+    value, number = min((priority(cpu, n), n) for n in bits_of(bits))
     return number, group(cpu, value)
 
 
@@ -101,7 +106,7 @@ def execution_priority(cpu: Registers) -> int:
 
 def ready(cpu: Registers) -> int | None:
     """The exception that is taken before the next instruction."""
-    if not cpu.read("nvic_pending") & cpu.read("nvic_enabled"):
+    if not waiting(cpu):
         return None
     number, value = first_pending(cpu)
     return number if value < execution_priority(cpu) else None

@@ -48,6 +48,8 @@ class FakeMachine:
     def __init__(self, host: FakeHost | None = None, base: int = 0x1000, size: int = 0x4000) -> None:
         self.ram = FakeCpu(base, size)
         self.host = host or FakeHost()
+        self.cpu = self.ram
+        self.restarts = 0
         self.icount = 0
         self.now_ns = 0
         self.status: int | None = None
@@ -60,6 +62,9 @@ class FakeMachine:
     def power_off(self, status: int) -> None:
         if self.status is None:
             self.status = status
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         work()

@@ -105,9 +105,9 @@ class Mps2FpgaIo(StatefulDevice):
     def _count(self) -> None:
         """Bring the counter, and what counts down to its next step, to the present."""
         ticks = (self.machine.virtual_ns() - self.counted) // self.CLOCK_NS
-        self.counted += ticks * self.CLOCK_NS
-        if not ticks:
+        if ticks <= 0:
             return
+        self.counted += ticks * self.CLOCK_NS
         if ticks < self.countdown:
             self.countdown -= ticks
         elif not self.prescale:
