@@ -152,4 +152,6 @@ class UnicornCpu:
     def run(self, instructions: int) -> None:
         """From the current pc; translations are dropped first."""
         self.uc.ctl_flush_tb()
-        self.uc.emu_start(self.read(self.arch.pc) | self.arch.in_second_set(self), (1 << self.arch.bits) - 1, count=instructions)
+        self.uc.emu_start(
+            self.read(self.arch.pc) | self.arch.in_second_set(self), (1 << self.arch.bits) - 1, count=instructions
+        )

@@ -30,6 +30,10 @@ class FakeHost:
         self.random += 1
         return bytes((self.random * 37 + i) & 0xFF for i in range(length))
 
+    def sleep(self, source: str, icount: int, ns: int | None) -> int:
+        """Nobody wakes it."""
+        return ns or 0
+
     def attach_input(self, source: str, sink: Callable[[bytes], None]) -> None:
         assert source not in self.sinks
         self.sinks[source] = sink

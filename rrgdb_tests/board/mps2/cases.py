@@ -125,7 +125,9 @@ CASES: dict[str, str] = {
     "svc within IT": f"movs r4, #1\ncmp r4, #1\nittee eq\nsvceq 1\nmoveq r5, #2\nmovne r5, #3\nmovne r6, #3\nsvc 2{_END}",
     "svc with PRIMASK": _fault("cpsid i\nsvc 1"),
     "svc with FAULTMASK off again": f"cpsid f\nmrs r4, faultmask\ncpsie f\nsvc 1{_END}",
-    "svc below BASEPRI": _fault("ldr r0, =0xe000ed1c\nldr r1, =0x40000000\nstr r1, [r0]\nmovs r0, #0x40\nmsr basepri, r0\nsvc 1"),
+    "svc below BASEPRI": _fault(
+        "ldr r0, =0xe000ed1c\nldr r1, =0x40000000\nstr r1, [r0]\nmovs r0, #0x40\nmsr basepri, r0\nsvc 1"
+    ),
     "svc above BASEPRI": f"ldr r0, =0xe000ed1c\nldr r1, =0x20000000\nstr r1, [r0]\nmovs r0, #0x40\nmsr basepri, r0\nsvc 1{_END}",
     "svc in its own handler": f"ldr r10, =1f\nmov r4, #0\nsvc 1\nb done\non_11: cbnz r4, 1f\nmovs r4, #1\nsvc 2\n1: bx lr{_END}",
     "svc in the handler of PendSV": (
@@ -143,7 +145,9 @@ CASES: dict[str, str] = {
     "load of nothing": _fault("ldr r0, =0x30000010\nldr r1, [r0]"),
     "load of nothing, enabled": _fault("ldr r0, =0x30000010\nldr r1, [r0, #4]", _FAULTS_ON),
     "store to nothing, enabled": _fault("ldr r0, =0x30000010\nstr r1, [r0]", _FAULTS_ON),
-    "store to nothing within IT": _fault("ldr r0, =0x30000010\ncmp r0, r0\nittt eq\nmoveq r4, #1\nstreq r1, [r0]\nmoveq r5, #1", _FAULTS_ON),
+    "store to nothing within IT": _fault(
+        "ldr r0, =0x30000010\ncmp r0, r0\nittt eq\nmoveq r4, #1\nstreq r1, [r0]\nmoveq r5, #1", _FAULTS_ON
+    ),
     "jump to nothing": _fault("ldr r0, =0x30000011\nbx r0", _FAULTS_ON),
     "jump to a device": _fault("ldr r0, =0x40004001\nbx r0", _FAULTS_ON),
     "jump to EXC_RETURN in a thread": _fault("mvn r0, #6\nbx r0", _FAULTS_ON),
@@ -199,9 +203,15 @@ CASES: dict[str, str] = {
     "vector table moved": f"ldr r0, =0x20000200\nmovs r1, #0\nmov r2, #64\n1: ldr r3, [r1], #4\nstr r3, [r0], #4\nsubs r2, #1\nbne 1b\nldr r0, =0xe000ed08\nldr r1, =0x20000200\nstr r1, [r0]\nsvc 1\nldr r4, [r0]{_END}",
     "FAULTMASK cleared by return": f"svc 1\nmrs r4, faultmask\nb done\non_11: cpsid f\nbx lr{_END}",
     "division by zero": f"movs r0, #7\nmovs r1, #0\nsdiv r4, r0, r1\nudiv r5, r0, r1{_END}",
-    "division by zero, trapped": _fault("ldr r0, =0xe000ed14\nldr r1, =0x210\nstr r1, [r0]\nmovs r1, #0\nudiv r4, r0, r1", _FAULTS_ON),
-    "signed division by zero, trapped": _fault("ldr r0, =0xe000ed14\nldr r1, =0x210\nstr r1, [r0]\nmovs r1, #0\nmov r4, #9\nsdiv r4, r0, r1", _FAULTS_ON),
-    "access that is not aligned, trapped": _fault("ldr r0, =0xe000ed14\nldr r1, =0x208\nstr r1, [r0]\nldr r0, =0x20000001\nldr r4, [r0]", _FAULTS_ON),
+    "division by zero, trapped": _fault(
+        "ldr r0, =0xe000ed14\nldr r1, =0x210\nstr r1, [r0]\nmovs r1, #0\nudiv r4, r0, r1", _FAULTS_ON
+    ),
+    "signed division by zero, trapped": _fault(
+        "ldr r0, =0xe000ed14\nldr r1, =0x210\nstr r1, [r0]\nmovs r1, #0\nmov r4, #9\nsdiv r4, r0, r1", _FAULTS_ON
+    ),
+    "access that is not aligned, trapped": _fault(
+        "ldr r0, =0xe000ed14\nldr r1, =0x208\nstr r1, [r0]\nldr r0, =0x20000001\nldr r4, [r0]", _FAULTS_ON
+    ),
     "double load that is not aligned": _fault("ldr r0, =0x20000002\nldrd r4, r5, [r0]", _FAULTS_ON),
     "multiple load that is not aligned": _fault("ldr r0, =0x20000002\nldm r0, {r4, r5}", _FAULTS_ON),
     "registers of an unprivileged thread": (

@@ -46,7 +46,18 @@ def ask(name: str) -> list[str] | str:
     with tempfile.TemporaryDirectory() as directory:
         elf = build(name, Path(directory))
         path = Path(directory) / "gdb"
-        command = ["timeout", "20", QEMU, "-M", "mps2-an385", "-S", "-kernel", elf, "-chardev", f"socket,path={path},server=on,wait=off,id=gdb"]
+        command = [
+            "timeout",
+            "20",
+            QEMU,
+            "-M",
+            "mps2-an385",
+            "-S",
+            "-kernel",
+            elf,
+            "-chardev",
+            f"socket,path={path},server=on,wait=off,id=gdb",
+        ]
         process = subprocess.Popen(
             [*command, "-gdb", "chardev:gdb", "-display", "none", "-serial", "null", "-monitor", "none"],
             stderr=subprocess.DEVNULL,
@@ -66,7 +77,9 @@ def ask(name: str) -> list[str] | str:
                 client.ask(b"Z1,%x,2" % symbol(elf, "done"))
                 client.ask(b"c")
                 values = bytes.fromhex(client.ask(b"g").decode())
-                registers = [int.from_bytes(values[at : at + 4], "little") for at in (*range(0, 64, 4), len(values) - 4)]
+                registers = [
+                    int.from_bytes(values[at : at + 4], "little") for at in (*range(0, 64, 4), len(values) - 4)
+                ]
                 pieces = (client.ask(b"m%x,%x" % (LOG - 4 + at, _PIECE)) for at in range(0, LOG_BYTES, _PIECE))
                 return outcome(registers, b"".join(bytes.fromhex(piece.decode()) for piece in pieces))
         except (EOFError, OSError):

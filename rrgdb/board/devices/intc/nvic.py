@@ -73,7 +73,7 @@ class Nvic(StatefulDevice):
     """external interrupt -> lines of the board, of which any raises it"""
 
     def __init__(self, name: str, machine: Machine) -> None:
-        self._systick = SysTick(f"{name}.systick", machine, self.CLOCK_NS, lambda: self._pend(nvic.SYSTICK))
+        self._systick = SysTick(name, machine, self.CLOCK_NS, lambda: self._pend(nvic.SYSTICK))
         super().__init__(name, machine)
         machine.attach_irqs(self._line_changed)
 

@@ -98,10 +98,6 @@ class Mps2FpgaIo(StatefulDevice):
     seconds: int
     hundredths: int
 
-    def reset(self) -> None:
-        super().reset()
-        self.counted = self.seconds = self.hundredths = self.machine.virtual_ns()
-
     def _count(self) -> None:
         """Bring the counter, and what counts down to its next step, to the present."""
         ticks = (self.machine.virtual_ns() - self.counted) // self.CLOCK_NS
