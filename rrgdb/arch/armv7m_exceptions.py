@@ -99,8 +99,8 @@ def enter(cpu: Cpu, exception: CpuException) -> bool:
 
 
 def interrupt(cpu: Cpu, number: int) -> None:
-    """Take the exception that ``nvic.ready`` told of. Where the CPU cannot, it is in the state of lockup: it fetches from
-    where nothing is, and cannot handle that."""
+    """Take the exception that ``nvic.ready`` told of. Where the CPU cannot, it is in the state of lockup: it fetches
+    from where nothing is, and cannot handle that."""
     draft = Draft(cpu)
     try:
         _stack_and_take(draft, draft.read("pc"))

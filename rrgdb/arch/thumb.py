@@ -1,7 +1,7 @@
 """Thumb, as all profiles of the Arm architecture have it: conditions, IT blocks, instructions of two lengths.
 
-Source: DDI 0406, sections A2.5.2, A6.1, A8.3; in the program status registers of A, R and M profile ITSTATE has the same
-bits.
+Source: DDI 0406, sections A2.5.2, A6.1, A8.3; in the program status registers of A, R and M profile ITSTATE has the
+same bits.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from rrgdb.board.device import Device, Machine
 from rrgdb.board.devices.clock.clint import Clint
+from rrgdb.board.devices.clock.cmos_rtc import CmosRtc
 from rrgdb.board.devices.clock.cmsdk import CmsdkTimer, CmsdkWatchdog
 from rrgdb.board.devices.clock.cmsdk_dual import CmsdkDualTimer
-from rrgdb.board.devices.clock.cmos_rtc import CmosRtc
 from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
 from rrgdb.board.devices.clock.pl031 import Pl031

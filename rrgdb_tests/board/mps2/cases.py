@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a program a line
 """Short Cortex-M3 programs that take exceptions in all ways; what their handlers see is logged.
 
 Each begins at ``start``, privileged, in thread mode, on MSP, and ends at ``done``. All vectors lead to one handler. It

@@ -1,7 +1,7 @@
 """A counter that counts down in virtual time, as QEMU's devices of the Cortex-M System Design Kit and SysTick have it.
 
-The count goes from the limit to 0, stays there for one period, and begins anew at the limit: so periodic ones expire each
-limit + 1 periods. It expires when it becomes 0, and only by counting. (QEMU's ``ptimer`` with the policies
+The count goes from the limit to 0, stays there for one period, and begins anew at the limit: so periodic ones expire
+each limit + 1 periods. It expires when it becomes 0, and only by counting. (QEMU's ``ptimer`` with the policies
 WRAP_AFTER_ONE_PERIOD, TRIGGER_ONLY_ON_DECREMENT, NO_IMMEDIATE_RELOAD and NO_COUNTER_ROUND_DOWN, under ``-icount``.)
 """
 

@@ -1,8 +1,8 @@
-"""Nested vectored interrupt controller and system control of the M profile (DDI 0403, sections B3.2 to B3.5; where it is
-open, QEMU's ``armv7m_nvic`` of a Cortex-M3). SysTick is in the same page.
+"""Nested vectored interrupt controller and system control of the M profile (DDI 0403, sections B3.2 to B3.5; where it
+is open, QEMU's ``armv7m_nvic`` of a Cortex-M3). SysTick is in the same page.
 
-What it holds is the CPU's, in kept registers (``arch.armv7m_nvic``): an exception is entered without a device. An access
-without privilege is served like any other.
+What it holds is the CPU's, in kept registers (``arch.armv7m_nvic``): an exception is entered without a device. An
+access without privilege is served like any other.
 """
 
 from __future__ import annotations

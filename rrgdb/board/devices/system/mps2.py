@@ -1,4 +1,5 @@
-"""System control of Arm's MPS2 board (ARM 100112, "SCC"; Application Note 385; QEMU's ``mps2-scc`` and ``mps2-fpgaio``)."""
+"""System control of Arm's MPS2 board (ARM 100112, "SCC"; Application Note 385; QEMU's ``mps2-scc`` and
+``mps2-fpgaio``)."""
 
 from __future__ import annotations
 
