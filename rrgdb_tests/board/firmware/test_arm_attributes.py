@@ -21,8 +21,10 @@ def made(cpu: str, directory: Path) -> bytes:
 
 @pytest.mark.parametrize(
     ("cpu", "expected"),
-    [("cortex-m0", True), ("cortex-m3", True), ("cortex-m4", True), ("cortex-m33", True)]
-    + [("cortex-a15", False), ("cortex-r5", False), ("arm926ej-s", False)],
+    [
+        *((f"cortex-m{n}", True) for n in (0, 3, 4, 33)),
+        *((name, False) for name in ("cortex-a15", "cortex-r5", "arm926ej-s")),
+    ],
 )
 def test_the_profile_is_told(cpu: str, expected: bool, tmp_path: Path) -> None:
     assert is_m_profile(made(cpu, tmp_path)) == expected
