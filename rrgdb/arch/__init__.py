@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rrgdb.arch.aarch64 import AARCH64
 from rrgdb.arch.arm import ARM
+from rrgdb.arch.armv7m import ARMV7M
 from rrgdb.arch.base import Arch
 from rrgdb.arch.cpu import ByteOrder
 from rrgdb.arch.riscv import RISCV32, RISCV64
@@ -11,7 +12,7 @@ from rrgdb.arch.x86 import I386, X86_64
 
 __all__ = ["ARCHES", "by_elf"]
 
-ARCHES: dict[str, Arch] = {arch.name: arch for arch in (RISCV32, RISCV64, ARM, AARCH64, I386, X86_64)}
+ARCHES: dict[str, Arch] = {arch.name: arch for arch in (RISCV32, RISCV64, ARM, ARMV7M, AARCH64, I386, X86_64)}
 
 
 def by_elf(machine: str, elfclass: int, byteorder: ByteOrder) -> Arch:

@@ -6,9 +6,7 @@ B3.12, B4.1, B8; GDB manual, "ARM Features".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from rrgdb.arch import arm_timer
+from rrgdb.arch import arm_timer, thumb
 from rrgdb.arch.base import (
     LINES,
     SIGNALS,
@@ -28,7 +26,6 @@ from rrgdb.arch.core_format import AT_HWCAP, NT_ARM_VFP, NT_AUXV, CoreFormat, No
 from rrgdb.arch.cpu import Cpu, MemoryFault
 
 _T, _F, _I, _A, _E, _J = 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 24
-_IT = 0x0600FC00
 _MODE, _USR = 0x1F, 0x10
 _MASK = 0xFFFFFFFF
 
@@ -180,11 +177,6 @@ def _classify(code: bytes) -> Trap | None:
     return _classify_word(word)
 
 
-def _thumb_word(code: bytes) -> int:
-    """A 32-bit Thumb instruction as the manual writes it: first halfword first."""
-    return int.from_bytes(code[:2], "little") << 16 | int.from_bytes(code[2:4], "little")
-
-
 def _classify_thumb(code: bytes) -> Trap | None:
     """Thumb, by bit patterns."""
     if len(code) == 2:
@@ -194,7 +186,7 @@ def _classify_thumb(code: bytes) -> Trap | None:
         return Trap.HALT if halfword in (0xBF10, 0xBF20, 0xBF30) else None  # YIELD, WFE, WFI
     if len(code) != 4:
         return None
-    word = _thumb_word(code)
+    word = thumb.word_of(code)
     if word in (0xF3AF8001, 0xF3AF8002, 0xF3AF8003):
         return Trap.HALT
     if word & 0xFFF0F000 in (0xF7E08000, 0xF7F08000):  # HVC, SMC
@@ -202,45 +194,19 @@ def _classify_thumb(code: bytes) -> Trap | None:
     return _classify_word(word) if word >> 28 == 14 else None
 
 
-def _holds(condition: int, cpsr: int) -> bool:
-    """Whether a condition (0 to 15) holds (section A8.3)."""
-    n, z, c, v = (bool(cpsr >> bit & 1) for bit in (31, 30, 29, 28))
-    tests: tuple[Callable[[], bool], ...] = (
-        lambda: z,
-        lambda: c,
-        lambda: n,
-        lambda: v,
-        lambda: c and not z,
-        lambda: n == v,
-        lambda: n == v and not z,
-        lambda: True,
-    )
-    holds = tests[condition >> 1]()
-    return holds if condition >= 14 or not condition & 1 else not holds
-
-
-def _it_state(cpsr: int) -> int:
-    return cpsr >> 25 & 3 | cpsr >> 8 & 0xFC
-
-
-def _with_it_state(cpsr: int, state: int) -> int:
-    return cpsr & ~_IT | (state & 3) << 25 | (state & 0xFC) << 8
-
-
 def _executes(cpu: Cpu, code: bytes) -> bool:
     """By the condition field, or by ITSTATE in Thumb. BKPT and HLT are not asked about."""
     cpsr = cpu.read("cpsr")
     if cpsr & _T:
-        state = _it_state(cpsr)
-        return not state or _holds(state >> 4, cpsr)
+        state = thumb.it_state(cpsr)
+        return not state or thumb.holds(state >> 4, cpsr)
     condition = code[3] >> 4
-    return condition >= 14 or _holds(condition, cpsr)
+    return condition >= 14 or thumb.holds(condition, cpsr)
 
 
 def _after(cpsr: int) -> int:
-    """CPSR behind one more instruction: ITSTATE has moved on (section A2.5.2)."""
-    state = _it_state(cpsr)
-    return _with_it_state(cpsr, state & 0xE0 | state << 1 & 0x1F if state & 7 else 0) if cpsr & _T and state else cpsr
+    """CPSR behind one more instruction."""
+    return thumb.after(cpsr) if cpsr & _T else cpsr
 
 
 def _step_over(cpu: Cpu, length: int) -> None:
@@ -342,7 +308,7 @@ def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
 
 def _enter(cpu: Cpu, cpsr: int, mode: int, masks: int, back: int, vector: int) -> None:
     control = cpu.read("sctlr")
-    entered = cpsr & ~(_MODE | _T | _E | _J | _IT) | mode | masks
+    entered = cpsr & ~(_MODE | _T | _E | _J | thumb.IT) | mode | masks
     entered |= (_E if control & _SCTLR_EE else 0) | (_T if control & _SCTLR_TE else 0)
     cpu.write("cpsr", entered)
     cpu.write("spsr", cpsr)
@@ -374,7 +340,7 @@ def _base(cpu: Cpu) -> int:
 
 def _word(cpu: Cpu, code: bytes) -> int:
     """The bits of an instruction of either set, as the manual writes them."""
-    return _thumb_word(code) if cpu.read("cpsr") & _T and len(code) == 4 else int.from_bytes(code, "little")
+    return thumb.word_of(code) if cpu.read("cpsr") & _T and len(code) == 4 else int.from_bytes(code, "little")
 
 
 def _halts(cpu: Cpu, code: bytes) -> bool:

@@ -226,6 +226,8 @@ class Board:
             elif exit_.kind is ExitKind.HALT:
                 self._halt(exit_)
             elif exit_.kind is ExitKind.UNMASKED:
+                if before >= icount:
+                    return Exit(ExitKind.LIMIT)
                 continue
             elif exit_.kind is not ExitKind.LIMIT or (self.end is None and before >= icount):
                 return exit_

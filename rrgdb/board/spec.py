@@ -77,6 +77,9 @@ class BoardSpec:
     """semihosting reads what comes by a source of its own, not what has come to the console"""
     holes: tuple[tuple[int, int], ...] = ()
     """(start, end) addresses inside RAM that hold no RAM"""
+    banks: tuple[tuple[int, int], ...] = ()
+    """(base, bytes) of further RAM, elsewhere; the size that a user gives does not count it. A board that has some has
+    RAM of its default size alone"""
     psci: bool = False
     """HVC and SMC are answered as PSCI calls"""
     multiboot: bool = False
@@ -100,7 +103,7 @@ class BoardSpec:
     def ram(self, size: int) -> RamLayout:
         """RAM of ``size`` bytes, which counts the holes, as QEMU's ``-m`` does. ``ValueError`` if the board cannot have
         that."""
-        least = max((end - self.ram_base for _, end in self.holes), default=0) + MIB
+        least = self.default_ram if self.banks else max((end - self.ram_base for _, end in self.holes), default=0) + MIB
         if size % PAGE or not least <= size <= self.max_ram:
             raise ValueError(
                 f"board {self.name}: RAM of {size:#x} bytes, expected a multiple of {PAGE:#x} "
@@ -112,7 +115,7 @@ class BoardSpec:
             regions.append((start, hole - start))
             start = end
         regions.append((start, self.ram_base + size - start))
-        return RamLayout(tuple(regions))
+        return RamLayout(tuple(sorted((*self.banks, *regions))))
 
     def device_at(self, address: int, length: int) -> Placement | None:
         """The first memory-mapped device that [address, address + length) touches."""

@@ -75,8 +75,18 @@ class UnicornCpu:
         self.uc.mem_map(base, size)
         self.table = {register.name: register for register in arch.registers}
 
+    def get(self, number: int) -> int:
+        return int(self.uc.reg_read(number))
+
+    def put(self, number: int, value: int) -> None:
+        self.uc.reg_write(number, value)
+
     def _access(self, name: str, width: int, value: int | None) -> int:
         known = self.family.registers[name]
+        if not isinstance(known, int | Part):
+            if value is not None:
+                known.write(self, value)
+            return known.read(self)
         part = known if isinstance(known, Part) else Part(known, 0, width + 7 >> 3)
         buffer = ctypes.create_string_buffer(part.selector, 64)
         if value is None or isinstance(known, Part):
@@ -118,13 +128,14 @@ class UnicornCpu:
         return value
 
     def write(self, name: str, value: int) -> None:
-        if name in self.arch.kept_registers:
+        if name in self.arch.kept_registers or name in self.arch.hidden_registers:
             self.kept[name] = value
             return
         register, quirk = self._find(name)
         if register.constant is None and self._reachable(quirk):
             width = register.width or register.bits
-            self._access(name, width, value & (1 << width) - 1)
+            second = name == self.arch.pc and self.arch.in_second_set(self)
+            self._access(name, width, value & (1 << width) - 1 | second)
 
     def read_memory(self, address: int, length: int) -> bytes:
         try:
@@ -141,4 +152,6 @@ class UnicornCpu:
     def run(self, instructions: int) -> None:
         """From the current pc; translations are dropped first."""
         self.uc.ctl_flush_tb()
-        self.uc.emu_start(self.read(self.arch.pc), (1 << self.arch.bits) - 1, count=instructions)
+        self.uc.emu_start(
+            self.read(self.arch.pc) | self.arch.in_second_set(self), (1 << self.arch.bits) - 1, count=instructions
+        )

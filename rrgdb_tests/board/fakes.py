@@ -30,6 +30,10 @@ class FakeHost:
         self.random += 1
         return bytes((self.random * 37 + i) & 0xFF for i in range(length))
 
+    def sleep(self, source: str, icount: int, ns: int | None) -> int:
+        """Nobody wakes it."""
+        return ns or 0
+
     def attach_input(self, source: str, sink: Callable[[bytes], None]) -> None:
         assert source not in self.sinks
         self.sinks[source] = sink
@@ -48,6 +52,8 @@ class FakeMachine:
     def __init__(self, host: FakeHost | None = None, base: int = 0x1000, size: int = 0x4000) -> None:
         self.ram = FakeCpu(base, size)
         self.host = host or FakeHost()
+        self.cpu = self.ram
+        self.restarts = 0
         self.icount = 0
         self.now_ns = 0
         self.status: int | None = None
@@ -60,6 +66,9 @@ class FakeMachine:
     def power_off(self, status: int) -> None:
         if self.status is None:
             self.status = status
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         work()

@@ -35,6 +35,7 @@ QEMU_MAPS: dict[str, list[tuple[int, int]]] = {
         (0x10100000, 0x18),
         (0x20000000, 0x60000000),
     ],
+    "mps2": [(0x22000000, 0x02000000), (0x42000000, 0x02000000)],  # bit-band
     "aarch64": _ARM,
     "arm": _ARM,
     "pc": [
@@ -129,8 +130,10 @@ def test_ram(board: BoardSpec, which: str) -> None:
     size = getattr(board, which)
     ram = board.ram(size)
     regions = ram.regions
-    assert ram.bytes == sum(length for _, length in regions) == size - sum(end - hole for hole, end in board.holes)
-    assert regions[0][0] == board.ram_base
+    more = sum(length for _, length in board.banks)
+    assert ram.bytes == sum(n for _, n in regions) == size + more - sum(end - hole for hole, end in board.holes)
+    assert board.ram_base in {base for base, _ in regions}
+    assert list(regions) == sorted(regions)
     assert sum(regions[-1]) == board.ram_base + size
     assert all(board.device_at(base, length) is None for base, length in regions)
     for hole, end in board.holes:

@@ -40,6 +40,7 @@ class Oracle:
     watched: tuple[int, int] | None
     dies: bool
     disks: tuple[NewDisk, ...] = ()
+    options: GuestOptions = OPTIONS
 
     @property
     def end(self) -> int:
@@ -58,12 +59,15 @@ def symbol(image: Path, name: str) -> int:
 @cache
 def oracle(arch: str, guest: str, defines: tuple[tuple[str, int], ...] = (), disks: tuple[NewDisk, ...] = ()) -> Oracle:
     """Runs the guest without input to its end."""
-    image = build(arch, guest, dict(defines))
-    watched = None
-    if guest in VALUES:
-        name, size = VALUES[guest]
-        watched = symbol(image, name), size
-    with TemporaryDirectory() as scratch, record(Path(scratch) / "r", image, OPTIONS, disks=disks) as opened:
+    return observe(build(arch, guest, dict(defines)), VALUES.get(guest), OPTIONS, disks)
+
+
+def observe(
+    image: Path, value: tuple[str, int] | None, options: GuestOptions, disks: tuple[NewDisk, ...] = ()
+) -> Oracle:
+    """The same of any image; ``value``: see ``VALUES``."""
+    watched = None if value is None else (symbol(image, value[0]), value[1])
+    with TemporaryDirectory() as scratch, record(Path(scratch) / "r", image, options, disks=disks) as opened:
         board, engine = opened.guest, opened.guest.engine
         pcs, values = [], []
         while True:
@@ -75,7 +79,7 @@ def oracle(arch: str, guest: str, defines: tuple[tuple[str, int], ...] = (), dis
                 break
             assert engine.icount == before + 1
         assert board.end is not None
-        return Oracle(image, tuple(pcs), tuple(values), watched, board.end.kind == "signal", disks)
+        return Oracle(image, tuple(pcs), tuple(values), watched, board.end.kind == "signal", disks, options)
 
 
 def whole_state(opened: Opened) -> bytes:

@@ -15,7 +15,7 @@ from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.conditions import agent_condition
 from rrgdb.timeline.prepare import Preparation
 from rrgdb.timeline.stop import Condition, Points, Stop, StopKind
-from rrgdb_tests.timeline.oracle import OPTIONS, Oracle, assert_disarmed, digests_straight, whole_state
+from rrgdb_tests.timeline.oracle import Oracle, assert_disarmed, digests_straight, whole_state
 
 NONE = Points({})
 
@@ -29,7 +29,7 @@ class Walk:
         self.known = known
         self.random = Random(seed)
         self.path = directory / f"walk-{seed}"
-        self.opened: Opened = record(self.path, known.image, OPTIONS, interval=1e-9, disks=known.disks)
+        self.opened: Opened = record(self.path, known.image, known.options, interval=1e-9, disks=known.disks)
         self.moves = 0
         self.prepares = prepares
         self.prepared = 0

@@ -9,6 +9,7 @@ board          entropy           counter           exit
 riscv*-virt    0x10200000        0x10201000        syscon 0x100000
 arm, aarch64   0x0b000000        0x0b001000        0x0b002000
 *-pc           port 0x0e80       port 0x0e90       port 0xf4
+mps2-an385     none              none              none
 ============== ================= ================= =================
 
 Slots are filled from the last one down, as QEMU fills them.
@@ -19,12 +20,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rrgdb.board.boards.arm_virt import AARCH64_VIRT, ARM_VIRT
+from rrgdb.board.boards.mps2 import MPS2_AN385
 from rrgdb.board.boards.pc import I386_PC, X86_64_PC
 from rrgdb.board.boards.riscv_virt import RISCV32_VIRT, RISCV64_VIRT
 from rrgdb.board.spec import BoardSpec
 
 BOARDS: dict[str, BoardSpec] = {
-    b.name: b for b in (AARCH64_VIRT, ARM_VIRT, I386_PC, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)
+    b.name: b for b in (AARCH64_VIRT, ARM_VIRT, I386_PC, MPS2_AN385, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)
 }
 """in their latest revisions"""
 EARLIER: tuple[BoardSpec, ...] = tuple(

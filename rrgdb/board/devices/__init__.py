@@ -7,12 +7,18 @@ from collections.abc import Callable
 from rrgdb.board.device import Device, Machine
 from rrgdb.board.devices.clock.clint import Clint
 from rrgdb.board.devices.clock.cmos_rtc import CmosRtc
+from rrgdb.board.devices.clock.cmsdk import CmsdkTimer, CmsdkWatchdog
+from rrgdb.board.devices.clock.cmsdk_dual import CmsdkDualTimer
 from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
 from rrgdb.board.devices.clock.pl031 import Pl031
 from rrgdb.board.devices.entropy import Entropy
+from rrgdb.board.devices.intc.nvic import Mps2Nvic, Nvic
 from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
 from rrgdb.board.devices.power.syscon import Syscon
+from rrgdb.board.devices.system.mps2 import Mps2FpgaIo, Mps2Scc
+from rrgdb.board.devices.system.unimplemented import Unimplemented
+from rrgdb.board.devices.uart.cmsdk import CmsdkUart
 from rrgdb.board.devices.uart.ns16550 import Ns16550
 from rrgdb.board.devices.uart.pl011 import Pl011
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
@@ -23,16 +29,25 @@ DeviceFactory = Callable[[str, Machine], Device]
 DEVICES: dict[str, DeviceFactory] = {
     "clint": Clint,
     "cmos-rtc": CmosRtc,
+    "cmsdk-dualtimer": CmsdkDualTimer,
+    "cmsdk-timer": CmsdkTimer,
+    "cmsdk-uart": CmsdkUart,
+    "cmsdk-watchdog": CmsdkWatchdog,
     "counter": Counter,
     "debug-exit": DebugExit,
     "dense-virtio-mmio": DenseVirtioMmio,
     "entropy": Entropy,
     "exit": ExitRegister,
     "goldfish-rtc": GoldfishRtc,
+    "mps2-fpgaio": Mps2FpgaIo,
+    "mps2-nvic": Mps2Nvic,
+    "mps2-scc": Mps2Scc,
     "ns16550": Ns16550,
+    "nvic": Nvic,
     "pl011": Pl011,
     "pl031": Pl031,
     "syscon": Syscon,
+    "unimplemented": Unimplemented,
     "virtio-mmio": VirtioMmio,
 }
 

@@ -17,9 +17,10 @@ from elftools.common.utils import struct_parse
 from elftools.construct import ConstructError
 from elftools.elf.structs import ELFStructs
 
-from rrgdb.arch import by_elf
+from rrgdb.arch import ARCHES, by_elf
 from rrgdb.arch.base import Arch
 from rrgdb.board.firmware import multiboot
+from rrgdb.board.firmware.arm_attributes import is_m_profile
 from rrgdb.board.firmware.multiboot import ImageError
 from rrgdb.board.spec import BoardSpec, RamLayout
 
@@ -111,6 +112,7 @@ def load_raw(data: bytes, name: str, arch: Arch, load: int, entry: int | None = 
 def place_image(image: Image, board: BoardSpec, ram: RamLayout, args: str = "") -> Placed:
     """The image as it starts on ``board`` with that RAM: all checks passed, and for Multiboot with its information
     block (which carries ``args``) as a further segment. Raises ``ImageError``."""
+    image = _as_of(image, board)
     if image.arch.name not in board.arches:
         expected = f"{' or '.join(board.arches)} for board {board.name}"
         raise ImageError(image.name, 0x12, f"image for {image.arch.name}", expected)
@@ -133,10 +135,24 @@ def place_image(image: Image, board: BoardSpec, ram: RamLayout, args: str = "") 
         registers = {"eax": multiboot.BOOT_MAGIC, "ebx": address}
         image = replace(image, segments=(*image.segments, segment), registers={**image.registers, **registers})
     stack = (ram.stack_top - STACK_BYTES, ram.stack_top)
-    heap = (max(segment.end for segment in image.segments) + 15 & -16, stack[0])
+    heap = (max((s.end for s in image.segments if s.end > regions[-1][0]), default=regions[-1][0]) + 15 & -16, stack[0])
     return Placed(
         image.arch, image.entry, image.segments, image.registers, ram, stack, heap, args, left_out=image.left_out
     )
+
+
+def _as_of(image: Image, board: BoardSpec) -> Image:
+    """The image for the CPU of the board, where its file would do for that as well: Arm's files need not tell the
+    profile."""
+
+    def kind(arch: Arch) -> tuple[str, int, str]:
+        return arch.elf_machine, arch.bits, arch.byteorder
+
+    if image.arch.name in board.arches:
+        return image
+    arches = (ARCHES[name] for name in board.arches)
+    arch = next((arch for arch in arches if kind(arch) == kind(image.arch)), None)
+    return image if arch is None else replace(image, arch=arch)
 
 
 def _without_headers(image: Image, regions: Sequence[tuple[int, int]]) -> Image:
@@ -198,6 +214,8 @@ def _load_elf(data: bytes, name: str) -> Image:
         arch = by_elf(str(header["e_machine"]), elfclass, "little" if data[5] == 1 else "big")
     except ValueError as error:
         raise ImageError(name, 0x12, str(error), "a machine of a board") from error
+    if arch.name == "arm" and is_m_profile(data):
+        arch = ARCHES["armv7m"]
     _check_type(header["e_type"], name)
     boot = multiboot.find_header(data, name) if arch.name == "i386" else None
     if boot is not None and boot.addresses is not None:

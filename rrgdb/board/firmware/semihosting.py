@@ -47,6 +47,7 @@ _ARM = ("563412ef", "70000fe1", "abdf", "bcba")  # svc 0x123456, hlt 0xf000; Thu
 ABIS = {
     "aarch64": Abi("x0", "x1", (bytes.fromhex("00005ed4"),)),
     "arm": Abi("r0", "r1", tuple(bytes.fromhex(code) for code in _ARM)),
+    "armv7m": Abi("r0", "r1", (bytes.fromhex("abbe"),)),  # bkpt 0xab
     "riscv32": _RISCV,
     "riscv64": _RISCV,
 }

@@ -252,25 +252,24 @@ static const place arm_places[] = {
     {NULL, 0, 0},
 };
 
-static const Family arm_family = {
-    .name = "arm",
-    .places = arm_places,
-    .plain_length = arm_plain_length,
-    .indivisible = arm_indivisible,
-    .stores_only = arm_stores_only,
-    .in_second = arm_in_thumb,
-    .passes_over = it_inside,
-    .held = it_holds,
-    .leave = it_leave,
-    .catch_up = arm_catch_up,
-    .counted = arm_counted,
-    .undone = arm_undone,
-    .begin_block = arm_begin_block,
-    .translated = arm_translated,
-    .block_counted = arm_block_counted,
-    .goes_on = it_hide,
-    .refused = it_refuse,
-    .fault = it_fault,
-    .begin_run = arm_begin_run,
-    .end_run = it_settle,
-};
+#define ARM_FAMILY                                                                                        \
+    .places = arm_places, .plain_length = arm_plain_length, .indivisible = arm_indivisible,               \
+    .stores_only = arm_stores_only, .in_second = arm_in_thumb, .passes_over = it_inside, .held = it_holds, \
+    .leave = it_leave, .catch_up = arm_catch_up, .counted = arm_counted, .undone = arm_undone,            \
+    .begin_block = arm_begin_block, .translated = arm_translated, .block_counted = arm_block_counted,     \
+    .goes_on = it_hide, .refused = it_refuse, .fault = it_fault, .begin_run = arm_begin_run,              \
+    .end_run = it_settle
+
+static const Family arm_family = {.name = "arm", ARM_FAMILY};
+
+/* ---- the M profile: Thumb alone -------------------------------------------------------------- */
+
+#define ARMV7M_EXCEPTION_EXIT 8
+
+/* A branch to EXC_RETURN has retired with its block. */
+static int armv7m_forget_exception(Core *c)
+{
+    return c->exception != ARMV7M_EXCEPTION_EXIT;
+}
+
+static const Family armv7m_family = {.name = "armv7m", ARM_FAMILY, .forget_exception = armv7m_forget_exception};

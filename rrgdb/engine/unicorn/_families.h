@@ -8,7 +8,7 @@
 #include "_riscv.h"
 #include "_x86.h"
 
-#define FAMILIES(X) X(x86) X(arm) X(aarch64) X(riscv) X(plain)
+#define FAMILIES(X) X(x86) X(arm) X(armv7m) X(aarch64) X(riscv) X(plain)
 
 #define DEFINE_HOOKS(name)                                                                                  \
     static void name##_on_block(void *uc, uint64_t addr, uint32_t size, void *user)                         \

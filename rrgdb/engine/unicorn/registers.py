@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import unicorn
 
@@ -31,7 +31,21 @@ class Part:
     selector: bytes = b""
 
 
-RegisterId = int | Part
+class Numbers(Protocol):
+    """Registers of up to 64 bits by Unicorn's numbers."""
+
+    def get(self, number: int) -> int: ...
+    def put(self, number: int, value: int) -> None: ...
+
+
+class Access(Protocol):
+    """A register that takes more than one step to reach."""
+
+    def read(self, cpu: Numbers) -> int: ...
+    def write(self, cpu: Numbers, value: int) -> None: ...
+
+
+RegisterId = int | Part | Access
 """Unicorn's number of a register, or more where a number does not do"""
 
 
@@ -72,7 +86,7 @@ def _shown(quirk: Quirk, value: int) -> int:
 class _Slot:
     """How one register is passed to uc_reg_read and uc_reg_write; ``number`` -1: not at all."""
 
-    __slots__ = ("number", "offset", "plain", "quirk", "selector", "size")
+    __slots__ = ("access", "number", "offset", "plain", "quirk", "selector", "size")
 
     def __init__(self, register: Register, id_: RegisterId | None, quirk: Quirk) -> None:
         self.quirk = quirk
@@ -80,11 +94,14 @@ class _Slot:
         self.selector = b""
         self.offset = 0
         self.number = -1
-        self.plain = not isinstance(id_, Part)
+        self.plain = id_ is None or isinstance(id_, int)
+        self.access: Access | None = None
         if isinstance(id_, Part):
             self.number, self.offset, self.size, self.selector = id_.number, id_.offset, id_.size, id_.selector
-        elif id_ is not None:
+        elif isinstance(id_, int):
             self.number = id_
+        else:
+            self.access = id_
 
 
 class _Plan(NamedTuple):
@@ -135,6 +152,7 @@ class RegisterFile:
         self._byteorder = arch.byteorder
         self._second_set = arch.second_set
         self._buffer = (ctypes.c_uint8 * 64)()
+        self._word = ctypes.c_uint64()
         self._absent = self._find_absent()
         self._all = self._plan(arch.registers)
         self._digest = self._plan([self._registers[n] for n in arch.digest_registers if n not in arch.register_index])
@@ -187,6 +205,8 @@ class RegisterFile:
         if name in self._absent:
             return 0
         slot = self._slots[name]
+        if slot.access is not None:
+            return slot.access.read(self)
         ctypes.memset(self._buffer, 0, 64)
         ctypes.memmove(self._buffer, slot.selector, len(slot.selector))
         self._call(self._library.uc_reg_read, slot, name)
@@ -200,6 +220,9 @@ class RegisterFile:
             register, mask = self._second_set.selected_by
             value = value & ~1 | (self.raw_read(register) & mask != 0)
         slot = self._slots[name]
+        if slot.access is not None:
+            slot.access.write(self, value)
+            return
         ctypes.memset(self._buffer, 0, 64)
         ctypes.memmove(self._buffer, slot.selector, len(slot.selector))
         if not slot.plain:
@@ -215,6 +238,16 @@ class RegisterFile:
         error = function(self._handle, slot.number, self._buffer)
         if error:
             raise EngineError(f"register {name}: {unicorn.UcError(error)}")
+
+    def get(self, number: int) -> int:
+        """See ``Numbers``."""
+        self._word.value = 0
+        self._library.uc_reg_read(self._handle, number, ctypes.byref(self._word))
+        return self._word.value
+
+    def put(self, number: int, value: int) -> None:
+        self._word.value = value
+        self._library.uc_reg_write(self._handle, number, ctypes.byref(self._word))
 
     @contextmanager
     def _privileged(self, needed: tuple[str, int] | None, *, keep: bool) -> Iterator[None]:

@@ -68,6 +68,7 @@ def total(name: str, before: list[Any], after: list[Any]) -> None:
     copy, other = build(name)
     other.now_ns, other.icount = machine.now_ns, machine.icount
     other.host.clock_ns, other.host.random = machine.host.clock_ns, machine.host.random
+    other.cpu.registers = dict(machine.cpu.registers)
     copy.load(state)
     assert copy.save() == state
     sent = len(machine.host.outputs)

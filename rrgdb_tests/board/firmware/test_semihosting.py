@@ -22,7 +22,13 @@ PC, BLOCK, TEXT, BUFFER = 0x1000, 0x1100, 0x1200, 0x1800
 OPEN, CLOSE, WRITEC, WRITE0, WRITE, READ, READC, ISERROR, ISTTY, SEEK = range(1, 11)
 FLEN, TMPNAM, REMOVE, RENAME, CLOCK, TIME, SYSTEM, ERRNO = range(0x0C, 0x14)
 GET_CMDLINE, HEAPINFO, EXIT, EXIT_EXTENDED, ELAPSED, TICKFREQ = 0x15, 0x16, 0x18, 0x20, 0x30, 0x31
-REGISTERS = {"aarch64": ("x0", "x1"), "arm": ("r0", "r1"), "riscv32": ("a0", "a1"), "riscv64": ("a0", "a1")}
+REGISTERS = {
+    "aarch64": ("x0", "x1"),
+    "arm": ("r0", "r1"),
+    "armv7m": ("r0", "r1"),
+    "riscv32": ("a0", "a1"),
+    "riscv64": ("a0", "a1"),
+}
 
 
 class Guest:

@@ -123,9 +123,9 @@ def board_with(path: Path, *, fast: bool = True) -> Board:
 
 
 def board_of(image: Image, spec: BoardSpec | None = None, *, fast: bool = True) -> Board:
-    """A board with 4 MiB, the default one for the image unless ``spec`` is given."""
+    """A board with 4 MiB, or its only size, the default one for the image unless ``spec`` is given."""
     spec = spec or default_board(image.arch.name)
-    placed = place_image(image, spec, spec.ram(BOARD_RAM))
+    placed = place_image(image, spec, spec.ram(spec.default_ram if spec.banks else BOARD_RAM))
     return Board(spec, UnicornEngine(placed.arch, Ram(placed.ram.bytes), fast=fast), placed, FakeHost())
 
 

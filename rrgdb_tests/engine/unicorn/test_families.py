@@ -179,7 +179,7 @@ def test_a_filter_is_given_as_the_guest_reads_its_code(fast: bool) -> None:
 
 
 def test_a_core_is_of_a_family_that_there_is_and_told_all_of_its_places() -> None:
-    assert set(_hot.FAMILIES) == {"x86", "arm", "aarch64", "riscv", "plain"}
+    assert set(_hot.FAMILIES) == {"x86", "arm", "armv7m", "aarch64", "riscv", "plain"}
     uc: Any = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_64)
     ram = Ram(PAGE)
     places = {
