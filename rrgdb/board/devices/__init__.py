@@ -11,6 +11,7 @@ from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
 from rrgdb.board.devices.clock.pl031 import Pl031
 from rrgdb.board.devices.entropy import Entropy
+from rrgdb.board.devices.intc.gic import Gic
 from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
 from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.uart.ns16550 import Ns16550
@@ -28,6 +29,7 @@ DEVICES: dict[str, DeviceFactory] = {
     "dense-virtio-mmio": DenseVirtioMmio,
     "entropy": Entropy,
     "exit": ExitRegister,
+    "gic": Gic,
     "goldfish-rtc": GoldfishRtc,
     "ns16550": Ns16550,
     "pl011": Pl011,
