@@ -296,7 +296,8 @@ class Board:
             self._semihosting.serve(engine, self, len(exit_.code))
         elif trap is Trap.HYPERCALL:
             engine.count_one()
-            if not (self.spec.psci and psci.serve(engine, self, self.arch)):
+            served = psci.serve(engine, self, self.arch, self.spec.psci)
+            if served is psci.Served.REFUSED:
                 engine.uncount_one()
                 self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
         elif trap is Trap.HALT:

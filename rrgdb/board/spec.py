@@ -77,8 +77,8 @@ class BoardSpec:
     """semihosting reads what comes by a source of its own, not what has come to the console"""
     holes: tuple[tuple[int, int], ...] = ()
     """(start, end) addresses inside RAM that hold no RAM"""
-    psci: bool = False
-    """HVC and SMC are answered as PSCI calls"""
+    psci: Literal["", "1.0", "1.1"] = ""
+    """HVC and SMC are answered as calls of that version of PSCI; empty: of none"""
     multiboot: bool = False
     """images with a Multiboot header start as that specification says"""
     lines: int = 0

@@ -9,8 +9,9 @@ from rrgdb.board.devices.clock.clint import Clint
 from rrgdb.board.devices.clock.cmos_rtc import CmosRtc
 from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
-from rrgdb.board.devices.clock.pl031 import Pl031
+from rrgdb.board.devices.clock.pl031 import Pl031, SilentPl031
 from rrgdb.board.devices.entropy import Entropy
+from rrgdb.board.devices.gpio.pl061 import Pl061
 from rrgdb.board.devices.intc.gic import Gic
 from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
 from rrgdb.board.devices.power.syscon import Syscon
@@ -34,6 +35,8 @@ DEVICES: dict[str, DeviceFactory] = {
     "ns16550": Ns16550,
     "pl011": Pl011,
     "pl031": Pl031,
+    "pl061": Pl061,
+    "silent-pl031": SilentPl031,
     "syscon": Syscon,
     "virtio-mmio": VirtioMmio,
 }
