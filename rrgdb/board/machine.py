@@ -300,6 +300,14 @@ class Board:
             if served is psci.Served.REFUSED:
                 engine.uncount_one()
                 self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
+            elif served is psci.Served.WAITS:
+                # As the halt instruction does, before it counts.
+                engine.uncount_one()
+                slept = self._sleep()
+                engine.count_one()
+                self._slept += slept
+            elif served is psci.Served.OFF:
+                self._halt(exit_)
         elif trap is Trap.HALT:
             if self.arch.may_halt is not None and not self.arch.may_halt(engine):
                 self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rrgdb.board.devices import DeviceFactory
 
@@ -89,6 +89,8 @@ class BoardSpec:
     """a CPU that waits for an interrupt sleeps until one comes, and virtual time passes; else it goes on at once"""
     restarts: bool = False
     """a reset restarts the machine; else it ends it"""
+    tree: Callable[[Any], Any] | None = None
+    """its device tree: a ``Node`` for ``TreeFacts``, both of ``firmware.devicetree``; None: it has none"""
     revision: int = 1
     """raised by whatever a guest can tell; the board as it was before is kept for recordings that were made with it"""
 

@@ -53,6 +53,8 @@ class FakeMachine:
         self.status: int | None = None
         self.timers = Timers(lambda _ns: None)
         self.levels: dict[int, bool] = {}
+        self.lines: dict[str, int] = {}
+        """of devices; that of all others is 0"""
         self.inputs: dict[str, bool] = {}
         self.restarts = 0
         self._receiver: Callable[[int, bool], None] = lambda _line, _level: None
@@ -71,7 +73,7 @@ class FakeMachine:
         return self.timers.add(name, callback)
 
     def line_of(self, device: str) -> int:
-        return 0
+        return self.lines.get(device, 0)
 
     def irq(self, line: int, level: bool) -> None:
         self.levels[line] = level

@@ -10,7 +10,7 @@ from rrgdb.board.devices.clock.pl031 import Pl031, SilentPl031
 from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.gpio.pl061 import Pl061
 from rrgdb.board.devices.intc.gic import Gic
-from rrgdb.board.devices.intc.gic_registers import LINES
+from rrgdb.board.devices.intc.gic_registers import GIC_PPI, LINES
 from rrgdb.board.devices.power.debug_exit import ExitRegister
 from rrgdb.board.devices.uart.pl011 import Pl011
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio
@@ -42,6 +42,9 @@ AARCH64_VIRT = BoardSpec(
     serial="serial0",
     psci="1.1",
     lines=LINES,
+    cpu_timers={"cntp": GIC_PPI + 14, "cntv": GIC_PPI + 11},
+    sleeps=True,
+    restarts=True,
     tree=arm_tree,
     revision=3,
 )
@@ -60,6 +63,9 @@ EARLIER = tuple(
         ),
         psci="1.0",
         lines=0,
+        cpu_timers={},
+        sleeps=False,
+        restarts=False,
         tree=None,
         revision=revision,
         semihosting_input=revision == 1,

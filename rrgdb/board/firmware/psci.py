@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from rrgdb.arch.base import Arch
 from rrgdb.arch.cpu import Cpu
-from rrgdb.board.device import RESET_STATUS, Machine
+from rrgdb.board.device import Machine
 
 VERSION, CPU_SUSPEND, CPU_OFF, CPU_ON, AFFINITY_INFO = (0x84000000 + n for n in range(5))
 MIGRATE_INFO_TYPE, SYSTEM_OFF, SYSTEM_RESET, FEATURES = 0x84000006, 0x84000008, 0x84000009, 0x8400000A
@@ -31,8 +31,6 @@ class Version:
     number: int
     """as the function VERSION answers"""
     functions: frozenset[int]
-    restarts: bool
-    """SYSTEM_RESET restarts the machine, and does not end it"""
 
 
 _V1_0 = Version(
@@ -41,12 +39,10 @@ _V1_0 = Version(
         {VERSION, CPU_ON, CPU_ON | WIDE, CPU_ON_0_1, AFFINITY_INFO, AFFINITY_INFO | WIDE, MIGRATE_INFO_TYPE}
         | {SYSTEM_OFF, SYSTEM_RESET, FEATURES}
     ),
-    restarts=False,
 )
 _V1_1 = Version(
     0x00010001,
     _V1_0.functions | {CPU_SUSPEND, CPU_SUSPEND | WIDE, CPU_SUSPEND_0_1, CPU_OFF, CPU_OFF_0_1},
-    restarts=True,
 )
 VERSIONS = {"1.0": _V1_0, "1.1": _V1_1}
 """by ``BoardSpec.psci``: as on earlier revisions of the boards, and as QEMU 7.2's"""
@@ -67,7 +63,8 @@ class Served(Enum):
 def serve(cpu: Cpu, machine: Machine, arch: Arch, version: str) -> Served:
     """Perform the call that the instruction at pc makes: result to x0 or r0, and behind the instruction.
 
-    ``version`` is one of ``VERSIONS``, or empty: REFUSED then, and in user mode (EL0). Function id and arguments are taken as whole registers, as QEMU does.
+    ``version`` is one of ``VERSIONS``, or empty. REFUSED without a version, and in user mode (EL0). Function id and
+    arguments are taken as whole registers, as QEMU does.
     """
     if not version or cpu.read("cpsr") & 15 == 0:
         return Served.REFUSED
@@ -102,10 +99,8 @@ def _call(version: Version, function: int, first: int, second: int, wide: bool, 
             result = NO_TRUSTED_OS
         case 0x84000008:
             machine.power_off(0)
-        case 0x84000009 if version.restarts:
-            machine.restart()
         case 0x84000009:
-            machine.power_off(RESET_STATUS)
+            machine.restart()
         case 0x8400000A:
             result = SUCCESS if _has(version, first, wide) else NOT_SUPPORTED
     return result, served

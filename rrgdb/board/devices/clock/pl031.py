@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Field, StatefulDevice
 
@@ -19,7 +21,7 @@ class SilentPl031(StatefulDevice):
     The match register is stored, and nothing else comes of it: so was the clock of earlier revisions of the boards.
     """
 
-    FIELDS = (
+    FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("offset_s", 32),
         Field("match", 32),
         Field("load_s", 32),

@@ -1,4 +1,4 @@
-"""PrimeCell GPIO PL061 (ARM DDI 0190), as QEMU's ``pl061``, and the power key of QEMU's virt machine at one of its pins.
+"""PrimeCell GPIO PL061 (ARM DDI 0190), as QEMU's ``pl061``, and the power key of QEMU's virt machine at one pin.
 
 Nothing but the key is connected: outputs go nowhere, and the other inputs stay low.
 """
@@ -41,7 +41,7 @@ class Pl061(StatefulDevice):
     """the data when a change of an input was last looked for"""
 
     def __init__(self, name: str, machine: Machine) -> None:
-        self._timer = machine.timer(name, lambda _due_ns: self._set_pin(POWER_KEY, False))
+        self._timer = machine.timer(name, lambda _due_ns: self.set_pin(POWER_KEY, False))
         super().__init__(name, machine)
         machine.host.attach_input(name, lambda _data: self.press())
 
@@ -51,10 +51,10 @@ class Pl061(StatefulDevice):
 
     def press(self) -> None:
         """Press the power key; it comes up again by itself."""
-        self._set_pin(POWER_KEY, True)
+        self.set_pin(POWER_KEY, True)
         self._timer.at(self.machine.virtual_ns() + PRESSED_NS)
 
-    def _set_pin(self, pin: int, level: bool) -> None:
+    def set_pin(self, pin: int, level: bool) -> None:
         """An input has this level; a pin that is an output does not hear of it."""
         if not self.dir >> pin & 1:
             self.data = self.data & ~(1 << pin) | level << pin

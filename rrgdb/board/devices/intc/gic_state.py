@@ -42,6 +42,8 @@ class GicState(StatefulDevice):
         Field("priority_mask", 8),
         Field("bpr", 8, mask=7),
         Field("abpr", 8, reset=MIN_ABPR, mask=7),
+        Field("irq", 8, mask=1),
+        Field("fiq", 8, mask=1),
         *(Field(f"{name}{n}", 32) for name in ("apr", "nsapr") for n in range(APRS)),
     )
     BUFFERS = tuple(Buffer(name, size) for name, size in SIZES.items())
@@ -53,6 +55,9 @@ class GicState(StatefulDevice):
     priority_mask: int
     bpr: int
     abpr: int
+    irq: int
+    """what the CPU was told last"""
+    fiq: int
     group: bytearray
     enabled: bytearray
     pending: bytearray
@@ -154,8 +159,13 @@ class GicState(StatefulDevice):
             if self.ctlr & self.cpu_ctlr & 1 << group:
                 fiq = group == 0 and bool(self.cpu_ctlr & CTLR_FIQ_EN)
                 irq = not fiq
-        self.machine.interrupt("irq", irq)
-        self.machine.interrupt("fiq", fiq)
+        # To tell the CPU ends a run.
+        if irq != self.irq:
+            self.irq = int(irq)
+            self.machine.interrupt("irq", irq)
+        if fiq != self.fiq:
+            self.fiq = int(fiq)
+            self.machine.interrupt("fiq", fiq)
 
 
 def has(bitmap: bytes | bytearray, number: int) -> bool:
