@@ -16,7 +16,7 @@ from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
 from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec, Clock
 from rrgdb.board.timers import NEVER, Timer, Timers
-from rrgdb.engine.base import Engine, Exit, ExitKind
+from rrgdb.engine.base import Engine, Exit, ExitKind, ReadCallback, WriteCallback
 from rrgdb.guest import End
 from rrgdb.host import Host
 
@@ -83,7 +83,8 @@ class Board:
             else:
                 self.devices.append(device)
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
-            attach(place.base, place.size, device.read, device.write)
+            for offset, size in place.pieces:
+                attach(place.base + offset, size, *_accesses(device, offset))
         self.consoles: tuple[str, ...] = (spec.serial,)
         self._semihosting: Semihosting | None = None
         if self.arch.name in ABIS:
@@ -424,6 +425,16 @@ class Board:
         self._slept = int.from_bytes(slept, "little")
         self._due.clear()
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)
+
+
+def _accesses(device: Device, first: int) -> tuple[ReadCallback, WriteCallback]:
+    """The device's from that offset on."""
+    if not first:
+        return device.read, device.write
+    return (
+        lambda offset, size: device.read(first + offset, size),
+        lambda offset, size, value: device.write(first + offset, size, value),
+    )
 
 
 def _next_part(state: bytes, at: int, *what: str) -> tuple[bytes, int]:

@@ -27,9 +27,18 @@ class Placement:
     line: int | None = None
     """the interrupt line that it drives; slots drive this one and those behind it, by their numbers"""
 
+    gap: tuple[int, int] = (0, 0)
+    """(first, behind last) offset inside it at which there is nothing"""
+
     @property
     def end(self) -> int:
         return self.base + self.size
+
+    @property
+    def pieces(self) -> tuple[tuple[int, int], ...]:
+        """(offset, bytes) of what it takes."""
+        hole, behind = self.gap
+        return tuple((start, end - start) for start, end in ((0, hole), (behind, self.size)) if start < end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +128,10 @@ class BoardSpec:
     def device_at(self, address: int, length: int) -> Placement | None:
         """The first memory-mapped device that [address, address + length) touches."""
         for place in self.placements:
-            if place.space == "mmio" and address < place.end and place.base < address + length:
+            if place.space == "mmio" and any(
+                address < place.base + offset + size and place.base + offset < address + length
+                for offset, size in place.pieces
+            ):
                 return place
         return None
 

@@ -9,8 +9,8 @@ from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.pl031 import Pl031, SilentPl031
 from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.gpio.pl061 import Pl061
+from rrgdb.board.devices.intc import gic_registers as gic
 from rrgdb.board.devices.intc.gic import Gic
-from rrgdb.board.devices.intc.gic_registers import GIC_PPI, LINES
 from rrgdb.board.devices.power.debug_exit import ExitRegister
 from rrgdb.board.devices.uart.pl011 import Pl011
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio
@@ -32,7 +32,7 @@ AARCH64_VIRT = BoardSpec(
     default_ram=128 * MIB,
     max_ram=4 * GIB,
     placements=(
-        Placement(Gic, "gic", 0x08000000, 0x12000),
+        Placement(Gic, "gic", 0x08000000, gic.BYTES, gap=(gic.DISTRIBUTOR_BYTES, gic.CPU_INTERFACE)),
         Placement(Pl011, "serial0", 0x09000000, 0x1000, line=1),
         Placement(Pl031, "rtc", 0x09010000, 0x1000, line=2),
         Placement(Pl061, "gpio", 0x09030000, 0x1000, line=7),
@@ -41,8 +41,8 @@ AARCH64_VIRT = BoardSpec(
     ),
     serial="serial0",
     psci="1.1",
-    lines=LINES,
-    cpu_timers={"cntp": GIC_PPI + 14, "cntv": GIC_PPI + 11},
+    lines=gic.LINES,
+    cpu_timers={"cntp": gic.GIC_PPI + 14, "cntv": gic.GIC_PPI + 11},
     sleeps=True,
     restarts=True,
     tree=arm_tree,

@@ -97,9 +97,10 @@ class Qemu:
 @contextmanager
 def qemu(binary: str, options: Sequence[str]) -> Iterator[Qemu]:
     """``binary`` started with ``options`` and ``-S``; it is killed behind."""
-    still = "-S -display none -serial null -monitor none -qtest stdio -qtest-log /dev/null".split()
+    silent = ["-S", "-display", "none", "-serial", "null", "-monitor", "none"]
+    spoken = ["-qtest", "stdio", "-qtest-log", "/dev/null"]
     process = subprocess.Popen(
-        ["timeout", str(TIMEOUT_S), binary, *options, *still],
+        ["timeout", str(TIMEOUT_S), binary, *options, *silent, *spoken],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -178,11 +179,11 @@ class Bus:
         numbers = [int(each, 0) for each in rest]
         size = SIZES[verb[-1]]
         device, offset = self._find(self.ports if verb[:-1] in ("in", "out") else self.devices, numbers[0])
-        parts = range(0, size, 4)
+        parts, mask = range(0, size, 4), (1 << 8 * min(size, 4)) - 1
         if verb[:-1] in ("read", "in"):
-            return sum(device.read(offset + at, min(size, 4)) << 8 * at for at in parts)
+            return sum((device.read(offset + at, min(size, 4)) & mask) << 8 * at for at in parts)
         for at in parts:
-            device.write(offset + at, min(size, 4), numbers[1] >> 8 * at & ((1 << 8 * min(size, 4)) - 1))
+            device.write(offset + at, min(size, 4), numbers[1] >> 8 * at & mask)
         return None
 
 

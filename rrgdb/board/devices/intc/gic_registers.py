@@ -20,7 +20,7 @@ IDLE = 0x100
 DISTRIBUTOR_BYTES = 0x1000
 CPU_INTERFACE = 0x10000
 """where the CPU interface begins, from the distributor's base"""
-CPU_INTERFACE_BYTES = 0x2000
+BYTES = CPU_INTERFACE + 0x2000
 
 ENABLE_GROUPS = 3
 """EnableGrp0 and EnableGrp1 in GICD_CTLR and GICC_CTLR"""
