@@ -66,7 +66,7 @@ class Pl061(StatefulDevice):
         if offset in STORED:
             value: int = getattr(self, STORED[offset])
             return value
-        if offset >= ID_BASE:
+        if ID_BASE <= offset < ID_BASE + 4 * len(ID):
             return ID[(offset - ID_BASE) >> 2]
         if offset == RIS:
             return self.istate
