@@ -16,7 +16,7 @@ from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
 from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec, Clock
 from rrgdb.board.timers import NEVER, Timer, Timers
-from rrgdb.engine.base import Engine, Exit, ExitKind
+from rrgdb.engine.base import Engine, Exit, ExitKind, ReadCallback, WriteCallback
 from rrgdb.guest import End
 from rrgdb.host import Host
 
@@ -83,7 +83,8 @@ class Board:
             else:
                 self.devices.append(device)
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
-            attach(place.base, place.size, device.read, device.write)
+            for offset, size in place.pieces:
+                attach(place.base + offset, size, *_accesses(device, offset))
         self.consoles: tuple[str, ...] = (spec.serial,)
         self._semihosting: Semihosting | None = None
         if self.arch.name in ABIS:
@@ -298,9 +299,18 @@ class Board:
             self._semihosting.serve(engine, self, len(exit_.code))
         elif trap is Trap.HYPERCALL:
             engine.count_one()
-            if not (self.spec.psci and psci.serve(engine, self, self.arch)):
+            served = psci.serve(engine, self, self.arch, self.spec.psci)
+            if served is psci.Served.REFUSED:
                 engine.uncount_one()
                 self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
+            elif served is psci.Served.WAITS:
+                # As the halt instruction does, before it counts.
+                engine.uncount_one()
+                slept = self._sleep()
+                engine.count_one()
+                self._slept += slept
+            elif served is psci.Served.OFF:
+                self._halt(exit_)
         elif trap is Trap.HALT:
             if self.arch.may_halt is not None and not self.arch.may_halt(engine):
                 self._raise(self._exception(ExceptionKind.UNDEFINED, exit_))
@@ -417,6 +427,16 @@ class Board:
         self._slept = int.from_bytes(slept, "little")
         self._due.clear()
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)
+
+
+def _accesses(device: Device, first: int) -> tuple[ReadCallback, WriteCallback]:
+    """The device's from that offset on."""
+    if not first:
+        return device.read, device.write
+    return (
+        lambda offset, size: device.read(first + offset, size),
+        lambda offset, size, value: device.write(first + offset, size, value),
+    )
 
 
 def _next_part(state: bytes, at: int, *what: str) -> tuple[bytes, int]:

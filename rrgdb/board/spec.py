@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rrgdb.board.devices import DeviceFactory
 
@@ -27,9 +27,18 @@ class Placement:
     line: int | None = None
     """the interrupt line that it drives; slots drive this one and those behind it, by their numbers"""
 
+    gap: tuple[int, int] = (0, 0)
+    """(first, behind last) offset inside it at which there is nothing"""
+
     @property
     def end(self) -> int:
         return self.base + self.size
+
+    @property
+    def pieces(self) -> tuple[tuple[int, int], ...]:
+        """(offset, bytes) of what it takes."""
+        hole, behind = self.gap
+        return tuple((start, end - start) for start, end in ((0, hole), (behind, self.size)) if start < end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +89,8 @@ class BoardSpec:
     banks: tuple[tuple[int, int], ...] = ()
     """(base, bytes) of further RAM, elsewhere; the size that a user gives does not count it. A board that has some has
     RAM of its default size alone"""
-    psci: bool = False
-    """HVC and SMC are answered as PSCI calls"""
+    psci: Literal["", "1.0", "1.1"] = ""
+    """HVC and SMC are answered as calls of that version of PSCI; empty: of none"""
     multiboot: bool = False
     """images with a Multiboot header start as that specification says"""
     lines: int = 0
@@ -92,6 +101,8 @@ class BoardSpec:
     """a CPU that waits for an interrupt sleeps until one comes, and virtual time passes; else it goes on at once"""
     restarts: bool = False
     """a reset restarts the machine; else it ends it"""
+    tree: Callable[[Any], Any] | None = None
+    """its device tree: a ``Node`` for ``TreeFacts``, both of ``firmware.devicetree``; None: it has none"""
     revision: int = 1
     """raised by whatever a guest can tell; the board as it was before is kept for recordings that were made with it"""
 
@@ -120,7 +131,10 @@ class BoardSpec:
     def device_at(self, address: int, length: int) -> Placement | None:
         """The first memory-mapped device that [address, address + length) touches."""
         for place in self.placements:
-            if place.space == "mmio" and address < place.end and place.base < address + length:
+            if place.space == "mmio" and any(
+                address < place.base + offset + size and place.base + offset < address + length
+                for offset, size in place.pieces
+            ):
                 return place
         return None
 

@@ -13,14 +13,18 @@ from rrgdb.arch import ARCHES
 from rrgdb.board.boards import BOARDS, EARLIER, board_of, default_board
 from rrgdb.board.device import Console, Slots
 from rrgdb.board.devices import DEVICES
+from rrgdb.board.devices.intc.gic import Gic
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
-from rrgdb.board.spec import GIB, MIB, BoardSpec, machine_rows
+from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement, machine_rows
 from rrgdb_tests.board.fakes import FakeMachine
 
 # QEMU 7.2: hw/riscv/virt.c, hw/arm/virt.c (start, size of what rrgdb does not model there) and ports of the PC.
 _ARM = [
-    (0x0, 0x09000000),
-    (0x09020000, 0xA0000 - 0x20000),
+    (0x0, 0x08000000),
+    (0x08001000, 0xF000),
+    (0x08020000, 0x00FE0000),
+    (0x09020000, 0x10000),
+    (0x09040000, 0x60000),
     (0x090A0000, 0x30000),
     (0x0C000000, 0x34000000),
 ]
@@ -84,7 +88,7 @@ def test_devices_have_their_own_names_and_addresses(board: BoardSpec) -> None:
 def test_what_the_user_types_comes_to_a_console(board: BoardSpec) -> None:
     place = next(place for place in board.placements if place.name == board.serial)
     assert isinstance(place.factory(place.name, FakeMachine()), Console)
-    assert board.semihosting_input == (board in EARLIER)
+    assert board.semihosting_input == (board in EARLIER and board.revision == 1)
 
 
 def test_boards_are_kept_in_all_revisions() -> None:
@@ -111,8 +115,21 @@ def test_there_is_a_slot_for_each_disk(board: BoardSpec) -> None:
 def test_nothing_collides_with_qemus_map(board: BoardSpec) -> None:
     occupied = next(spans for key, spans in QEMU_MAPS.items() if key in board.name)
     for place in board.placements:
+        pieces = [(place.base + offset, place.base + offset + length) for offset, length in place.pieces]
         for start, size in occupied:
-            assert place.end <= start or start + size <= place.base, place.name
+            assert all(end <= start or start + size <= base for base, end in pieces), place.name
+
+
+def test_a_device_has_nothing_in_its_gap() -> None:
+    board = BOARDS["aarch64-virt"]
+    at = {
+        address: board.device_at(address, 4) for address in (0x08000FFC, 0x08001000, 0x0800FFFC, 0x08010000, 0x08011FFC)
+    }
+    assert [place and place.name for place in at.values()] == ["gic", None, None, "gic", "gic"]
+    assert board.device_at(0x08000FFC, 8) is board.device_at(0x0800FFFC, 8) is at[0x08010000]
+    assert at[0x08010000] is not None
+    assert at[0x08010000].pieces == ((0, 0x1000), (0x10000, 0x2000))
+    assert Placement(Gic, "gic", 0, 0x12000).pieces == ((0, 0x12000),)
 
 
 @pytest.mark.parametrize("board", boards(), ids=lambda b: b.name)

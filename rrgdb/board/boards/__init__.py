@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rrgdb.board.boards import arm_virt
 from rrgdb.board.boards.arm_virt import AARCH64_VIRT, ARM_VIRT
 from rrgdb.board.boards.mps2 import MPS2_AN385
 from rrgdb.board.boards.pc import I386_PC, X86_64_PC
@@ -29,8 +30,9 @@ BOARDS: dict[str, BoardSpec] = {
     b.name: b for b in (AARCH64_VIRT, ARM_VIRT, I386_PC, MPS2_AN385, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)
 }
 """in their latest revisions"""
-EARLIER: tuple[BoardSpec, ...] = tuple(
-    replace(board, revision=1, semihosting_input=True) for board in (AARCH64_VIRT, ARM_VIRT, RISCV32_VIRT, RISCV64_VIRT)
+EARLIER: tuple[BoardSpec, ...] = (
+    *arm_virt.EARLIER,
+    *(replace(board, revision=1, semihosting_input=True) for board in (RISCV32_VIRT, RISCV64_VIRT)),
 )
 """revisions of the past, for recordings that were made with them"""
 

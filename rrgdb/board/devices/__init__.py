@@ -11,8 +11,10 @@ from rrgdb.board.devices.clock.cmsdk import CmsdkTimer, CmsdkWatchdog
 from rrgdb.board.devices.clock.cmsdk_dual import CmsdkDualTimer
 from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
-from rrgdb.board.devices.clock.pl031 import Pl031
+from rrgdb.board.devices.clock.pl031 import Pl031, SilentPl031
 from rrgdb.board.devices.entropy import Entropy
+from rrgdb.board.devices.gpio.pl061 import Pl061
+from rrgdb.board.devices.intc.gic import Gic
 from rrgdb.board.devices.intc.nvic import Mps2Nvic, Nvic
 from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
 from rrgdb.board.devices.power.syscon import Syscon
@@ -38,6 +40,7 @@ DEVICES: dict[str, DeviceFactory] = {
     "dense-virtio-mmio": DenseVirtioMmio,
     "entropy": Entropy,
     "exit": ExitRegister,
+    "gic": Gic,
     "goldfish-rtc": GoldfishRtc,
     "mps2-fpgaio": Mps2FpgaIo,
     "mps2-nvic": Mps2Nvic,
@@ -46,6 +49,8 @@ DEVICES: dict[str, DeviceFactory] = {
     "nvic": Nvic,
     "pl011": Pl011,
     "pl031": Pl031,
+    "pl061": Pl061,
+    "silent-pl031": SilentPl031,
     "syscon": Syscon,
     "unimplemented": Unimplemented,
     "virtio-mmio": VirtioMmio,

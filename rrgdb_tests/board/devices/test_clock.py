@@ -13,7 +13,7 @@ from rrgdb.board.devices.clock.clint import Clint
 from rrgdb.board.devices.clock.cmos_rtc import CmosRtc
 from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
-from rrgdb.board.devices.clock.pl031 import Pl031
+from rrgdb.board.devices.clock.pl031 import Pl031, SilentPl031
 from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
 from rrgdb.board.devices.power.syscon import Syscon
@@ -63,8 +63,9 @@ def test_goldfish_alarm_registers(machine: FakeMachine) -> None:
     assert rtc.irq_pending == 0
 
 
-def test_pl031(machine: FakeMachine) -> None:
-    rtc = Pl031("rtc", machine)
+@pytest.mark.parametrize("factory", [Pl031, SilentPl031])
+def test_pl031(machine: FakeMachine, factory: type[SilentPl031]) -> None:
+    rtc = factory("rtc", machine)
     assert rtc.read(0, 4) == EPOCH_2023
     assert [rtc.read(offset, 4) for offset in (4, 8, 0xC, 0x10, 0x14, 0x18)] == [0, 0, 1, 0, 0, 0]
     rtc.write(8, 4, 1000)
@@ -77,6 +78,15 @@ def test_pl031(machine: FakeMachine) -> None:
     assert [rtc.read(offset, 4) for offset in (4, 0xC, 0x10)] == [0xFFFFFFFF, 1, 1]
     identity = [rtc.read(offset, 4) for offset in range(0xFE0, 0x1000, 4)]
     assert identity == [0x31, 0x10, 0x14, 0x00, 0x0D, 0xF0, 0x05, 0xB1]
+
+
+def test_the_pl031_of_earlier_boards_has_no_alarm(machine: FakeMachine) -> None:
+    rtc = SilentPl031("rtc", machine)
+    rtc.write(0x10, 4, 1)
+    rtc.write(4, 4, EPOCH_2023)
+    rtc.write(4, 4, EPOCH_2023 + 1)
+    machine.host.clock_ns += 2 * SECOND
+    assert (rtc.read(0x14, 4), machine.levels) == (0, {})
 
 
 def cmos(rtc: CmosRtc, index: int) -> int:
