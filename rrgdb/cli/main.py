@@ -23,11 +23,13 @@ from rrgdb.backends.serial import parse as parse_serial
 from rrgdb.board.boards import BOARDS
 from rrgdb.board.spec import machine_rows
 from rrgdb.cli import failures, terminal
+from rrgdb.cli.qemu import boot as qemu
+from rrgdb.cli.qemu.boot import Booting, Chosen, boot_options
 from rrgdb.cli.snapshot import snapshot
 from rrgdb.cli.terminal import say, tell
 from rrgdb.cli.types import Disk, Number, Parsed, Seconds, Size, moved_disks_option, recording_argument
 from rrgdb.guest import Guest
-from rrgdb.opening import GuestOptions, Opened
+from rrgdb.opening import Opened
 from rrgdb.recording.directory import RecordingBusyError
 from rrgdb.rsp import gdbinit as gdb_file
 from rrgdb.rsp import server
@@ -53,9 +55,17 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 guest_options = _options(
-    click.option("-M", "--machine", "board", metavar="BOARD", help="Board; default: the one for the image's CPU."),
+    click.option(
+        "-M",
+        "--machine",
+        "machines",
+        multiple=True,
+        metavar="BOARD",
+        help="Board, or virt: that of the CPU; default: the one for the image's CPU.",
+    ),
     click.option("--cpu", metavar="MODEL", help="CPU model; see `rrgdb machines`."),
     click.option("-m", "--memory", type=Size(), metavar="SIZE", help="RAM, e.g. 64M or 1G."),
+    boot_options,
     click.option(
         "--disk",
         "disks",
@@ -99,6 +109,7 @@ memory_option = click.option(
     metavar="SIZE",
     help="Memory for checkpoints around where you work; default 256M.",
 )
+BACKENDS = "stdio, null, file:PATH, tcp:HOST:PORT[,server], unix:PATH[,server] or pty"
 serial_option = click.option(
     "--serial",
     "backend",
@@ -106,7 +117,14 @@ serial_option = click.option(
     default="stdio",
     show_default=True,
     metavar="BACKEND",
-    help="stdio, null, file:PATH, tcp:HOST:PORT[,server], unix:PATH[,server] or pty.",
+    help=f"{BACKENDS}.",
+)
+serials_option = click.option(
+    "--serial",
+    "serials",
+    multiple=True,
+    metavar="BACKEND",
+    help=f"{BACKENDS}, or mon:stdio: with Ctrl-A x (end), Ctrl-A c (monitor). Default stdio.",
 )
 jobs_option = click.option(
     "--jobs",
@@ -211,50 +229,50 @@ def _exit_status(opened: Opened) -> int:
     return end.value if end.kind == "exit" else 128 + end.value if end.kind == "signal" else 0
 
 
-def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any], jobs: int = 1) -> Opened:
+def _begin(chosen: Chosen, given: dict[str, Any], jobs: int = 1) -> Opened:
     return opening.record(
-        chosen["output"],
-        image,
-        GuestOptions(chosen["board"], chosen["cpu"], chosen["memory"], chosen["load"], chosen["entry"], " ".join(args)),
-        interval=chosen["snapshot_interval"],
-        budget=chosen["snapshot_budget"],
-        checkpoint_memory=chosen.get("checkpoint_memory", opening.MEMORY_BUDGET),
-        starting=chosen["rrsnapshot"],
-        disks=chosen["disks"],
+        chosen.output,
+        chosen.image,
+        chosen.options,
+        interval=given["snapshot_interval"],
+        budget=given["snapshot_budget"],
+        checkpoint_memory=given.get("checkpoint_memory", opening.MEMORY_BUDGET),
+        starting=chosen.starting,
+        disks=chosen.disks,
         jobs=jobs,
         say=say,
     )
 
 
-image_argument = click.argument("image", type=click.Path(path_type=Path))
+image_argument = click.argument("image", type=click.Path(path_type=Path), required=False)
 args_argument = click.argument("args", nargs=-1, type=click.UNPROCESSED)
 PASS_ARGS = {"allow_interspersed_args": False}
 
 
-@cli.command(context_settings=PASS_ARGS)
+@cli.command(cls=Booting, context_settings=PASS_ARGS)
 @guest_options
 @memory_option
-@serial_option
+@serials_option
 @stub_options
 @click.option("-c", "--continue", "running", is_flag=True, help="Start at once; do not wait for a debugger.")
 @image_argument
 @args_argument
 def run(
-    image: Path,
+    image: Path | None,
     args: tuple[str, ...],
-    backend: Backend,
     address: Address,
     once: bool,
     report_exit: bool,
     jobs: int,
     running: bool,
-    **chosen: Any,
+    **given: Any,
 ) -> None:
     """Record IMAGE from its first instruction, with a stub for a debugger."""
+    chosen, (backend,) = qemu.chosen(image, args, given), qemu.serial_backends(given)
     backend = _beside_stub(backend, address)
     with (
         terminal.finishing() as working,
-        _begin(image, args, chosen, jobs) as opened,
+        _begin(chosen, given, jobs) as opened,
         _serial(opened, backend, live=True),
         working,
     ):
@@ -272,20 +290,21 @@ def run(
     sys.exit(status)
 
 
-@cli.command(context_settings=PASS_ARGS)
+@cli.command(cls=Booting, context_settings=PASS_ARGS)
 @guest_options
-@serial_option
+@serials_option
 @click.option("--max-icount", type=Number(), metavar="N", help="Stop after N instructions.")
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @image_argument
 @args_argument
 def record(
-    image: Path, args: tuple[str, ...], backend: Backend, max_icount: int | None, timeout: float | None, **chosen: Any
+    image: Path | None, args: tuple[str, ...], max_icount: int | None, timeout: float | None, **given: Any
 ) -> None:
     """Record IMAGE without a stub, until it ends, Ctrl-C, or a limit."""
+    chosen, (backend,) = qemu.chosen(image, args, given), qemu.serial_backends(given)
     with (
         terminal.finishing() as working,
-        _begin(image, args, chosen) as opened,
+        _begin(chosen, given) as opened,
         _serial(opened, backend, live=True),
         working,
     ):
