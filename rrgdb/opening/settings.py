@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rrgdb.opening.options import MAX_SHIFT, VIRTIO
-from rrgdb.recording.manifest import MAX_DISKS, MAX_NUMBER, Option
+from rrgdb.recording.manifest import MAX_DISKS, Option
 
 MAX_TEXT = 1 << 16
 """characters of a guest's arguments, and of a kernel's command line"""
@@ -19,17 +19,17 @@ Misfit = Callable[[str, str, object], Exception]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Each field is one of ``guest.options``; one with its default is not written. ``append``: the kernel's command
-    line, of a guest that boots from its images as QEMU does; None: its one image is started as it is, with ``args``,
-    a raw one at ``entry``. ``no_firmware``: without the firmware that the board has by itself. ``start``: name of the
-    image at which the CPU starts, in place of the kernel. ``kaslr_seed``, ``rng_seed``: of the device tree, in hex.
-    ``shift`` to ``legacy``: see ``GuestOptions``; ``virtio`` as words."""
+    """Each field is one of ``guest.options``; one with its default is not written.
+
+    ``append``: the kernel's command line, of a guest that boots from its images as QEMU does; None: its one image is
+    started as it is, with ``args``, a raw one at ``entry``. ``start``: where the CPU starts in place of the kernel, the
+    name of an image or an address. ``kaslr_seed``, ``rng_seed``: of the device tree, in hex. ``shift`` and what stands
+    behind it: see ``GuestOptions``; ``virtio`` as words."""
 
     args: str = ""
     entry: int | None = None
     append: str | None = None
-    no_firmware: bool = False
-    start: str | None = None
+    start: str | int | None = None
     kaslr_seed: str | None = None
     rng_seed: str | None = None
     shift: int = 0
@@ -37,6 +37,12 @@ class Settings:
     no_reboot: bool = False
     virtio: str | None = None
     legacy: bool = False
+
+    @property
+    def seeds(self) -> dict[str, bytes]:
+        """Properties of the device tree's /chosen."""
+        given = {"kaslr-seed": self.kaslr_seed, "rng-seed": self.rng_seed}
+        return {name: bytes.fromhex(seed) for name, seed in given.items() if seed is not None}
 
     @property
     def slots(self) -> tuple[str, ...] | None:
@@ -72,8 +78,9 @@ _RULES: dict[str, _Rule] = {
     "args": _Rule("text", _text(MAX_TEXT)),
     "entry": _Rule("an address, of a raw image alone", _number(1 << 64)),
     "append": _Rule(f"text of at most {MAX_TEXT} characters", _text(MAX_TEXT)),
-    "no_firmware": _Rule("true", _only(True)),
-    "start": _Rule("the name of an image", _text(MAX_TEXT)),
+    "start": _Rule(
+        "the name of an image, or an address", lambda value: _text(MAX_TEXT)(value) or _number(1 << 64)(value)
+    ),
     "kaslr_seed": _Rule(f"{KASLR_BYTES} bytes in hex", _text(MAX_TEXT, rf"[0-9a-f]{{{2 * KASLR_BYTES}}}")),
     "rng_seed": _Rule(f"{RNG_BYTES} bytes in hex", _text(MAX_TEXT, rf"[0-9a-f]{{{2 * RNG_BYTES}}}")),
     "shift": _Rule(f"a number from 1 to {MAX_SHIFT}", lambda value: _number(MAX_SHIFT + 1)(value) and value > 0),
@@ -85,7 +92,7 @@ _RULES: dict[str, _Rule] = {
     ),
     "legacy": _Rule("true", _only(True)),
 }
-_OF_BOOT = ("no_firmware", "start", "kaslr_seed", "rng_seed")
+_OF_BOOT = ("start", "kaslr_seed", "rng_seed")
 _OF_IMAGE = ("args", "entry")
 
 

@@ -65,8 +65,8 @@ def _chardev(value: str) -> tuple[str, str]:
         settings.finish(("id", "path"))
         return name, f"file:{path}"
     if backend == "socket":
-        path = settings.take("path")
-        where = f"unix:{path}" if path is not None else f"tcp:{settings.take('host') or ''}:{settings.text('port')}"
+        unix = settings.take("path")
+        where = f"unix:{unix}" if unix is not None else f"tcp:{settings.take('host') or ''}:{settings.text('port')}"
         return name, _socket(settings, where)
     if backend in ("null", "pty"):
         settings.finish(("id",))
