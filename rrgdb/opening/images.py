@@ -56,7 +56,10 @@ def _booted(files: BootFiles, options: GuestOptions, disks: int) -> Asked:
     spec = board_for(options.board, options.cpu, next((family for family in families if family is not None), None))
     add_firmware(images, files, spec)
     memory, ram = _ram(options, spec)
-    cpu, settings = _model(options, ARCHES[spec.arches[0]]), _settings(options, spec, Settings(append=files.append, start=start))
+    cpu, settings = (
+        _model(options, ARCHES[spec.arches[0]]),
+        _settings(options, spec, Settings(append=files.append, start=start)),
+    )
     try:
         placed = boot(description(images.all, settings), spec, ram, cpu, disks)
     except ValueError as e:
@@ -107,7 +110,9 @@ def _check_texts(options: GuestOptions) -> None:
 def _settings(options: GuestOptions, spec: BoardSpec, own: Settings) -> Settings:
     """``own`` and what does not depend on how the guest starts; with seeds for the device tree, drawn from the host,
     if they are asked for."""
-    sizes = seed_sizes(spec) if options.randomness and own.append is not None else {}
+    if options.randomness and own.append is None:
+        raise OptionError("-M dtb-randomness=on: expected with -kernel or -bios: an IMAGE gets no device tree")
+    sizes = seed_sizes(spec) if options.randomness else {}
     seeds = {name: secrets.token_hex(size) for name, size in sizes.items()}
     return replace(
         own,

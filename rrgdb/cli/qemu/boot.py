@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from rrgdb.backends.base import Backend
+from rrgdb.backends.serial import SerialError
 from rrgdb.backends.serial import parse as parse_serial
 from rrgdb.cli.qemu import machine as machines
 from rrgdb.cli.qemu.devices import Plugged, plugged
@@ -69,8 +70,8 @@ class Chosen:
 def chosen(image: Path | None, args: Sequence[str], given: Mapping[str, Any]) -> Chosen:
     """What the values of all options of a guest come to. Raises OptionError."""
     devices = plugged(given["devices"], given["drives"])
-    legacy, disks = _slots(devices, given)
     files = _files(image, given, devices)
+    legacy, disks = _slots(devices, given, boots=files is not None)
     of_machine, time = machines.machine(given["machines"]), machines.icount(given["icount"])
     options = GuestOptions(
         board=of_machine.board,
@@ -92,21 +93,20 @@ def chosen(image: Path | None, args: Sequence[str], given: Mapping[str, Any]) ->
     return Chosen(image, options, disks, given["output"] or time.recording, time.starting or given["rrsnapshot"])
 
 
-def _slots(devices: Plugged, given: Mapping[str, Any]) -> tuple[bool, tuple[NewDisk, ...]]:
-    """Whether the slots are of version 1, and the disks."""
+def _slots(devices: Plugged, given: Mapping[str, Any], *, boots: bool) -> tuple[bool, tuple[NewDisk, ...]]:
+    """Whether the slots are of version 1, as QEMU's are unless it is told otherwise, and the disks."""
     legacy = machines.legacy(given["globals_"])
-    if devices.slots is None:
-        return bool(given["globals_"]) and legacy, given["disks"]
-    if given["disks"]:
+    as_qemu = devices.slots is not None or given["globals_"] or (boots and not given["disks"])
+    if devices.slots is not None and given["disks"]:
         raise OptionError("--disk and -device: expected disks by one of the two: -drive and -device")
-    return legacy, devices.disks
+    return legacy and bool(as_qemu), given["disks"] if devices.slots is None else devices.disks
 
 
 def _files(image: Path | None, given: Mapping[str, Any], devices: Plugged) -> BootFiles | None:
     """None for an image that is started as it is."""
     paths = {key: _path(f"-{name}", given[key]) for key, name in _FILES.items()}
     no_firmware = given["firmware"] == "none"
-    if no_firmware:
+    if given["firmware"] in ("none", "default"):
         paths["firmware"] = None
     if image is not None:
         of_boot = [f"-{_FILES[key]}" for key, path in paths.items() if path is not None]
@@ -143,8 +143,11 @@ SERIAL_PORTS = 1
 
 
 def serial_backends(given: Mapping[str, Any]) -> list[Backend]:
-    """The backends of the serial ports, not started. Raises OptionError, SerialError."""
+    """The backends of the serial ports, not started. Raises OptionError."""
     texts = backends(given["serials"], given["chardevs"])
     if len(texts) > SERIAL_PORTS:
         raise OptionError(f"-serial {brief(texts[SERIAL_PORTS])}: the boards have {SERIAL_PORTS} serial port")
-    return [parse_serial(text) for text in texts]
+    try:
+        return [parse_serial(text) for text in texts]
+    except SerialError as e:
+        raise OptionError(str(e)) from None

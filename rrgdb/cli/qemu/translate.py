@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+from rrgdb.cli.qemu.machine import memory
 from rrgdb.cli.qemu.table import BY_NAME, Fate, QemuOption
 from rrgdb.cli.qemu.values import brief
 from rrgdb.opening import OptionError
@@ -86,6 +87,8 @@ class _Translation:
         option, _, fixed = qemu.to.partition(" ")
         if option not in self.own.names:
             raise OptionError(f"{given}: expected with `rrgdb run` alone: `rrgdb record` has no debugger")
+        if qemu.name == "m":
+            value = memory(value)
         if qemu.fate is Fate.MAPPED:
             value = fixed or _SOCKET_SETTINGS.sub("", value.removeprefix("tcp:"))
         self.done.append(f"{option}={value}" if qemu.value or fixed else option)
@@ -95,9 +98,10 @@ class _Translation:
         return not word.startswith("--") and self.own.values.get(word[:2]) is True and not self._close(word, 0.75)
 
     def _close(self, name: str, cutoff: float = 0.6) -> list[str]:
-        bare = name.lstrip("-")
-        long = {known.lstrip("-"): known for known in self.own.names} | {known: f"-{known}" for known in BY_NAME}
-        return [long[match] for match in get_close_matches(bare, long, n=1, cutoff=cutoff)]
+        own = {known.lstrip("-"): known for known in self.own.names}
+        qemu = {known: f"-{known}" for known in BY_NAME}
+        known = {**qemu, **own} if name.startswith("--") else {**own, **qemu}
+        return [known[match] for match in get_close_matches(name.lstrip("-"), known, n=1, cutoff=cutoff)]
 
     def _nearest(self, name: str) -> str:
         nearest = self._close(name)
