@@ -11,7 +11,7 @@ from rrgdb.arch.base import Arch
 from rrgdb.board.boards import BOARDS, board_of
 from rrgdb.board.firmware.boot import File, arch_of, boot, seed_sizes
 from rrgdb.board.firmware.image import MAX_FILE, Image, ImageError, Placed, load_image, load_raw, place_image
-from rrgdb.board.spec import BoardSpec, RamLayout
+from rrgdb.board.spec import BoardSpec, Clock, RamLayout
 from rrgdb.opening.boards import board_for
 from rrgdb.opening.booting import KERNEL, add_firmware, description, images_of
 from rrgdb.opening.guests import BoardPlan
@@ -56,10 +56,10 @@ def _booted(files: BootFiles, options: GuestOptions, disks: int) -> Asked:
     spec = board_for(options.board, options.cpu, next((family for family in families if family is not None), None))
     add_firmware(images, files, spec)
     memory, ram = _ram(options, spec)
-    cpu, settings = (
-        _model(options, ARCHES[spec.arches[0]]),
-        _settings(options, spec, Settings(append=files.append, start=start)),
-    )
+    if disks > spec.disks:
+        raise OptionError(f"-device: board {spec.name} has room for {spec.disks} disks")
+    cpu = _model(options, ARCHES[spec.arches[0]])
+    settings = _settings(options, spec, Settings(append=files.append, start=start))
     try:
         placed = boot(description(images.all, settings), spec, ram, cpu, disks)
     except ValueError as e:
@@ -127,7 +127,7 @@ def _settings(options: GuestOptions, spec: BoardSpec, own: Settings) -> Settings
 
 
 def _plan(placed: Placed, spec: BoardSpec, cpu: str, settings: Settings) -> BoardPlan:
-    return BoardPlan(placed, spec, cpu)
+    return BoardPlan(placed, spec, cpu, Clock(settings.shift, settings.sleep), not settings.no_reboot)
 
 
 def plan_recorded(recording: Recording) -> BoardPlan:
