@@ -85,7 +85,7 @@ OPTIONS: tuple[QemuOption, ...] = (
     _same("no-reboot", "", "a guest that resets the machine ends"),
     _mapped("gdb", "tcp:[HOST]:PORT", "without HOST it is 127.0.0.1 alone, which for QEMU is any address", "--gdb"),
     _mapped("s", "", "as QEMU's, but on 127.0.0.1 alone", "--gdb :1234"),
-    _mapped("help", "", "", "--help"),
+    _mapped("help", "", "rrgdb's own", "--help"),
     _mapped("nographic", "", "unless `-serial` says otherwise", "--serial mon:stdio"),
     _nothing("S", "", "`rrgdb run` waits for a debugger unless it is told `-c`"),
     _nothing("accel", "tcg[,…]", "a CPU of the host would not be exact", r"tcg(,(thread=single|tb-size=\d+))*"),

@@ -100,7 +100,7 @@ def test_each_row_of_the_table_does_what_it_says(option: object) -> None:
         (done,) = translate(arguments, RUN)
         assert done.partition("=")[0] == row.to.partition(" ")[0]
         assert done.partition("=")[0] in RUN.names
-    assert row.note or row.name == "help"
+    assert row.note
 
 
 def test_no_name_stands_for_two_options() -> None:
