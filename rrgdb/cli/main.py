@@ -22,7 +22,7 @@ from rrgdb.backends.serial import SerialError
 from rrgdb.backends.serial import parse as parse_serial
 from rrgdb.board.boards import BOARDS
 from rrgdb.board.spec import machine_rows
-from rrgdb.cli import failures, terminal
+from rrgdb.cli import failures, monitored, terminal
 from rrgdb.cli.qemu import boot as qemu
 from rrgdb.cli.qemu.boot import Booting, Chosen, boot_options
 from rrgdb.cli.snapshot import snapshot
@@ -184,7 +184,7 @@ def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
     try:
         backend.start(feed if live else lambda _data: None)
         described = backend.describe()
-        if described not in ("stdio", "null"):
+        if described not in ("stdio", "mon:stdio", "null"):
             say(f"serial port is {described}")
         for source in consoles:
             door.set_output(source, backend.write)
@@ -196,18 +196,19 @@ def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
 
 def _beside_stub(backend: Backend, address: Address) -> Backend:
     """The serial backend beside a stub that may itself need standard input and output."""
-    if isinstance(address, StdioAddress) and backend.describe() == "stdio":
+    if isinstance(address, StdioAddress) and backend.describe() in ("stdio", "mon:stdio"):
         say("--gdb stdio takes standard input and output: the serial port goes to null")
         return parse_serial("null")
     return backend
 
 
-def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, running: bool) -> None:
+def _serve(opened: Opened, backend: Backend, address: Address, once: bool, report_exit: bool, running: bool) -> None:
     target = Target(opened, report_exit=report_exit, running=running)
 
     def ready(finish: Callable[[], None]) -> None:
         """A guest that ends with no debugger attached ends rrgdb; it may have done so before the server was up."""
         target.on_end = finish
+        monitored.connect(backend, target, engine.post)
         if target.ended_alone:
             finish()
 
@@ -278,7 +279,7 @@ def run(
     ):
         say(f"recording to {opened.recording.path}")
         try:
-            _serve(opened, address, once, report_exit, running)
+            _serve(opened, backend, address, once, report_exit, running)
         except AddressError:
             opened.discard()
             raise
@@ -310,7 +311,7 @@ def record(
     ):
         timeline = opened.timeline
         say(f"recording to {opened.recording.path}")
-        stop = _run_to_end(opened, max_icount, timeout)
+        stop = _run_to_end(opened, backend, max_icount, timeout)
         status = _exit_status(opened)
         count = len(timeline.marks.stored)
         how = _how_it_ended(opened, stop, timeout) + ("," if opened.guest.cause else "")
@@ -318,15 +319,27 @@ def record(
     sys.exit(status)
 
 
-def _run_to_end(opened: Opened, steps: int | None, timeout: float | None) -> Stop:
+def _run_to_end(opened: Opened, backend: Backend, steps: int | None, timeout: float | None) -> Stop:
     timeline = opened.timeline
-    timer = threading.Timer(timeout, timeline.interrupt) if timeout is not None else None
+    over = threading.Event()
+    posted = monitored.Posted(timeline.interrupt)
+
+    def end() -> None:
+        over.set()
+        timeline.interrupt()
+
+    timer = threading.Timer(timeout, end) if timeout is not None else None
     if timer is not None:
         timer.daemon = True
         timer.start()
     try:
-        with terminal.interrupting(timeline.interrupt), _status(opened):
-            return timeline.run(Points({}), steps=steps)
+        with terminal.interrupting(end), _status(opened):
+            monitored.connect(backend, Target(opened), posted.post)
+            while True:
+                stop = timeline.run(Points({}), steps=None if steps is None else steps - timeline.icount)
+                if stop.kind is not StopKind.INTERRUPT or over.is_set():
+                    return stop
+                posted.serve()
     finally:
         if timer is not None:
             timer.cancel()
@@ -387,7 +400,7 @@ def replay(
         _serial(opened, backend, live=False),
         working,
     ):
-        _serve(opened, address, once, report_exit, False)
+        _serve(opened, backend, address, once, report_exit, False)
 
 
 def _open(path: Path, checkpoint_memory: int, disks: dict[str, Path], jobs: int) -> Opened:
