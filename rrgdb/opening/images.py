@@ -114,7 +114,7 @@ def _settings(options: GuestOptions, spec: BoardSpec, own: Settings) -> Settings
         raise OptionError("-M dtb-randomness=on: expected with -kernel or -bios: an IMAGE gets no device tree")
     sizes = seed_sizes(spec) if options.randomness else {}
     seeds = {name: secrets.token_hex(size) for name, size in sizes.items()}
-    return replace(
+    settings = replace(
         own,
         kaslr_seed=seeds.get("kaslr-seed"),
         rng_seed=seeds.get("rng-seed"),
@@ -124,6 +124,23 @@ def _settings(options: GuestOptions, spec: BoardSpec, own: Settings) -> Settings
         virtio=None if options.virtio is None else " ".join(options.virtio),
         legacy=options.legacy,
     )
+    missing = _missing(settings)
+    if missing is not None:
+        raise OptionError(f"-device: expected {missing[1]}: the boards have no others yet")
+    return settings
+
+
+SLOTS, LEGACY_SLOTS = ("disk",), False
+"""what boards take of ``VIRTIO``, and whether their slots can be of version 1"""
+
+
+def _missing(settings: Settings) -> tuple[str, str] | None:
+    """The setting that no board has, and what is expected in its place."""
+    if settings.legacy and not LEGACY_SLOTS:
+        return "legacy", "slots of version 2 (-global virtio-mmio.force-legacy=false)"
+    if set(settings.slots or ()) - set(SLOTS):
+        return "virtio", f"virtio devices of {', '.join(SLOTS)}"
+    return None
 
 
 def _plan(placed: Placed, spec: BoardSpec, cpu: str, settings: Settings) -> BoardPlan:
@@ -143,6 +160,9 @@ def plan_recorded(recording: Recording) -> BoardPlan:
     except ValueError as e:
         raise misfit("guest.ram_bytes", f"what a board can have ({e})", guest.ram_bytes) from None
     settings = parse(guest.options, misfit)
+    missing = _missing(settings)
+    if missing is not None:
+        raise misfit(f"guest.options.{missing[0]}", missing[1], guest.options[missing[0]])
     placed = (
         _recorded_image(recording, spec, ram, settings)
         if settings.append is None

@@ -71,7 +71,7 @@ def chosen(image: Path | None, args: Sequence[str], given: Mapping[str, Any]) ->
     """What the values of all options of a guest come to. Raises OptionError."""
     devices = plugged(given["devices"], given["drives"])
     files = _files(image, given, devices)
-    legacy, disks = _slots(devices, given, boots=files is not None)
+    legacy, disks = _slots(devices, given)
     of_machine, time = machines.machine(given["machines"]), machines.icount(given["icount"])
     options = GuestOptions(
         board=of_machine.board,
@@ -93,13 +93,14 @@ def chosen(image: Path | None, args: Sequence[str], given: Mapping[str, Any]) ->
     return Chosen(image, options, disks, given["output"] or time.recording, time.starting or given["rrsnapshot"])
 
 
-def _slots(devices: Plugged, given: Mapping[str, Any], *, boots: bool) -> tuple[bool, tuple[NewDisk, ...]]:
-    """Whether the slots are of version 1, as QEMU's are unless it is told otherwise, and the disks."""
+def _slots(devices: Plugged, given: Mapping[str, Any]) -> tuple[bool, tuple[NewDisk, ...]]:
+    """Whether the slots are of version 1, as those of ``-device`` are unless told otherwise, and the disks."""
     legacy = machines.legacy(given["globals_"])
-    as_qemu = devices.slots is not None or given["globals_"] or (boots and not given["disks"])
-    if devices.slots is not None and given["disks"]:
+    if devices.slots is None:
+        return legacy and bool(given["globals_"]), given["disks"]
+    if given["disks"]:
         raise OptionError("--disk and -device: expected disks by one of the two: -drive and -device")
-    return legacy and bool(as_qemu), given["disks"] if devices.slots is None else devices.disks
+    return legacy, devices.disks
 
 
 def _files(image: Path | None, given: Mapping[str, Any], devices: Plugged) -> BootFiles | None:
