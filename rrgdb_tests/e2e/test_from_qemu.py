@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import termios
@@ -107,3 +108,16 @@ def test_a_terminal_is_raw_meanwhile_and_as_it_was_afterwards(tmp_path: Path) ->
     assert not during[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
     os.close(master)
     os.close(slave)
+
+
+@pytest.mark.xfail(reason="kernels have no loader yet", strict=True)
+@pytest.mark.parametrize("family", ["riscv64", "riscv32", "aarch64", "arm"])
+def test_a_kernel_is_recorded_with_all_that_it_boots_from(family: str, tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel.elf"
+    kernel.write_bytes(guests.build(family, "status").read_bytes())
+    words = ["-M", "virt", "-nographic", "-bios", "none", "-kernel", str(kernel), "-append", "a=b", "-icount", "3"]
+    rrgdb("record", "-o", tmp_path / "r", *words, status=guests.exit_status(family, 3))
+    kernel.unlink()
+    shutil.move(tmp_path / "r", tmp_path / "moved")
+    rrgdb("verify", tmp_path / "moved")
+    assert "kernel.elf" in rrgdb("info", tmp_path / "moved").stdout

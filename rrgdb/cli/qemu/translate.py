@@ -12,6 +12,8 @@ from rrgdb.cli.qemu.table import BY_NAME, Fate, QemuOption
 from rrgdb.cli.qemu.values import brief
 from rrgdb.opening import OptionError
 
+_STUB = "--gdb"
+"""a verb without this option has no debugger"""
 _SOCKET_SETTINGS = re.compile(r",(server|server=on|wait=off|nowait|nodelay|nodelay=on)(?=,|$)")
 """what is so for each socket that a debugger may come by"""
 
@@ -77,6 +79,10 @@ class _Translation:
         given = f"{name} {brief(value)}".rstrip()
         if qemu.fate is Fate.REFUSED:
             raise OptionError(f"{given}: refused: {_plain(qemu.note)}")
+        option, _, fixed = qemu.to.partition(" ")
+        needed = _STUB if qemu.name == "S" else option
+        if needed and needed not in self.own.names:
+            raise OptionError(f"{given}: expected with `rrgdb run` alone: `rrgdb record` has no debugger")
         if qemu.fate is Fate.NOTHING:
             if not re.fullmatch(qemu.accepts, value):
                 raise OptionError(f"{given}: expected {f'{name} {qemu.value}'.rstrip()}: {_plain(qemu.note)}")
@@ -84,9 +90,6 @@ class _Translation:
         if qemu.name == "nographic":
             self.graphic = False
             return
-        option, _, fixed = qemu.to.partition(" ")
-        if option not in self.own.names:
-            raise OptionError(f"{given}: expected with `rrgdb run` alone: `rrgdb record` has no debugger")
         if qemu.name == "m":
             value = memory(value)
         if qemu.fate is Fate.MAPPED:

@@ -27,7 +27,19 @@ def chosen(*arguments: str) -> Chosen:
 
 def test_a_kernel_as_for_qemu() -> None:
     found = chosen(
-        *["-M", "virt,dtb-randomness=on", "-cpu", "cortex-a57", "-m", "512M", "-nographic", "-kernel", "Image", "-initrd", "i.gz"],
+        *[
+            "-M",
+            "virt,dtb-randomness=on",
+            "-cpu",
+            "cortex-a57",
+            "-m",
+            "512M",
+            "-nographic",
+            "-kernel",
+            "Image",
+            "-initrd",
+            "i.gz",
+        ],
         *["-append", "console=ttyAMA0 quiet"],
         *["-icount", "shift=auto,sleep=off,rr=record,rrfile=out.rrgdb", "-no-reboot"],
         *["-drive", "file=d.img,if=none,id=root,format=raw", "-device", "virtio-blk-device,drive=root"],
@@ -84,7 +96,37 @@ def test_firmware() -> None:
 
 TAKEN = sorted(name for name, option in BY_NAME.items() if option.fate in (Fate.SAME, Fate.MAPPED) and name != "help")
 KEYS = st.sampled_from(
-    ["virt", "type", "shift", "auto", "sleep", "rr", "rrfile", "file", "id", "if", "none", "format", "readonly", "drive", "loader", "addr", "data", "data-len", "cpu-num", "virtio-blk-device", "virtio-rng-device", "virtio-mmio.force-legacy", "server", "stdio", "chardev:c", "socket", "host", "port", "path"]
+    [
+        "virt",
+        "type",
+        "shift",
+        "auto",
+        "sleep",
+        "rr",
+        "rrfile",
+        "file",
+        "id",
+        "if",
+        "none",
+        "format",
+        "readonly",
+        "drive",
+        "loader",
+        "addr",
+        "data",
+        "data-len",
+        "cpu-num",
+        "virtio-blk-device",
+        "virtio-rng-device",
+        "virtio-mmio.force-legacy",
+        "server",
+        "stdio",
+        "chardev:c",
+        "socket",
+        "host",
+        "port",
+        "path",
+    ]
 )
 VALUES = KEYS | st.text(max_size=8) | st.integers().map(str) | st.just("on")
 TEXTS = st.lists(st.builds("{}={}".format, KEYS, VALUES) | VALUES, max_size=5).map(",".join)

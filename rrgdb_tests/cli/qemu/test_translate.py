@@ -84,7 +84,7 @@ def test_what_is_refused(given: str, reason: str) -> None:
 
 
 def test_without_a_debugger_there_is_no_option_for_one() -> None:
-    for option in ("-s", "-gdb tcp::1"):
+    for option in ("-s", "-gdb tcp::1", "-S"):
         with pytest.raises(OptionError, match="expected with `rrgdb run` alone"):
             translate(option.split(), RECORD)
 
