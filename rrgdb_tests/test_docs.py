@@ -14,6 +14,7 @@ import click
 import pytest
 
 from rrgdb.cli.main import cli
+from rrgdb.cli.qemu.table import OPTIONS, Fate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", *sorted((ROOT / "rrgdb/qcow2").glob("*.md"))]
@@ -57,6 +58,13 @@ def _options(verb: str) -> dict[str, bool]:
         if isinstance(parameter, click.Option)
         for name in (*parameter.opts, *parameter.secondary_opts)
     } | {"--help": False, "-h": False}
+
+
+def _of_qemu(verb: str) -> dict[str, bool]:
+    """The same of QEMU's options, which these verbs take beside their own."""
+    if verb not in ("run", "record"):
+        return {}
+    return {f"-{name}": bool(o.value) for o in OPTIONS if o.fate is not Fate.REFUSED for name in o.names}
 
 
 def _of_scripts() -> set[str]:
@@ -107,7 +115,7 @@ def test_command_lines_name_verbs_and_options_that_exist(page: Path) -> None:
         if isinstance(cli.commands.get(verb), click.Group):
             verb = f"{verb} {words.pop(0)}"
         assert verb in _generator().verbs(), f"{page.name}: {line}"
-        options = _options(verb)
+        options = _of_qemu(verb) | _options(verb)
         while words and words[0].startswith("-"):
             name, _, value = words.pop(0).partition("=")
             assert name in options, f"{page.name}: {line}: {name}"

@@ -2,6 +2,7 @@
 
 ======================== ==============================================================================
 ``stdio``                standard input and output; a terminal's modes are left alone
+``mon:stdio``            the same with keys of rrgdb's own (``keys``); a terminal is in raw mode meanwhile
 ``null``                 nowhere
 ``file:PATH``            output to a file, which is replaced
 ``tcp:HOST:PORT``        connect; with ``,server`` listen (no HOST: 127.0.0.1; PORT 0: any free one)
@@ -24,13 +25,16 @@ import re
 import select
 import socket
 import stat
+import termios
 import threading
 import time
 import tty
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rrgdb.backends.base import Backend, OnInput
+from rrgdb.backends.keys import Keys, Reply
 from rrgdb.backends.writer import BLOCK, LINGER_SECONDS, POLL_MS, Writer
 from rrgdb.errors import Error
 from rrgdb.recording.directory import recording_of
@@ -141,6 +145,38 @@ class _Stdio(_Serial):
 
     def _read_all(self, on_input: OnInput) -> None:
         self._pump(0, on_input)
+
+
+class _MonitoredStdio(_Stdio):
+    def __init__(self, option: str) -> None:
+        super().__init__(option)
+        self._keys = Keys(self.write)
+        self._modes: list[Any] | None = None
+
+    def connect(self, end: Callable[[], None], command: Callable[[str, Reply], None]) -> None:
+        self._keys.connect(end, command)
+
+    def _open(self) -> None:
+        super()._open()
+        if os.isatty(0):
+            self._modes = termios.tcgetattr(0)
+            tty.setraw(0)
+            # What a terminal does to output is the guest's as it was.
+            raw = termios.tcgetattr(0)
+            raw[1] = self._modes[1]
+            termios.tcsetattr(0, termios.TCSANOW, raw)
+
+    def _read_all(self, on_input: OnInput) -> None:
+        def feed(data: bytes) -> None:
+            if passed := self._keys.feed(data):
+                on_input(passed)
+
+        self._pump(0, feed)
+
+    def _release(self) -> None:
+        if self._modes is not None:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(0, termios.TCSADRAIN, self._modes)
 
 
 class _File(_Serial):
@@ -328,8 +364,13 @@ def parse(option: str) -> Backend:
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*)):([0-9]{1,5})", where)
     if kind == "tcp" and match and (int(match[3]) or server) and int(match[3]) < 65536:
         return _Socket(option, (match[1] or match[2] or "127.0.0.1", int(match[3])), server=server)
-    forms = "stdio, null, pty, file:PATH, tcp:HOST:PORT[,server] or unix:PATH[,server]"
+    forms = "stdio, mon:stdio, null, pty, file:PATH, tcp:HOST:PORT[,server] or unix:PATH[,server]"
     raise SerialError(f"serial {ascii(option)[1:-1][:80]}: expected {forms}")
 
 
-_PLAIN: dict[str, Callable[[str], Backend]] = {"stdio": _Stdio, "null": _Null, "pty": _Pty}
+_PLAIN: dict[str, Callable[[str], Backend]] = {
+    "stdio": _Stdio,
+    "mon:stdio": _MonitoredStdio,
+    "null": _Null,
+    "pty": _Pty,
+}

@@ -22,12 +22,14 @@ from rrgdb.backends.serial import SerialError
 from rrgdb.backends.serial import parse as parse_serial
 from rrgdb.board.boards import BOARDS
 from rrgdb.board.spec import machine_rows
-from rrgdb.cli import failures, terminal
+from rrgdb.cli import failures, monitored, terminal
+from rrgdb.cli.qemu import boot as qemu
+from rrgdb.cli.qemu.boot import Booting, Chosen, boot_options
 from rrgdb.cli.snapshot import snapshot
 from rrgdb.cli.terminal import say, tell
 from rrgdb.cli.types import Disk, Number, Parsed, Seconds, Size, moved_disks_option, recording_argument
 from rrgdb.guest import Guest
-from rrgdb.opening import GuestOptions, Opened
+from rrgdb.opening import Opened
 from rrgdb.recording.directory import RecordingBusyError
 from rrgdb.rsp import gdbinit as gdb_file
 from rrgdb.rsp import server
@@ -53,9 +55,17 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 guest_options = _options(
-    click.option("-M", "--machine", "board", metavar="BOARD", help="Board; default: the one for the image's CPU."),
+    click.option(
+        "-M",
+        "--machine",
+        "machines",
+        multiple=True,
+        metavar="BOARD",
+        help="Board, or virt: that of the CPU; default: the one for the image's CPU.",
+    ),
     click.option("--cpu", metavar="MODEL", help="CPU model; see `rrgdb machines`."),
     click.option("-m", "--memory", type=Size(), metavar="SIZE", help="RAM, e.g. 64M or 1G."),
+    boot_options,
     click.option(
         "--disk",
         "disks",
@@ -99,6 +109,7 @@ memory_option = click.option(
     metavar="SIZE",
     help="Memory for checkpoints around where you work; default 256M.",
 )
+BACKENDS = "stdio, null, file:PATH, tcp:HOST:PORT[,server], unix:PATH[,server] or pty"
 serial_option = click.option(
     "--serial",
     "backend",
@@ -106,7 +117,14 @@ serial_option = click.option(
     default="stdio",
     show_default=True,
     metavar="BACKEND",
-    help="stdio, null, file:PATH, tcp:HOST:PORT[,server], unix:PATH[,server] or pty.",
+    help=f"{BACKENDS}.",
+)
+serials_option = click.option(
+    "--serial",
+    "serials",
+    multiple=True,
+    metavar="BACKEND",
+    help=f"{BACKENDS}, or mon:stdio: with Ctrl-A x (end), Ctrl-A c (monitor). Default stdio.",
 )
 jobs_option = click.option(
     "--jobs",
@@ -166,7 +184,7 @@ def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
     try:
         backend.start(feed if live else lambda _data: None)
         described = backend.describe()
-        if described not in ("stdio", "null"):
+        if described not in ("stdio", "mon:stdio", "null"):
             say(f"serial port is {described}")
         for source in consoles:
             door.set_output(source, backend.write)
@@ -178,18 +196,19 @@ def _serial(opened: Opened, backend: Backend, *, live: bool) -> Iterator[None]:
 
 def _beside_stub(backend: Backend, address: Address) -> Backend:
     """The serial backend beside a stub that may itself need standard input and output."""
-    if isinstance(address, StdioAddress) and backend.describe() == "stdio":
+    if isinstance(address, StdioAddress) and backend.describe() in ("stdio", "mon:stdio"):
         say("--gdb stdio takes standard input and output: the serial port goes to null")
         return parse_serial("null")
     return backend
 
 
-def _serve(opened: Opened, address: Address, once: bool, report_exit: bool, running: bool) -> None:
+def _serve(opened: Opened, backend: Backend, address: Address, once: bool, report_exit: bool, running: bool) -> None:
     target = Target(opened, report_exit=report_exit, running=running)
 
     def ready(finish: Callable[[], None]) -> None:
         """A guest that ends with no debugger attached ends rrgdb; it may have done so before the server was up."""
         target.on_end = finish
+        monitored.connect(backend, target, engine.post)
         if target.ended_alone:
             finish()
 
@@ -211,56 +230,56 @@ def _exit_status(opened: Opened) -> int:
     return end.value if end.kind == "exit" else 128 + end.value if end.kind == "signal" else 0
 
 
-def _begin(image: Path, args: tuple[str, ...], chosen: dict[str, Any], jobs: int = 1) -> Opened:
+def _begin(chosen: Chosen, given: dict[str, Any], jobs: int = 1) -> Opened:
     return opening.record(
-        chosen["output"],
-        image,
-        GuestOptions(chosen["board"], chosen["cpu"], chosen["memory"], chosen["load"], chosen["entry"], " ".join(args)),
-        interval=chosen["snapshot_interval"],
-        budget=chosen["snapshot_budget"],
-        checkpoint_memory=chosen.get("checkpoint_memory", opening.MEMORY_BUDGET),
-        starting=chosen["rrsnapshot"],
-        disks=chosen["disks"],
+        chosen.output,
+        chosen.image,
+        chosen.options,
+        interval=given["snapshot_interval"],
+        budget=given["snapshot_budget"],
+        checkpoint_memory=given.get("checkpoint_memory", opening.MEMORY_BUDGET),
+        starting=chosen.starting,
+        disks=chosen.disks,
         jobs=jobs,
         say=say,
     )
 
 
-image_argument = click.argument("image", type=click.Path(path_type=Path))
+image_argument = click.argument("image", type=click.Path(path_type=Path), required=False)
 args_argument = click.argument("args", nargs=-1, type=click.UNPROCESSED)
 PASS_ARGS = {"allow_interspersed_args": False}
 
 
-@cli.command(context_settings=PASS_ARGS)
+@cli.command(cls=Booting, context_settings=PASS_ARGS)
 @guest_options
 @memory_option
-@serial_option
+@serials_option
 @stub_options
 @click.option("-c", "--continue", "running", is_flag=True, help="Start at once; do not wait for a debugger.")
 @image_argument
 @args_argument
 def run(
-    image: Path,
+    image: Path | None,
     args: tuple[str, ...],
-    backend: Backend,
     address: Address,
     once: bool,
     report_exit: bool,
     jobs: int,
     running: bool,
-    **chosen: Any,
+    **given: Any,
 ) -> None:
     """Record IMAGE from its first instruction, with a stub for a debugger."""
+    chosen, (backend,) = qemu.chosen(image, args, given), qemu.serial_backends(given)
     backend = _beside_stub(backend, address)
     with (
         terminal.finishing() as working,
-        _begin(image, args, chosen, jobs) as opened,
+        _begin(chosen, given, jobs) as opened,
         _serial(opened, backend, live=True),
         working,
     ):
         say(f"recording to {opened.recording.path}")
         try:
-            _serve(opened, address, once, report_exit, running)
+            _serve(opened, backend, address, once, report_exit, running)
         except AddressError:
             opened.discard()
             raise
@@ -272,26 +291,27 @@ def run(
     sys.exit(status)
 
 
-@cli.command(context_settings=PASS_ARGS)
+@cli.command(cls=Booting, context_settings=PASS_ARGS)
 @guest_options
-@serial_option
+@serials_option
 @click.option("--max-icount", type=Number(), metavar="N", help="Stop after N instructions.")
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @image_argument
 @args_argument
 def record(
-    image: Path, args: tuple[str, ...], backend: Backend, max_icount: int | None, timeout: float | None, **chosen: Any
+    image: Path | None, args: tuple[str, ...], max_icount: int | None, timeout: float | None, **given: Any
 ) -> None:
     """Record IMAGE without a stub, until it ends, Ctrl-C, or a limit."""
+    chosen, (backend,) = qemu.chosen(image, args, given), qemu.serial_backends(given)
     with (
         terminal.finishing() as working,
-        _begin(image, args, chosen) as opened,
+        _begin(chosen, given) as opened,
         _serial(opened, backend, live=True),
         working,
     ):
         timeline = opened.timeline
         say(f"recording to {opened.recording.path}")
-        stop = _run_to_end(opened, max_icount, timeout)
+        stop = _run_to_end(opened, backend, max_icount, timeout)
         status = _exit_status(opened)
         count = len(timeline.marks.stored)
         how = _how_it_ended(opened, stop, timeout) + ("," if opened.guest.cause else "")
@@ -299,15 +319,27 @@ def record(
     sys.exit(status)
 
 
-def _run_to_end(opened: Opened, steps: int | None, timeout: float | None) -> Stop:
+def _run_to_end(opened: Opened, backend: Backend, steps: int | None, timeout: float | None) -> Stop:
     timeline = opened.timeline
-    timer = threading.Timer(timeout, timeline.interrupt) if timeout is not None else None
+    over = threading.Event()
+    posted = monitored.Posted(timeline.interrupt)
+
+    def end() -> None:
+        over.set()
+        timeline.interrupt()
+
+    timer = threading.Timer(timeout, end) if timeout is not None else None
     if timer is not None:
         timer.daemon = True
         timer.start()
     try:
-        with terminal.interrupting(timeline.interrupt), _status(opened):
-            return timeline.run(Points({}), steps=steps)
+        with terminal.interrupting(end), _status(opened):
+            monitored.connect(backend, Target(opened), posted.post)
+            while True:
+                stop = timeline.run(Points({}), steps=None if steps is None else steps - timeline.icount)
+                if stop.kind is not StopKind.INTERRUPT or over.is_set():
+                    return stop
+                posted.serve()
     finally:
         if timer is not None:
             timer.cancel()
@@ -368,7 +400,7 @@ def replay(
         _serial(opened, backend, live=False),
         working,
     ):
-        _serve(opened, address, once, report_exit, False)
+        _serve(opened, backend, address, once, report_exit, False)
 
 
 def _open(path: Path, checkpoint_memory: int, disks: dict[str, Path], jobs: int) -> Opened:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
 from rrgdb.board.firmware.image import Placed
 from rrgdb.board.machine import Board
-from rrgdb.board.spec import BoardSpec
+from rrgdb.board.spec import BoardSpec, Clock
 from rrgdb.engine.base import Engine, EngineError
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
@@ -36,11 +36,13 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class BoardPlan:
-    """A board's guest."""
+    """A board's guest. ``reboot``: a reset restarts it."""
 
     placed: Placed
     spec: BoardSpec
     cpu: str
+    clock: Clock = field(default_factory=Clock)
+    reboot: bool = True
 
     @property
     def arch(self) -> Arch:
@@ -57,7 +59,8 @@ class BoardPlan:
         engine = UnicornEngine(self.arch, ram, self.cpu)
         door = _door(engine, recording)
         disks = Disks(images, store, engine.interrupt if live else None)
-        return Built(Board(self.spec, engine, self.placed, door, disks.disks), door, disks)
+        board = Board(self.spec, engine, self.placed, door, disks.disks, self.clock, reboot=self.reboot)
+        return Built(board, door, disks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from rrgdb.arch.base import Arch
-from rrgdb.board.firmware.image import MAX_FILE, place_image
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.build import build_id
 from rrgdb.errors import Error
 from rrgdb.opening.disks import new_disks
-from rrgdb.opening.guests import BoardPlan, Plan, ScriptPlan
-from rrgdb.opening.images import image_asked_for
+from rrgdb.opening.guests import Plan, ScriptPlan
+from rrgdb.opening.images import asked_for
 from rrgdb.opening.opened import Opened
 from rrgdb.opening.options import BUDGET, INTERVAL, GuestOptions, NewDisk, OptionError
 from rrgdb.opening.stores import create_store
 from rrgdb.opening.workers import pool_for
-from rrgdb.recording.directory import NewImage, Recording, default_path
-from rrgdb.recording.files import read_image
-from rrgdb.recording.manifest import Disk, Option
+from rrgdb.recording.directory import Recording, default_path
+from rrgdb.recording.manifest import Disk
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.images import DiskImage
 from rrgdb.snapshots.naming import START
@@ -30,15 +28,12 @@ from rrgdb.timeline.marks import MEMORY_BUDGET, Marks
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.timeline import Timeline
 
-KERNEL = "kernel"
-MAX_ARGS = 1 << 16
-"""characters of a guest's arguments"""
 Say = Callable[[str], None]
 
 
 def record(
     path: Path | None,
-    image_path: Path,
+    image_path: Path | None,
     options: GuestOptions,
     *,
     interval: float = INTERVAL,
@@ -49,7 +44,8 @@ def record(
     jobs: int = 1,
     say: Say = lambda _line: None,
 ) -> Opened:
-    """Begin a recording of ``image_path`` in directory ``path`` (default: ``NAME.rrgdb`` here), standing at icount 0.
+    """Begin a recording of ``image_path``, None: of what ``options.boot`` names, in directory ``path`` (default:
+    ``NAME.rrgdb`` here), standing at icount 0.
 
     ``interval``: seconds of guest time between automatic snapshots; ``budget``: bytes that the store may take;
     ``checkpoint_memory``: bytes that checkpoints may take, and half of that again snapshots that wait for the disk;
@@ -58,40 +54,24 @@ def record(
 
     Raises OSError, ImageError, OptionError, RecordingError, StoreError: one line each.
     """
-    data = read_image(image_path, MAX_FILE)
-    image, spec = image_asked_for(data, str(image_path), options)
-    memory = options.memory if options.memory is not None else spec.default_ram
-    try:
-        ram = spec.ram(memory)
-    except ValueError as e:
-        raise OptionError(f"-m: {e}") from None
-    cpu = options.cpu or image.arch.models[0]
-    if cpu not in image.arch.models:
-        raise OptionError(f"--cpu {cpu}: {image.arch.name} has {', '.join(image.arch.models)}")
-    if not options.args.isprintable() or len(options.args) > MAX_ARGS:
-        raise OptionError(f"ARGS {ascii(options.args)[:60]}: expected at most {MAX_ARGS} printable characters")
-    if not image_path.name.isprintable():
-        raise OptionError(f"IMAGE {image_path.name!a}: expected a name of printable characters")
-    plan = BoardPlan(place_image(image, spec, ram, options.args), spec, cpu)
+    asked = asked_for(image_path, options, len(disks))
+    plan, spec = asked.plan, asked.plan.spec
     problem = naming.problem(starting) if starting != START else None
     if problem is not None:
         raise OptionError(f"--rrsnapshot: {problem}")
-    chosen: dict[str, Option] = {"args": options.args}
-    if options.entry is not None:
-        chosen["entry"] = options.entry
     images = new_disks(disks, spec)
     listed = [Disk(i.name, str(i.path), i.format, i.size, i.mtime_ns or 0, i.readonly) for i in images]
     with ExitStack() as stack:
         for each in images:
             stack.callback(each.close)
         recording = Recording.create(
-            path or default_path(image_path.name, Path.cwd()),
+            path or default_path(asked.name, Path.cwd()),
             board=spec.name,
-            cpu=cpu,
-            ram_bytes=memory,
-            images=[NewImage(image_path.name, KERNEL, data, options.load)],
+            cpu=plan.cpu,
+            ram_bytes=asked.memory,
+            images=asked.images,
             engine=build_id(),
-            options=chosen,
+            options=asked.settings.options(),
             disks=listed,
             revision=spec.revision,
         )

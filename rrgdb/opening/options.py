@@ -12,6 +12,10 @@ INTERVAL = 0.1
 """seconds of guest time between automatic snapshots"""
 BUDGET = 4 << 30
 """bytes that the snapshot store may take"""
+MAX_SHIFT = 10
+"""QEMU's"""
+VIRTIO = ("disk", "rng", "console")
+"""what can be plugged into a slot"""
 
 
 class OptionError(UsageError):
@@ -19,8 +23,40 @@ class OptionError(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
+class LoaderFile:
+    """What is put into RAM beside the kernel, as QEMU's ``-device loader`` does: a file, or ``data`` at ``address``.
+    ``raw``: an ELF file too is put there as it is. ``starts``: the CPU starts there (at the entry of an ELF file)."""
+
+    address: int | None
+    path: Path | None = None
+    data: bytes = b""
+    raw: bool = False
+    starts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BootFiles:
+    """What a guest boots from, by QEMU's options: ``firmware`` None: what the board has by itself, unless
+    ``no_firmware`` (``-bios none``)."""
+
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str = ""
+    dtb: Path | None = None
+    firmware: Path | None = None
+    no_firmware: bool = False
+    loaders: tuple[LoaderFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GuestOptions:
-    """What the user asked for. Sizes in bytes; ``load``/``entry`` are physical addresses of a raw image."""
+    """What the user asked for. Sizes in bytes; ``load``/``entry`` are physical addresses of a raw image.
+
+    ``board`` may be a name of QEMU's that several boards share (``virt``). ``boot``: files to boot from, in place of
+    an image. ``shift``: 2**shift nanoseconds of virtual time are one instruction; ``sleep``: a CPU that waits does so
+    in the host's time. ``no_reboot``: a reset ends the guest. ``randomness``: the device tree has random seeds, drawn
+    from the host. ``virtio``: what is plugged into the slots, in their order (``VIRTIO``), one ``disk`` for each disk;
+    None: the disks. ``legacy``: the slots are those of version 1."""
 
     board: str | None = None
     cpu: str | None = None
@@ -28,6 +64,13 @@ class GuestOptions:
     load: int | None = None
     entry: int | None = None
     args: str = ""
+    boot: BootFiles | None = None
+    shift: int = 0
+    sleep: bool = True
+    no_reboot: bool = False
+    randomness: bool = False
+    virtio: tuple[str, ...] | None = None
+    legacy: bool = False
 
 
 class NewDisk(NamedTuple):

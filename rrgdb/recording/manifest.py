@@ -14,8 +14,9 @@ from rrgdb.errors import Error
 from rrgdb.recording.files import read_regular, write_atomically
 
 FORMAT = "rrgdb-recording"
-VERSION = 2
-"""1 has no behaviour and no revision: both are 1"""
+VERSION = 3
+"""1 has no behaviour and no revision: both are 1. 2 has one image at most, and of the options those of ``_PLAIN``. The
+lowest version that can say what a guest is is written, so that older readers read what they understand"""
 MAX_SIZE = 1 << 20
 """bytes of the file"""
 MAX_TEXT = 255
@@ -30,6 +31,8 @@ MAX_RAM = 1 << 40
 MAX_NUMBER = 1 << 31
 """of a behaviour or a revision"""
 KINDS = ("board", "script")
+_PLAIN = frozenset({"args", "entry"})
+"""options of version 2"""
 
 Option = str | int | bool
 
@@ -78,6 +81,11 @@ class Guest:
     disks: tuple[Disk, ...] = ()
     revision: int = 1
 
+    @property
+    def version(self) -> int:
+        """The lowest version of a manifest that can say this."""
+        return 2 if len(self.images) < 2 and self.options.keys() <= _PLAIN else VERSION
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -95,7 +103,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The file's text; the same manifest gives the same text."""
-        head = {"format": FORMAT, "version": VERSION, "created": self.created}
+        head = {"format": FORMAT, "version": self.guest.version, "created": self.created}
         built: dict[str, str | int | None] = {
             "recording_id": self.recording_id.hex(),
             "rrgdb": self.rrgdb,

@@ -225,8 +225,9 @@ def _find(commands: list[MonitorCommand[Any]], words: list[str]) -> tuple[Monito
             return left[0], words[depth:]
 
 
-def run(session: Session, line: str) -> str:
-    """Serve one command line; the text for the user. Raises MonitorError and what the debuggee raises."""
+def run(session: Session, line: str, *, moving: bool = True) -> str:
+    """Serve one command line; the text for the user. Not ``moving``: whoever asks is no debugger, which would be told
+    that the guest stands elsewhere. Raises MonitorError and what the debuggee raises."""
     if len(line) > LINE_LIMIT:
         raise MonitorError(f"command of {len(line)} characters: at most {LINE_LIMIT}")
     words = line.split()
@@ -239,6 +240,8 @@ def run(session: Session, line: str) -> str:
         raise MonitorError(f"`{' '.join(command.words)}` takes one argument: {command.argument}")
     if not arguments and command.argument and not command.argument.startswith("["):
         raise MonitorError(f"`{' '.join(command.words)}` needs an argument: {command.argument}")
+    if command.moves and not moving:
+        raise MonitorError(f"`{' '.join(command.words)}` moves the guest: it is for a debugger")
     if session.gone:
         raise MonitorError("the process is gone: use run or attach")
     face = command.face.of(session.debuggee)

@@ -74,6 +74,13 @@ class _Call(Generic[_T]):
             self.done.set()
 
 
+class _Posted:
+    """A call that nobody waits for; it raises nothing."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self.run = run
+
+
 class CallQueue:
     """Calls for the thread that owns the debuggee, one at a time, in order. ``interrupt`` makes the running one return
     early; thread-safe. While that thread waits for a call, trio's may make a brief one itself.
@@ -94,8 +101,8 @@ class CallQueue:
         self._lock = threading.Lock()
         self._made = 0
         """calls on their way; trio's side alone"""
-        self._calls: queue.SimpleQueue[_Call[object] | None] = queue.SimpleQueue()
-        self._unfinished: _Call[object] | None = None
+        self._calls: queue.SimpleQueue[_Call[object] | _Posted | None] = queue.SimpleQueue()
+        self._unfinished: _Call[object] | _Posted | None = None
 
     def serve(self, over: Callable[[], bool]) -> None:
         """Serve calls on the calling thread until ``over``, which is asked after each and after each ``idle``."""
@@ -113,7 +120,7 @@ class CallQueue:
         """Thread-safe: let ``serve`` ask ``over`` again."""
         self._calls.put(None)
 
-    def _next(self, over: Callable[[], bool] = lambda: False) -> _Call[object] | None:
+    def _next(self, over: Callable[[], bool] = lambda: False) -> _Call[object] | _Posted | None:
         quiet = False
         while self._idle is not None:
             with self._lock:
@@ -135,7 +142,7 @@ class CallQueue:
             quiet = True
         return self._wait()
 
-    def _wait(self, seconds: float | None = None) -> _Call[object] | None:
+    def _wait(self, seconds: float | None = None) -> _Call[object] | _Posted | None:
         """Raises queue.Empty if no call comes for so long."""
         self._resting = True
         try:
@@ -150,6 +157,11 @@ class CallQueue:
             if self._idling:
                 self._interrupt()
             return self._idling
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Thread-safe: run ``function``, which raises nothing, on the engine thread in its turn."""
+        self._calls.put(_Posted(function))
+        self._rouse()
 
     async def call(self, function: Callable[..., _T], *args: object) -> _T:
         """Run ``function`` on the engine thread and return or raise what it does.

@@ -110,7 +110,9 @@ def receive(peer: socket.socket, length: int) -> bytes:
     ],
 )
 def test_what_is_no_backend(option: str) -> None:
-    with pytest.raises(SerialError, match=r"^serial .*: expected stdio, null, pty, file:PATH, tcp:HOST") as caught:
+    with pytest.raises(
+        SerialError, match=r"^serial .*: expected stdio, mon:stdio, null, pty, file:PATH, tcp:HOST"
+    ) as caught:
         parse(option)
     assert "\n" not in str(caught.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,23 @@ def test_round_trip(manifest: Manifest) -> None:
     assert manifests.parse(manifest.to_json().encode(), WHERE) == manifest
 
 
+@pytest.mark.parametrize(
+    ("images", "options", "version"),
+    [
+        ((), {}, 2),
+        ((IMAGE,), {"args": "a", "entry": 1}, 2),
+        ((IMAGE,), {"append": ""}, 3),
+        ((IMAGE,), {"args": "a", "shift": 3}, 3),
+        (MANIFEST.guest.images, {"args": "a"}, 3),
+    ],
+)
+def test_the_version_is_the_lowest_that_says_what_the_guest_is(
+    images: tuple[Image, ...], options: dict[str, str | int], version: int
+) -> None:
+    guest = replace(MANIFEST.guest, images=images, options=options)
+    assert json.loads(replace(MANIFEST, guest=guest).to_json())["version"] == version
+
+
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     manifests.write(path, MANIFEST)
@@ -127,7 +145,7 @@ def changed(path: str, value: object) -> bytes:
     ("path", "value", "what"),
     [
         ("format", "other", "format: expected 'rrgdb-recording', got 'other'"),
-        ("version", 3, "version: expected at most 2: this recording was made by a newer rrgdb, got 3"),
+        ("version", 4, "version: expected at most 3: this recording was made by a newer rrgdb, got 4"),
         ("behaviour", 0, "behaviour: expected an integer from 1"),
         ("behaviour", ..., "behaviour: expected this key, it is missing"),
         ("guest.revision", "1", "guest.revision: expected an integer from 1"),
