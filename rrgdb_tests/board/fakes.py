@@ -53,6 +53,8 @@ class FakeMachine:
         self.status: int | None = None
         self.timers = Timers(lambda _ns: None)
         self.levels: dict[int, bool] = {}
+        self.memory: dict[str, FakeMemory] = {}
+        self.configuration: dict[int, bytes] = {}
 
     def virtual_ns(self) -> int:
         return self.now_ns
@@ -66,6 +68,11 @@ class FakeMachine:
 
     def timer(self, name: str, callback: Callable[[int], None]) -> Timer:
         return self.timers.add(name, callback)
+
+    def memory_behind(
+        self, device: str, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> FakeMemory:
+        return self.memory.setdefault(device, FakeMemory())
 
     def line_of(self, device: str) -> int:
         return 0
@@ -87,6 +94,25 @@ class FakeMachine:
 
     def write_physical(self, address: int, data: bytes) -> None:
         self.ram.write_memory(address, data)
+
+
+class FakeMemory:
+    """Bytes, and whether they are shown."""
+
+    def __init__(self, size: int = 1 << 20) -> None:
+        self.size = size
+        self.held = bytearray(size)
+        self.shown = True
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self.held[offset : offset + length])
+
+    def write(self, offset: int, data: bytes) -> None:
+        assert offset + len(data) <= self.size
+        self.held[offset : offset + len(data)] = data
+
+    def show(self, shown: bool) -> None:
+        self.shown = shown
 
 
 class FakeDisk:

@@ -11,6 +11,9 @@ from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
 from rrgdb.board.devices.clock.pl031 import Pl031
 from rrgdb.board.devices.entropy import Entropy
+from rrgdb.board.devices.memory.flash import Flash
+from rrgdb.board.devices.memory.fw_cfg import FwCfg
+from rrgdb.board.devices.memory.rom import Rom
 from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
 from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.uart.ns16550 import Ns16550
@@ -28,10 +31,13 @@ DEVICES: dict[str, DeviceFactory] = {
     "dense-virtio-mmio": DenseVirtioMmio,
     "entropy": Entropy,
     "exit": ExitRegister,
+    "flash": Flash,
+    "fw-cfg": FwCfg,
     "goldfish-rtc": GoldfishRtc,
     "ns16550": Ns16550,
     "pl011": Pl011,
     "pl031": Pl031,
+    "rom": Rom,
     "syscon": Syscon,
     "virtio-mmio": VirtioMmio,
 }
