@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from rrgdb.arch.cpu import Cpu
@@ -11,6 +11,23 @@ from rrgdb.host import Host
 
 RESET_STATUS = 254
 """status of a guest that ended itself by asking for a reset: machines are not restarted"""
+
+
+class Memory(Protocol):
+    """Memory of the machine that a device stands before. While it is shown, the guest reads and executes it in place,
+    and only its stores come to the device; while it is hidden, its reads do as well. The machine saves what it holds.
+    """
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def read(self, offset: int, length: int) -> bytes: ...
+    def write(self, offset: int, data: bytes) -> None:
+        """Change it, after an instruction only."""
+
+    def show(self, shown: bool) -> None:
+        """After an instruction, or when a state is loaded, only. At first it is shown."""
 
 
 class Machine(Protocol):
@@ -48,6 +65,16 @@ class Machine(Protocol):
         """A timer of the device, to be made with the device, by a name that nobody else has: the device's, or one that
         begins with it. ``callback`` gets the virtual nanoseconds that it was set to, and may do what
         ``after_instruction`` may. Whether it is set, and to when, is saved by the machine."""
+
+    def memory_behind(
+        self, device: str, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> Memory:
+        """The memory that the board gives to a device, to be asked for once, when the device is made. ``read`` and
+        ``write`` are the device's. ValueError if it gives none."""
+
+    @property
+    def configuration(self) -> Mapping[int, bytes]:
+        """What the machine was started with, for firmware: the items of fw_cfg by their keys."""
 
     def line_of(self, device: str) -> int:
         """Number of the interrupt line that the board gives to a device. ValueError if it gives none."""

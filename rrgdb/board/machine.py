@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rrgdb.arch.base import LINES, CpuException, ExceptionKind, IllegalInstruction, Trap
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.cause import of_death, of_wait
-from rrgdb.board.device import RESET_STATUS, Console, Device, Slots
+from rrgdb.board.device import RESET_STATUS, Console, Device, Memory, Slots
 from rrgdb.board.devices.virtio.blk import Disk, VirtioBlk
 from rrgdb.board.firmware import psci
 from rrgdb.board.firmware.image import Placed
@@ -70,6 +70,7 @@ class Board:
         self._slept = 0
         self._reboot = reboot and spec.restarts
         self._lines = Lines(spec.lines)
+        self._placed = placed
         for base, size in placed.ram.regions:
             engine.map_ram(base, size)
         self.devices: list[Device] = []
@@ -82,6 +83,8 @@ class Board:
                     device.plug(slot, disk)
             else:
                 self.devices.append(device)
+            if place.space == "rom":
+                continue
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
             for offset, size in place.pieces:
                 attach(place.base + offset, size, *_accesses(device, offset))
@@ -169,6 +172,16 @@ class Board:
     def timer(self, name: str, callback: Callable[[int], None]) -> Timer:
         return self._timers.add(name, callback)
 
+    def memory_behind(self, device: str, read: ReadCallback, write: WriteCallback) -> Memory:
+        place = next((place for place in self.spec.roms if place.name == device), None)
+        if place is None:
+            raise ValueError(f"board {self.spec.name} gives no memory to {device}")
+        return self.engine.map_rom(place.base, place.size, read, write)
+
+    @property
+    def configuration(self) -> Mapping[int, bytes]:
+        return self._placed.configuration
+
     def line_of(self, device: str) -> int:
         line = next((place.line for place in self.spec.placements if place.name == device), None)
         if line is None:
@@ -188,6 +201,9 @@ class Board:
         at = address
         while at < address + length:
             at += self.engine.ram.locate(at)[1]
+        for rom in self.spec.roms:
+            if address < rom.end and rom.base < address + length:
+                raise MemoryFault(max(address, rom.base))
 
     def read_physical(self, address: int, length: int) -> bytes:
         data = self.engine.ram.read(address, length)
@@ -196,6 +212,7 @@ class Board:
         return data
 
     def write_physical(self, address: int, data: bytes) -> None:
+        self.check_physical(address, len(data))
         self.engine.pages_changed(self.engine.ram.write(address, data))
 
     def resurrect(self) -> None:

@@ -15,13 +15,14 @@ PAGE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One device on the bus: ``size`` bytes at physical address ``base``, or ``size`` I/O ports from ``base``."""
+    """One device on the bus: ``size`` bytes at physical address ``base``, or ``size`` I/O ports from ``base``. Space
+    ``rom`` is memory that the device stands before."""
 
     factory: DeviceFactory
     name: str
     base: int
     size: int
-    space: Literal["mmio", "port"] = "mmio"
+    space: Literal["mmio", "port", "rom"] = "mmio"
     slots: tuple[int, ...] = ()
     """of a device that is ``Slots``: the numbers of its slots, in the order in which they are filled"""
     line: int | None = None
@@ -110,6 +111,15 @@ class BoardSpec:
     def disks(self) -> int:
         """How many disks it has slots for."""
         return sum(len(place.slots) for place in self.placements)
+
+    @property
+    def roms(self) -> tuple[Placement, ...]:
+        """The devices that stand before memory."""
+        return tuple(place for place in self.placements if place.space == "rom")
+
+    def memory_bytes(self, ram: RamLayout) -> int:
+        """Of RAM and of what devices stand before."""
+        return ram.bytes + sum(place.size for place in self.roms)
 
     def ram(self, size: int) -> RamLayout:
         """RAM of ``size`` bytes, which counts the holes, as QEMU's ``-m`` does. ``ValueError`` if the board cannot have

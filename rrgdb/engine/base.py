@@ -154,6 +154,22 @@ WriteCallback = Callable[[int, int, int], None]
 """(offset, size, value)"""
 
 
+class Rom(Protocol):
+    """Memory that a device stands before. While it is shown, which it is at first, the guest reads and executes it as
+    memory, and stores go to the device; while it is hidden, so do reads. What is written to it is the guest's state."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def read(self, offset: int, length: int) -> bytes: ...
+    def write(self, offset: int, data: bytes) -> None:
+        """Change it; not while an instruction executes."""
+
+    def show(self, shown: bool) -> None:
+        """Show or hide it; not while an instruction executes."""
+
+
 class Engine(Protocol):
     """One CPU with its address space. All calls but ``interrupt`` come from one thread.
 
@@ -204,6 +220,9 @@ class Engine(Protocol):
         """MemoryFault unless all of the range is RAM."""
 
     def map_ram(self, base: int, size: int) -> None: ...
+    def map_rom(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> Rom:
+        """Read-only memory at whole pages, of ``ram``, with a device before it."""
+
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None: ...
     def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None: ...
     def arm(self, stops: Stops, ignored_at: int | None = None) -> None:

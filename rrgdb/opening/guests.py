@@ -50,7 +50,7 @@ class BoardPlan:
 
     @property
     def ram_bytes(self) -> int:
-        return self.placed.ram.bytes
+        return self.spec.memory_bytes(self.placed.ram)
 
     def build(
         self, recording: Recording, ram: Ram, images: Sequence[DiskImage], store: SnapshotStore | None, *, live: bool

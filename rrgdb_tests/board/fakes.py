@@ -64,6 +64,8 @@ class FakeMachine:
         self.inputs: dict[str, bool] = {}
         self.restarts = 0
         self._receiver: Callable[[int, bool], None] = lambda _line, _level: None
+        self.memory: dict[str, FakeMemory] = {}
+        self.configuration: dict[int, bytes] = {}
 
     def virtual_ns(self) -> int:
         return self.now_ns
@@ -80,6 +82,11 @@ class FakeMachine:
 
     def timer(self, name: str, callback: Callable[[int], None]) -> Timer:
         return self.timers.add(name, callback)
+
+    def memory_behind(
+        self, device: str, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> FakeMemory:
+        return self.memory.setdefault(device, FakeMemory())
 
     def line_of(self, device: str) -> int:
         return self.lines.get(device, 0)
@@ -108,6 +115,25 @@ class FakeMachine:
 
     def write_physical(self, address: int, data: bytes) -> None:
         self.ram.write_memory(address, data)
+
+
+class FakeMemory:
+    """Bytes, and whether they are shown."""
+
+    def __init__(self, size: int = 1 << 20) -> None:
+        self.size = size
+        self.held = bytearray(size)
+        self.shown = True
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self.held[offset : offset + length])
+
+    def write(self, offset: int, data: bytes) -> None:
+        assert offset + len(data) <= self.size
+        self.held[offset : offset + len(data)] = data
+
+    def show(self, shown: bool) -> None:
+        self.shown = shown
 
 
 class FakeDisk:

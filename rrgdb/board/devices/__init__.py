@@ -16,6 +16,9 @@ from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.gpio.pl061 import Pl061
 from rrgdb.board.devices.intc.gic import Gic
 from rrgdb.board.devices.intc.nvic import Mps2Nvic, Nvic
+from rrgdb.board.devices.memory.flash import Flash
+from rrgdb.board.devices.memory.fw_cfg import FwCfg
+from rrgdb.board.devices.memory.rom import Rom
 from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
 from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.system.mps2 import Mps2FpgaIo, Mps2Scc
@@ -41,6 +44,8 @@ DEVICES: dict[str, DeviceFactory] = {
     "entropy": Entropy,
     "exit": ExitRegister,
     "gic": Gic,
+    "flash": Flash,
+    "fw-cfg": FwCfg,
     "goldfish-rtc": GoldfishRtc,
     "mps2-fpgaio": Mps2FpgaIo,
     "mps2-nvic": Mps2Nvic,
@@ -51,6 +56,7 @@ DEVICES: dict[str, DeviceFactory] = {
     "pl031": Pl031,
     "pl061": Pl061,
     "silent-pl031": SilentPl031,
+    "rom": Rom,
     "syscon": Syscon,
     "unimplemented": Unimplemented,
     "virtio-mmio": VirtioMmio,

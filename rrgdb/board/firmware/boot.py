@@ -1,7 +1,7 @@
 """How a machine starts: kernel, initrd, firmware and device tree put where QEMU 7.2 puts them.
 
-The judges are its ``hw/arm/boot.c``, ``hw/riscv/boot.c`` and ``hw/core/loader.c``. What a file holds is hostile: whatever it is, there
-is a ``Placed`` whose parts lie in memory and do not overlap, or an ``ImageError`` of one line.
+The judges are its ``hw/arm/boot.c``, ``hw/riscv/boot.c`` and ``hw/core/loader.c``. What a file holds is hostile:
+whatever it is, there is a ``Placed`` whose parts lie in memory and do not overlap, or an ``ImageError`` of one line.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Loader:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What a machine is started with, as QEMU's options name it. ``bios`` None is ``-bios none`` on RISC-V: what QEMU takes
-    by default is ``default_firmware``'s to tell, and the caller's to read."""
+    """What a machine is started with, as QEMU's options name it. ``bios`` None is ``-bios none`` on RISC-V: what QEMU
+    takes by default is ``default_firmware``'s to tell, and the caller's to read."""
 
     kernel: File | None = None
     initrd: File | None = None
@@ -69,8 +69,8 @@ def seed_sizes(board: BoardSpec) -> Mapping[str, int]:
 
 
 def arch_of(file: File) -> str | None:
-    """The name of the arch (``rrgdb.arch.ARCHES``) whose ``virt`` board takes this kernel or firmware; None if the file does
-    not say. RISC-V files that are no ELF files do not tell their width: riscv64."""
+    """The name of the arch (``rrgdb.arch.ARCHES``) whose ``virt`` board takes this kernel or firmware; None if the file
+    does not say. RISC-V files that are no ELF files do not tell their width: riscv64."""
     raise NotImplementedError
 
 

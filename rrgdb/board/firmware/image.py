@@ -86,6 +86,8 @@ class Placed:
     args: str
     left_out: str
     """what of the file is not loaded, in one line"""
+    configuration: Mapping[int, bytes] = field(default_factory=dict)
+    """the items of fw_cfg by their keys"""
 
 
 def load_image(data: bytes, name: str) -> Image:

@@ -28,8 +28,12 @@ static int watch_holes(Core *c)
         if (i == c->region_count || c->regions[i].base > begin)
             error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_INVALID,
                                  c->hooks->invalid_memory, c, begin, end);
-        if (i < c->region_count)
-            begin = c->regions[i].base + c->regions[i].size;
+        if (i == c->region_count)
+            break;
+        begin = c->regions[i].base + c->regions[i].size;
+        if (c->regions[i].store)
+            error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_WRITE_PROT,
+                                 c->hooks->invalid_memory, c, c->regions[i].base, begin - 1);
     }
     return error;
 }

@@ -52,7 +52,9 @@ enum { F_NONE, F_TAIL, F_EXACT }; /* how the fast phase was left at a block's en
 #define MOST_FILLS 65536 /* between two looks where a larger table has not helped */
 #define THICK_FILLS 256 /* instructions for each of them: below that the table is too small for what the guest uses */
 
-typedef struct { uint64_t base, size; uint8_t *host; } region;
+typedef void (*store_fn)(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user);
+/* RAM, or memory that is read and executed as such and has a device for its stores */
+typedef struct { uint64_t base, size; uint8_t *host; store_fn store; } region;
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
 typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, second, cls; } class_entry;
 typedef struct {
@@ -229,7 +231,7 @@ typedef struct Core {
 
     region regions[MAX_REGIONS];
     int region_count;
-    size_t invalid_hooks[MAX_REGIONS + 1];
+    size_t invalid_hooks[2 * MAX_REGIONS + 1];
     int invalid_hook_count;
     uint8_t *ram;
     uint8_t *code_pages;

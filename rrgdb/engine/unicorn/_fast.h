@@ -36,7 +36,8 @@ ALWAYS_INLINE bool fill_tlb(const Family *f, Core *c, uint64_t va, int type, tlb
 {
     int whole = c->phase == PHASE_FAST && !c->exact;
     va &= c->address_mask; /* what runs over the top goes on at 0 */
-    uint8_t *host = physical_to_host(c, va);
+    const region *memory = region_at(c, va);
+    uint8_t *host = memory && !(memory->store && type == UC_MEM_WRITE) ? memory->host + (va - memory->base) : NULL;
     int allowed = f->grants ? f->grants(c, va, type, whole) : UC_PROT_RWX;
     if (!allowed)
         return false;

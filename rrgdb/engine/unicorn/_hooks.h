@@ -231,10 +231,26 @@ static bool on_invalid_insn(void *uc, void *user)
     return false;
 }
 
+/* A store to memory that a device stands before: in pieces of at most four bytes, as devices get them. Unicorn drops it. */
+static void store_to_device(Core *c, const region *to, uint64_t address, int size, uint64_t value)
+{
+    for (int done = 0; done < size; done += 4) {
+        unsigned n = size - done < 4 ? (unsigned)(size - done) : 4;
+        to->store(c->uc, address - to->base + (unsigned)done, n, value >> 8 * done & (n < 4 ? (1u << 8 * n) - 1 : ~0u), NULL);
+    }
+}
+
 ALWAYS_INLINE bool on_invalid_memory(const Family *f, Core *c, int type, uint64_t address, int size, int64_t value)
 {
     if (address - c->guard_base < (uint64_t)c->guard_count * PAGE)
         return guarded(f, c, type == UC_MEM_WRITE_PROT, address - c->guard_base, (uint32_t)size, (uint64_t)value);
+    const region *memory = type == UC_MEM_WRITE_PROT ? region_at(c, address) : NULL;
+    if (memory && memory->store) {
+        store_to_device(c, memory, address, size, (uint64_t)value);
+        if (f->goes_on)
+            f->goes_on(c);
+        return true;
+    }
     if (c->guard_base && address - c->guard_base - GUARD_SIZE < GUARD_SIZE)
         address -= GUARD_SIZE;
     sync_state(c);

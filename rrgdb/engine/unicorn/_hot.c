@@ -36,8 +36,8 @@ static void Core_dealloc(Core *c)
 
 static PyObject *Core_add_region(Core *c, PyObject *args)
 {
-    unsigned long long base, size, host;
-    if (!PyArg_ParseTuple(args, "KKK", &base, &size, &host))
+    unsigned long long base, size, host, store = 0;
+    if (!PyArg_ParseTuple(args, "KKK|K", &base, &size, &host, &store))
         return NULL;
     if (c->region_count == MAX_REGIONS) {
         PyErr_SetString(PyExc_ValueError, "too many RAM regions");
@@ -46,7 +46,7 @@ static PyObject *Core_add_region(Core *c, PyObject *args)
     int at = c->region_count++;
     for (; at > 0 && c->regions[at - 1].base > base; at--)
         c->regions[at] = c->regions[at - 1];
-    c->regions[at] = (region){base, size, (uint8_t *)(uintptr_t)host};
+    c->regions[at] = (region){base, size, (uint8_t *)(uintptr_t)host, (store_fn)(uintptr_t)store};
     c->tlb_stale = c->watches_moved = 1;
     if (watch_holes(c)) {
         PyErr_SetString(PyExc_RuntimeError, "Unicorn refused a hook");
@@ -276,7 +276,7 @@ static PyObject *Core_read_registers(Core *c, PyObject *args)
 }
 
 static PyMethodDef Core_methods[] = {
-    {"add_region", (PyCFunction)Core_add_region, METH_VARARGS, "add_region(base, size, host): RAM seen by the hooks"},
+    {"add_region", (PyCFunction)Core_add_region, METH_VARARGS, "add_region(base, size, host, store=0): memory seen by the hooks"},
     {"clear_regions", (PyCFunction)Core_clear_regions, METH_NOARGS, "forget all RAM"},
     {"arrive", (PyCFunction)Core_arrive, METH_VARARGS, "arrive(pc) -> reason why the run stops there, or NONE"},
     {"run", (PyCFunction)Core_run, METH_VARARGS, "run(pc, limit) -> reason"},

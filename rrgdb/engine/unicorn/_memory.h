@@ -2,12 +2,25 @@
 #pragma once
 #include "_core.h"
 
-static uint8_t *physical_to_host(Core *c, uint64_t pa)
+static const region *region_at(const Core *c, uint64_t pa)
 {
     for (int i = 0; i < c->region_count; i++)
         if (pa - c->regions[i].base < c->regions[i].size)
-            return c->regions[i].host + (pa - c->regions[i].base);
+            return &c->regions[i];
     return NULL;
+}
+
+static uint8_t *physical_to_host(Core *c, uint64_t pa)
+{
+    const region *r = region_at(c, pa);
+    return r ? r->host + (pa - r->base) : NULL;
+}
+
+/* Whether stores there go to a device. */
+static int is_rom(const Core *c, uint64_t pa)
+{
+    const region *r = region_at(c, pa);
+    return r && r->store;
 }
 
 /* The virtual TLB was filled once more. Unicorn makes its table smaller when it is flushed and little was in use for 100

@@ -6,6 +6,7 @@
 #define UC_HOOK_INTR (1 << 0)
 #define UC_HOOK_CODE (1 << 2)
 #define UC_HOOK_BLOCK (1 << 3)
+#define UC_HOOK_MEM_WRITE_PROT (1 << 8)
 #define UC_HOOK_MEM_INVALID (0x3f << 4)
 #define UC_HOOK_MEM_READ (1 << 10)
 #define UC_HOOK_MEM_WRITE (1 << 11)

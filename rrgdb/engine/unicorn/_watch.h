@@ -250,7 +250,7 @@ static int guard_number(const guard *list, int count, uint64_t physical)
     return -1;
 }
 
-/* The pages that need a guard; -1 if guards will not do: a watched page holds code. */
+/* The pages that need a guard; -1 if guards will not do: a watched page holds code, or a device takes its stores. */
 static int wanted_guards(Core *c, guard *list)
 {
     int n = 0;
@@ -265,7 +265,7 @@ static int wanted_guards(Core *c, guard *list)
             int known = guard_number(list, n, page);
             if (!host)
                 continue;
-            if (*flags_of(c, host) & PAGE_CODE)
+            if (*flags_of(c, host) & PAGE_CODE || is_rom(c, page))
                 return -1;
             if (known < 0)
                 list[known = n++] = (guard){c, page, host, 0};

@@ -22,7 +22,7 @@ Accessed = Callable[[int, int, bool], None]
 """(physical address, bytes, whether it is a store)"""
 
 
-def _check(error: int, what: str) -> None:
+def check(error: int, what: str) -> None:
     if error:
         raise EngineError(f"{what}: {unicorn.UcError(error)}")
 
@@ -47,6 +47,20 @@ class Devices:
         return error
 
     def map_memory(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None:
+        callbacks = self.callbacks(base, read, write)
+        self.memory.append((base, size))
+        self.show(base, size, callbacks)
+
+    def show(self, base: int, size: int, callbacks: tuple[Any, Any]) -> None:
+        on_read, on_write = callbacks
+        check(
+            _lib.uc_mmio_map(self._handle, ctypes.c_uint64(base), ctypes.c_uint64(size), on_read, None, on_write, None),
+            f"device at {base:#x}",
+        )
+
+    def callbacks(self, base: int, read: ReadCallback, write: WriteCallback) -> tuple[Any, Any]:
+        """For Unicorn, of a device at that physical address."""
+
         def read_at(offset: int, n: int) -> int:
             self._accessed(base + offset, n, False)
             return read(offset, n)
@@ -58,11 +72,7 @@ class Devices:
         on_read = _MMIO_READ(lambda _uc, offset, n, _data: self._guarded(read_at, offset, n))
         on_write = _MMIO_WRITE(lambda _uc, offset, n, value, _data: self._guarded(write_at, offset, n, value))
         self._callbacks += [on_read, on_write]
-        self.memory.append((base, size))
-        _check(
-            _lib.uc_mmio_map(self._handle, ctypes.c_uint64(base), ctypes.c_uint64(size), on_read, None, on_write, None),
-            f"device at {base:#x}",
-        )
+        return on_read, on_write
 
     def map_ports(
         self, instructions: tuple[int, int], first: int, count: int, read: ReadCallback, write: WriteCallback
@@ -74,7 +84,7 @@ class Devices:
             self._callbacks += [on_in, on_out]
             for callback, instruction in zip((on_in, on_out), instructions, strict=True):
                 handle = ctypes.c_size_t()
-                _check(
+                check(
                     _lib.uc_hook_add(
                         self._handle,
                         ctypes.byref(handle),

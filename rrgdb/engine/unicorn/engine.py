@@ -44,6 +44,7 @@ from rrgdb.engine.unicorn.kept import KeptRegisters
 from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.structure import no_sync
 from rrgdb.engine.unicorn.registers import RegisterFile
+from rrgdb.engine.unicorn.rom import MappedRom
 
 _lib = binding.uclib
 _hot.set_agent_operations(native_table())
@@ -112,6 +113,7 @@ class UnicornEngine:
             no_sync=self._handle.value + no_sync() if keeps else 0,
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
+        self._roms: list[MappedRom] = []
         self._devices = Devices(self._handle, self._device_accessed, lambda: self._core.lower_limit(0))
         self._mask = (1 << arch.bits) - 1
         self._has_translated = False
@@ -379,6 +381,30 @@ class UnicornEngine:
         region = self.ram.add_region(base, size)
         self._uc.mem_map_ptr(base, size, const.UC_PROT_ALL, self.ram.address + region.offset)
         self._core.add_region(base, size, self.ram.address + region.offset)
+
+    def map_rom(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> MappedRom:
+        rom = MappedRom(
+            self._handle,
+            self.ram,
+            self.ram.add_region(base, size),
+            self._devices,
+            self._devices.callbacks(base, read, write),
+            self._memory_moved,
+            self.pages_changed,
+        )
+        self._roms.append(rom)
+        rom.map()
+        return rom
+
+    def _memory_moved(self) -> None:
+        """What the guest finds as memory is no longer what it was."""
+        stores = {rom.region: rom.store for rom in self._roms}
+        hidden = [rom.region for rom in self._roms if not rom.shown]
+        self._core.clear_regions()
+        for r in self.ram.regions:
+            if r not in hidden:
+                self._core.add_region(r.base, r.size, self.ram.address + r.offset, stores.get(r, 0))
+        _lib.uc_ctl(self._handle, ctypes.c_int(_TLB_FLUSH_CONTROL))
 
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None:
         self._devices.map_memory(base, size, read, write)

@@ -1,0 +1,1 @@
+"""Devices that are memory, or hold what firmware asks for."""
