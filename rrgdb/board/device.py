@@ -62,6 +62,12 @@ class Machine(Protocol):
         """For the one interrupt controller: ``receiver(line, level)`` hears of each change of a level, from within
         ``irq``. Not when a state is loaded: the controller has a state of its own."""
 
+    def interrupt(self, line: str, level: bool) -> None:
+        """Raise or lower an input of the CPU, by its name in ``Interrupts.lines``. The machine saves the levels."""
+
+    def restart(self) -> None:
+        """Reset the machine behind the current instruction."""
+
     def check_physical(self, address: int, length: int) -> None:
         """MemoryFault unless all of the range is RAM."""
 

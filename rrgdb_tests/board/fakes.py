@@ -53,6 +53,9 @@ class FakeMachine:
         self.status: int | None = None
         self.timers = Timers(lambda _ns: None)
         self.levels: dict[int, bool] = {}
+        self.inputs: dict[str, bool] = {}
+        self.restarts = 0
+        self._receiver: Callable[[int, bool], None] = lambda _line, _level: None
 
     def virtual_ns(self) -> int:
         return self.now_ns
@@ -72,12 +75,19 @@ class FakeMachine:
 
     def irq(self, line: int, level: bool) -> None:
         self.levels[line] = level
+        self._receiver(line, level)
+
+    def interrupt(self, line: str, level: bool) -> None:
+        self.inputs[line] = level
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def is_raised(self, line: int) -> bool:
         return self.levels.get(line, False)
 
     def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
-        pass
+        self._receiver = receiver
 
     def check_physical(self, address: int, length: int) -> None:
         self.ram.read_memory(address, length)
