@@ -53,9 +53,9 @@ class SilentClint(StatefulDevice):
 
 
 class Clint(SilentClint):
-    """With msip and mtip of the hart. mtip changes as on QEMU: with a write to mtimecmp or mtime, or after as many whole
-    ticks as were left at that write, which is up to a tick behind the moment at which mtime reaches mtimecmp. At power-on
-    it is high, since both are 0."""
+    """With msip and mtip of the hart. mtip changes as on QEMU: with a write to mtimecmp or mtime, or after as many
+    whole ticks as were left then, which is up to a tick after mtime has reached mtimecmp. It is high at power-on, since
+    both are 0."""
 
     def __init__(self, name: str, machine: Machine) -> None:
         self._timer = machine.timer(name, lambda _due: machine.interrupt("mtip", True))

@@ -79,8 +79,8 @@ class SilentGoldfishRtc(StatefulDevice):
 
 
 class GoldfishRtc(SilentGoldfishRtc):
-    """With alarms. One comes when the wall clock has reached it, which is looked at whenever the guest looks, or when as
-    much virtual time has gone by: a guest that sleeps until then sleeps no time outside, and its clock is put on."""
+    """With alarms. One comes when the wall clock has reached it, which is looked at whenever the guest looks, or when
+    as much virtual time has gone by: a guest that sleeps until then sleeps no time outside, and its clock is put on."""
 
     FIELDS: ClassVar[tuple[Field, ...]] = (*SilentGoldfishRtc.FIELDS, Field("due_ns", 64))
 

@@ -60,7 +60,7 @@ class Plic(StatefulDevice):
             self._tell()
 
     def _best(self, context: int) -> int:
-        """The source that is signalled to ``context``: the least of those of the highest priority; 0 if there is none."""
+        """The source that is signalled to ``context``: the least of those of the highest priority. 0: none."""
         waiting = _number(self.pending) & ~_number(self.claimed) & _number(self._enabled(context))
         best, priority = 0, self.thresholds[context]
         while waiting:
