@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rrgdb.board.boards import riscv_virt
 from rrgdb.board.boards.arm_virt import AARCH64_VIRT, ARM_VIRT
 from rrgdb.board.boards.pc import I386_PC, X86_64_PC
 from rrgdb.board.boards.riscv_virt import RISCV32_VIRT, RISCV64_VIRT
@@ -27,8 +28,9 @@ BOARDS: dict[str, BoardSpec] = {
     b.name: b for b in (AARCH64_VIRT, ARM_VIRT, I386_PC, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)
 }
 """in their latest revisions"""
-EARLIER: tuple[BoardSpec, ...] = tuple(
-    replace(board, revision=1, semihosting_input=True) for board in (AARCH64_VIRT, ARM_VIRT, RISCV32_VIRT, RISCV64_VIRT)
+EARLIER: tuple[BoardSpec, ...] = (
+    *(replace(board, revision=1, semihosting_input=True) for board in (AARCH64_VIRT, ARM_VIRT)),
+    *riscv_virt.EARLIER,
 )
 """revisions of the past, for recordings that were made with them"""
 
