@@ -48,6 +48,7 @@ class FakeMachine:
     def __init__(self, host: FakeHost | None = None, base: int = 0x1000, size: int = 0x4000) -> None:
         self.ram = FakeCpu(base, size)
         self.host = host or FakeHost()
+        self.cpu = FakeCpu()
         self.icount = 0
         self.now_ns = 0
         self.status: int | None = None
@@ -86,7 +87,7 @@ class FakeMachine:
     def is_raised(self, line: int) -> bool:
         return self.levels.get(line, False)
 
-    def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
+    def attach_irqs(self, receiver: Callable[[int, bool], None], *, repeated: bool = False) -> None:
         self._receiver = receiver
 
     def check_physical(self, address: int, length: int) -> None:

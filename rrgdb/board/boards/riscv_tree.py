@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from rrgdb.arch.riscv_csr import TIMEBASE_HZ
+from rrgdb.arch.riscv_interrupts import MEIP, MSIP, MTIP, SEIP
 from rrgdb.board.devices.intc.plic import SOURCES
 from rrgdb.board.firmware.devicetree import Node, TreeFacts, Value, cells
 from rrgdb.board.spec import Placement
 
 CPU, CPU_INTERRUPTS, PLIC, TEST = 1, 2, 3, 4
 """phandles"""
-MSIP, MTIP, SEIP, MEIP = 3, 7, 9, 11
-"""causes"""
 UART_HZ = 3_686_400
 UART_BYTES, FW_CFG_BYTES = 0x100, 0x18
 SLOT_BYTES = 0x1000

@@ -9,7 +9,7 @@ from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc, SilentGoldfishRtc
 from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.intc.plic import SOURCES, Plic
-from rrgdb.board.devices.power.syscon import EndingSyscon, Syscon
+from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.uart.ns16550 import Ns16550
 from rrgdb.board.devices.virtio.mmio import VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
@@ -39,6 +39,8 @@ RISCV64_VIRT = BoardSpec(
     ),
     serial="serial0",
     lines=SOURCES,
+    sleeps=True,
+    restarts=True,
     revision=3,
 )
 
@@ -51,13 +53,16 @@ RISCV32_VIRT = replace(
 )
 
 _UNTIL_2 = (
-    Placement(EndingSyscon, "syscon", 0x00100000, 0x1000),
+    Placement(Syscon, "syscon", 0x00100000, 0x1000),
     Placement(SilentGoldfishRtc, "rtc", 0x00101000, 0x1000),
     Placement(SilentClint, "clint", 0x02000000, 0x10000),
     Placement(Ns16550, "serial0", 0x10000000, 0x1000),
     Placement(VirtioMmio, "virtio", 0x10001000, 0x8000, slots=SLOTS),
     *OWN,
 )
-_REVISION_2 = tuple(replace(board, placements=_UNTIL_2, lines=0, revision=2) for board in (RISCV32_VIRT, RISCV64_VIRT))
+_REVISION_2 = tuple(
+    replace(board, placements=_UNTIL_2, lines=0, sleeps=False, restarts=False, revision=2)
+    for board in (RISCV32_VIRT, RISCV64_VIRT)
+)
 EARLIER = (*(replace(board, semihosting_input=True, revision=1) for board in _REVISION_2), *_REVISION_2)
 """revision 1: semihosting has an input of its own; until revision 2: no interrupts"""

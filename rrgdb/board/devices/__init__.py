@@ -13,7 +13,7 @@ from rrgdb.board.devices.clock.pl031 import Pl031
 from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.intc.plic import Plic
 from rrgdb.board.devices.power.debug_exit import DebugExit, ExitRegister
-from rrgdb.board.devices.power.syscon import EndingSyscon, Syscon
+from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.uart.ns16550 import Ns16550
 from rrgdb.board.devices.uart.pl011 import Pl011
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
@@ -27,7 +27,6 @@ DEVICES: dict[str, DeviceFactory] = {
     "counter": Counter,
     "debug-exit": DebugExit,
     "dense-virtio-mmio": DenseVirtioMmio,
-    "ending-syscon": EndingSyscon,
     "entropy": Entropy,
     "exit": ExitRegister,
     "goldfish-rtc": GoldfishRtc,

@@ -1,11 +1,12 @@
 """Core-local interruptor of one hart (SiFive FU540-C000 manual, "CLINT"; QEMU's ``riscv_aclint``): its timer and its
 software interrupt.
 
-``mtime`` is virtual time at 10 MHz, as on QEMU's virt machine.
+``mtime`` is virtual time at 10 MHz, as on QEMU's virt machine, and 0 at a reset.
 """
 
 from __future__ import annotations
 
+from rrgdb.arch.riscv_interrupts import TIME_AHEAD
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Field, StatefulDevice, merge, part
 
@@ -53,9 +54,9 @@ class SilentClint(StatefulDevice):
 
 
 class Clint(SilentClint):
-    """With msip and mtip of the hart. mtip changes as on QEMU: with a write to mtimecmp or mtime, or after as many
-    whole ticks as were left then, which is up to a tick after mtime has reached mtimecmp. It is high at power-on, since
-    both are 0."""
+    """With msip, mtip and the ``time`` CSR of the hart. mtip changes as on QEMU: with a write to mtimecmp or mtime, or
+    after as many whole ticks as were left then, which is up to a tick after mtime has reached mtimecmp. It is high at
+    power-on, since both are 0."""
 
     def __init__(self, name: str, machine: Machine) -> None:
         self._timer = machine.timer(name, lambda _due: machine.interrupt("mtip", True))
@@ -75,6 +76,7 @@ class Clint(SilentClint):
             self._compare()
 
     def _compare(self) -> None:
+        self.machine.cpu.write(TIME_AHEAD, self.mtime_delta)
         left = self.mtimecmp - self.mtime
         self.machine.interrupt("mtip", left <= 0)
         due = self.machine.virtual_ns() + left * TICK_NS

@@ -47,7 +47,7 @@ class Plic(StatefulDevice):
 
     def __init__(self, name: str, machine: Machine) -> None:
         super().__init__(name, machine)
-        machine.attach_irqs(self._receive)
+        machine.attach_irqs(self._receive, repeated=True)
 
     def reset(self) -> None:
         for buffer in self.BUFFERS:

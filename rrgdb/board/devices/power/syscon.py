@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rrgdb.board.device import RESET_STATUS
 from rrgdb.board.devices.state import StatefulDevice
 
 
@@ -24,14 +23,4 @@ class Syscon(StatefulDevice):
             case 0x3333:
                 self.machine.power_off(value >> 16 & 0xFF)
             case 0x7777:
-                self._restart()
-
-    def _restart(self) -> None:
-        self.machine.restart()
-
-
-class EndingSyscon(Syscon):
-    """A reset ends the machine, too, with ``RESET_STATUS``."""
-
-    def _restart(self) -> None:
-        self.machine.power_off(RESET_STATUS)
+                self.machine.restart()
