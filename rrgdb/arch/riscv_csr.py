@@ -95,7 +95,8 @@ def _check(cpu: Cpu, insn: Access) -> None:
 def _read_counter(cpu: Cpu, csr: int, host: TrapHost) -> int:
     name, _ = COUNTERS[csr]
     if name == "time":
-        return host.virtual_ns() * TIMEBASE_HZ // 1_000_000_000
+        ticks = host.virtual_ns() * TIMEBASE_HZ // 1_000_000_000
+        return (ticks + cpu.read(riscv_interrupts.TIME_AHEAD)) & (1 << 64) - 1
     return (cpu.icount + cpu.read(name)) & (1 << 64) - 1
 
 

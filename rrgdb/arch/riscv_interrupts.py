@@ -15,6 +15,8 @@ PRIORITY = (MEIP, MSIP, MTIP, SEIP, SSIP, STIP)
 """highest first"""
 WRITTEN = "mip_written"
 """the kept register of those bits of ``mip`` that software has set"""
+TIME_AHEAD = "time_ahead"
+"""the kept register of the ticks by which the ``time`` CSR, a copy of the board's mtime, is ahead of virtual time"""
 MACHINE_WRITES = 1 << SSIP | 1 << STIP | 1 << SEIP
 SUPERVISOR_WRITES = 1 << SSIP
 SUPERVISOR_SEES = MACHINE_WRITES
@@ -100,5 +102,5 @@ def interrupts(xlen: int) -> Interrupts:
         pending=_pending,
         enter=lambda cpu, number: _enter(xlen, cpu, number),
         wakes=lambda cpu: _raised(cpu) & cpu.read("mie") != 0,
-        kept={WRITTEN: 16},
+        kept={WRITTEN: 16, TIME_AHEAD: 64},
     )

@@ -85,9 +85,10 @@ class Machine(Protocol):
     def is_raised(self, line: int) -> bool:
         """The level of an interrupt line."""
 
-    def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
+    def attach_irqs(self, receiver: Callable[[int, bool], None], *, repeated: bool = False) -> None:
         """For the one interrupt controller: ``receiver(line, level)`` hears of each change of a level, from within
-        ``irq``. Not when a state is loaded: the controller has a state of its own."""
+        ``irq``; with ``repeated``, of lines that are raised while they are high, too. Not when a state is loaded: the
+        controller has a state of its own."""
 
     def check_physical(self, address: int, length: int) -> None:
         """MemoryFault unless all of the range is RAM."""

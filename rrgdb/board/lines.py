@@ -17,18 +17,20 @@ class Lines:
         self.count = count
         self._high: set[int] = set()
         self._receiver: Callable[[int, bool], None] | None = None
+        self._repeated = False
 
-    def attach(self, receiver: Callable[[int, bool], None]) -> None:
-        """``receiver(line, level)`` hears of each change of a level. ValueError if somebody does already."""
+    def attach(self, receiver: Callable[[int, bool], None], *, repeated: bool = False) -> None:
+        """``receiver(line, level)`` hears of each change of a level, and if ``repeated``, of each line that is raised
+        while it is high. ValueError if somebody does already."""
         if self._receiver is not None:
             raise ValueError("the interrupt lines have a receiver already")
-        self._receiver = receiver
+        self._receiver, self._repeated = receiver, repeated
 
     def set(self, line: int, level: bool) -> None:
         """ValueError for a line that is not there."""
         if not 0 <= line < self.count:
             raise ValueError(f"interrupt line {line}, expected one below {self.count}")
-        if level == (line in self._high):
+        if level == (line in self._high) and not (level and self._repeated):
             return
         (self._high.add if level else self._high.discard)(line)
         if self._receiver is not None:

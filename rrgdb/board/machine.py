@@ -150,10 +150,11 @@ class Board:
             self.power_off(RESET_STATUS if not self.spec.restarts else 0)
 
     def _reset(self) -> None:
+        # The CPU first: devices drive its inputs.
+        self.engine.reset(self._cpu_at_start)
         for part in self._parts():
             part.reset()
         self._lines.reset()
-        self.engine.reset(self._cpu_at_start)
         self._place()
         self._update_cpu_timers()
 
@@ -162,8 +163,9 @@ class Board:
         if interrupts is None:
             raise ValueError(f"{self.arch.name} has no interrupt input {line}")
         bit, levels = 1 << interrupts.lines[line], self.engine.read(LINES)
-        self.engine.write(LINES, levels | bit if level else levels & ~bit)
-        self.engine.limit(self.engine.icount)
+        if bool(levels & bit) != level:
+            self.engine.write(LINES, levels ^ bit)
+            self.engine.limit(self.engine.icount)
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         self._due.append(work)
@@ -194,8 +196,8 @@ class Board:
     def is_raised(self, line: int) -> bool:
         return self._lines.is_high(line)
 
-    def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
-        self._lines.attach(receiver)
+    def attach_irqs(self, receiver: Callable[[int, bool], None], *, repeated: bool = False) -> None:
+        self._lines.attach(receiver, repeated=repeated)
 
     def check_physical(self, address: int, length: int) -> None:
         at = address

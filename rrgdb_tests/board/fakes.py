@@ -104,7 +104,7 @@ class FakeMachine:
     def is_raised(self, line: int) -> bool:
         return self.levels.get(line, False)
 
-    def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
+    def attach_irqs(self, receiver: Callable[[int, bool], None], *, repeated: bool = False) -> None:
         self._receiver = receiver
 
     def check_physical(self, address: int, length: int) -> None:

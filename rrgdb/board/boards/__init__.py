@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rrgdb.board.boards import arm_virt
+from rrgdb.board.boards import arm_virt, riscv_virt
 from rrgdb.board.boards.arm_virt import AARCH64_VIRT, ARM_VIRT
 from rrgdb.board.boards.mps2 import MPS2_AN385
 from rrgdb.board.boards.pc import I386_PC, X86_64_PC
@@ -32,7 +32,7 @@ BOARDS: dict[str, BoardSpec] = {
 """in their latest revisions"""
 EARLIER: tuple[BoardSpec, ...] = (
     *arm_virt.EARLIER,
-    *(replace(board, revision=1, semihosting_input=True) for board in (RISCV32_VIRT, RISCV64_VIRT)),
+    *riscv_virt.EARLIER,
 )
 """revisions of the past, for recordings that were made with them"""
 

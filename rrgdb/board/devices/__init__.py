@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rrgdb.board.device import Device, Machine
-from rrgdb.board.devices.clock.clint import Clint
+from rrgdb.board.devices.clock.clint import Clint, SilentClint
 from rrgdb.board.devices.clock.cmos_rtc import CmosRtc
 from rrgdb.board.devices.clock.cmsdk import CmsdkTimer, CmsdkWatchdog
 from rrgdb.board.devices.clock.cmsdk_dual import CmsdkDualTimer
 from rrgdb.board.devices.clock.counter import Counter
-from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc
+from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc, SilentGoldfishRtc
 from rrgdb.board.devices.clock.pl031 import Pl031, SilentPl031
 from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.gpio.pl061 import Pl061
 from rrgdb.board.devices.intc.gic import Gic
 from rrgdb.board.devices.intc.nvic import Mps2Nvic, Nvic
+from rrgdb.board.devices.intc.plic import Plic
 from rrgdb.board.devices.memory.flash import Flash
 from rrgdb.board.devices.memory.fw_cfg import FwCfg
 from rrgdb.board.devices.memory.rom import Rom
@@ -57,6 +58,9 @@ DEVICES: dict[str, DeviceFactory] = {
     "pl061": Pl061,
     "silent-pl031": SilentPl031,
     "rom": Rom,
+    "plic": Plic,
+    "silent-clint": SilentClint,
+    "silent-goldfish-rtc": SilentGoldfishRtc,
     "syscon": Syscon,
     "unimplemented": Unimplemented,
     "virtio-mmio": VirtioMmio,

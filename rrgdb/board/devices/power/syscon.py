@@ -1,15 +1,14 @@
-"""SiFive test finisher: ends the machine (QEMU's ``sifive_test``)."""
+"""SiFive test finisher: ends the machine, or restarts it (QEMU's ``sifive_test``)."""
 
 from __future__ import annotations
 
-from rrgdb.board.device import RESET_STATUS
 from rrgdb.board.devices.state import StatefulDevice
 
 
 class Syscon(StatefulDevice):
     """Register 0: low half the command (0x5555 pass, 0x3333 fail, 0x7777 reset), high half the code of a failure.
 
-    A failure ends with the low 8 bits of its code, as a process does; a reset with ``RESET_STATUS``.
+    A failure ends with the low 8 bits of its code, as a process does.
     """
 
     def read(self, offset: int, size: int) -> int:
@@ -24,4 +23,4 @@ class Syscon(StatefulDevice):
             case 0x3333:
                 self.machine.power_off(value >> 16 & 0xFF)
             case 0x7777:
-                self.machine.power_off(RESET_STATUS)
+                self.machine.restart()
