@@ -45,7 +45,11 @@ class FakeHost:
 class FakeMachine:
     """Virtual time and icount are set by the test; RAM is of one piece."""
 
-    def __init__(self, host: FakeHost | None = None, base: int = 0x1000, size: int = 0x4000) -> None:
+    def __init__(
+        self, host: FakeHost | None = None, base: int = 0x1000, size: int = 0x4000, line: int | None = 0
+    ) -> None:
+        """``line``: that devices get; None if there is none."""
+        self.line = line
         self.ram = FakeCpu(base, size)
         self.host = host or FakeHost()
         self.icount = 0
@@ -53,6 +57,9 @@ class FakeMachine:
         self.status: int | None = None
         self.timers = Timers(lambda _ns: None)
         self.levels: dict[int, bool] = {}
+        self.inputs: dict[str, bool] = {}
+        self.restarts = 0
+        self._receiver: Callable[[int, bool], None] = lambda _line, _level: None
 
     def virtual_ns(self) -> int:
         return self.now_ns
@@ -68,16 +75,25 @@ class FakeMachine:
         return self.timers.add(name, callback)
 
     def line_of(self, device: str) -> int:
-        return 0
+        if self.line is None:
+            raise ValueError(f"no interrupt line for {device}")
+        return self.line
 
     def irq(self, line: int, level: bool) -> None:
         self.levels[line] = level
+        self._receiver(line, level)
+
+    def interrupt(self, line: str, level: bool) -> None:
+        self.inputs[line] = level
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def is_raised(self, line: int) -> bool:
         return self.levels.get(line, False)
 
     def attach_irqs(self, receiver: Callable[[int, bool], None]) -> None:
-        pass
+        self._receiver = receiver
 
     def check_physical(self, address: int, length: int) -> None:
         self.ram.read_memory(address, length)
