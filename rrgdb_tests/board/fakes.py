@@ -49,11 +49,14 @@ class FakeHost:
 class FakeMachine:
     """Virtual time and icount are set by the test; RAM is of one piece."""
 
-    def __init__(self, host: FakeHost | None = None, base: int = 0x1000, size: int = 0x4000) -> None:
+    def __init__(
+        self, host: FakeHost | None = None, base: int = 0x1000, size: int = 0x4000, line: int | None = 0
+    ) -> None:
+        """``line``: that devices get; None if there is none."""
+        self.line = line
         self.ram = FakeCpu(base, size)
         self.host = host or FakeHost()
         self.cpu = self.ram
-        self.restarts = 0
         self.icount = 0
         self.now_ns = 0
         self.status: int | None = None
@@ -89,7 +92,10 @@ class FakeMachine:
         return self.memory.setdefault(device, FakeMemory())
 
     def line_of(self, device: str) -> int:
-        return self.lines.get(device, 0)
+        line = self.lines.get(device, self.line)
+        if line is None:
+            raise ValueError(f"no interrupt line for {device}")
+        return line
 
     def irq(self, line: int, level: bool) -> None:
         self.levels[line] = level
@@ -97,9 +103,6 @@ class FakeMachine:
 
     def interrupt(self, line: str, level: bool) -> None:
         self.inputs[line] = level
-
-    def restart(self) -> None:
-        self.restarts += 1
 
     def is_raised(self, line: int) -> bool:
         return self.levels.get(line, False)

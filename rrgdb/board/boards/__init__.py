@@ -17,8 +17,6 @@ Slots are filled from the last one down, as QEMU fills them.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rrgdb.board.boards import arm_virt, riscv_virt
 from rrgdb.board.boards.arm_virt import AARCH64_VIRT, ARM_VIRT
 from rrgdb.board.boards.mps2 import MPS2_AN385

@@ -18,12 +18,17 @@ devices are shown by ``info qom-tree`` in its monitor. ``intercept`` names a dev
 to, ``intercept_in`` one of which it is the inputs. QEMU 7.2 cannot listen to outputs that have names (those of
 ``sysbus`` devices): listen to the inputs of the interrupt controller instead. ``-serial`` and the like in ``options``
 come before the harness's own.
+
+With ``settle``, a read without effects, the machine has a character device ``input`` besides (``-serial
+chardev:input``), and a further command: ``input 616263`` sends it these bytes. Behind each command QEMU gets the
+time to take what waits there, by that read.
 """
 
 from __future__ import annotations
 
 import lzma
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +48,8 @@ SEED = 1
 """of what is recorded"""
 SIZES = {"b": 1, "w": 2, "l": 4, "q": 8}
 TIMEOUT_S = 60
+SETTLED = 20
+"""rounds of QEMU's main loop, in each of which a device takes a byte at least"""
 
 Accesses = Generator[str, int | None, None]
 """yields qtest commands, and gets the value of each one that reads"""
@@ -72,7 +79,9 @@ class Exchange:
 class Qemu:
     """A QEMU that stands still, and its qtest connection."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], line: socket.socket, settle: str) -> None:
+        self._line = line
+        self._settle = settle
         assert process.stdin is not None
         assert process.stdout is not None
         self._to: IO[str] = process.stdin
@@ -80,37 +89,52 @@ class Qemu:
 
     def ask(self, command: str) -> Exchange:
         """RuntimeError if QEMU refuses the command or ends."""
+        lines: dict[int, int] = {}
+        if command.startswith("input "):
+            self._line.sendall(bytes.fromhex(command.split()[1]))
+            value = None
+        else:
+            value = self._ask(command, lines)
+        for _ in range(SETTLED if self._settle else 0):
+            self._ask(self._settle, lines)
+        return Exchange(command, value, tuple(sorted(lines.items())))
+
+    def _ask(self, command: str, lines: dict[int, int]) -> int | None:
+        """The value that is read; levels that change go to ``lines``."""
         self._to.write(command + "\n")
         self._to.flush()
-        lines: dict[int, int] = {}
         for answer in self._from:
             word, *rest = answer.split()
             if word == "IRQ":
                 lines[int(rest[1])] = int(rest[0] == "raise")
             elif word == "OK":
-                return Exchange(command, int(rest[0], 16) if rest else None, tuple(sorted(lines.items())))
+                return int(rest[0], 16) if rest else None
             else:
                 raise RuntimeError(f"{command}: {answer}")
         raise RuntimeError(f"{command}: QEMU ended")
 
 
 @contextmanager
-def qemu(binary: str, options: Sequence[str]) -> Iterator[Qemu]:
+def qemu(binary: str, options: Sequence[str], settle: str = "") -> Iterator[Qemu]:
     """``binary`` started with ``options`` and ``-S``; it is killed behind."""
     silent = ["-S", "-display", "none", "-serial", "null", "-monitor", "none"]
     spoken = ["-qtest", "stdio", "-qtest-log", "/dev/null"]
-    process = subprocess.Popen(
-        ["timeout", str(TIMEOUT_S), binary, *options, *silent, *spoken],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        yield Qemu(process)
-    finally:
-        process.terminate()
-        process.communicate()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line = ["-chardev", f"socket,id=input,fd={theirs.fileno()}"] if settle else []
+        process = subprocess.Popen(
+            ["timeout", str(TIMEOUT_S), binary, *line, *options, *silent, *spoken],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            text=True,
+        )
+        try:
+            yield Qemu(process, ours, settle)
+        finally:
+            process.terminate()
+            process.communicate()
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,7 @@ class Scenario:
     """QOM path of the device whose unnamed outputs are part of the answers"""
     intercept_in: str = ""
     """the same of inputs"""
+    settle: str = ""
 
     @property
     def is_there(self) -> bool:
@@ -132,7 +157,7 @@ class Scenario:
     def ask(self, seed: int) -> list[Exchange]:
         """QEMU's answers to the accesses that ``seed`` gives."""
         exchanges: list[Exchange] = []
-        with qemu(self.binary, self.options) as judge:
+        with qemu(self.binary, self.options, self.settle) as judge:
             for way, path in (("out", self.intercept), ("in", self.intercept_in)):
                 if path:
                     judge.ask(f"irq_intercept_{way} {path}")
@@ -161,7 +186,8 @@ class Bus:
     def __init__(
         self, machine: FakeMachine, devices: Mapping[int, Device], ports: Mapping[int, Device] = MappingProxyType({})
     ) -> None:
-        """``devices``, ``ports``: by the address that they begin at. ``set_irq_in`` goes to the machine's lines."""
+        """``devices``, ``ports``: by the address that they begin at. ``set_irq_in`` goes to the machine's lines, and
+        ``input`` to whatever device receives."""
         self.machine = machine
         self.devices = devices
         self.ports = ports
@@ -176,14 +202,18 @@ class Bus:
         if verb == "set_irq_in":
             self.machine.irq(int(rest[2]), rest[3] != "0")
             return None
+        if verb == "input":
+            for sink in self.machine.host.sinks.values():
+                sink(bytes.fromhex(rest[0]))
+            return None
         numbers = [int(each, 0) for each in rest]
         size = SIZES[verb[-1]]
         device, offset = self._find(self.ports if verb[:-1] in ("in", "out") else self.devices, numbers[0])
-        parts, mask = range(0, size, 4), (1 << 8 * min(size, 4)) - 1
+        parts = range(0, size, 4)
         if verb[:-1] in ("read", "in"):
-            return sum((device.read(offset + at, min(size, 4)) & mask) << 8 * at for at in parts)
+            return sum(device.read(offset + at, min(size, 4)) << 8 * at for at in parts)
         for at in parts:
-            device.write(offset + at, min(size, 4), numbers[1] >> 8 * at & mask)
+            device.write(offset + at, min(size, 4), numbers[1] >> 8 * at & ((1 << 8 * min(size, 4)) - 1))
         return None
 
 

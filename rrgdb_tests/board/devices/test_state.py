@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from rrgdb.board.device import Device
 from rrgdb.board.devices import DEVICES, DeviceFactory
+from rrgdb.board.devices.uart.ns16550 import Ns16550
+from rrgdb.board.devices.uart.pl011 import Pl011
 from rrgdb.board.devices.virtio.blk import VirtioBlk
 from rrgdb_tests.board.fakes import FakeDisk, FakeHost, FakeMachine
 
 ALL: dict[str, DeviceFactory] = {
     **DEVICES,
+    "ns16550-without-line": lambda name, machine: Ns16550(name, FakeMachine(machine.host, line=None)),
+    "pl011-without-line": lambda name, machine: Pl011(name, FakeMachine(machine.host, line=None)),
     "virtio-blk": lambda name, machine: VirtioBlk(machine, FakeDisk(bytes(4096), name)),
 }
 OFFSETS = st.one_of(
@@ -57,6 +61,7 @@ def apply(device: Device, machine: FakeMachine, operations: list[Any]) -> list[i
                 machine.now_ns += arguments[0]
                 machine.host.clock_ns += arguments[0]
                 machine.icount += arguments[0] // 7
+                machine.timers.run_out(machine.now_ns, lambda: False)
     return answers
 
 
@@ -70,6 +75,7 @@ def total(name: str, before: list[Any], after: list[Any]) -> None:
     other.host.clock_ns, other.host.random = machine.host.clock_ns, machine.host.random
     other.cpu.registers = dict(machine.cpu.registers)
     copy.load(state)
+    other.timers.load(machine.timers.save())
     assert copy.save() == state
     sent = len(machine.host.outputs)
     first = apply(device, machine, after)

@@ -1,4 +1,4 @@
-"""16550 and PL011 against their data sheets."""
+"""16550 and PL011 against their data sheets: on boards that give them no interrupt line, and with one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from rrgdb.board.devices.uart.line import LINE_BYTES
-from rrgdb.board.devices.uart.ns16550 import Ns16550
-from rrgdb.board.devices.uart.pl011 import Pl011
+from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
+from rrgdb.board.devices.uart.pl011 import FIFO_BYTES, InterruptingPl011, Pl011
 from rrgdb_tests.board.fakes import FakeMachine
 
 RBR, IER, IIR, LCR, MCR, LSR, MSR, SCR = range(8)
@@ -17,7 +17,7 @@ FCR = IIR
 
 @pytest.fixture
 def machine() -> FakeMachine:
-    return FakeMachine()
+    return FakeMachine(line=None)
 
 
 @pytest.fixture
@@ -213,14 +213,15 @@ def test_pl011_overrun(pl: Pl011, machine: FakeMachine) -> None:
     assert pl.read(0x04, 4) == 0
 
 
+@pytest.mark.parametrize("line", [None, 3])
 @pytest.mark.parametrize("kind", [Ns16550, Pl011])
-def test_what_is_taken_has_been_read(kind: type[Ns16550 | Pl011]) -> None:
+def test_what_is_taken_has_been_read(kind: type[Ns16550 | Pl011], line: int | None) -> None:
     """By whoever takes it, as by the guest: the same bytes, and the same state behind it."""
     random = Random(kind.__name__)
     control, modes, data = (FCR, (0, 1, 7), RBR) if kind is Ns16550 else (0x2C, (0, 0x10), 0)
     taken = 0
     for _ in range(300):
-        pair = [kind("serial0", FakeMachine()) for _ in range(2)]
+        pair = [kind("serial0", FakeMachine(line=line)) for _ in range(2)]
         for _ in range(random.randint(1, 4)):
             byte, reads = random.randbytes(random.choice((0, 1, 3, 40))), random.choice((0, 0, 1, 20))
             mode, clear = random.choice(modes), random.random() < 0.3
@@ -249,3 +250,149 @@ def test_16550_receives_nothing_for_others_in_loopback(uart: Ns16550, machine: F
     assert uart.peek(2) == b""
     uart.write(MCR, 1, 0)
     assert uart.peek(2) == b"ab"
+
+
+# -- with an interrupt line
+
+LINE = 10
+DEFAULT_CHARACTER_NS = 1_041_660
+
+
+@pytest.fixture
+def lined() -> FakeMachine:
+    return FakeMachine(line=LINE)
+
+
+def pass_time(machine: FakeMachine, ns: int) -> None:
+    machine.now_ns += ns
+    machine.timers.run_out(machine.now_ns, lambda: False)
+
+
+def test_a_board_without_a_line_has_the_uarts_of_before() -> None:
+    for kind, with_line in ((Ns16550, InterruptingNs16550), (Pl011, InterruptingPl011)):
+        assert type(kind("serial0", FakeMachine(line=None))) is kind
+        assert type(kind("serial0", FakeMachine(line=LINE))) is with_line
+
+
+def test_16550_tells_of_few_bytes_after_the_time_of_four_characters(lined: FakeMachine) -> None:
+    uart = Ns16550("serial0", lined)
+    uart.write(FCR, 1, 0xC1)
+    uart.write(IER, 1, 1)
+    feed(lined, b"abc")
+    pass_time(lined, 4 * DEFAULT_CHARACTER_NS - 1)
+    assert (uart.read(IIR, 1), lined.levels[LINE]) == (0xC1, False)
+    pass_time(lined, 1)
+    assert (uart.read(IIR, 1), uart.read(LSR, 1), lined.levels[LINE]) == (0xCC, 0x61, True)
+    assert (uart.read(RBR, 1), uart.read(IIR, 1), lined.levels[LINE]) == (ord("a"), 0xC1, False)
+    pass_time(lined, 4 * DEFAULT_CHARACTER_NS)
+    assert (uart.read(IIR, 1), lined.levels[LINE]) == (0xCC, True)
+    assert bytes(uart.read(RBR, 1) for _ in range(2)) == b"bc"
+    pass_time(lined, 100 * DEFAULT_CHARACTER_NS)
+    assert (uart.read(IIR, 1), lined.levels[LINE]) == (0xC1, False)
+
+
+@pytest.mark.parametrize(
+    ("lcr", "divisor", "character_ns"),
+    # bits * (10^9 / (399193 / divisor)) in single precision
+    [(0x03, 12, 300_606), (0x1F, 1, 30_060), (0x00, 0, 2_000_000), (0x03, 0xFFFF, 1_641_687_040)],
+)
+def test_16550_characters_take_the_time_of_their_bits(
+    lined: FakeMachine, lcr: int, divisor: int, character_ns: int
+) -> None:
+    uart = Ns16550("serial0", lined)
+    uart.write(LCR, 1, 0x80)
+    uart.write(0, 1, divisor & 0xFF)
+    uart.write(1, 1, divisor >> 8)
+    uart.write(LCR, 1, lcr)
+    uart.write(FCR, 1, 0xC1)
+    uart.write(IER, 1, 1)
+    feed(lined, b"a")
+    pass_time(lined, 4 * character_ns - 1)
+    assert not lined.levels[LINE]
+    pass_time(lined, 1)
+    assert lined.levels[LINE]
+
+
+def test_16550_line_follows_each_cause(lined: FakeMachine) -> None:
+    uart = Ns16550("serial0", lined)
+    uart.write(IER, 1, 2)
+    assert lined.levels[LINE], "the transmitter is empty"
+    assert uart.read(IIR, 1) == 2
+    assert not lined.levels[LINE]
+    uart.write(RBR, 1, 0x41)
+    assert lined.levels[LINE]
+    uart.write(IER, 1, 1)
+    assert not lined.levels[LINE]
+    feed(lined, b"x")
+    assert lined.levels[LINE]
+    uart.read(RBR, 1)
+    assert not lined.levels[LINE]
+    feed(lined, b"y")
+    uart.take(1)
+    assert not lined.levels[LINE]
+    feed(lined, b"z")
+    uart.reset()
+    assert not lined.levels[LINE]
+
+
+def test_16550_fills_its_fifo_up_to_the_trigger_level(lined: FakeMachine) -> None:
+    uart = Ns16550("serial0", lined)
+    uart.write(FCR, 1, 0x81)
+    feed(lined, bytes(range(1, 31)))
+    uart.write(FCR, 1, 0x83)
+    assert uart.read(RBR, 1) == 9
+    uart.write(FCR, 1, 0x01)
+    uart.write(FCR, 1, 0x03)
+    assert uart.read(RBR, 1) == 10 + 16, "it held more than the new level, so all of it was filled"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("character_ns", 5), ("timed_out", 1)],
+)
+def test_16550_refuses_times_that_cannot_be(lined: FakeMachine, field: str, value: int) -> None:
+    uart = Ns16550("serial0", lined)
+    setattr(uart, field, value)
+    with pytest.raises(ValueError, match="serial0: "):
+        uart.load(uart.save())
+
+
+def test_a_time_out_of_a_damaged_state_is_harmless(lined: FakeMachine) -> None:
+    """The timers are saved by the machine: one may be set though there is nothing to tell of."""
+    uart = Ns16550("serial0", lined)
+    uart.write(FCR, 1, 0xC1)
+    uart.write(IER, 1, 1)
+    feed(lined, b"a")
+    uart.load(Ns16550("serial0", FakeMachine(line=LINE)).save())
+    pass_time(lined, 1 << 40)
+    uart.load(uart.save())
+    assert uart.read(IIR, 1) == 1
+
+
+def test_pl011_line_follows_status_and_mask(lined: FakeMachine) -> None:
+    pl = Pl011("serial0", lined)
+    pl.write(0x2C, 4, 0x10)
+    pl.write(0x38, 4, 0x10)
+    feed(lined, b"ab")
+    assert (pl.read(0x3C, 4), lined.levels[LINE]) == (0x10, True)
+    pl.read(0, 4)
+    assert lined.levels[LINE]
+    pl.read(0, 4)
+    assert (pl.read(0x3C, 4), lined.levels[LINE]) == (0, False)
+    feed(lined, b"c")
+    pl.write(0x44, 4, 0x10)
+    assert (pl.read(0x3C, 4), lined.levels[LINE]) == (0, False)
+    pl.write(0, 4, 0x41)
+    pl.write(0x38, 4, 0x20)
+    assert lined.levels[LINE]
+    feed(lined, bytes(LINE_BYTES + FIFO_BYTES))
+    pl.write(0x38, 4, 0x400)
+    assert lined.levels[LINE], "bytes were lost"
+
+
+def test_pl011_refuses_more_than_its_fifo_holds() -> None:
+    for name, value in (("held", 17), ("held", 2), ("ring", bytearray(15))):
+        pl = Pl011("serial0", FakeMachine(line=LINE))
+        setattr(pl, name, value)
+        with pytest.raises(ValueError, match="serial0: "):
+            pl.load(pl.save())

@@ -6,17 +6,20 @@ print without set-up. Received bytes wait on the line until the FIFO has room.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Buffer, Field
-from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine
+from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine, has_interrupt_line
 
 FIFO_BYTES = 16
 
 FR_TXFE, FR_RXFF, FR_RXFE = 0x80, 0x40, 0x10
 LCR_FEN = 0x10
 INT_RX, INT_TX, INT_OVERRUN = 0x10, 0x20, 0x400
+INT_ALL = INT_RX | INT_TX | INT_OVERRUN
 RSR_OVERRUN = 0x08
+FR, LCR_H = 0x18, 0x2C
 STORED = {
     0x20: "ilpr",
     0x24: "ibrd",
@@ -32,9 +35,10 @@ ID = (0x11, 0x10, 0x14, 0x00, 0x0D, 0xF0, 0x05, 0xB1)
 
 
 class Pl011(ReceivingLine):
-    """Registers of 32 bits. Input and output go by the device's name."""
+    """Registers of 32 bits. Input and output go by the device's name. On a board that gives it an interrupt line it is
+    an ``InterruptingPl011``."""
 
-    FIELDS = (
+    FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("ilpr", 8),
         Field("ibrd", 16),
         Field("fbrd", 8, mask=0x3F),
@@ -47,7 +51,7 @@ class Pl011(ReceivingLine):
         Field("rsr", 8, mask=0x0F),
         Field("last", 8),
     )
-    BUFFERS = (Buffer("rx", FIFO_BYTES), Buffer("line", LINE_BYTES))
+    BUFFERS: ClassVar[tuple[Buffer, ...]] = (Buffer("rx", FIFO_BYTES), Buffer("line", LINE_BYTES))
     MASKS: ClassVar[dict[str, int]] = {field.name: field.valid for field in FIELDS}
 
     ilpr: int
@@ -61,6 +65,10 @@ class Pl011(ReceivingLine):
     ris: int
     rsr: int
     last: int
+
+    def __new__(cls, name: str, machine: Machine) -> Self:
+        kind = InterruptingPl011 if cls is Pl011 and has_interrupt_line(name, machine) else cls
+        return object.__new__(kind)  # type: ignore[return-value]
 
     def _overrun(self) -> None:
         self.rsr |= RSR_OVERRUN
@@ -140,3 +148,99 @@ class Pl011(ReceivingLine):
     def check(self, values: dict[str, int], buffers: dict[str, bytes]) -> None:
         if not values["lcr"] & LCR_FEN and len(buffers["rx"]) > 1:
             raise ValueError(f"{self.name}: rx has {len(buffers['rx'])} bytes, expected at most 1 without FIFO")
+
+
+class InterruptingPl011(Pl011):
+    """As QEMU 7.2's: RXRIS rises with the first byte, whatever UARTIFLS says; registers keep all bits that are written;
+    an access touches the register of its word; the FIFO is a ring whose places keep what stood in them, so that reading
+    it while it is empty shows the place that is filled next; switching FIFOs empties it without a word in UARTFR or
+    UARTRIS."""
+
+    FIELDS = (
+        *(Field(field.name, 32, field.reset) for field in Pl011.FIELDS if field.name in STORED.values()),
+        Field("ris", 16, mask=INT_ALL),
+        Field("rsr", 32),
+        Field("flags", 8, reset=FR_TXFE | FR_RXFE, mask=FR_TXFE | FR_RXFF | FR_RXFE),
+        Field("first", 8, mask=FIFO_BYTES - 1),
+        Field("held", 8, mask=0x1F),
+    )
+    BUFFERS = (Buffer("ring", FIFO_BYTES), Buffer("line", LINE_BYTES))
+
+    flags: int
+    first: int
+    held: int
+    ring: bytearray
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        self._irq = machine.line_of(name)
+        super().__init__(name, machine)
+
+    def reset(self) -> None:
+        super().reset()
+        self.ring = bytearray(FIFO_BYTES)
+        self._update()
+
+    def _update(self) -> None:
+        self.machine.irq(self._irq, bool(self.ris & self.imsc))
+
+    def peek(self, most: int) -> bytes:
+        held = bytes(self.ring[(self.first + at) % FIFO_BYTES] for at in range(min(self.held, most)))
+        return held + bytes(self.line[: most - len(held)])
+
+    def take(self, count: int) -> None:
+        for _ in range(count):
+            self._read_dr()
+        self._update()
+
+    def receive(self, data: bytes) -> None:
+        super().receive(data)
+        self._update()
+
+    def _refill(self) -> None:
+        while self.line and self.held < self._capacity():
+            self.ring[(self.first + self.held) % FIFO_BYTES] = self.line.pop(0)
+            self.held += 1
+            self.flags &= ~FR_RXFE
+            if self.held == self._capacity():
+                self.flags |= FR_RXFF
+            if self.held == 1:
+                self.ris |= INT_RX
+
+    def _read_dr(self) -> int:
+        value = self.ring[self.first]
+        self.flags &= ~FR_RXFF
+        self.rsr = 0
+        if self.held:
+            self.held -= 1
+            self.first = (self.first + 1) % FIFO_BYTES
+        if not self.held:
+            self.flags |= FR_RXFE
+            self.ris &= ~INT_RX
+        self._refill()
+        return value
+
+    def read(self, offset: int, size: int) -> int:
+        register = offset & ~3
+        value = self.flags if register == FR else super().read(register, 4)
+        self._update()
+        return value & ((1 << 8 * size) - 1)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        register = offset & ~3
+        if register == LCR_H:
+            if (self.lcr ^ value) & LCR_FEN:
+                self.first = self.held = 0
+            self.lcr = value
+            self._refill()
+        elif register in STORED:
+            setattr(self, STORED[register], value)
+        else:
+            super().write(register, size, value)
+        self._update()
+
+    def check(self, values: dict[str, int], buffers: dict[str, bytes]) -> None:
+        most = FIFO_BYTES if values["lcr"] & LCR_FEN else 1
+        if values["held"] > most:
+            raise ValueError(f"{self.name}: {values['held']} bytes in the FIFO, expected at most {most}")
+        if len(buffers["ring"]) != FIFO_BYTES:
+            raise ValueError(f"{self.name}: ring has {len(buffers['ring'])} bytes, expected {FIFO_BYTES}")
