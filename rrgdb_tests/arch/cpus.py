@@ -70,6 +70,8 @@ class UnicornCpu:
         self.family = family = FAMILIES[arch.name]
         self.icount = 0
         self.kept: dict[str, int] = {}
+        added = () if arch.interrupts is None else arch.interrupts.registers
+        self.known = {*arch.kept_registers, *added}
         self.uc = unicorn.Uc(family.arch, family.mode)
         self.uc.ctl_set_cpu_model(family.models[arch.models[0]])
         self.uc.mem_map(base, size)
@@ -109,7 +111,7 @@ class UnicornCpu:
         return not quirk.enabled_by or bool(self.read(quirk.enabled_by[0]) & quirk.enabled_by[1])
 
     def read(self, name: str) -> int:
-        if name in self.arch.kept_registers:
+        if name in self.known:
             return self.kept.get(name, 0)
         if name in HIDDEN:
             return HIDDEN[name]
@@ -128,7 +130,7 @@ class UnicornCpu:
         return value
 
     def write(self, name: str, value: int) -> None:
-        if name in self.arch.kept_registers or name in self.arch.hidden_registers:
+        if name in self.known or name in self.arch.hidden_registers:
             self.kept[name] = value
             return
         register, quirk = self._find(name)

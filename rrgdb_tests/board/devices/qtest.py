@@ -209,11 +209,11 @@ class Bus:
         numbers = [int(each, 0) for each in rest]
         size = SIZES[verb[-1]]
         device, offset = self._find(self.ports if verb[:-1] in ("in", "out") else self.devices, numbers[0])
-        parts = range(0, size, 4)
+        parts, mask = range(0, size, 4), (1 << 8 * min(size, 4)) - 1
         if verb[:-1] in ("read", "in"):
-            return sum(device.read(offset + at, min(size, 4)) << 8 * at for at in parts)
+            return sum((device.read(offset + at, min(size, 4)) & mask) << 8 * at for at in parts)
         for at in parts:
-            device.write(offset + at, min(size, 4), numbers[1] >> 8 * at & ((1 << 8 * min(size, 4)) - 1))
+            device.write(offset + at, min(size, 4), numbers[1] >> 8 * at & mask)
         return None
 
 
