@@ -259,7 +259,7 @@ def test_directory_and_manifest(recorded: Recorded) -> None:
     assert manifest["guest"] == {
         "kind": "board",
         "board": "riscv64-virt",
-        "revision": 2,
+        "revision": 3,
         "cpu": "sifive-u54",
         "ram_bytes": RAM,
         "images": [{"name": "a b.bin", "role": "kernel", "load_address": BASE, "size": len(PROGRAM), "sha256": digest}],

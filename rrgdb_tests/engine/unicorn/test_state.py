@@ -151,39 +151,6 @@ def test_floating_point_flags_are_saved(family: str) -> None:
     assert fresh.engine.read("fflags") == 21
 
 
-@pytest.mark.parametrize("family", RISCV)
-def test_pending_software_interrupts_are_saved(family: str) -> None:
-    handler = CODE + 0x100
-    source = (
-        f"li t0, {handler}\ncsrw mtvec, t0\ncsrwi mie, 2\ncsrwi mip, 2\nnop\nnop\ncsrsi mstatus, 8\nnop\nnop\nnop\n"
-        f".org {handler - CODE}\n"
-        "csrr a0, mcause\ncsrr a1, mepc\ncsrwi mip, 0\nnop\nnop"
-    )
-    whole = Bench.with_code(family, source)
-    whole.run(13)
-    assert whole.engine.read("a0") == (1 << whole.engine.arch.bits - 1) | 1
-    for at in range(1, 13):
-        b = Bench.with_code(family, source)
-        b.run(at)
-        state = b.engine.save()
-        b.run(13)
-        assert b.state() == whole.state(), at
-        b.engine.load(state)
-        b.run(13)
-        assert b.state() == whole.state(), at
-        fresh = Bench.with_code(family, source)
-        fresh.engine.load(state)
-        fresh.run(13)
-        assert fresh.state() == whole.state(), at
-    # an engine in which one is pending forgets it with a state in which none is
-    clean = Bench.with_code(family, source)
-    early = clean.engine.save()
-    clean.run(5)
-    clean.engine.load(early)
-    clean.run(13)
-    assert clean.state() == whole.state()
-
-
 VIRTUAL = 0x4000_0000
 
 
