@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rrgdb.recording.manifest import Manifest
 
-BEHAVIOUR = 2
+BEHAVIOUR = 3
 """of this rrgdb"""
 
 
@@ -22,6 +22,7 @@ class Change:
 
 
 CHANGES = (
+    Change(3, ("riscv32", "riscv64"), "interrupts of supervisor mode are steps of their own"),
     Change(2, ("riscv32", "riscv64"), "PMP is enforced"),
     Change(2, ("i386", "x86_64"), "x87 functions have all their bits, and real mode, RF and debug registers work"),
     Change(2, ("arm", "aarch64"), "performance monitors and unknown calls to the firmware answer otherwise"),

@@ -63,7 +63,7 @@ def test_each_byte_is_logged_once_and_read_once(family: str, tmp_path: Path) -> 
         assert min(by_uart, by_semihosting) > typed // 8
         assert [event.source for event in t.log.inputs] == ["serial0"] * 16
         assert sum(len(event.payload) for event in t.log.inputs) == typed
-        assert opened.recording.manifest.guest.revision == 2
+        assert opened.recording.manifest.guest.revision == 3
     with replay(tmp_path / "r") as opened:
         t = opened.timeline
         verify(t, stops=3)

@@ -85,7 +85,8 @@ def test_a_divergence_of_an_old_recording_says_since_when_guests_compute_otherwi
     path = unpack("riscv64-pmp", PMP[0], tmp_path)
     with replay(path) as opened, pytest.raises(Divergence) as caught:
         verify(opened.timeline)
-    assert str(caught.value).endswith("(recorded with behaviour 1 (rrgdb 0.1.0); PMP is enforced since 2)")
+    assert "(recorded with behaviour 1 (rrgdb 0.1.0)" in str(caught.value)
+    assert str(caught.value).endswith("PMP is enforced since 2)")
 
 
 def test_nothing_is_said_of_changes_on_other_cpus(tmp_path: Path) -> None:
