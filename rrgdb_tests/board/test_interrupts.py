@@ -64,7 +64,7 @@ class Pulse(StatefulDevice):
 
 
 RISCV_MACHINE = """
-    lla t0, handler
+    li t0, 0x80000200
     csrw mtvec, t0
     li t0, 0xa00
     csrw mie, t0
@@ -82,8 +82,7 @@ RISCV_MACHINE = """
     bnez t1, 1b
     wfi
     j 1b
-    .balign 4
-handler:
+    .org 0x200
     csrr t1, mepc
     xor s5, s5, t1
     csrr t2, mcause
@@ -93,9 +92,9 @@ handler:
     mret
 """
 RISCV_SUPERVISOR = """
-    lla t0, handler
+    li t0, 0x80000200
     csrw stvec, t0
-    lla t0, machine
+    li t0, 0x80000300
     csrw mtvec, t0
     li t0, 0xa02
     csrw mie, t0
@@ -107,7 +106,8 @@ RISCV_SUPERVISOR = """
     csrw pmpaddr0, t0
     li t0, 0x800
     csrs mstatus, t0
-    lla t0, 0f
+    auipc t0, 0
+    addi t0, t0, 28
     csrw mepc, t0
     li s0, 0x10202000
     li t0, 61
@@ -124,8 +124,7 @@ RISCV_SUPERVISOR = """
     bnez t1, 0b
     wfi
     j 0b
-    .balign 4
-handler:
+    .org 0x200
     csrr t1, sepc
     xor s5, s5, t1
     csrr t2, scause
@@ -133,8 +132,7 @@ handler:
     csrci sip, 2
     sw zero, 4(s0)
     sret
-    .balign 4
-machine:
+    .org 0x300
     csrr t1, mepc
     xor s7, s7, t1
     csrr t2, mip
