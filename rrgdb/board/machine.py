@@ -338,7 +338,7 @@ class Board:
                 self._halt(exit_)
                 return
             slept = 0
-            if not self.spec.sleeps:
+            if not self.spec.sleeps or self._nothing_comes():
                 self.waits = self.waits or of_wait(exit_.code, engine, self.spec)
                 self.idle()
             elif self.arch.halts is None or self.arch.halts(engine, exit_.code):
@@ -376,10 +376,14 @@ class Board:
         is for, at most."""
         if self.arch.interrupts is None or self.arch.interrupts.wakes(self.engine):
             return 0
-        due = self._timers.next
         # The instruction itself takes its time.
-        rest = max(due - self.virtual_ns() - (1 << self._shift), 0) if due < NEVER else None
-        return self.host.sleep("cpu", self.engine.icount, rest) if rest != 0 else 0
+        rest = self._timers.next - self.virtual_ns() - (1 << self._shift)
+        return self.host.sleep("cpu", self.engine.icount, rest) if rest > 0 else 0
+
+    def _nothing_comes(self) -> bool:
+        """No interrupt is there, and no timer is set that might bring one: only an input could."""
+        interrupts = self.arch.interrupts
+        return self._timers.next == NEVER and (interrupts is None or not interrupts.wakes(self.engine))
 
     def _halt(self, exit_: Exit) -> None:
         self.cause = of_wait(exit_.code, self.engine, self.spec)
