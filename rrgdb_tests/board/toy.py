@@ -84,9 +84,9 @@ class Toy(StatefulDevice):
                 self.machine.irq(self.machine.line_of(self.name), False)
 
 
-def toy_board(arch: str) -> BoardSpec:
-    """The default board of ``arch`` (``Arch.name``) with such a device, under the same name."""
-    spec = default_board(arch)
+def toy_board(arch: str, spec: BoardSpec | None = None) -> BoardSpec:
+    """``spec``, or the default board of ``arch`` (``Arch.name``), with such a device, under the same name."""
+    spec = spec or default_board(arch)
     base = next(place for key, place in PLACES.items() if key in spec.name)
     space = "port" if base < 0x10000 else "mmio"
     place = Placement(Toy, "toy", base, 16 if space == "port" else 0x1000, space, line=LINE)
