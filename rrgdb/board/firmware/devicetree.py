@@ -262,7 +262,10 @@ class _Decoder:
     def _node_name(self, root: bool) -> str:
         at, end = self.at, self.data.find(0, self.at, min(self.end, self.at + MAX_NAME + 1))
         self.at = end + 4 & -4
-        return "" if root and end == at else self._checked(at, self.data[at : max(end, 0)])
+        if root and end == at:
+            return ""
+        name = self._checked(at, self.data[at : max(end, 0)])
+        return "" if root else name
 
     def _property(self, node: Node) -> None:
         at = self.at

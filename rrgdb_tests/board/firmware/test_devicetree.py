@@ -213,6 +213,12 @@ def test_blobs_that_are_none(data: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_root_with_a_name_has_none() -> None:
+    whole = encode(TREE)
+    at = whole.index(b"\0\0\0\1\0\0\0\0") + 4
+    assert decode(whole[:at] + b"!" + whole[at + 1 :]) == decode(whole)
+
+
 @given(st.data())
 def test_damaged_blobs(data: st.DataObject) -> None:
     whole = bytearray(encode(TREE, [(1, 2)]))
