@@ -97,7 +97,6 @@ class Board:
         self._cpu_timer: Timer | None = None
         if self.arch.timers is not None and spec.cpu_timers:
             self._cpu_timer = self.timer("cpu", lambda _due: self._update_cpu_timers())
-        self._placed = placed
         self._place()
         self._cpu_at_start = engine.save()
 
@@ -325,7 +324,7 @@ class Board:
             elif served is psci.Served.WAITS:
                 # As the halt instruction does, before it counts.
                 engine.uncount_one()
-                slept = self._sleep()
+                slept = self._wait(exit_.code)
                 engine.count_one()
                 self._slept += slept
             elif served is psci.Served.OFF:
@@ -337,12 +336,8 @@ class Board:
             if self.arch.halt_waits_forever:
                 self._halt(exit_)
                 return
-            slept = 0
-            if not self.spec.sleeps or self._nothing_comes():
-                self.waits = self.waits or of_wait(exit_.code, engine, self.spec)
-                self.idle()
-            elif self.arch.halts is None or self.arch.halts(engine, exit_.code):
-                slept = self._sleep()
+            halts = self.arch.halts
+            slept = self._wait(exit_.code, gives_way=halts is not None and not halts(engine, exit_.code))
             self.arch.step_over(engine, len(exit_.code))
             engine.count_one()
             self._slept += slept
@@ -371,19 +366,21 @@ class Board:
             if trap is Trap.COUNTER and timers is not None and timers.written_by(engine, exit_.code):
                 self._update_cpu_timers()
 
-    def _sleep(self) -> int:
-        """How long, in virtual nanoseconds, the CPU waits for an interrupt: until the next timer runs out, whoever that
-        is for, at most."""
-        if self.arch.interrupts is None or self.arch.interrupts.wakes(self.engine):
+    def _wait(self, code: bytes, *, gives_way: bool = False) -> int:
+        """The CPU waits for an interrupt, or only ``gives_way``, by the instruction of these bytes: how long it sleeps,
+        in virtual nanoseconds. That is until the next timer runs out, whoever that is for, at most."""
+        engine, interrupts = self.engine, self.arch.interrupts
+        wakes = interrupts is not None and interrupts.wakes(engine)
+        if not self.spec.sleeps or (self._timers.next == NEVER and not wakes):
+            # Only an input could end it.
+            self.waits = self.waits or of_wait(code, engine, self.spec)
+            self.idle()
+            return 0
+        if wakes or gives_way:
             return 0
         # The instruction itself takes its time.
         rest = self._timers.next - self.virtual_ns() - (1 << self._shift)
-        return self.host.sleep("cpu", self.engine.icount, rest) if rest > 0 else 0
-
-    def _nothing_comes(self) -> bool:
-        """No interrupt is there, and no timer is set that might bring one: only an input could."""
-        interrupts = self.arch.interrupts
-        return self._timers.next == NEVER and (interrupts is None or not interrupts.wakes(self.engine))
+        return self.host.sleep("cpu", engine.icount, rest) if rest > 0 else 0
 
     def _halt(self, exit_: Exit) -> None:
         self.cause = of_wait(exit_.code, self.engine, self.spec)

@@ -53,6 +53,16 @@ def test_without_reboot_a_reset_is_the_end(family: str) -> None:
     assert (guest.end.kind, guest.engine.icount) == ("exit", 6)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_suspended_cpu_that_nothing_wakes_goes_on(family: str) -> None:
+    guest = call(family, 0x84000001)
+    guest.run_until(7)
+    assert (guest.end, guest.engine.icount, guest.virtual_ns()) == (None, 7, 7)
+    state = guest.save_devices()
+    guest.load_devices(state)
+    assert guest.save_devices() == state
+
+
 @pytest.mark.parametrize("offset", [0x1000, 0xF000, 0x12000])
 def test_nothing_is_between_the_parts_of_the_gic(offset: int) -> None:
     spec = default_board("aarch64")
