@@ -163,9 +163,7 @@ class UnicornEngine:
         """what ``_protections`` follow from"""
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
-        if family.masks is not None and not bare:
-            self._core.set_masks(family.masks(self._uc))
-        self._awaiting = False
+        self._awaiting = self._masks_known = False
         self._pc = self._core.address()
 
     def _new_cpu(self, model: str | None) -> Any:
@@ -312,9 +310,14 @@ class UnicornEngine:
         self._core.lower_limit(icount)
 
     def await_unmasked(self, on: bool) -> None:
-        if on or self._awaiting:
-            self._awaiting = on
-            self._core.await_unmasked(on)
+        if not on and not self._awaiting:
+            return
+        if not self._masks_known and self.family.masks is not None:
+            # To look for them takes a millisecond, and many guests take no interrupts.
+            self._core.set_masks(self.family.masks(self._uc))
+            self._masks_known = True
+        self._awaiting = on
+        self._core.await_unmasked(on)
 
     def interrupt(self) -> None:
         self._core.request_interrupt()

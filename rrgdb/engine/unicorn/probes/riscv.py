@@ -107,22 +107,32 @@ def _offset(wide: bool, register: int, first: int, second: int) -> int:
     return _cpus(wide).offset(lambda uc, value: uc.reg_write(register, value), first, second, "its registers")
 
 
+def _privilege(wide: bool) -> int:
+    return _offset(wide, riscv_const.UC_RISCV_REG_PRIV, 1, 3)
+
+
+def _status(wide: bool) -> int:
+    return _offset(wide, riscv_const.UC_RISCV_REG_MSTATUS, _FS, _FS | 1 << 3)
+
+
 def find_addresses(uc: Any, wide: bool) -> Addresses:
     """For an engine that is not running. EngineError where this build of Unicorn does not keep to what was found."""
     registers = _cpus(wide).address(uc)
     return Addresses(
-        privilege=registers + _offset(wide, riscv_const.UC_RISCV_REG_PRIV, 1, 3),
-        status=registers + _offset(wide, riscv_const.UC_RISCV_REG_MSTATUS, _FS, _FS | 1 << 3),
+        privilege=registers + _privilege(wide),
+        status=registers + _status(wide),
         floats=registers + _offset(wide, riscv_const.UC_RISCV_REG_F0, 0, 1),
     )
 
 
 def find_masks(uc: Any, wide: bool) -> tuple[tuple[int, int], ...]:
     """(address, bytes) of the privilege, ``mstatus``, ``mie`` and ``mideleg``, as ``find_addresses``."""
-    registers, found = _cpus(wide).address(uc), find_addresses(uc, wide)
-    enabled = registers + _offset(wide, riscv_const.UC_RISCV_REG_MIE, 0, 1 << 1)
-    delegated = registers + _offset(wide, riscv_const.UC_RISCV_REG_MIDELEG, 0, 1 << 1)
-    return (found.privilege, 1), (found.status, 2), (enabled, 2), (delegated, 2)
+    registers = _cpus(wide).address(uc)
+    enabled, delegated = (
+        registers + _offset(wide, register, 0, 1 << 1)
+        for register in (riscv_const.UC_RISCV_REG_MIE, riscv_const.UC_RISCV_REG_MIDELEG)
+    )
+    return (registers + _privilege(wide), 1), (registers + _status(wide), 2), (enabled, 2), (delegated, 2)
 
 
 @cache
