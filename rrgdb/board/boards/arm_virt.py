@@ -13,7 +13,7 @@ from rrgdb.board.devices.intc import gic_registers as gic
 from rrgdb.board.devices.intc.gic import Gic
 from rrgdb.board.devices.memory.fw_cfg import FwCfg
 from rrgdb.board.devices.power.debug_exit import ExitRegister
-from rrgdb.board.devices.uart.pl011 import Pl011
+from rrgdb.board.devices.uart.pl011 import InterruptingPl011, Pl011
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
@@ -34,7 +34,7 @@ AARCH64_VIRT = BoardSpec(
     max_ram=4 * GIB,
     placements=(
         Placement(Gic, "gic", 0x08000000, gic.BYTES, gap=(gic.DISTRIBUTOR_BYTES, gic.CPU_INTERFACE)),
-        Placement(Pl011, "serial0", 0x09000000, 0x1000, line=1),
+        Placement(InterruptingPl011, "serial0", 0x09000000, 0x1000, line=1),
         Placement(Pl031, "rtc", 0x09010000, 0x1000, line=2),
         Placement(FwCfg, "fw-cfg", 0x09020000, 0x1000),
         Placement(Pl061, "gpio", 0x09030000, 0x1000, line=7),

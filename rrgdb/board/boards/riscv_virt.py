@@ -10,7 +10,7 @@ from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc, SilentGoldfishRt
 from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.intc.plic import SOURCES, Plic
 from rrgdb.board.devices.power.syscon import Syscon
-from rrgdb.board.devices.uart.ns16550 import Ns16550
+from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
 from rrgdb.board.devices.virtio.mmio import VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
@@ -33,7 +33,7 @@ RISCV64_VIRT = BoardSpec(
         Placement(GoldfishRtc, "rtc", 0x00101000, 0x1000, line=11),
         Placement(Clint, "clint", 0x02000000, 0x10000),
         Placement(Plic, "plic", 0x0C000000, 0x600000),
-        Placement(Ns16550, "serial0", 0x10000000, 0x1000, line=10),
+        Placement(InterruptingNs16550, "serial0", 0x10000000, 0x1000, line=10),
         Placement(VirtioMmio, "virtio", 0x10001000, 0x8000, slots=SLOTS, line=1),
         *OWN,
     ),

@@ -25,8 +25,8 @@ from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.system.mps2 import Mps2FpgaIo, Mps2Scc
 from rrgdb.board.devices.system.unimplemented import Unimplemented
 from rrgdb.board.devices.uart.cmsdk import CmsdkUart
-from rrgdb.board.devices.uart.ns16550 import Ns16550
-from rrgdb.board.devices.uart.pl011 import Pl011
+from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
+from rrgdb.board.devices.uart.pl011 import InterruptingPl011, Pl011
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
 
 DeviceFactory = Callable[[str, Machine], Device]
@@ -48,6 +48,8 @@ DEVICES: dict[str, DeviceFactory] = {
     "flash": Flash,
     "fw-cfg": FwCfg,
     "goldfish-rtc": GoldfishRtc,
+    "interrupting-ns16550": InterruptingNs16550,
+    "interrupting-pl011": InterruptingPl011,
     "mps2-fpgaio": Mps2FpgaIo,
     "mps2-nvic": Mps2Nvic,
     "mps2-scc": Mps2Scc,

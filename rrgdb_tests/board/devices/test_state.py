@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 
 from rrgdb.board.device import Device
 from rrgdb.board.devices import DEVICES, DeviceFactory
-from rrgdb.board.devices.uart.ns16550 import Ns16550
-from rrgdb.board.devices.uart.pl011 import Pl011
 from rrgdb.board.devices.virtio.blk import VirtioBlk
 from rrgdb_tests.board.fakes import FakeDisk, FakeHost, FakeMachine
 
 ALL: dict[str, DeviceFactory] = {
     **DEVICES,
-    "ns16550-without-line": lambda name, machine: Ns16550(name, FakeMachine(machine.host, line=None)),
-    "pl011-without-line": lambda name, machine: Pl011(name, FakeMachine(machine.host, line=None)),
     "virtio-blk": lambda name, machine: VirtioBlk(machine, FakeDisk(bytes(4096), name)),
 }
 OFFSETS = st.one_of(

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from rrgdb.board.boards import BOARDS, EARLIER
 from rrgdb.board.devices.uart.line import LINE_BYTES
 from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
 from rrgdb.board.devices.uart.pl011 import FIFO_BYTES, InterruptingPl011, Pl011
@@ -269,13 +270,18 @@ def pass_time(machine: FakeMachine, ns: int) -> None:
 
 
 def test_a_board_without_a_line_has_the_uarts_of_before() -> None:
-    for kind, with_line in ((Ns16550, InterruptingNs16550), (Pl011, InterruptingPl011)):
-        assert type(kind("serial0", FakeMachine(line=None))) is kind
-        assert type(kind("serial0", FakeMachine(line=LINE))) is with_line
+    known = {Ns16550: False, Pl011: False, InterruptingNs16550: True, InterruptingPl011: True}
+    found = {
+        (place.factory, place.line is not None)
+        for board in (*EARLIER, *BOARDS.values())
+        for place in board.placements
+        if place.factory in known
+    }
+    assert found == set(known.items())
 
 
 def test_16550_tells_of_few_bytes_after_the_time_of_four_characters(lined: FakeMachine) -> None:
-    uart = Ns16550("serial0", lined)
+    uart = InterruptingNs16550("serial0", lined)
     uart.write(FCR, 1, 0xC1)
     uart.write(IER, 1, 1)
     feed(lined, b"abc")
@@ -299,7 +305,7 @@ def test_16550_tells_of_few_bytes_after_the_time_of_four_characters(lined: FakeM
 def test_16550_characters_take_the_time_of_their_bits(
     lined: FakeMachine, lcr: int, divisor: int, character_ns: int
 ) -> None:
-    uart = Ns16550("serial0", lined)
+    uart = InterruptingNs16550("serial0", lined)
     uart.write(LCR, 1, 0x80)
     uart.write(0, 1, divisor & 0xFF)
     uart.write(1, 1, divisor >> 8)
@@ -314,7 +320,7 @@ def test_16550_characters_take_the_time_of_their_bits(
 
 
 def test_16550_line_follows_each_cause(lined: FakeMachine) -> None:
-    uart = Ns16550("serial0", lined)
+    uart = InterruptingNs16550("serial0", lined)
     uart.write(IER, 1, 2)
     assert lined.levels[LINE], "the transmitter is empty"
     assert uart.read(IIR, 1) == 2
@@ -336,7 +342,7 @@ def test_16550_line_follows_each_cause(lined: FakeMachine) -> None:
 
 
 def test_16550_fills_its_fifo_up_to_the_trigger_level(lined: FakeMachine) -> None:
-    uart = Ns16550("serial0", lined)
+    uart = InterruptingNs16550("serial0", lined)
     uart.write(FCR, 1, 0x81)
     feed(lined, bytes(range(1, 31)))
     uart.write(FCR, 1, 0x83)
@@ -351,7 +357,7 @@ def test_16550_fills_its_fifo_up_to_the_trigger_level(lined: FakeMachine) -> Non
     [("character_ns", 5), ("timed_out", 1)],
 )
 def test_16550_refuses_times_that_cannot_be(lined: FakeMachine, field: str, value: int) -> None:
-    uart = Ns16550("serial0", lined)
+    uart = InterruptingNs16550("serial0", lined)
     setattr(uart, field, value)
     with pytest.raises(ValueError, match="serial0: "):
         uart.load(uart.save())
@@ -359,18 +365,18 @@ def test_16550_refuses_times_that_cannot_be(lined: FakeMachine, field: str, valu
 
 def test_a_time_out_of_a_damaged_state_is_harmless(lined: FakeMachine) -> None:
     """The timers are saved by the machine: one may be set though there is nothing to tell of."""
-    uart = Ns16550("serial0", lined)
+    uart = InterruptingNs16550("serial0", lined)
     uart.write(FCR, 1, 0xC1)
     uart.write(IER, 1, 1)
     feed(lined, b"a")
-    uart.load(Ns16550("serial0", FakeMachine(line=LINE)).save())
+    uart.load(InterruptingNs16550("serial0", FakeMachine(line=LINE)).save())
     pass_time(lined, 1 << 40)
     uart.load(uart.save())
     assert uart.read(IIR, 1) == 1
 
 
 def test_pl011_line_follows_status_and_mask(lined: FakeMachine) -> None:
-    pl = Pl011("serial0", lined)
+    pl = InterruptingPl011("serial0", lined)
     pl.write(0x2C, 4, 0x10)
     pl.write(0x38, 4, 0x10)
     feed(lined, b"ab")
@@ -392,7 +398,7 @@ def test_pl011_line_follows_status_and_mask(lined: FakeMachine) -> None:
 
 def test_pl011_refuses_more_than_its_fifo_holds() -> None:
     for name, value in (("held", 17), ("held", 2), ("ring", bytearray(15))):
-        pl = Pl011("serial0", FakeMachine(line=LINE))
+        pl = InterruptingPl011("serial0", FakeMachine(line=LINE))
         setattr(pl, name, value)
         with pytest.raises(ValueError, match="serial0: "):
             pl.load(pl.save())

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from rrgdb.board.devices.uart.ns16550 import Ns16550
-from rrgdb.board.devices.uart.pl011 import Pl011
+from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550
+from rrgdb.board.devices.uart.pl011 import InterruptingPl011
 from rrgdb_tests.board.devices.qtest import SEED, SIZES, Accesses, Bus, Exchange, Scenario, check
 from rrgdb_tests.board.fakes import FakeMachine
 
@@ -92,8 +92,9 @@ LINES = {"ns16550": 10, "pl011": 1}
 def compare(scenario: Scenario, exchanges: list[Exchange]) -> None:
     line = LINES[scenario.name]
     machine = FakeMachine(line=line)
-    device = Ns16550 if scenario.name == "ns16550" else Pl011
-    bus = Bus(machine, {NS16550 if device is Ns16550 else PL011: device("serial0", machine)})
+    wide = scenario.name == "pl011"
+    device = (InterruptingPl011 if wide else InterruptingNs16550)("serial0", machine)
+    bus = Bus(machine, {PL011 if wide else NS16550: device})
     check(exchanges, bus, lambda: {line} if machine.levels[line] else set())
 
 

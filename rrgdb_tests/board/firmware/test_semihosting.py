@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rrgdb.arch import ARCHES
 from rrgdb.arch.cpu import ByteOrder
 from rrgdb.board.device import Console, Machine
-from rrgdb.board.devices.uart.ns16550 import Ns16550
-from rrgdb.board.devices.uart.pl011 import Pl011
+from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
+from rrgdb.board.devices.uart.pl011 import InterruptingPl011
 from rrgdb.board.firmware.semihosting import ABIS, MAX_HANDLES, MAX_INPUT, Semihosting
 from rrgdb_tests.board.fakes import FakeCpu, FakeMachine
 
@@ -39,7 +39,7 @@ class Guest:
         arch: str,
         args: str = "",
         byteorder: ByteOrder = "little",
-        console: Callable[[str, Machine], Console] | None = Ns16550,
+        console: Callable[[str, Machine], Console] | None = InterruptingNs16550,
     ) -> None:
         """``console``: of the board; None: semihosting has input of its own."""
         self.machine = FakeMachine()
@@ -90,7 +90,7 @@ def guest(request: pytest.FixtureRequest) -> Guest:
     return Guest(arch, "kernel --fast", "big" if big else "little")
 
 
-@pytest.fixture(params=[Ns16550, Pl011, None], ids=["16550", "pl011", "input of its own"])
+@pytest.fixture(params=[InterruptingNs16550, InterruptingPl011, None], ids=["16550", "pl011", "input of its own"])
 def reader(request: pytest.FixtureRequest) -> Guest:
     return Guest("arm", console=request.param)
 

@@ -45,13 +45,3 @@ class ReceivingLine(StatefulDevice):
     def _overrun(self) -> None:
         """The guest can tell that bytes were lost."""
         raise NotImplementedError
-
-
-def has_interrupt_line(name: str, machine: Machine) -> bool:
-    """Whether the board gives one to the device: the boards before interrupts do not, and their UARTs stay as they
-    were, for recordings that were made with them."""
-    try:
-        machine.line_of(name)
-    except ValueError:
-        return False
-    return True

@@ -7,11 +7,11 @@ Every access touches the one register at its offset, whatever its size.
 from __future__ import annotations
 
 import struct
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Buffer, Field
-from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine, has_interrupt_line
+from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine
 
 FIFO_BYTES = 16
 
@@ -32,8 +32,8 @@ NS_PER_S = 1_000_000_000.0
 
 
 class Ns16550(ReceivingLine):
-    """Eight byte registers. Input and output go by the device's name. On a board that gives it an interrupt line it is
-    an ``InterruptingNs16550``; without one, the character time-out of the FIFO elapses at once."""
+    """Eight byte registers. Input and output go by the device's name. There is no interrupt line, and the character
+    time-out of the FIFO elapses at once."""
 
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("ier", 8, mask=0x0F),
@@ -57,10 +57,6 @@ class Ns16550(ReceivingLine):
     rbr: int
     overrun: int
     thr_pending: int
-
-    def __new__(cls, name: str, machine: Machine) -> Self:
-        kind = InterruptingNs16550 if cls is Ns16550 and has_interrupt_line(name, machine) else cls
-        return object.__new__(kind)  # type: ignore[return-value]
 
     def _overrun(self) -> None:
         self.overrun = 1

@@ -6,11 +6,11 @@ print without set-up. Received bytes wait on the line until the FIFO has room.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Buffer, Field
-from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine, has_interrupt_line
+from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine
 
 FIFO_BYTES = 16
 
@@ -65,10 +65,6 @@ class Pl011(ReceivingLine):
     ris: int
     rsr: int
     last: int
-
-    def __new__(cls, name: str, machine: Machine) -> Self:
-        kind = InterruptingPl011 if cls is Pl011 and has_interrupt_line(name, machine) else cls
-        return object.__new__(kind)  # type: ignore[return-value]
 
     def _overrun(self) -> None:
         self.rsr |= RSR_OVERRUN
