@@ -20,35 +20,34 @@ from rrgdb.arch.base import (
     Signal,
     Trap,
     TrapHost,
+    flags_type,
 )
 from rrgdb.arch.core_format import NT_FPREGSET, CoreFormat, Note, each
 from rrgdb.arch.cpu import Cpu, MemoryFault
 
-_CPSR_TYPE = '<flags id="cpsr_flags" size="4">{}</flags>'.format(
-    "".join(
-        f'<field name="{name}" start="{start}" end="{end}"/>'
-        for name, start, end in (
-            ("SP", 0, 0),
-            ("EL", 2, 3),
-            ("nRW", 4, 4),
-            ("F", 6, 6),
-            ("I", 7, 7),
-            ("A", 8, 8),
-            ("D", 9, 9),
-            ("BTYPE", 10, 11),
-            ("SSBS", 12, 12),
-            ("IL", 20, 20),
-            ("SS", 21, 21),
-            ("PAN", 22, 22),
-            ("UAO", 23, 23),
-            ("DIT", 24, 24),
-            ("TCO", 25, 25),
-            ("V", 28, 28),
-            ("C", 29, 29),
-            ("Z", 30, 30),
-            ("N", 31, 31),
-        )
-    )
+_CPSR_TYPE = flags_type(
+    "cpsr_flags",
+    (
+        ("SP", 0, 0),
+        ("EL", 2, 3),
+        ("nRW", 4, 4),
+        ("F", 6, 6),
+        ("I", 7, 7),
+        ("A", 8, 8),
+        ("D", 9, 9),
+        ("BTYPE", 10, 11),
+        ("SSBS", 12, 12),
+        ("IL", 20, 20),
+        ("SS", 21, 21),
+        ("PAN", 22, 22),
+        ("UAO", 23, 23),
+        ("DIT", 24, 24),
+        ("TCO", 25, 25),
+        ("V", 28, 28),
+        ("C", 29, 29),
+        ("Z", 30, 30),
+        ("N", 31, 31),
+    ),
 )
 # Union of a lane width -> its vectors: (id, lane type, lanes, field name).
 _VECTORS = {

@@ -21,6 +21,7 @@ from rrgdb.arch.base import (
     Signal,
     Trap,
     TrapHost,
+    flags_type,
 )
 from rrgdb.arch.core_format import AT_HWCAP, NT_ARM_VFP, NT_AUXV, CoreFormat, Note, each
 from rrgdb.arch.cpu import Cpu, MemoryFault
@@ -46,9 +47,7 @@ _CPSR_FIELDS = (
     ("Z", 30, 30),
     ("N", 31, 31),
 )
-_CPSR_TYPE = '<flags id="cpsr_flags" size="4">{}</flags>'.format(
-    "".join(f'<field name="{name}" start="{start}" end="{end}"/>' for name, start, end in _CPSR_FIELDS)
-)
+_CPSR_TYPE = flags_type("cpsr_flags", _CPSR_FIELDS)
 
 _FEATURES = (
     Feature(

@@ -21,6 +21,7 @@ from rrgdb.arch.base import (
     Signal,
     Trap,
     TrapHost,
+    flags_type,
 )
 from rrgdb.arch.cpu import Cpu, MemoryFault
 
@@ -35,9 +36,7 @@ _XPSR_FIELDS = (
     ("Z", 30, 30),
     ("N", 31, 31),
 )
-_XPSR_TYPE = '<flags id="xpsr_flags" size="4">{}</flags>'.format(
-    "".join(f'<field name="{name}" start="{start}" end="{end}"/>' for name, start, end in _XPSR_FIELDS)
-)
+_XPSR_TYPE = flags_type("xpsr_flags", _XPSR_FIELDS)
 _FEATURES = (
     Feature(
         "org.gnu.gdb.arm.m-profile",

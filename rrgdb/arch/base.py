@@ -5,7 +5,7 @@ Nothing here knows which engine runs a family, nor what that calls its registers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from functools import cached_property
@@ -45,6 +45,12 @@ class Feature:
     name: str
     registers: tuple[Register, ...]
     types: str = ""
+
+
+def flags_type(name: str, fields: Iterable[tuple[str, int, int]]) -> str:
+    """The XML of a type of 4 bytes whose ``fields`` are (name, first bit, last bit)."""
+    each = "".join(f'<field name="{field}" start="{start}" end="{end}"/>' for field, start, end in fields)
+    return f'<flags id="{name}" size="4">{each}</flags>'
 
 
 class Trap(Enum):

@@ -8,29 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rrgdb.arch import x86_traps as traps
-from rrgdb.arch.base import Arch, Feature, Register, words
+from rrgdb.arch.base import Arch, Feature, Register, flags_type, words
 from rrgdb.arch.core_format import NT_FPREGSET, NT_PRXFPREG, CoreFormat, Field, Note, each
 from rrgdb.arch.cpu import Cpu
 
 
-def _flags_type(name: str, bits: Iterable[tuple[str, int]]) -> str:
-    fields = "".join(f'<field name="{bit}" start="{at}" end="{at}"/>' for bit, at in bits)
-    return f'<flags id="{name}" size="4">{fields}</flags>'
+def _bits(names: Iterable[str], places: Iterable[int]) -> Iterable[tuple[str, int, int]]:
+    return ((name, at, at) for name, at in zip(names, places, strict=True))
 
 
 # The nameless bit 1 is always set; GDB prints it as "".
-_EFLAGS_TYPE = _flags_type(
+_EFLAGS_TYPE = flags_type(
     "i386_eflags",
-    zip(
+    _bits(
         ("CF", "", *words("PF AF ZF SF TF IF DF OF NT RF VM AC VIF VIP ID")),
         (0, 1, 2, 4, 6, 7, 8, 9, 10, 11, 14, 16, 17, 18, 19, 20, 21),
-        strict=True,
     ),
 )
-_MXCSR_TYPE = _flags_type(
-    "i386_mxcsr",
-    zip(words("IE DE ZE OE UE PE DAZ IM DM ZM OM UM PM FZ"), (*range(13), 15), strict=True),
-)
+_MXCSR_TYPE = flags_type("i386_mxcsr", _bits(words("IE DE ZE OE UE PE DAZ IM DM ZM OM UM PM FZ"), (*range(13), 15)))
 _VECTORS = (
     ("v4f", "ieee_single", 4, "v4_float"),
     ("v2d", "ieee_double", 2, "v2_double"),
