@@ -17,7 +17,7 @@ from rrgdb.board.spec import BoardSpec, Clock, Placement
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb_tests.board.fakes import FakeHost
-from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, Saved, assemble, board_state
+from rrgdb_tests.engine.unicorn.rig import BOARD_RAM, assemble, goes_every_way, stepped
 from rrgdb_tests.guests import arch_name
 
 PULSES = {"riscv": 0x10202000, "arm": 0x0B003000, "aarch64": 0x0B003000}
@@ -248,27 +248,9 @@ def machine(family: str, program: str, *, fast: bool = True, clock: Clock = Cloc
 @pytest.mark.parametrize(("family", "program"), PROGRAMS)
 def test_interrupts_come_at_the_same_position_every_way(family: str, program: str) -> None:
     guest = machine(family, program, fast=False)
-    states, saved = [], []
-    for position in range(LENGTH + 1):
-        guest.run_until(position)
-        states.append(board_state(guest))
-        saved.append(Saved.of(guest))
+    states, saved = stepped(guest, LENGTH)
     assert guest.end is None
     assert len({state[1] for state in states}) > LENGTH // 2
     taken = sum(device.count for device in guest.devices if isinstance(device, Pulse))
     assert taken > 20
-    chosen = random.Random(family)
-    positions = sorted(chosen.sample(range(LENGTH), SAMPLE))
-    for fast in (False, True):
-        guest = machine(family, program, fast=fast)
-        guest.run_until(LENGTH)
-        assert board_state(guest) == states[LENGTH], "not stopped at all"
-        guest = machine(family, program, fast=fast)
-        for position in positions:
-            guest.run_until(position)
-            assert board_state(guest) == states[position], f"stopped at some, at {position}"
-        for position in chosen.sample(positions, SAMPLE):
-            saved[position].load(guest)
-            assert board_state(guest) == states[position], f"loaded at {position}"
-            guest.run_until(LENGTH)
-            assert board_state(guest) == states[LENGTH], f"from {position} to the end"
+    goes_every_way(lambda fast: machine(family, program, fast=fast), states, saved, SAMPLE, random.Random(family))

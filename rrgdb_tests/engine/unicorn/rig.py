@@ -161,6 +161,43 @@ class Saved:
         guest.load_devices(self.devices)
 
 
+State = tuple[int, str, str]
+
+
+def stepped(guest: Board, length: int) -> tuple[list[State], list[Saved]]:
+    """States of a guest at the positions up to ``length``, reached one by one, and what is saved there."""
+    states, saved = [], []
+    for position in range(length + 1):
+        guest.run_until(position)
+        states.append(board_state(guest))
+        saved.append(Saved.of(guest))
+    return states, saved
+
+
+def goes_there(guest: Board, position: int, states: list[State], how: str) -> None:
+    """Run to a position, where the state must be the one that is known."""
+    guest.run_until(position)
+    assert board_state(guest) == states[position], f"{how}, at {position}"
+
+
+def goes_every_way(
+    make: Callable[[bool], Board], states: list[State], saved: list[Saved], sample: int, chosen: random.Random
+) -> None:
+    """In both gears, a guest comes to the same states: not stopped at all, stopped at some positions, and loaded there.
+    ``make(fast)`` makes it anew."""
+    length = len(states) - 1
+    positions = sorted(chosen.sample(range(length), sample))
+    for fast in (False, True):
+        goes_there(make(fast), length, states, "not stopped at all")
+        guest = make(fast)
+        for position in positions:
+            goes_there(guest, position, states, "stopped at some")
+        for position in chosen.sample(positions, sample):
+            saved[position].load(guest)
+            assert board_state(guest) == states[position], f"loaded at {position}"
+            goes_there(guest, length, states, f"from {position} to the end")
+
+
 def pass_by(engine: UnicornEngine) -> None:
     """Breakpoints where it stands do not stop the next run."""
     engine.arm(engine.stops, ignored_at=engine.icount)
