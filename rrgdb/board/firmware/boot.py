@@ -2,6 +2,8 @@
 
 The judges are its ``hw/arm/boot.c``, ``hw/riscv/boot.c`` and ``hw/core/loader.c``. What a file holds is hostile:
 whatever it is, there is a ``Placed`` whose parts lie in memory and do not overlap, or an ``ImageError`` of one line.
+
+Nothing boots yet: this is what callers are written against, and ``Error`` says so.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from dataclasses import dataclass, field
 
 from rrgdb.board.firmware.image import ImageError, Placed
 from rrgdb.board.spec import BoardSpec, RamLayout
+from rrgdb.errors import Error
+
+NOT_YET = "-kernel, -bios and -device loader: nothing boots by them yet: expected an IMAGE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +65,24 @@ class Firmware:
 
 def default_firmware(board: BoardSpec) -> Firmware | None:
     """What ``-bios default`` is, and no ``-bios`` at all; None for a board that then has none."""
-    raise NotImplementedError
+    raise Error(NOT_YET)
 
 
 def seed_sizes(board: BoardSpec) -> Mapping[str, int]:
     """The properties of /chosen that hold random bytes on QEMU, and how many."""
-    raise NotImplementedError
+    raise Error(NOT_YET)
 
 
 def arch_of(file: File) -> str | None:
     """The name of the arch (``rrgdb.arch.ARCHES``) whose ``virt`` board takes this kernel or firmware; None if the file
     does not say. RISC-V files that are no ELF files do not tell their width: riscv64."""
-    raise NotImplementedError
+    raise Error(NOT_YET)
 
 
 def boot(what: Boot, board: BoardSpec, ram: RamLayout, cpu: str, disks: int = 0) -> Placed:
     """The machine as it starts, for ``Board``; ``cpu`` is the name of the CPU model, ``disks`` the number of disks.
     Raises ``ImageError``."""
-    raise NotImplementedError
+    raise Error(NOT_YET)
 
 
 __all__ = [
