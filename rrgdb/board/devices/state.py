@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from operator import and_
 from typing import ClassVar
 
 from rrgdb.board.device import Machine
@@ -69,9 +70,9 @@ class Stateful:
         if len(state) < self._struct.size:
             raise ValueError(f"{self.name}: state of {len(state)} bytes, expected at least {self._struct.size}")
         found = self._struct.unpack_from(state)
-        for field, value, invalid in zip(self.FIELDS, found, self._invalid, strict=True):
-            if value & invalid:
-                raise ValueError(f"{self.name}: {field.name} is {value:#x}, expected bits {field.valid:#x} only")
+        if any(map(and_, found, self._invalid)):
+            field, value = next((f, v) for f, v in zip(self.FIELDS, found, strict=True) if v & ~f.valid)
+            raise ValueError(f"{self.name}: {field.name} is {value:#x}, expected bits {field.valid:#x} only")
         values = dict(zip(self._names, found, strict=True))
         buffers: dict[str, bytes] = {}
         offset = self._struct.size
