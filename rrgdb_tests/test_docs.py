@@ -17,7 +17,7 @@ from rrgdb.cli.main import cli
 from rrgdb.cli.qemu.table import OPTIONS, Fate
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", *sorted((ROOT / "rrgdb/qcow2").glob("*.md"))]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", *sorted((ROOT / "rrgdb/qcow2").glob("*.md"))]
 
 
 def _name(page: Path) -> str:
@@ -91,7 +91,7 @@ def test_generated_tables_are_up_to_date(page: Path) -> None:
 
 
 def test_every_table_is_on_some_page() -> None:
-    used = set(re.findall(r"<!-- generated: ([a-z-]+) -->", "".join(p.read_text() for p in PAGES)))
+    used = set(re.findall(r"<!-- generated: ([a-z0-9_-]+) -->", "".join(p.read_text() for p in PAGES)))
     assert used == set(_generator().TABLES)
 
 
