@@ -22,7 +22,7 @@ const char cpu_name[] = "arm";
 #define SYSTEM(value, what) __asm__ volatile("mcr p15, " what "\n\tisb" : : "r"((u32)(value)) : "memory")
 #define READ(what) ({ u32 value_; __asm__ volatile("mrc p15, " what : "=r"(value_)); value_; })
 
-static entry roots[6][4096] __attribute__((aligned(0x4000)));
+static entry roots[6][4096] __attribute__((section(".work.roots,\"aw\",%nobits @"), aligned(0x4000)));
 static u32 rooted;
 
 entry *kernel_root(void)

@@ -50,9 +50,7 @@ void *page_new(void)
     if (page == __pages_end)
         panic("no page left", 0);
     next_page += PAGE;
-    for (u32 i = 0; i < PAGE / sizeof(uptr); i++)
-        ((volatile uptr *)page)[i] = 0;
-    return page;
+    return page; /* of zeros, as RAM is at the start: nothing is given back */
 }
 
 /* A variable of user.c, as the kernel sees RAM. */
