@@ -426,6 +426,10 @@ class UnicornEngine:
     def translates(self) -> bool:
         return self._has_translated or bool(self._core.mmu_seen)
 
+    @property
+    def may_translate(self) -> bool:
+        return bool(self._controls)
+
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""
         if address >> self.arch.bits:
