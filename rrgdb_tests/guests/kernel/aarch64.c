@@ -94,6 +94,11 @@ void page_forget(const struct space *space, uptr address)
     __asm__ volatile("dsb ishst\n\ttlbi vae1is, %0\n\tdsb ish\n\tisb" : : "r"(what) : "memory");
 }
 
+void code_changed(uptr address)
+{
+    __asm__ volatile("dc cvau, %0\n\tdsb ish\n\tic ivau, %0\n\tdsb ish\n\tisb" : : "r"(address) : "memory");
+}
+
 void user_access(int on) { (void)on; }
 
 void frame_start(struct frame *frame, uptr pc, uptr stack, uptr argument, int user)

@@ -95,6 +95,12 @@ void page_forget(const struct space *space, uptr address)
     __asm__ volatile("dsb\n\tisb" : : : "memory");
 }
 
+void code_changed(uptr address)
+{
+    SYSTEM(address, "0, %0, c7, c11, 1"); /* DCCMVAU */
+    SYSTEM(0, "0, %0, c7, c5, 0");        /* ICIALLU */
+}
+
 void user_access(int on) { (void)on; }
 
 void frame_start(struct frame *frame, uptr pc, uptr stack, uptr argument, int user)

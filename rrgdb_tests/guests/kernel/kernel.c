@@ -159,6 +159,9 @@ struct frame *system_call(struct frame *frame)
         page_forget(&current->space, FLIP);
         return frame;
     }
+    case CALL_CODE:
+        code_changed(a);
+        return frame;
     case CALL_REPORT:
         races++;
         put("race: counter ");
@@ -211,6 +214,8 @@ static void thread_start(u32 number, uptr pc, uptr argument)
     space_map(&thread->space, (uptr)__user_data, (uptr)__user_data_stored, USER_DATA);
     space_map(&thread->space, USER_ALIAS, (uptr)__user_data_stored, USER_DATA);
     space_map(&thread->space, FLIP, (uptr)__pages, USER_DATA);
+    space_map(&thread->space, CODE, (uptr)__pages + 2 * PAGE, USER_TEXT);
+    space_map(&thread->space, CODE_ALIAS, (uptr)__pages + 2 * PAGE, USER_DATA);
     frame_start(&thread->frame, pc, STACK_TOP, argument, 1);
     thread->state = READY;
 }
@@ -226,7 +231,8 @@ void kernel(void)
     put("kernel on ");
     put(cpu_name);
     put("\n");
-    page_new(), page_new(); /* the two of FLIP */
+    page_new(), page_new(); /* the two of FLIP, */
+    page_new();             /* and that of CODE */
     thread_start(WORKER_0, (uptr)worker, 0);
     thread_start(WORKER_1, (uptr)worker, 1);
     thread_start(PROBER, (uptr)prober, 2);

@@ -31,6 +31,8 @@ typedef unsigned long uptr;
 #define ARENA 0x23000000ul
 #define ARENA_PAGES 16
 #define FLIP 0x24000000ul /* one of two pages, changed by a system call */
+#define CODE 0x25000000ul /* a page of code that is written at its other address, */
+#define CODE_ALIAS 0x26000000ul
 #define WILD 0x2f000000ul /* nothing, ever */
 
 #if defined(__riscv)
@@ -43,7 +45,7 @@ typedef unsigned long uptr;
 
 enum kind { USER_TEXT, USER_DATA };
 enum access { FETCH, LOAD, STORE };
-enum call { CALL_WRITE, CALL_YIELD, CALL_SLEEP, CALL_GETC, CALL_FLIP, CALL_REPORT, CALL_EXIT };
+enum call { CALL_WRITE, CALL_YIELD, CALL_SLEEP, CALL_GETC, CALL_FLIP, CALL_CODE, CALL_REPORT, CALL_EXIT };
 enum state { READY, ASLEEP, READING, DEAD };
 
 struct space {
@@ -83,6 +85,7 @@ int entry_touch(entry *e); /* whether the page had not been accessed; it has bee
 void space_use(const struct space *space);
 void page_forget(const struct space *space, uptr address);
 void user_access(int on);
+void code_changed(uptr address); /* instructions there were written */
 void frame_start(struct frame *frame, uptr pc, uptr stack, uptr argument, int user);
 void resume(struct frame *frame) __attribute__((noreturn));
 

@@ -100,6 +100,12 @@ void page_forget(const struct space *space, uptr address)
     __asm__ volatile("sfence.vma %0, %1" : : "r"(address), "r"((uptr)space->asid) : "memory");
 }
 
+void code_changed(uptr address)
+{
+    (void)address;
+    __asm__ volatile("fence.i" : : : "memory");
+}
+
 void user_access(int on)
 {
     if (on)

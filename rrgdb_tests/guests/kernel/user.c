@@ -42,6 +42,21 @@ USER_CODE void worker(uptr me)
     u_syscall(CALL_EXIT, random, 0);
 }
 
+/* A function is written at one address of its page and called at the other, again and again. */
+USER_CODE static u32 changing_code(void)
+{
+    volatile u32 *written = (volatile u32 *)CODE_ALIAS;
+    u32 sum = 0;
+    written[8] = 0; /* before there is any code */
+    for (u32 n = 1; n <= 8; n++) {
+        code_returning(written, n);
+        u_syscall(CALL_CODE, CODE, 0);
+        sum = sum * 31 + ((u32(*)(void))CODE)();
+        sum = sum * 31 + ((u32(*)(void))CODE)();
+    }
+    return sum;
+}
+
 USER_CODE void prober(uptr me)
 {
     volatile u32 *arena = (volatile u32 *)ARENA, *flip = (volatile u32 *)FLIP;
@@ -60,7 +75,7 @@ USER_CODE void prober(uptr me)
             u_syscall(CALL_YIELD, 0, 0);
     }
     u_syscall(CALL_WRITE, (uptr)SHOWN, sizeof SHOWN - 1);
-    mailbox = sum;
+    mailbox = sum + changing_code();
     *(volatile u32 *)WILD = sum;
     u_syscall(CALL_EXIT, 1, 0); /* never reached */
 }
