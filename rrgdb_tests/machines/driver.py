@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rrgdb.opening import BootFiles, GuestOptions, NewDisk, Opened, record
+from rrgdb.timeline.stop import Points, StopKind
 from rrgdb_tests.e2e.harness import Server, rrgdb_command
 from rrgdb_tests.machines.debian import unpacked
 from rrgdb_tests.machines.initramfs import PROMPT, initramfs, partitioned_disk
 
 GREETING = "written before the boot"
+STRIDE = 1_000_000
 MODULES = ("virtio_mmio", "virtio_blk", "crc32c_generic", "ext4")
 
 
@@ -29,29 +32,62 @@ class Typed:
 
 @dataclass(frozen=True)
 class Machine:
-    """``options``: for rrgdb and QEMU alike; ``qemu``: what is QEMU's default for rrgdb; ``end``: shown at the end."""
+    """A machine and what is typed at it. ``emulator``: QEMU's program; ``cpu``: where QEMU's default is another;
+    ``shown``: what the console shows in the course of the script, ``end`` at the end."""
 
     name: str
     emulator: str
-    options: tuple[str, ...]
     script: tuple[Typed, ...]
+    shown: tuple[str, ...]
     end: str
-    qemu: tuple[str, ...] = ()
-    disk: Path | None = None
-    files: tuple[Path, ...] = field(default=())
+    disk: Path
+    memory: int = 128
+    cpu: str | None = None
+    bios: Path | None = None
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str = ""
 
-    def with_disk(self) -> tuple[str, ...]:
-        if self.disk is None:
-            return self.options
+    @property
+    def files(self) -> list[Path]:
+        """What it boots from."""
+        return [path for path in (self.bios, self.kernel, self.initrd) if path is not None]
+
+    def options(self) -> list[str]:
+        """QEMU's, which are rrgdb's as well."""
+        words: list[object] = ["-M", "virt", "-m", f"{self.memory}M"]
+        for option, value in (
+            ("-cpu", self.cpu),
+            ("-bios", self.bios),
+            ("-kernel", self.kernel),
+            ("-initrd", self.initrd),
+            ("-append", self.append),
+        ):
+            words += [option, value] if value else []
         drive = f"file={self.disk},if=none,id=disk,format=raw"
-        return (*self.options, "-drive", drive, "-device", "virtio-blk-device,drive=disk")
+        words += ["-drive", drive, "-device", "virtio-blk-device,drive=disk", "-serial", "stdio", "-no-reboot"]
+        return list(map(str, words))
 
     def qemu_command(self) -> list[str]:
-        console = ["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]
-        return [self.emulator, *self.qemu, *self.with_disk(), "-snapshot", *console]
+        return [self.emulator, *self.options(), "-snapshot", "-display", "none", "-monitor", "none"]
 
-    def record_command(self, recording: Path, *more: object) -> list[str]:
-        return rrgdb_command("record", "-o", recording, *self.with_disk(), "-serial", "stdio", "-no-reboot", *more)
+    def record_command(self, recording: Path) -> list[str]:
+        return rrgdb_command("record", "-o", recording, *self.options())
+
+    def record(self, recording: Path) -> Opened:
+        """The same in this process, standing at the beginning; waiting takes no time of the host's."""
+        boot = BootFiles(kernel=self.kernel, initrd=self.initrd, append=self.append, firmware=self.bios)
+        options = GuestOptions(
+            board="virt",
+            cpu=self.cpu,
+            memory=self.memory << 20,
+            boot=boot,
+            no_reboot=True,
+            sleep=False,
+            virtio=("disk",),
+            legacy=True,
+        )
+        return record(recording, None, options, disks=[NewDisk(self.disk)])
 
 
 class Console:
@@ -83,6 +119,29 @@ def run(command: Sequence[str], machine: Machine) -> str:
         return server.console
 
 
+def follow_exactly(opened: Opened, machine: Machine) -> str:
+    """Have a machine follow its script to the end, each line typed at a position that follows from what was shown
+    before; returns all that was shown. ``STRIDE`` instructions pass between two looks."""
+    shown, read = bytearray(), 0
+    timeline, door = opened.timeline, opened.door
+    assert timeline.recorder is not None
+    door.set_output("serial0", shown.extend)
+    left = list(machine.script)
+    while True:
+        stop = timeline.run(Points({}), steps=STRIDE)
+        timeline.recorder.close_chunk()
+        door.flush_output()
+        if stop.kind is not StopKind.STEP:
+            break
+        if left and (at := shown.find(left[0].prompt.encode(), read)) >= 0:
+            typed = left.pop(0)
+            read = at + len(typed.prompt)
+            door.feed("serial0", typed.line.encode())
+    text = shown.decode(errors="replace")
+    assert (stop.kind, stop.value, left) == (StopKind.EXIT, 0, []), f"{stop}\n{text[-2000:]}"
+    return text
+
+
 U_BOOT = (
     Typed("Hit any key to stop autoboot", " "),
     Typed("=> ", "virtio scan\n"),
@@ -102,39 +161,30 @@ def _disk(name: str, scratch: Path) -> Path:
     return disk
 
 
-def u_boot_riscv64(scratch: Path) -> Machine:
-    firmware = unpacked("opensbi", "all") / "usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
-    u_boot = unpacked("u-boot-qemu", "all") / "usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin"
-    return Machine(
-        "u-boot-riscv64",
-        "qemu-system-riscv64",
-        ("-M", "virt", "-m", "128M", "-bios", str(firmware), "-kernel", str(u_boot)),
-        U_BOOT,
-        "poweroff ...",
-        disk=_disk("u-boot-riscv64", scratch),
-        files=(firmware, u_boot),
+def _u_boot(name: str, emulator: str, board: str, scratch: Path, **more: object) -> Machine:
+    image = unpacked("u-boot-qemu", "all") / f"usr/lib/u-boot/{board}/u-boot.bin"
+    return replace(
+        Machine(name, emulator, U_BOOT, ("Type: Hard Disk", "24 bytes read"), "poweroff ...", _disk(name, scratch)),
+        **{key: image if value is None else value for key, value in more.items()},  # type: ignore[arg-type]
     )
 
 
-def _u_boot_arm(name: str, emulator: str, cpu: str, board: str, scratch: Path) -> Machine:
-    u_boot = unpacked("u-boot-qemu", "all") / f"usr/lib/u-boot/{board}/u-boot.bin"
-    return Machine(
-        name,
-        emulator,
-        ("-M", "virt", "-cpu", cpu, "-m", "128M", "-bios", str(u_boot)),
-        U_BOOT,
-        "poweroff ...",
-        disk=_disk(name, scratch),
-        files=(u_boot,),
+def _firmware() -> Path:
+    return unpacked("opensbi", "all") / "usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
+
+
+def u_boot_riscv64(scratch: Path) -> Machine:
+    return _u_boot(
+        "u-boot-riscv64", "qemu-system-riscv64", "qemu-riscv64_smode", scratch, bios=_firmware(), kernel=None
     )
 
 
 def u_boot_arm64(scratch: Path) -> Machine:
-    return _u_boot_arm("u-boot-arm64", "qemu-system-aarch64", "cortex-a57", "qemu_arm64", scratch)
+    return _u_boot("u-boot-arm64", "qemu-system-aarch64", "qemu_arm64", scratch, cpu="cortex-a57", bios=None)
 
 
 def u_boot_arm(scratch: Path) -> Machine:
-    return _u_boot_arm("u-boot-arm", "qemu-system-arm", "cortex-a15", "qemu_arm", scratch)
+    return _u_boot("u-boot-arm", "qemu-system-arm", "qemu_arm", scratch, cpu="cortex-a15", bios=None)
 
 
 COMMANDS = (
@@ -147,50 +197,33 @@ COMMANDS = (
 """typed at the shell's prompt"""
 
 
-def _linux(name: str, arch: str, kernel_package: str, kernel_name: str, scratch: Path, **more: object) -> Machine:
-    kernel, busybox = unpacked(kernel_package, arch), unpacked("busybox-static", arch)
-    (image,) = kernel.glob(f"boot/{kernel_name}-*")
+def _linux(name: str, emulator: str, arch: str, package: str, console: str, scratch: Path) -> Machine:
+    kernel, busybox = unpacked(package, arch), unpacked("busybox-static", arch)
+    (image,) = kernel.glob("boot/vmlinu[xz]-*")
     initrd = scratch / f"{name}.cpio"
     initrd.write_bytes(initramfs(kernel, busybox, MODULES))
-    emulator, first, append = more["emulator"], more["first"], more["append"]
-    assert isinstance(emulator, str)
-    assert isinstance(first, tuple)
     return Machine(
         name,
         emulator,
-        (*first, "-m", "256M", "-kernel", str(image), "-initrd", str(initrd), "-append", str(append)),
         tuple(Typed(PROMPT, command + "\n") for command in COMMANDS),
+        (GREETING, "/bin/busybox: OK"),
         "reboot: Power down",
-        disk=_disk(name, scratch),
-        files=(image, initrd),
+        _disk(name, scratch),
+        memory=256,
+        kernel=image,
+        initrd=initrd,
+        append=f"console={console} panic=-1",
     )
 
 
 def linux_arm64(scratch: Path) -> Machine:
-    return _linux(
-        "linux-arm64",
-        "arm64",
-        "linux-image-cloud-arm64",
-        "vmlinuz",
-        scratch,
-        emulator="qemu-system-aarch64",
-        first=("-M", "virt", "-cpu", "cortex-a57"),
-        append="console=ttyAMA0 panic=-1",
-    )
+    machine = _linux("linux-arm64", "qemu-system-aarch64", "arm64", "linux-image-cloud-arm64", "ttyAMA0", scratch)
+    return replace(machine, cpu="cortex-a57")
 
 
 def linux_riscv64(scratch: Path) -> Machine:
-    firmware = unpacked("opensbi", "all") / "usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin"
-    return _linux(
-        "linux-riscv64",
-        "riscv64",
-        "linux-image-riscv64",
-        "vmlinux",
-        scratch,
-        emulator="qemu-system-riscv64",
-        first=("-M", "virt", "-bios", str(firmware)),
-        append="console=ttyS0 panic=-1",
-    )
+    machine = _linux("linux-riscv64", "qemu-system-riscv64", "riscv64", "linux-image-riscv64", "ttyS0", scratch)
+    return replace(machine, bios=_firmware())
 
 
 MACHINES: dict[str, Callable[[Path], Machine]] = {
