@@ -13,8 +13,8 @@ from rrgdb_tests.e2e.harness import Gdb, debugging, rrgdb
 from rrgdb_tests.machines.debian import Unavailable
 from rrgdb_tests.machines.driver import MACHINES, Machine
 
-DEFINES = {"ROUNDS": 800, "WORK": 4, "PERIOD_NS": 2000}
-"""the kernel that gdb looks at: some 600,000 instructions, 200 ticks and more, a lost increment or several"""
+DEFINES = {"ROUNDS": 3000, "WORK": 4, "PERIOD_NS": 2000}
+"""the kernel that gdb looks at: some 2 million instructions, lost increments among them"""
 
 
 @pytest.fixture(params=guests.KERNELS)

@@ -47,6 +47,10 @@ class Machine:
     kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
+    shift: int = 3
+    """``-icount``: an instruction takes 2**shift nanoseconds; loops that wait are short where that is much"""
+    legacy: bool = True
+    """virtio is that of version 1, QEMU's default"""
 
     @property
     def files(self) -> list[Path]:
@@ -65,7 +69,9 @@ class Machine:
         ):
             words += [option, value] if value else []
         drive = f"file={self.disk},if=none,id=disk,format=raw"
-        words += ["-drive", drive, "-device", "virtio-blk-device,drive=disk", "-serial", "stdio", "-no-reboot"]
+        words += [] if self.legacy else ["-global", "virtio-mmio.force-legacy=false"]
+        words += ["-drive", drive, "-device", "virtio-blk-device,drive=disk", "-icount", f"shift={self.shift}"]
+        words += ["-serial", "stdio", "-no-reboot"]
         return list(map(str, words))
 
     def qemu_command(self) -> list[str]:
@@ -83,9 +89,10 @@ class Machine:
             memory=self.memory << 20,
             boot=boot,
             no_reboot=True,
+            shift=self.shift,
             sleep=False,
             virtio=("disk",),
-            legacy=True,
+            legacy=self.legacy,
         )
         return record(recording, None, options, disks=[NewDisk(self.disk)])
 
@@ -164,7 +171,9 @@ def _disk(name: str, scratch: Path) -> Path:
 def _u_boot(name: str, emulator: str, board: str, scratch: Path, **more: object) -> Machine:
     image = unpacked("u-boot-qemu", "all") / f"usr/lib/u-boot/{board}/u-boot.bin"
     return replace(
-        Machine(name, emulator, U_BOOT, ("Type: Hard Disk", "24 bytes read"), "poweroff ...", _disk(name, scratch)),
+        Machine(
+            name, emulator, U_BOOT, ("Type: Hard Disk", "24 bytes read"), "poweroff ...", _disk(name, scratch), shift=6
+        ),
         **{key: image if value is None else value for key, value in more.items()},  # type: ignore[arg-type]
     )
 
@@ -213,6 +222,7 @@ def _linux(name: str, emulator: str, arch: str, package: str, console: str, scra
         kernel=image,
         initrd=initrd,
         append=f"console={console} panic=-1",
+        legacy=False,
     )
 
 
