@@ -71,7 +71,8 @@ class Target:
         return Faces(
             time=travel,
             snapshots=travel,
-            memory_map=self if self.engine.ram.regions else None,
+            # A debugger that knows of RAM asks for nothing else, and RAM may be mapped anywhere.
+            memory_map=self if self.engine.ram.regions and not self.engine.may_translate else None,
             executable=self if self._executable else None,
         )
 

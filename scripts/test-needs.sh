@@ -8,5 +8,5 @@ aarch64) compilers=("${compilers[@]/gcc-aarch64-linux-gnu/gcc}" gcc-x86-64-linux
 x86_64) ;;
 *) compilers+=(gcc-x86-64-linux-gnu) ;;
 esac
-need_packages python3-venv python3-dev gcc libc6-dev gdb-multiarch qemu-utils "${compilers[@]}"
+need_packages python3-venv python3-dev gcc libc6-dev gdb-multiarch qemu-utils e2fsprogs "${compilers[@]}"
 need_venv

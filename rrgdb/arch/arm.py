@@ -106,7 +106,9 @@ TIMER = {
     "cntv_cval": (14, 3),
 }
 """the same of the generic timer; those of 64 bits: (CRm, opc1)"""
-_SYSTEM = (*NAMED, *COPROCESSOR, *TIMER)
+WIDE_TABLES = {"ttbr0_wide": (2, 0), "ttbr1_wide": (2, 1)}
+"""TTBR0 and TTBR1 with all of their 64 bits; state digests have the lower halves"""
+_SYSTEM = (*NAMED, *COPROCESSOR, *TIMER, *WIDE_TABLES)
 GENERIC_TIMER = ("id_pfr1", 0xF << 16)
 """where a model says that it has one"""
 
@@ -412,7 +414,7 @@ ARM = Arch(
     ),
     timers=arm_timer.timers("", lambda cpu, code: not _word(cpu, code) >> 20 & 1),
     system_registers=_SYSTEM,
-    digest_registers=tuple(name for name in _SYSTEM if name != "id_pfr1"),
+    digest_registers=tuple(name for name in _SYSTEM if name != "id_pfr1" and name not in WIDE_TABLES),
     second_set=SecondSet(
         selected_by=("cpsr", _T),
         classify=_classify_thumb,

@@ -248,6 +248,10 @@ class Engine(Protocol):
     def translates(self) -> bool:
         """The guest has touched its address translation by now; before, virtual addresses are physical ones."""
 
+    @property
+    def may_translate(self) -> bool:
+        """The CPU has address translation: virtual addresses are physical ones for as long as a guest leaves it off."""
+
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""
 

@@ -417,6 +417,15 @@ def test_the_receiver_hears_of_changes_alone() -> None:
         Lines(MAX_LINES + 1)
 
 
+def test_a_receiver_may_hear_of_lines_that_are_raised_again() -> None:
+    lines = Lines(8)
+    heard: list[tuple[int, bool]] = []
+    lines.attach(lambda line, level: heard.append((line, level)), repeated=True)
+    for level in (False, True, True, False, False):
+        lines.set(3, level)
+    assert heard == [(3, True), (3, True), (3, False)]
+
+
 def test_a_device_has_the_line_that_the_board_gives_it() -> None:
     guest = board_of(image_of("riscv64", 97)[0], toy_board("riscv64", quiet()))
     heard: list[tuple[int, bool]] = []

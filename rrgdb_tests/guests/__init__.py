@@ -13,6 +13,7 @@ from pathlib import Path
 SOURCES = Path(__file__).resolve().parent
 LIBC = SOURCES / "libc"
 SHORT = SOURCES / "short"
+KERNEL = SOURCES / "kernel"
 
 _COMMON = (
     "-g",
@@ -164,6 +165,14 @@ SHORTS: Mapping[str, tuple[str, ...]] = {
 }
 """Programs of a few hundred instructions that change the CPU's modes; each ends in a loop of its own."""
 
+KERNELS: Mapping[str, tuple[str, ...]] = {
+    "riscv64": ("riscv.S", "riscv.c"),
+    "riscv32": ("riscv.S", "riscv.c"),
+    "aarch64": ("aarch64.S", "aarch64.c", "arm_devices.c"),
+    "arm": ("arm.S", "arm.c", "arm_devices.c"),
+}
+"""The families that the preemptive kernel is built for, and its sources beside kernel.c and user.c."""
+
 _EXTRA_FLAGS: Mapping[str, tuple[str, ...]] = {"x86_fp": ("-msse2",)}
 
 
@@ -256,6 +265,26 @@ def build_short(arch: str, name: str) -> Path:
     for path in (SHORT / "start.h", SHORT / f"{name}.S"):
         digest.update(path.read_bytes())
     return _made(arch, name, line, digest)
+
+
+def build_kernel(arch: str, defines: Mapping[str, int] | None = None) -> Path:
+    """Build the preemptive kernel, as ``build`` does. ``defines``: see the beginning of kernel/kernel.h.
+
+    Raises ``GuestBuildError``.
+    """
+    chain = TOOLCHAINS[arch]
+    macros = [f"-D{key}={value}" for key, value in sorted((defines or {}).items())]
+    # Registers of the FPU belong to nobody, and tables of jumps would lie where threads cannot read.
+    family = ["-mgeneral-regs-only"] if arch == "aarch64" else ["-Wl,--no-relax"] if arch.startswith("riscv") else []
+    link = ["-nostdlib", "-nostartfiles", *_LINK, "-Wl,--no-warn-rwx-segments", f"-Wl,-T,{KERNEL / 'kernel.ld'}"]
+    link.append(f"-Wl,--defsym=__load_address={chain.load:#x}")
+    sources = [str(KERNEL / name) for name in (*KERNELS[arch], "kernel.c", "user.c")]
+    line = [chain.compiler, *_COMMON, "-O1", "-fno-jump-tables", *chain.flags, *family, *link, *macros, *sources]
+    line.append("-lgcc")
+    digest = hashlib.sha256("\0".join(line).encode())
+    for path in sorted(KERNEL.iterdir()):
+        digest.update(path.read_bytes())
+    return _made(arch, "kernel", line, digest)
 
 
 def _made(arch: str, name: str, line: Sequence[str], digest: hashlib._Hash) -> Path:

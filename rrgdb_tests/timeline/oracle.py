@@ -16,7 +16,7 @@ from rrgdb.board.machine import Board
 from rrgdb.opening import GuestOptions, NewDisk, Opened, record, replay
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.overlays import BLOCK
-from rrgdb_tests.guests import build
+from rrgdb_tests.guests import build, build_kernel
 
 MEMORY = 4 << 20
 OPTIONS = GuestOptions(memory=MEMORY)
@@ -25,6 +25,7 @@ VALUES: Mapping[str, tuple[str, int]] = {
     "hunt": ("random_state", 4),
     "disks": ("buffer", 4),
     "timers": ("ticked", 4),
+    "kernel": ("switches", 4),
 }
 """guest -> (global variable, bytes) that the tests watch"""
 
@@ -59,7 +60,8 @@ def symbol(image: Path, name: str) -> int:
 @cache
 def oracle(arch: str, guest: str, defines: tuple[tuple[str, int], ...] = (), disks: tuple[NewDisk, ...] = ()) -> Oracle:
     """Runs the guest without input to its end."""
-    return observe(build(arch, guest, dict(defines)), VALUES.get(guest), OPTIONS, disks)
+    image = build_kernel(arch, dict(defines)) if guest == "kernel" else build(arch, guest, dict(defines))
+    return observe(image, VALUES.get(guest), OPTIONS, disks)
 
 
 def observe(

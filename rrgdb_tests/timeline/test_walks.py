@@ -9,7 +9,7 @@ import pytest
 
 from rrgdb.timeline import backward, forward, prepare, timeline, trail
 from rrgdb_tests.board.toy import toys
-from rrgdb_tests.guests import ARCHES, AWKWARD
+from rrgdb_tests.guests import ARCHES, AWKWARD, KERNELS
 from rrgdb_tests.timeline.oracle import oracle
 from rrgdb_tests.timeline.walk import Walk
 
@@ -17,11 +17,13 @@ SMALL = {
     "ticker": (("TICKS", 10), ("WORK", 60)),
     "hunt": (("ROUNDS", 40),),
     "timers": (("LOOPS", 150), ("PERIOD", 61)),
+    "kernel": (("ROUNDS", 20), ("WORK", 4), ("PERIOD_NS", 2000)),
 }
 LONG = {
     "ticker": (("TICKS", 20), ("WORK", 300)),
     "hunt": (("ROUNDS", 300),),
     "timers": (("LOOPS", 1000), ("PERIOD", 700)),
+    "kernel": (("ROUNDS", 100), ("WORK", 4), ("PERIOD_NS", 3000)),
 }
 
 
@@ -50,7 +52,8 @@ def _walk(arch: str, guest: str, defines: tuple[tuple[str, int], ...], moves: in
 
 def _guests(arch: str) -> list[str]:
     # x86_string is too long for an oracle that looks at every instruction.
-    return ["ticker", "hunt", "timers", *(name for name in AWKWARD[arch] if name != "x86_string")]
+    kernel = ["kernel"] if arch in KERNELS else []
+    return ["ticker", "hunt", "timers", *kernel, *(name for name in AWKWARD[arch] if name != "x86_string")]
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -68,3 +71,11 @@ def test_long_walks(arch: str, tmp_path: Path) -> None:
         defines = LONG.get(guest, (("LOOPS", 10),))
         for seed in range(10 if guest in LONG else 8):
             _walk(arch, guest, defines, 410 if guest in LONG else 60, 100 * number + seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("arch", KERNELS)
+def test_many_walks_on_a_kernel(arch: str, seed: int, tmp_path: Path) -> None:
+    """10,000 moves a board."""
+    _walk(arch, "kernel", LONG["kernel"], 400, seed, tmp_path)

@@ -21,17 +21,16 @@ CPU, CPU_INTERRUPTS, PLIC, TEST = 1, 2, 3, 4
 UART_HZ = 3_686_400
 UART_BYTES, FW_CFG_BYTES = 0x100, 0x18
 SLOT_BYTES = 0x1000
-FLASH_BANKS = 2
 MMU = {32: "riscv,sv32", 64: "riscv,sv48"}
 
 
-def tree(facts: TreeFacts) -> Node:
+def riscv_tree(facts: TreeFacts) -> Node:
     """``facts.ram`` is one region."""
     places = {place.name: place for place in facts.spec.placements}
     bits = 64 if "riscv64" in facts.spec.arches else 32
     children = [
-        _fw_cfg(places.get("fw_cfg")),
-        _flash(places.get("flash")),
+        *([_fw_cfg(places["fw-cfg"])] if "fw-cfg" in places else []),
+        *_flash(tuple(place for name, place in places.items() if name.startswith("flash"))),
         Node("chosen", {"stdout-path": f"/soc/serial@{places['serial0'].base:x}"}),
         _syscon_user("poweroff", 0x5555),
         _syscon_user("reboot", 0x7777),
@@ -41,23 +40,20 @@ def tree(facts: TreeFacts) -> Node:
     ]
     return Node(
         properties={"#address-cells": 2, "#size-cells": 2, "compatible": "riscv-virtio", "model": "riscv-virtio,qemu"},
-        children=[node for node in children if node],
+        children=children,
     )
 
 
-def _fw_cfg(place: Placement | None) -> Node | None:
-    if place is None:
-        return None
+def _fw_cfg(place: Placement) -> Node:
     reg = cells(place.base, FW_CFG_BYTES)
     return Node(f"fw-cfg@{place.base:x}", {"dma-coherent": None, "reg": reg, "compatible": "qemu,fw-cfg-mmio"})
 
 
-def _flash(place: Placement | None) -> Node | None:
-    if place is None:
-        return None
-    size = place.size // FLASH_BANKS
-    reg = cells(*(number for bank in range(FLASH_BANKS) for number in (place.base + bank * size, size)))
-    return Node(f"flash@{place.base:x}", {"bank-width": 4, "reg": reg, "compatible": "cfi-flash"})
+def _flash(banks: tuple[Placement, ...]) -> list[Node]:
+    if not banks:
+        return []
+    reg = cells(*(number for bank in banks for number in (bank.base, bank.size)))
+    return [Node(f"flash@{banks[0].base:x}", {"bank-width": 4, "reg": reg, "compatible": "cfi-flash"})]
 
 
 def _syscon_user(what: str, value: int) -> Node:

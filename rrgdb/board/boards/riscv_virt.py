@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rrgdb.board.boards.riscv_tree import riscv_tree
 from rrgdb.board.devices.clock.clint import Clint, SilentClint
 from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc, SilentGoldfishRtc
@@ -41,6 +42,7 @@ RISCV64_VIRT = BoardSpec(
     lines=SOURCES,
     sleeps=True,
     restarts=True,
+    tree=riscv_tree,
     revision=3,
 )
 
@@ -61,7 +63,7 @@ _UNTIL_2 = (
     *OWN,
 )
 _REVISION_2 = tuple(
-    replace(board, placements=_UNTIL_2, lines=0, sleeps=False, restarts=False, revision=2)
+    replace(board, placements=_UNTIL_2, lines=0, sleeps=False, restarts=False, tree=None, revision=2)
     for board in (RISCV32_VIRT, RISCV64_VIRT)
 )
 EARLIER = (*(replace(board, semihosting_input=True, revision=1) for board in _REVISION_2), *_REVISION_2)

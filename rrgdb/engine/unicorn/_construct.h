@@ -13,31 +13,6 @@ static int add_hook(Core *c, int type, void *callback, size_t *handle)
     return c->hook_add(c->uc, handle, type, callback, c, (uint64_t)1, (uint64_t)0);
 }
 
-/* Hook invalid accesses, but not over RAM: where there is a hook for them, Unicorn keeps every store on its slow path. */
-static int watch_holes(Core *c)
-{
-    int error = 0;
-    if (c->bare)
-        return 0;
-    for (int i = 0; i < c->invalid_hook_count; i++)
-        c->hook_del(c->uc, c->invalid_hooks[i]);
-    c->invalid_hook_count = 0;
-    uint64_t begin = 0;
-    for (int i = 0; i <= c->region_count; i++) {
-        uint64_t end = i < c->region_count ? c->regions[i].base - 1 : UINT64_MAX;
-        if (i == c->region_count || c->regions[i].base > begin)
-            error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_INVALID,
-                                 c->hooks->invalid_memory, c, begin, end);
-        if (i == c->region_count)
-            break;
-        begin = c->regions[i].base + c->regions[i].size;
-        if (c->regions[i].store)
-            error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_WRITE_PROT,
-                                 c->hooks->invalid_memory, c, c->regions[i].base, begin - 1);
-    }
-    return error;
-}
-
 static int take_filter(void *to, Py_ssize_t i, PyObject *pair)
 {
     filters *f = to;

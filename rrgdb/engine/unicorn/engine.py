@@ -426,14 +426,19 @@ class UnicornEngine:
     def translates(self) -> bool:
         return self._has_translated or bool(self._core.mmu_seen)
 
+    @property
+    def may_translate(self) -> bool:
+        return bool(self._controls)
+
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""
         if address >> self.arch.bits:
             raise MemoryFault(address)
         if not self._core.mmu_seen:
             return address
-        if self.family.walk is not None:
-            found = self.family.walk(self.arch.bits, self._registers.read, self._read_number, address)
+        if self.family.paging is not None:
+            translation = self.family.paging(self.arch.bits, self._registers.read)
+            found = address if translation is None else translation.find(address, self._read_number)
             if found is None:
                 raise MemoryFault(address)
             return found

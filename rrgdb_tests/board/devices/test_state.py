@@ -20,6 +20,7 @@ ALL: dict[str, DeviceFactory] = {
 OFFSETS = st.one_of(
     st.integers(0, 0x4C),
     st.sampled_from([0x4000, 0x4004, 0xBFF8, 0xBFFC, 0xFE0, 0xFFC]),
+    st.sampled_from([0x2000, 0x2080, 0x200000, 0x200004, 0x201000, 0x201004]),
     st.integers(0, 0xFFFF),
 )
 SIZES = st.sampled_from([1, 2, 4])
@@ -29,6 +30,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("write"), OFFSETS, SIZES, st.integers(0, 2**32 - 1)),
         st.tuples(st.just("input"), st.binary(max_size=40)),
         st.tuples(st.just("time"), st.integers(0, 10**12)),
+        st.tuples(st.just("line"), st.integers(1, 31), st.booleans()),
     ),
     max_size=40,
 )
@@ -53,6 +55,8 @@ def apply(device: Device, machine: FakeMachine, operations: list[Any]) -> list[i
             case "input":
                 for sink in machine.host.sinks.values():
                     sink(arguments[0])
+            case "line":
+                machine.irq(*arguments)
             case "time":
                 machine.now_ns += arguments[0]
                 machine.host.clock_ns += arguments[0]

@@ -60,7 +60,7 @@ class Running:
         )
 
 
-def _compare(path: Path, seed: int, limit: int) -> None:
+def compare_gears(path: Path, seed: int, limit: int) -> None:
     fast, slow = Running(path, fast=True), Running(path, fast=False)
     rng = random.Random(seed)
     while fast.board.end is None and fast.engine.icount < limit:
@@ -73,14 +73,14 @@ def _compare(path: Path, seed: int, limit: int) -> None:
 
 @pytest.mark.parametrize(("arch", "name"), GUESTS)
 def test_any_slices_reach_the_same_states(arch: str, name: str) -> None:
-    _compare(build(arch, name), seed=1, limit=400_000)
+    compare_gears(build(arch, name), seed=1, limit=400_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 12))
 @pytest.mark.parametrize(("arch", "name"), GUESTS)
 def test_many_more_slices_reach_the_same_states(arch: str, name: str, seed: int) -> None:
-    _compare(build(arch, name), seed, limit=20_000_000)
+    compare_gears(build(arch, name), seed, limit=20_000_000)
 
 
 @pytest.mark.parametrize("arch", ARCHES)

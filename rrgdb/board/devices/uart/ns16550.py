@@ -15,8 +15,9 @@ from rrgdb.board.devices.uart.line import LINE_BYTES, ReceivingLine
 
 FIFO_BYTES = 16
 
-IER_RDI, IER_THRI, IER_RLSI = 1, 2, 4
+IER_RDI, IER_THRI, IER_RLSI, IER_ALL = 1, 2, 4, 0x0F
 IIR_NONE, IIR_THRI, IIR_RDI, IIR_RLSI, IIR_TIMEOUT, IIR_FIFOS = 1, 2, 4, 6, 0xC, 0xC0
+IIR_CAUSE = 0x0F
 FCR_ENABLE, FCR_CLEAR_RX, FCR_CLEAR_TX = 1, 2, 4
 LCR_DLAB = 0x80
 LCR_PARITY, LCR_TWO_STOPS, LCR_WORD = 8, 4, 3
@@ -213,7 +214,8 @@ class Ns16550(ReceivingLine):
 
 
 class InterruptingNs16550(Ns16550):
-    """As QEMU's: bytes that are fewer than the trigger level are told of when none has come or has been read for the
+    """As QEMU's, which drives the line anew, for an edge or an interrupt controller that latches, with what changes a
+    cause alone: bytes that are fewer than the trigger level are told of when none has come or has been read for the
     time of four characters, and the line fills the FIFO up to that level only.
 
     QEMU receives in loopback as well; here, as in the data sheet, the line is cut off."""
@@ -256,6 +258,7 @@ class InterruptingNs16550(Ns16550):
         super()._put(data)
         if self.fcr & FCR_ENABLE:
             self._wait()
+        self._update()
 
     def _wait(self) -> None:
         self._timer.at(self.machine.virtual_ns() + TIMEOUT_CHARACTERS * self.character_ns)
@@ -282,25 +285,34 @@ class InterruptingNs16550(Ns16550):
             self._heard()
         super()._write_fcr(value)
 
-    def receive(self, data: bytes) -> None:
-        super().receive(data)
-        self._update()
-
     def take(self, count: int) -> None:
         for _ in range(count):
             self._read_rbr()
         self._update()
 
     def read(self, offset: int, size: int) -> int:
+        drives = {
+            0: not self.lcr & LCR_DLAB,
+            2: self.iir & IIR_CAUSE == IIR_THRI,
+            5: bool(self.overrun),
+        }.get(offset, False)
         value = super().read(offset, size)
-        self._update()
+        if drives:
+            self._update()
         return value
 
     def write(self, offset: int, size: int, value: int) -> None:
+        latched = bool(self.lcr & LCR_DLAB)
+        drives = {
+            0: not latched,
+            1: not latched and bool((self.ier ^ value) & IER_ALL),
+            2: True,
+        }.get(offset, False)
         super().write(offset, size, value)
-        if offset == 3 or (offset in (0, 1) and self.lcr & LCR_DLAB):
+        if offset == 3 or (offset in (0, 1) and latched):
             self.character_ns = self._character_ns(self.lcr, self.divisor)
-        self._update()
+        if drives:
+            self._update()
 
     def _character_ns(self, lcr: int, divisor: int) -> int:
         bits = 1 + 5 + (lcr & LCR_WORD) + bool(lcr & LCR_PARITY) + (2 if lcr & LCR_TWO_STOPS else 1)

@@ -9,6 +9,7 @@ from unicorn import unicorn_const as const
 
 from rrgdb.arch import aarch64 as arch
 from rrgdb.engine.memory import PAGE
+from rrgdb.engine.paging import aarch64 as paging
 from rrgdb.engine.unicorn.families.arm import KINDS, check_mode
 from rrgdb.engine.unicorn.families.base import Family, numbers
 from rrgdb.engine.unicorn.faults import FaultReader
@@ -62,6 +63,7 @@ AARCH64 = Family(
     native="aarch64",
     page_size=PAGE,
     translation={"sctlr_el1": 1, **dict.fromkeys(("ttbr0_el1", "ttbr1_el1", "tcr_el1", "mair_el1"), 0)},
+    paging=paging.translation,
     layout=probes.layout,
     masks=probes.find_masks,
     check=check_mode("sctlr_el1", _MODES),

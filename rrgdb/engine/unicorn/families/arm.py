@@ -12,6 +12,7 @@ from rrgdb.arch import arm as arch
 from rrgdb.arch.base import ExceptionKind
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE
+from rrgdb.engine.paging import arm as paging
 from rrgdb.engine.unicorn.families.base import Act, Family, Sync, numbers
 from rrgdb.engine.unicorn.faults import FaultReader
 from rrgdb.engine.unicorn.probes import arm as probes
@@ -102,7 +103,7 @@ ARM = Family(
         "UC_ARM_REG_",
         (*(f"r{n}" for n in range(13)), "sp", "lr", "pc", "cpsr", *(f"d{n}" for n in range(32)), "fpscr", *arch.NAMED),
     )
-    | {name: _coprocessor(encoding) for name, encoding in (arch.COPROCESSOR | arch.TIMER).items()},
+    | {name: _coprocessor(encoding) for name, encoding in (arch.COPROCESSOR | arch.TIMER | arch.WIDE_TABLES).items()},
     kinds=KINDS,
     quirks={"cpsr": Quirk(late=True), **dict.fromkeys(arch.TIMER, Quirk(enabled_by=arch.GENERIC_TIMER))},
     filters=_FILTERS,
@@ -116,6 +117,7 @@ ARM = Family(
         "sctlr": 1,
         **dict.fromkeys(("ttbr0", "ttbr1", "ttbcr", "dacr", "prrr", "nmrr", "contextidr"), 0),
     },
+    paging=paging.translation,
     layout=probes.layout,
     masks=thumb.find_masks,
     check=check_mode("sctlr", _MODES),

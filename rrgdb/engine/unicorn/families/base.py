@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import unicorn
 
 from rrgdb.arch.base import ExceptionKind, Protection
-from rrgdb.engine.paging import Walk
+from rrgdb.engine.paging import ReadRegister, Translation
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.faults import FaultReader
 from rrgdb.engine.unicorn.probes.experiments import plain_layout
@@ -75,8 +75,9 @@ class Family:
     """that Unicorn is told for its TLB where the fast gear runs"""
     translation: Mapping[str, int] = field(default_factory=dict)
     """registers that decide how addresses are translated -> bits that put translation to use"""
-    walk: Walk | None = None
-    """looks at page tables where Unicorn's own look would change something"""
+    paging: Callable[[int, ReadRegister], Translation | None] | None = None
+    """(bits of the CPU, …) -> the page tables that are in use; None: addresses are physical. Without it Unicorn looks
+    them up, and may change what an access would change"""
     code_base: tuple[str, ...] = ()
     """registers that say where pc counts from"""
     ports: tuple[int, int] | None = None

@@ -11,7 +11,7 @@ from unicorn import unicorn_const as const
 from rrgdb.arch import riscv as arch
 from rrgdb.arch.base import ExceptionKind
 from rrgdb.arch.riscv_levels import MACHINE
-from rrgdb.engine import paging
+from rrgdb.engine.paging import riscv as paging
 from rrgdb.engine.unicorn.families.base import Family, numbers
 from rrgdb.engine.unicorn.faults import FaultReader
 from rrgdb.engine.unicorn.probes import riscv as probes
@@ -93,7 +93,7 @@ def _family(xlen: int, models: Mapping[str, int]) -> Family:
         native="riscv",
         places=lambda uc, bare: {} if bare else asdict(probes.find_addresses(uc, wide)),
         translation={"satp": 15 << 60 if wide else 1 << 31},
-        walk=paging.riscv,
+        paging=paging.translation,
         layout=lambda: probes.layout(wide),
         masks=lambda uc: probes.find_masks(uc, wide),
         protection=lambda layout: probes.find_pmp_table(wide, layout.more_bytes),

@@ -11,7 +11,7 @@ from unicorn import x86_const
 from rrgdb.arch import x86 as arch
 from rrgdb.arch import x86_traps as traps
 from rrgdb.arch.base import CpuException, ExceptionKind
-from rrgdb.engine import paging
+from rrgdb.engine.paging import x86 as paging
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.families.base import Family, Sync, numbers
 from rrgdb.engine.unicorn.faults import FaultReader
@@ -149,7 +149,7 @@ def _family(bits: int, models: Mapping[str, int]) -> Family:
         places=lambda _uc, _bare: places,
         sync=Sync.ALWAYS,
         translation={"cr0": 1 << 31, "cr3": 0, "cr4": 0, "efer": 0},
-        walk=paging.x86,
+        paging=paging.translation,
         code_base=("cs", "cs_base"),
         ports=(x86_const.UC_X86_INS_IN, x86_const.UC_X86_INS_OUT),
         layout=lambda: probes.layout(const.UC_MODE_64 if wide else const.UC_MODE_32),

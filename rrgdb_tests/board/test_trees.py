@@ -1,4 +1,4 @@
-"""The device tree of the Arm boards, node by node as QEMU's."""
+"""The device trees of the boards, node by node as QEMU's."""
 
 from __future__ import annotations
 
@@ -16,20 +16,38 @@ from rrgdb.board.firmware.devicetree import Node, TreeFacts, decode, encode, raw
 from rrgdb.board.spec import MIB, BoardSpec
 
 RECORDED = Path(__file__).with_name("recorded")
-QEMU = {"aarch64-virt": ("qemu-system-aarch64", "cortex-a57"), "arm-virt": ("qemu-system-arm", "cortex-a15")}
-ABSENT = ("/pcie@10000000", "/pmu", "/intc@8000000/v2m@8020000")
+QEMU = {
+    "aarch64-virt": ("qemu-system-aarch64", "virt,gic-version=2", "cortex-a57"),
+    "arm-virt": ("qemu-system-arm", "virt,gic-version=2", "cortex-a15"),
+    "riscv32-virt": ("qemu-system-riscv32", "virt", "sifive-u34"),
+    "riscv64-virt": ("qemu-system-riscv64", "virt", "sifive-u54"),
+}
+"""board -> binary, machine, CPU"""
+ABSENT = (
+    "/pcie@10000000",
+    "/pmu",
+    "/intc@8000000/v2m@8020000",
+    "/platform-bus@4000000",
+    "/soc/pci@30000000",
+)
 """what rrgdb's boards lack"""
 SEEDS = ("rng-seed", "kaslr-seed")
-OPTIONAL = {"/fw-cfg@9020000": "fw-cfg", "/flash@0": "flash0"}
+OPTIONAL = {
+    "/fw-cfg@9020000": "fw-cfg",
+    "/fw-cfg@10100000": "fw-cfg",
+    "/flash@0": "flash0",
+    "/flash@20000000": "flash0",
+}
 """nodes of devices that a board may have, and the devices' names"""
 
 
 def ask(board: str, where: Path, cpu: str | None = None) -> bytes:
     """QEMU's own blob."""
-    binary, default = QEMU[board]
-    machine = f"virt,gic-version=2,dumpdtb={where / 'blob'}"
+    binary, kind, default = QEMU[board]
+    machine = f"{kind},dumpdtb={where / 'blob'}"
     command = ["timeout", "20", binary, "-M", machine, "-cpu", cpu or default, "-display", "none"]
-    subprocess.run(command, check=True, capture_output=True)
+    firmware = ["-bios", "none"] if "riscv" in binary else []
+    subprocess.run([*command, *firmware], check=True, capture_output=True)
     return (where / "blob").read_bytes()
 
 
@@ -58,11 +76,11 @@ def listed(root: Node) -> list[tuple[str, list[tuple[str, bytes]]]]:
 def test_it_is_qemus(name: str) -> None:
     with lzma.open(RECORDED / f"{name}.dtb.xz") as file:
         blob = file.read()
-    assert listed(ours(BOARDS[name], QEMU[name][1])) == listed(pruned(BOARDS[name], blob))
+    assert listed(ours(BOARDS[name], QEMU[name][2])) == listed(pruned(BOARDS[name], blob))
 
 
 @pytest.mark.qemu
-@pytest.mark.skipif(any(shutil.which(binary) is None for binary, _ in QEMU.values()), reason="QEMU is not installed")
+@pytest.mark.skipif(any(shutil.which(binary) is None for binary, *_ in QEMU.values()), reason="QEMU is not installed")
 @pytest.mark.parametrize(
     ("name", "cpu"),
     [
@@ -77,11 +95,11 @@ def test_it_is_that_of_the_qemu_that_is_here(name: str, cpu: str, tmp_path: Path
     assert listed(ours(BOARDS[name], cpu)) == listed(pruned(BOARDS[name], ask(name, tmp_path, cpu)))
 
 
-@pytest.mark.parametrize("name", QEMU)
-def test_memory_is_the_boards(name: str) -> None:
-    memory = ours(BOARDS[name], "cortex-a53", 3072).child("memory")
+@pytest.mark.parametrize(("name", "reg"), [("aarch64-virt", 0x40000000), ("riscv32-virt", 0x80000000)])
+def test_memory_is_the_boards(name: str, reg: int) -> None:
+    memory = ours(BOARDS[name], QEMU[name][2], 2048).child("memory")
     assert memory is not None
-    assert memory.properties["reg"] == bytes.fromhex("0000000040000000 00000000c0000000")
+    assert memory.properties["reg"] == reg.to_bytes(8) + (2 << 30).to_bytes(8)
 
 
 def main() -> None:

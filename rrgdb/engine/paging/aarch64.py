@@ -1,0 +1,43 @@
+"""AArch64, translation regime EL1&0 ("Arm Architecture Reference Manual" DDI 0487, section D8.2)."""
+
+from __future__ import annotations
+
+from rrgdb.engine.paging import arm_long
+from rrgdb.engine.paging.tables import ReadRegister, Tables, Translation
+
+_MMU, _EE = 1 << 0, 1 << 25  # SCTLR_EL1
+_GRANULES = ({0: 12, 1: 16, 2: 14}, {1: 14, 2: 12, 3: 16})
+"""TCR_EL1.TG0 and TG1 -> log2 of a page"""
+_LEAST_SIZE, _MOST_SIZE = 16, 39
+"""of TnSZ; others count as the nearer one, as in QEMU"""
+_TOP = 1 << 55
+_TAG = 0xFF << 56
+
+
+def translation(_: int, register: ReadRegister) -> Translation | None:
+    """None: addresses are physical. So are those of EL2 and EL3, whose tables are not looked at."""
+    if register("cpsr") >> 2 & 3 > 1 or not register("sctlr_el1") & _MMU:
+        return None
+    control = register("tcr_el1")
+    swapped = bool(register("sctlr_el1") & _EE)
+    trees = []
+    for upper in (0, 1):
+        half = control >> 16 * upper
+        if half >> 7 & 1:  # EPDn
+            continue
+        bits = 64 - min(max(half & 63, _LEAST_SIZE), _MOST_SIZE)
+        granule = _GRANULES[upper].get(half >> 14 & 3, 12)
+        trees.append(_tree(bits, granule, register(f"ttbr{upper}_el1"), upper, swapped))
+    lower_ignored, upper_ignored = control >> 37 & 1, control >> 38 & 1
+
+    def untagged(address: int) -> int:
+        if address & _TOP:
+            return address | _TAG if upper_ignored else address
+        return address & ~_TAG if lower_ignored else address
+
+    return Translation(tuple(trees), untagged)
+
+
+def _tree(bits: int, granule: int, root: int, upper: int, swapped: bool) -> Tables:
+    first = (1 << 64) - (1 << bits) if upper else 0
+    return arm_long.tables(first, bits, granule, root, swapped=swapped)

@@ -1,0 +1,193 @@
+"""A real gdb in a preemptive kernel: over interrupts, exceptions and context switches, both ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rrgdb_tests import guests
+from rrgdb_tests.e2e.harness import Gdb
+
+pytestmark = pytest.mark.e2e
+
+USER = range(0x20000000, 0x20002000)
+
+
+def line(source: str, text: str) -> str:
+    """``FILE:LINE`` of the one line of the kernel's sources that has ``text``."""
+    lines = (guests.KERNEL / source).read_text().splitlines()
+    (number,) = (n for n, each in enumerate(lines, 1) if text in each)
+    return f"{source}:{number}"
+
+
+def to(gdb: Gdb, where: str, times: int = 1) -> None:
+    """To the next arrival at ``where``, and on to the one so many times behind."""
+    number = gdb.break_at(where)
+    for _ in range(times):
+        assert gdb.cont()["reason"] == "breakpoint-hit"
+    gdb.delete(number)
+
+
+def state(gdb: Gdb) -> tuple[int, dict[str, str]]:
+    return gdb.icount, gdb.registers()
+
+
+def test_back_to_the_previous_tick(at: Gdb) -> None:
+    at.break_at("timer_tick")
+    seen = []
+    for _ in range(20):
+        at.cont()
+        seen.append((state(at), at.value("ticks")))
+    assert [ticks for _, ticks in seen] == list(range(20))
+    for expected in reversed(seen[:-1]):
+        assert at.cont(reverse=True)["reason"] == "breakpoint-hit"
+        assert (state(at), at.value("ticks")) == expected
+
+
+def test_onto_and_over_the_entry_of_an_interrupt(at: Gdb) -> None:
+    to(at, "*irq_entry", 15)
+    inside = state(at)
+    assert at.pc == at.value("&irq_entry")
+    at.stepi(reverse=True)
+    before = state(at)
+    assert before[0] == inside[0] - 1
+    assert at.pc in USER
+    at.stepi(reverse=True)
+    at.stepi()
+    assert state(at) == before
+    at.stepi()
+    assert state(at) == inside
+    at.stepi()
+    at.stepi(reverse=True)
+    assert state(at) == inside
+
+
+def test_out_of_a_handler_and_back_into_it(at: Gdb) -> None:
+    to(at, "*irq_entry", 15)
+    to(at, "*trap_exit")
+    leaving = state(at)
+    at.stepi()
+    outside = state(at)
+    assert at.pc in USER
+    at.stepi(reverse=True)
+    assert state(at) == leaving
+    at.stepi()
+    assert state(at) == outside
+    at.break_at("*irq_entry")
+    at.cont(reverse=True)
+    assert at.pc == at.value("&irq_entry")
+    assert at.icount < leaving[0]
+
+
+def test_onto_into_and_over_a_system_call(at: Gdb) -> None:
+    to(at, "*svc_insn", 3)
+    call = state(at)
+    call_address = at.value("&svc_insn")
+    assert at.pc == call_address
+    at.stepi()
+    inside = state(at)
+    assert at.pc == at.value("&svc_entry")
+    assert inside[0] == call[0] + 1
+    at.stepi(reverse=True)
+    assert state(at) == call
+    at.break_at("*svc_insn")
+    behind = at.break_at(f"*{call_address + 4}")
+    at.cont()
+    at.delete(behind)
+    at.cont(reverse=True)
+    assert state(at) == call
+
+
+def test_a_variable_watched_backwards_over_context_switches(at: Gdb) -> None:
+    to(at, "timer_tick", 40)
+    switches, watched = at.value("switches"), at.watch("switches")
+    threads = set()
+    for expected in range(switches, switches - 12, -1):
+        stop = at.cont(reverse=True)
+        assert stop["wpt"]["number"] == watched
+        assert stop["value"] == {"old": str(expected), "new": str(expected - 1)}
+        assert stop["frame"]["func"] == "schedule"
+        threads.add(at.value("current"))
+    assert len(threads) >= 2
+
+
+def test_the_lost_increment_is_found(at: Gdb) -> None:
+    """From where the kernel is told that some are missing, back to the store that lost them, and to why."""
+    to(at, line("kernel.c", "races++"))
+    at.watch("counter")
+    for _ in range(400):
+        stop = at.cont(reverse=True)
+        after, before = int(stop["value"]["old"]), int(stop["value"]["new"])
+        if after <= before:
+            break
+    else:
+        pytest.fail("no store took anything back")
+    assert stop["frame"]["func"] == "worker"
+    assert f"{stop['frame']['file'].rsplit('/', 1)[-1]}:{stop['frame']['line']}" == line("user.c", "/* the race */")
+    at.delete()
+    store, loser, leaving = at.icount, at.value("current"), at.value("&trap_exit")
+    for _ in range(4):
+        at.stepi(reverse=True)
+        if at.pc == leaving:
+            break
+    # Between its load and its store this thread had been away: the other one counted meanwhile.
+    assert at.pc == leaving
+    other = at.break_at(line("user.c", "counted[me]++"))
+    at.cont(reverse=True)
+    assert at.value("current") != loser
+    at.delete(other)
+    assert at.icount < store
+
+
+def test_qemu_6_steps_back_and_forth_around_a_timer_interrupt(at: Gdb) -> None:
+    to(at, "*irq_entry", 10)
+    here = at.icount
+    at.cli(f"monitor seek {here - 12}")
+    at.cli("maintenance flush register-cache")
+    straight = [state(at)]
+    for _ in range(24):
+        at.stepi()
+        straight.append(state(at))
+    for expected in reversed(straight[:-1]):
+        at.stepi(reverse=True)
+        assert state(at) == expected
+    for expected in straight[1:]:
+        at.stepi()
+        at.stepi(reverse=True)
+        at.stepi()
+        assert state(at) == expected
+
+
+def test_qemu_7_the_handlers_first_instruction_is_a_place_to_stop(at: Gdb) -> None:
+    to(at, "timer_tick", 12)
+    at.break_at("*irq_entry")
+    at.cont(reverse=True)
+    first = at.icount
+    assert at.pc == at.value("&irq_entry")
+    at.cont(reverse=True)
+    assert at.pc == at.value("&irq_entry")
+    assert at.icount < first
+
+
+def test_qemus_own_acceptance(at: Gdb, kernel: Path) -> None:
+    """Ten steps, back, and forth again; breakpoints on all of them; on, and back to the last."""
+    to(at, "*irq_entry", 5)
+    steps = [state(at)]
+    for _ in range(10):
+        at.stepi()
+        steps.append(state(at))
+    for expected in reversed(steps[:-1]):
+        at.stepi(reverse=True)
+        assert state(at) == expected
+    for expected in steps[1:]:
+        at.stepi()
+        assert state(at) == expected
+    assert at.cont()["reason"] == "no-history"
+    places = {registers["pc"].split()[0] for _, registers in steps}
+    for place in places:
+        at.break_at(f"*{place}")
+    assert at.cont(reverse=True)["reason"] == "breakpoint-hit"
+    assert at.icount > steps[-1][0]
+    assert at.registers()["pc"].split()[0] in places
+    assert at.cont()["reason"] == "no-history"
