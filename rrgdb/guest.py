@@ -33,6 +33,7 @@ class Guest(Protocol):
     cause: str
     """in words, why it has ended by a signal or halted; of the end that was reached last"""
     waits: str
+    notices: list[str]
     """in words, where it waited for what never comes; empty: it has not yet"""
 
     debugged: bool

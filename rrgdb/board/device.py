@@ -57,6 +57,9 @@ class Machine(Protocol):
         """Raise or lower an interrupt input of the CPU, by its name in ``Interrupts.lines``. The CPU saves the
         levels."""
 
+    def notice(self, text: str) -> None:
+        """The user should know, once, what the guest does: one line."""
+
     def after_instruction(self, work: Callable[[], None]) -> None:
         """Do ``work`` once the current instruction has retired, as a part of it: from within one, RAM cannot be
         written."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rrgdb.arch.base import LINES, CpuException, ExceptionKind, IllegalInstruction, Trap
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.cause import of_death, of_wait
 from rrgdb.board.device import RESET_STATUS, Console, Device, Memory, Slots
-from rrgdb.board.devices.virtio.blk import Disk, VirtioBlk
+from rrgdb.board.devices.virtio.blk import VirtioBlk
+from rrgdb.board.devices.virtio.console import VirtioConsole
+from rrgdb.board.devices.virtio.disk import Disk
+from rrgdb.board.devices.virtio.earlier import EarlierVirtioBlk
+from rrgdb.board.devices.virtio.plugs import DISK, disk_device, other_device
 from rrgdb.board.firmware import psci
 from rrgdb.board.firmware.image import Placed
 from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
@@ -51,8 +55,12 @@ class Board:
         clock: Clock = Clock(),  # noqa: B008 - it is frozen
         *,
         reboot: bool = True,
+        slots: Sequence[str] | None = None,
+        legacy: bool = False,
     ) -> None:
-        """``disks``: at most ``spec.disks``. ``reboot``: a reset restarts the machine, where the board does that."""
+        """``disks``: at most ``spec.disks``. ``reboot``: a reset restarts the machine, where the board does that.
+        ``slots``: words for what is plugged into the virtio slots, in their order: ``disk`` for each disk, and those
+        of ``virtio.plugs.OTHERS``; None: the disks. ``legacy``: the slots are those of version 1."""
         self.spec = spec
         self.engine = engine
         self.host = host
@@ -60,6 +68,7 @@ class Board:
         self.end: End | None = None
         self.cause = ""
         self.waits = ""
+        self.notices: list[str] = []
         self.idle: Callable[[], None] = lambda: None
         """called when the CPU waits for an interrupt: a live host may rest a moment"""
         self.debugged = False
@@ -74,13 +83,15 @@ class Board:
         for base, size in placed.ram.regions:
             engine.map_ram(base, size)
         self.devices: list[Device] = []
-        self.disks = [VirtioBlk(self, disk) for disk in disks]
-        unplugged = iter(self.disks)
+        self.disks: list[VirtioBlk | EarlierVirtioBlk] = []
+        self._others: list[Device] = []
+        words, unplugged = iter([DISK] * len(disks) if slots is None else slots), iter(disks)
         for place in spec.placements:
             device = place.factory(place.name, self)
             if isinstance(device, Slots):
-                for slot, disk in zip(place.slots, unplugged, strict=False):
-                    device.plug(slot, disk)
+                for slot, word in zip(place.slots, words, strict=False):
+                    line = None if place.line is None else place.line + slot
+                    device.plug(slot, self._plugged(word, unplugged, line, legacy))
             else:
                 self.devices.append(device)
             if place.space == "rom":
@@ -94,11 +105,20 @@ class Board:
             self.consoles += (SOURCE,)
             console = None if spec.semihosting_input else self._console()
             self._semihosting = Semihosting(host, self.arch, placed.args, placed.heap, placed.stack, console)
+        self.consoles += tuple(device.name for device in self._others if isinstance(device, VirtioConsole))
         self._cpu_timer: Timer | None = None
         if self.arch.timers is not None and spec.cpu_timers:
             self._cpu_timer = self.timer("cpu", lambda _due: self._update_cpu_timers())
         self._place()
         self._cpu_at_start = engine.save()
+
+    def _plugged(self, word: str, disks: Iterator[Disk], line: int | None, legacy: bool) -> Device:
+        if word == DISK:
+            disk = disk_device(self, next(disks), line, legacy=legacy)
+            self.disks.append(disk)
+            return disk
+        self._others.append(other_device(word, len(self._others), self, line, legacy=legacy))
+        return self._others[-1]
 
     def _place(self) -> None:
         """Images into RAM, and the CPU where it begins."""
@@ -165,6 +185,10 @@ class Board:
         if bool(levels & bit) != level:
             self.engine.write(LINES, levels ^ bit)
             self.engine.limit(self.engine.icount)
+
+    def notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         self._due.append(work)
@@ -402,7 +426,7 @@ class Board:
     # -- state -----------------------------------------------------------------------------------
 
     def _parts(self) -> list[Device | Semihosting]:
-        return [*self.devices, *([self._semihosting] if self._semihosting else []), *self.disks]
+        return [*self.devices, *([self._semihosting] if self._semihosting else []), *self.disks, *self._others]
 
     def save_devices(self) -> bytes:
         """Everything but RAM and CPU; canonical: equal states give equal bytes."""

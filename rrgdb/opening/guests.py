@@ -43,6 +43,8 @@ class BoardPlan:
     cpu: str
     clock: Clock = field(default_factory=Clock)
     reboot: bool = True
+    slots: tuple[str, ...] | None = None
+    legacy: bool = False
 
     @property
     def arch(self) -> Arch:
@@ -59,7 +61,17 @@ class BoardPlan:
         engine = UnicornEngine(self.arch, ram, self.cpu)
         door = _door(engine, recording)
         disks = Disks(images, store, engine.interrupt if live else None)
-        board = Board(self.spec, engine, self.placed, door, disks.disks, self.clock, reboot=self.reboot)
+        board = Board(
+            self.spec,
+            engine,
+            self.placed,
+            door,
+            disks.disks,
+            self.clock,
+            reboot=self.reboot,
+            slots=self.slots,
+            legacy=self.legacy,
+        )
         return Built(board, door, disks)
 
 

@@ -124,27 +124,27 @@ def _settings(options: GuestOptions, spec: BoardSpec, own: Settings) -> Settings
         virtio=None if options.virtio is None else " ".join(options.virtio),
         legacy=options.legacy,
     )
-    missing = _missing(settings)
+    missing = _missing(settings, spec)
     if missing is not None:
-        raise OptionError(f"-device: expected {missing[1]}: the boards have no others yet")
+        raise OptionError(f"-device: expected {missing[1]}")
     return settings
 
 
-SLOTS, LEGACY_SLOTS = ("disk",), False
-"""what boards take of ``VIRTIO``, and whether their slots can be of version 1"""
-
-
-def _missing(settings: Settings) -> tuple[str, str] | None:
-    """The setting that no board has, and what is expected in its place."""
-    if settings.legacy and not LEGACY_SLOTS:
-        return "legacy", "slots of version 2 (-global virtio-mmio.force-legacy=false)"
-    if set(settings.slots or ()) - set(SLOTS):
-        return "virtio", f"virtio devices of {', '.join(SLOTS)}"
+def _missing(settings: Settings, spec: BoardSpec) -> tuple[str, str] | None:
+    """The setting that the board has not, and what is expected in its place."""
+    interrupting = any(place.slots and place.line is not None for place in spec.placements)
+    if settings.legacy and not interrupting:
+        return "legacy", f"slots of version 2 on revision {spec.revision} of board {spec.name}"
+    if set(settings.slots or ()) - {"disk"} and not interrupting:
+        return "virtio", f"disks alone on revision {spec.revision} of board {spec.name}"
+    if len(settings.slots or ()) > spec.disks:
+        return "virtio", f"at most {spec.disks} virtio devices on board {spec.name}"
     return None
 
 
 def _plan(placed: Placed, spec: BoardSpec, cpu: str, settings: Settings) -> BoardPlan:
-    return BoardPlan(placed, spec, cpu, Clock(settings.shift, settings.sleep), not settings.no_reboot)
+    clock = Clock(settings.shift, settings.sleep)
+    return BoardPlan(placed, spec, cpu, clock, not settings.no_reboot, settings.slots, settings.legacy)
 
 
 def plan_recorded(recording: Recording) -> BoardPlan:
@@ -160,7 +160,7 @@ def plan_recorded(recording: Recording) -> BoardPlan:
     except ValueError as e:
         raise misfit("guest.ram_bytes", f"what a board can have ({e})", guest.ram_bytes) from None
     settings = parse(guest.options, misfit)
-    missing = _missing(settings)
+    missing = _missing(settings, spec)
     if missing is not None:
         raise misfit(f"guest.options.{missing[0]}", missing[1], guest.options[missing[0]])
     placed = (

@@ -66,6 +66,7 @@ class Recorder:
         self._budget = budget
         self._waiting = waiting
         self._said_full = self._said_waits = False
+        self._said_notices = 0
         self._say = say
         self._clock = clock
         self._running = running
@@ -92,6 +93,7 @@ class Recorder:
         ran = icount - self._started_at
         if spent > 0 and ran >= self._per_slice // 2:
             self._per_slice = max(1_000, min(int(ran / spent * SLICE), 4 * self._per_slice))
+        self._tell()
         self._settle()
         if self._guest.end is not None:
             self._finish()
@@ -106,6 +108,12 @@ class Recorder:
         self._log.close_chunk(self._guest.engine.icount - bool(self._marks.incomplete))
         self._chunk_closed = self._clock()
         self._door.flush_output()
+
+    def _tell(self) -> None:
+        """What has become worth a notice."""
+        for text in self._guest.notices[self._said_notices :]:
+            self._say(text)
+        self._said_notices = len(self._guest.notices)
 
     def _rest(self) -> None:
         if self._door.mode is not Mode.RECORD:

@@ -60,6 +60,7 @@ class FakeMachine:
         self.icount = 0
         self.now_ns = 0
         self.status: int | None = None
+        self.notices: list[str] = []
         self.timers = Timers(lambda _ns: None)
         self.levels: dict[int, bool] = {}
         self.lines: dict[str, int] = {}
@@ -79,6 +80,9 @@ class FakeMachine:
 
     def restart(self) -> None:
         self.restarts += 1
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         work()

@@ -14,6 +14,7 @@ from rrgdb.board.devices.intc.gic import Gic
 from rrgdb.board.devices.memory.fw_cfg import FwCfg
 from rrgdb.board.devices.power.debug_exit import ExitRegister
 from rrgdb.board.devices.uart.pl011 import InterruptingPl011, Pl011
+from rrgdb.board.devices.virtio.earlier import EarlierDenseVirtioMmio
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
@@ -60,7 +61,7 @@ EARLIER = tuple(
         placements=(
             Placement(Pl011, "serial0", 0x09000000, 0x1000),
             Placement(SilentPl031, "rtc", 0x09010000, 0x1000),
-            Placement(DenseVirtioMmio, "virtio", 0x0A000000, 0x4000, slots=SLOTS),
+            Placement(EarlierDenseVirtioMmio, "virtio", 0x0A000000, 0x4000, slots=SLOTS),
             *OWN,
         ),
         psci="1.0",

@@ -12,6 +12,7 @@ from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.intc.plic import SOURCES, Plic
 from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
+from rrgdb.board.devices.virtio.earlier import EarlierVirtioMmio
 from rrgdb.board.devices.virtio.mmio import VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
@@ -59,7 +60,7 @@ _UNTIL_2 = (
     Placement(SilentGoldfishRtc, "rtc", 0x00101000, 0x1000),
     Placement(SilentClint, "clint", 0x02000000, 0x10000),
     Placement(Ns16550, "serial0", 0x10000000, 0x1000),
-    Placement(VirtioMmio, "virtio", 0x10001000, 0x8000, slots=SLOTS),
+    Placement(EarlierVirtioMmio, "virtio", 0x10001000, 0x8000, slots=SLOTS),
     *OWN,
 )
 _REVISION_2 = tuple(

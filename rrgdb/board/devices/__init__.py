@@ -27,6 +27,7 @@ from rrgdb.board.devices.system.unimplemented import Unimplemented
 from rrgdb.board.devices.uart.cmsdk import CmsdkUart
 from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
 from rrgdb.board.devices.uart.pl011 import InterruptingPl011, Pl011
+from rrgdb.board.devices.virtio.earlier import EarlierDenseVirtioMmio, EarlierVirtioMmio
 from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
 
 DeviceFactory = Callable[[str, Machine], Device]
@@ -42,6 +43,8 @@ DEVICES: dict[str, DeviceFactory] = {
     "counter": Counter,
     "debug-exit": DebugExit,
     "dense-virtio-mmio": DenseVirtioMmio,
+    "earlier-dense-virtio-mmio": EarlierDenseVirtioMmio,
+    "earlier-virtio-mmio": EarlierVirtioMmio,
     "entropy": Entropy,
     "exit": ExitRegister,
     "gic": Gic,

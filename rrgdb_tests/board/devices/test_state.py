@@ -11,11 +11,18 @@ from hypothesis import strategies as st
 from rrgdb.board.device import Device
 from rrgdb.board.devices import DEVICES, DeviceFactory
 from rrgdb.board.devices.virtio.blk import VirtioBlk
+from rrgdb.board.devices.virtio.console import VirtioConsole
+from rrgdb.board.devices.virtio.earlier import EarlierVirtioBlk
+from rrgdb.board.devices.virtio.rng import VirtioRng
 from rrgdb_tests.board.fakes import FakeDisk, FakeHost, FakeMachine
 
 ALL: dict[str, DeviceFactory] = {
     **DEVICES,
-    "virtio-blk": lambda name, machine: VirtioBlk(machine, FakeDisk(bytes(4096), name)),
+    "earlier-virtio-blk": lambda name, machine: EarlierVirtioBlk(machine, FakeDisk(bytes(4096), name)),
+    "virtio-blk": lambda name, machine: VirtioBlk(machine, FakeDisk(bytes(4096), name), 1),
+    "legacy-virtio-blk": lambda name, machine: VirtioBlk(machine, FakeDisk(bytes(4096), name), 1, legacy=True),
+    "virtio-rng": lambda name, machine: VirtioRng(name, machine, 1),
+    "virtio-console": lambda name, machine: VirtioConsole(name, machine, 1),
 }
 OFFSETS = st.one_of(
     st.integers(0, 0x4C),

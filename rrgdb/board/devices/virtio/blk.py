@@ -6,133 +6,171 @@ written is nobody else's, and replay computes it again.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Field
-from rrgdb.board.devices.virtio.mmio import VirtioDevice
-from rrgdb.board.devices.virtio.queue import MAX_SIZE, Piece, QueueError
+from rrgdb.board.devices.virtio.disk import (
+    AT_ONCE,
+    BLOCK_SIZE,
+    CONFIG_SPACE,
+    CONFIG_WCE,
+    DIGEST_MASK,
+    DISCARD,
+    FLUSH,
+    GEOMETRY,
+    HEADER,
+    ID_BYTES,
+    IO_ERROR,
+    MAX_TRANSFER,
+    MAX_ZEROES,
+    OK,
+    RANGE,
+    READ_ONLY,
+    SCSI,
+    SECTOR,
+    SEGMENTS,
+    TOPOLOGY,
+    UNMAP,
+    UNSUPPORTED,
+    ZEROES,
+    Disk,
+    Failure,
+    Request,
+    geometry,
+    split,
+)
+from rrgdb.board.devices.virtio.mmio import CONFIG, DRIVER_OK, VirtioDevice
+from rrgdb.board.devices.virtio.queue import Chain, Piece, QueueError
 
-SECTOR = 512
-MAX_TRANSFER = 256 << 20
-"""bytes that one notification may ask for: no instruction of the guest takes much longer than a second"""
-MAX_ZEROES = 32768
-"""sectors that one request may fill with zeros"""
-_AT_ONCE = 1 << 20
-_READ_ONLY, _BLOCK_SIZE, _SEGMENTS, _FLUSH, _DISCARD, _ZEROES = (1 << bit for bit in (5, 6, 2, 9, 13, 14))
-OK, IO_ERROR, UNSUPPORTED = 0, 1, 2
-_ID_BYTES = 20
-_HEADER = struct.Struct("<IIQ")
-_RANGE = struct.Struct("<QII")
-_UNMAP = 1
-_CONFIG = struct.Struct("<QIIHBBIBBHIBBHIIIIIB3x")
-_MASK = (1 << 64) - 1
-
-
-class Request:
-    """Types of requests."""
-
-    IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES = 0, 1, 4, 8, 11, 13
-
-
-class Disk(Protocol):
-    """The content of a disk of ``size`` bytes, a multiple of 512."""
-
-    name: str
-    size: int
-    readonly: bool
-
-    def read(self, offset: int, length: int) -> bytes: ...
-    def write(self, offset: int, data: bytes) -> int:
-        """Returns by how much the digest of the content has changed, modulo 2^64."""
-
-
-class _Failure(Exception):
-    """The request ends with ``status``."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
+ENTRIES = 256
+MAX_DISCARD = 0x3FFFFF
+"""sectors"""
+WCE_AT = 0x20
+_DIRECTION, _BARRIER = 1, 1 << 31
+_SCSI_FAILED = 255
+_SCSI_PIECES = (2, 3)
+"""to be read and to be written, that a SCSI command has at least"""
 
 
 class VirtioBlk(VirtioDevice):
-    """One disk. ``content`` is the digest of what stands on it, 0 for what stood there at first."""
+    """One disk. ``content`` is the digest of what stands on it, 0 for what stood there at first. ``wce``: the driver
+    has the write cache on; ``written_wce``: what stands in the configuration space for it since that was last read or
+    written.
+
+    Besides QEMU, the name of the disk is its serial number, and one request may fill no more than ``MAX_ZEROES``
+    sectors with zeros."""
 
     DEVICE_ID = 2
-    FIELDS: ClassVar[tuple[Field, ...]] = (*VirtioDevice.FIELDS, Field("content", 64))
+    QUEUES = (ENTRIES,)
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        *VirtioDevice.FIELDS,
+        Field("content", 64),
+        Field("wce", 8, reset=1, mask=1),
+        Field("written_wce", 8),
+    )
 
     content: int
+    wce: int
+    written_wce: int
 
-    def __init__(self, machine: Machine, disk: Disk) -> None:
+    def __init__(self, machine: Machine, disk: Disk, line: int, *, legacy: bool = False) -> None:
         self.disk = disk
+        self.content = 0
         self._left = 0
-        super().__init__(disk.name, machine)
+        super().__init__(disk.name, machine, line, legacy=legacy)
 
     def features(self) -> int:
-        common = _SEGMENTS | _BLOCK_SIZE | _FLUSH
-        return common | (_READ_ONLY if self.disk.readonly else _DISCARD | _ZEROES)
+        common = SEGMENTS | GEOMETRY | BLOCK_SIZE | FLUSH | TOPOLOGY | CONFIG_WCE | DISCARD | ZEROES
+        return common | (READ_ONLY if self.disk.readonly else 0) | (SCSI if self.legacy else 0)
 
     def config(self) -> bytes:
-        zeroes = 0 if self.disk.readonly else MAX_ZEROES
-        return _CONFIG.pack(
+        return CONFIG_SPACE.pack(
             self.disk.size // SECTOR,  # capacity
             0,  # size_max
-            MAX_SIZE - 2,  # seg_max: besides header and status
-            *(0, 0, 0),  # geometry
+            ENTRIES - 2,  # seg_max: besides header and status
+            *geometry(self.disk.size // SECTOR),
             SECTOR,  # blk_size
             *(0, 0, 0, 0),  # topology
-            *(0, 0, 1),  # writeback, unused, num_queues
-            *(zeroes, min(zeroes, 1), 1),  # discard
-            *(zeroes, min(zeroes, 1), 0),  # write zeroes
+            *(self.wce, 0, 1),  # writeback, unused, num_queues
+            *(MAX_DISCARD, 1, 1),  # discard
+            *(MAX_ZEROES, 1, 1),  # write zeroes
         )
 
+    def read(self, offset: int, size: int) -> int:
+        value = super().read(offset, size)
+        if self._is_config(offset, size):
+            self.written_wce = self.wce
+        return value
+
+    def _is_config(self, offset: int, size: int) -> bool:
+        return offset >= CONFIG and offset + size <= CONFIG + CONFIG_SPACE.size
+
+    def configure(self, offset: int, data: bytes) -> None:
+        if offset <= WCE_AT < offset + len(data):
+            self.written_wce = data[WCE_AT - offset]
+        self.wce = int(bool(self.written_wce))
+
+    def status_changes(self, status: int) -> None:
+        if status & DRIVER_OK and not self.has(CONFIG_WCE):
+            self.wce = int(self.has(FLUSH))
+
     def restart(self) -> None:
-        content = self.content
         super().restart()
+        self.wce = 1
+
+    def reset(self) -> None:
+        content = self.content
+        super().reset()
         self.content = content
 
-    def begin(self) -> None:
+    def serve(self, index: int) -> None:
         self._left = MAX_TRANSFER
+        for chain in self.chains(index):
+            self.give_back(index, chain, self._request(chain))
 
-    def serve(self, readable: Sequence[Piece], writable: Sequence[Piece]) -> int:
+    def _request(self, chain: Chain) -> int:
         # Header and status may be parts of larger buffers, or be spread over several.
-        header, out = _split(readable, _HEADER.size)
-        room = sum(piece.length for piece in writable)
-        if sum(piece.length for piece in header) < _HEADER.size or not room:
+        header, out = split(chain.readable, HEADER.size)
+        room = sum(piece.length for piece in chain.writable)
+        if sum(piece.length for piece in header) < HEADER.size or not room:
             raise QueueError("a request without its header or its status")
-        into, status = _split(writable, room - 1)
+        into, status = split(chain.writable, room - 1)
         self._left -= room + sum(piece.length for piece in out)
         if self._left < 0:
             raise QueueError(f"more than {MAX_TRANSFER} bytes in one notification")
-        kind, _, sector = _HEADER.unpack(b"".join(map(self._load, header)))
+        kind, _, sector = HEADER.unpack(b"".join(map(self._load, header)))
         try:
-            self._perform(kind, sector, out, into)
+            self._perform(kind & ~_BARRIER, sector, chain, out, into)
             result = OK
-        except _Failure as failure:
+        except Failure as failure:
             result = failure.status
         self.machine.write_physical(status[0].address, bytes([result]))
         return room
 
-    def _perform(self, kind: int, sector: int, out: Sequence[Piece], into: Sequence[Piece]) -> None:
+    def _perform(self, kind: int, sector: int, chain: Chain, out: Sequence[Piece], into: Sequence[Piece]) -> None:
+        """The lowest bit of ``kind`` is the direction, which matters where it makes another request of it."""
         match kind:
             case Request.IN:
                 for piece, offset in self._placed(sector, into):
                     self.machine.write_physical(piece.address, self.disk.read(offset, piece.length))
             case Request.OUT:
-                if self.disk.readonly:
-                    raise _Failure(IO_ERROR)
-                for piece, offset in self._placed(sector, out):
+                pieces = self._placed(sector, out)
+                for piece, offset in pieces:
+                    if self.disk.readonly:
+                        raise Failure(IO_ERROR)
                     self._write(offset, self._load(piece))
-            case Request.FLUSH:
-                pass
-            case Request.GET_ID:
-                self._tell(into, self.name.encode()[:_ID_BYTES].ljust(_ID_BYTES, b"\0"))
-            case Request.DISCARD | Request.WRITE_ZEROES if not self.disk.readonly:
+            case Request.DISCARD | Request.WRITE_ZEROES:
                 self._zero(kind, out)
+            case _ if kind & ~_DIRECTION == Request.FLUSH:
+                pass
+            case _ if kind & ~_DIRECTION == Request.GET_ID:
+                self._tell(into, (self.name.encode() + b"\0")[:ID_BYTES])
+            case _ if kind & ~_DIRECTION == Request.SCSI:
+                self._refuse_scsi(chain)
             case _:
-                raise _Failure(UNSUPPORTED)
+                raise Failure(UNSUPPORTED)
 
     def _placed(self, sector: int, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, int]]:
         """Pieces of at most a MiB and their offsets on the disk; all of them are known to be there."""
@@ -140,33 +178,47 @@ class VirtioBlk(VirtioDevice):
         self._require_there(sector, length)
         offset = sector * SECTOR
         for address, rest in pieces:
-            for at in range(0, rest, _AT_ONCE):
-                part = Piece(address + at, min(_AT_ONCE, rest - at))
+            for at in range(0, rest, AT_ONCE):
+                part = Piece(address + at, min(AT_ONCE, rest - at))
                 yield part, offset
                 offset += part.length
 
     def _require_there(self, sector: int, length: int) -> None:
         if length % SECTOR or sector * SECTOR + length > self.disk.size:
-            raise _Failure(IO_ERROR)
+            raise Failure(IO_ERROR)
 
     def _zero(self, kind: int, out: Sequence[Piece]) -> None:
         """Discarded sectors keep what they hold, as in QEMU without ``discard=unmap``."""
-        if sum(piece.length for piece in out) != _RANGE.size:
-            raise _Failure(UNSUPPORTED)
-        sector, count, flags = _RANGE.unpack(b"".join(map(self._load, out)))
-        if flags & ~(_UNMAP if kind == Request.WRITE_ZEROES else 0):
-            raise _Failure(UNSUPPORTED)
-        if count > MAX_ZEROES:
-            raise _Failure(IO_ERROR)
+        length = sum(piece.length for piece in out)
+        if length > RANGE.size:
+            raise Failure(UNSUPPORTED)
+        if length < RANGE.size:
+            raise QueueError("a range that is too short")
+        sector, count, flags = RANGE.unpack(b"".join(map(self._load, out)))
+        if count > (MAX_ZEROES if kind == Request.WRITE_ZEROES else MAX_DISCARD):
+            raise Failure(IO_ERROR)
         self._require_there(sector, count * SECTOR)
+        if flags & ~(UNMAP if kind == Request.WRITE_ZEROES else 0):
+            raise Failure(UNSUPPORTED)
+        if self.disk.readonly:
+            raise Failure(IO_ERROR)
         if kind == Request.WRITE_ZEROES:
             self._left -= count * SECTOR
             if self._left < 0:
                 raise QueueError(f"more than {MAX_TRANSFER} bytes in one notification")
             self._write(sector * SECTOR, bytes(count * SECTOR))
 
+    def _refuse_scsi(self, chain: Chain) -> None:
+        """Commands for SCSI disks come to a disk that is none: its answer stands before the status."""
+        readable, writable = _SCSI_PIECES
+        if len(chain.readable) < readable or len(chain.writable) < writable:
+            raise Failure(IO_ERROR)
+        answer = chain.writable[-2]
+        self._tell([answer], _SCSI_FAILED.to_bytes(4, "little"))
+        raise Failure(UNSUPPORTED)
+
     def _write(self, offset: int, data: bytes) -> None:
-        self.content = self.content + self.disk.write(offset, data) & _MASK
+        self.content = self.content + self.disk.write(offset, data) & DIGEST_MASK
 
     def _tell(self, into: Sequence[Piece], data: bytes) -> None:
         for address, length in into:
@@ -177,17 +229,3 @@ class VirtioBlk(VirtioDevice):
 
     def _load(self, piece: Piece) -> bytes:
         return self.machine.read_physical(*piece)
-
-
-def _split(pieces: Sequence[Piece], length: int) -> tuple[list[Piece], list[Piece]]:
-    """The first ``length`` bytes of these pieces, and the rest."""
-    first: list[Piece] = []
-    rest: list[Piece] = []
-    for address, size in pieces:
-        head = min(size, length)
-        if head:
-            first.append(Piece(address, head))
-        if head < size:
-            rest.append(Piece(address + head, size - head))
-        length -= head
-    return first, rest

@@ -1,217 +1,387 @@
-"""Slots for virtio devices on a board (virtio 1.2, section 4.2, "Virtio Over MMIO", version 2; as QEMU's
-``virtio-mmio`` with ``force-legacy=false``).
+"""Virtio devices and their slots on a board (virtio 1.2, section 4.2, "Virtio Over MMIO"; as QEMU's ``virtio-mmio``).
 
 A slot without a device has device id 0, and no state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator
 from typing import ClassVar
 
 from rrgdb.board.device import Device, Machine
-from rrgdb.board.devices.state import Field, StatefulDevice
-from rrgdb.board.devices.virtio.queue import MAX_SIZE, Piece, QueueError, Rings
+from rrgdb.board.devices.state import Buffer, Field, StatefulDevice
+from rrgdb.board.devices.virtio.queue import (
+    EVENT_IDX,
+    INDIRECT_DESC,
+    MAX_SIZE,
+    NOTIFY_ON_EMPTY,
+    Chain,
+    QueueError,
+    Virtqueue,
+)
 
 MAGIC = 0x74726976
-VERSION = 2
 VENDOR = 0x554D4551
 """QEMU's"""
 CONFIG = 0x100
-IDENTITY = {0x000: MAGIC, 0x004: VERSION, 0x00C: VENDOR}
-VERSION_1 = 1 << 32
-INDIRECT_DESC = 1 << 28
+SLOT_BYTES = 0x200
+ANY_LAYOUT, VERSION_1, RING_RESET = 1 << 27, 1 << 32, 1 << 40
 DRIVER_OK, FEATURES_OK, NEEDS_RESET = 4, 8, 64
 USED_BUFFER, CONFIG_CHANGED = 1, 2
-_SHARED_MEMORY = (0x0B0, 0x0B4, 0x0B8, 0x0BC)
+MAX_QUEUES = 1024
+SHARED_MEMORY = (0x0B0, 0x0B4, 0x0B8, 0x0BC)
+_WORD = 0xFFFFFFFF
 _ADDRESSES = {
-    0x080: ("desc", 0),
-    0x084: ("desc", 32),
-    0x090: ("avail", 0),
-    0x094: ("avail", 32),
-    0x0A0: ("used", 0),
-    0x0A4: ("used", 32),
+    0x080: ("next_desc", 0),
+    0x084: ("next_desc", 32),
+    0x090: ("next_avail", 0),
+    0x094: ("next_avail", 32),
+    0x0A0: ("next_used", 0),
+    0x0A4: ("next_used", 32),
 }
+_OF_VERSION_1, _OF_VERSION_2 = (0x028, 0x03C, 0x040), (0x044, *_ADDRESSES)
+_LENGTH, _NUMBER = struct.Struct("<I"), struct.Struct("<H")
 
 
 class VirtioDevice(StatefulDevice):
-    """What all virtio devices have in common: the registers of a slot, and one queue.
+    """What all virtio devices have in common: the registers of a slot, and queues.
 
-    Buffers are handled between instructions, behind the one that notified, and all at once. ``interrupt_status`` is
-    what an interrupt line would follow. A driver that breaks the rules finds DEVICE_NEEDS_RESET.
+    Buffers are handled between instructions, behind the one that notified, and all at once. ``line``: the interrupt
+    line of its slot. ``legacy``: its registers are those of version 1. A driver that breaks the rules finds
+    DEVICE_NEEDS_RESET, if it drives version 2, and the device is ``broken`` until it is reset.
+
+    State: the length (u32) of what the tables give, and that; then each queue that is not as at reset: its number
+    (u16), and its own table.
     """
 
     DEVICE_ID: ClassVar[int]
+    QUEUES: ClassVar[tuple[int, ...]]
+    """entries of each queue at reset"""
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("status", 8),
         Field("interrupt_status", 8, mask=USED_BUFFER | CONFIG_CHANGED),
-        Field("device_features_sel", 32),
-        Field("driver_features_sel", 32),
+        Field("device_features_sel", 8, mask=1),
+        Field("driver_features_sel", 8, mask=1),
         Field("driver_features", 64),
-        Field("queue_sel", 32),
-        Field("queue_num", 32),
-        Field("queue_ready", 8, mask=1),
-        Field("desc", 64),
-        Field("avail", 64),
-        Field("used", 64),
-        Field("taken", 16),
-        Field("returned", 16),
+        Field("next_features", 64),
+        Field("page_shift", 8, mask=0x1F),
+        Field("queue_sel", 16, mask=MAX_QUEUES - 1),
+        Field("broken", 8, mask=1),
+        Field("generation", 32),
     )
+    BUFFERS: ClassVar[tuple[Buffer, ...]] = (Buffer("ready", MAX_QUEUES // 8),)
 
     status: int
     interrupt_status: int
     device_features_sel: int
     driver_features_sel: int
     driver_features: int
+    next_features: int
+    page_shift: int
     queue_sel: int
-    queue_num: int
-    queue_ready: int
-    desc: int
-    avail: int
-    used: int
-    taken: int
-    returned: int
+    broken: int
+    generation: int
+    ready: bytearray
+
+    def __init__(self, name: str, machine: Machine, line: int, *, legacy: bool = False) -> None:
+        self.line = line
+        self.legacy = legacy
+        self.queues = [Virtqueue(f"{name} queue {n}", machine, size) for n, size in enumerate(self.QUEUES)]
+        super().__init__(name, machine)
+
+    # -- what a device is
 
     def features(self) -> int:
-        """What the device offers, besides version 1 and indirect descriptors."""
-        raise NotImplementedError
+        """What the device offers, besides what all do."""
+        return 0
 
     def config(self) -> bytes:
         """The configuration space."""
+        return b""
+
+    def configure(self, offset: int, data: bytes) -> None:
+        """The driver has written these bytes of the configuration space."""
+
+    def serve(self, index: int) -> None:
+        """The driver has notified this queue, which is there. Raises QueueError."""
         raise NotImplementedError
 
-    def serve(self, readable: Sequence[Piece], writable: Sequence[Piece]) -> int:
-        """Do what a chain asks for; returns the bytes written. Raises QueueError."""
-        raise NotImplementedError
+    def status_changes(self, status: int) -> None:
+        """The driver writes this status."""
 
-    def begin(self) -> None:
-        """A notification is about to be served."""
+    # -- registers
 
     @property
     def offered(self) -> int:
-        return self.features() | VERSION_1 | INDIRECT_DESC
+        common = self.features() | EVENT_IDX | INDIRECT_DESC | NOTIFY_ON_EMPTY
+        return common if self.legacy else common | VERSION_1 | RING_RESET
+
+    def has(self, feature: int) -> bool:
+        """The driver has accepted it."""
+        return bool(self.driver_features & feature)
+
+    @property
+    def _queue(self) -> Virtqueue | None:
+        return self.queues[self.queue_sel] if self.queue_sel < len(self.queues) else None
 
     def read(self, offset: int, size: int) -> int:
         if offset >= CONFIG:
-            return int.from_bytes(self.config()[offset - CONFIG : offset - CONFIG + size], "little")
+            at, config = offset - CONFIG, self.config()
+            beyond = at + size > len(config)
+            return (1 << 8 * size) - 1 if beyond else int.from_bytes(config[at : at + size], "little")
         if size != 4:
             return 0
-        chosen = self.queue_sel == 0
+        queue = self._queue
         match offset:
+            case 0x000:
+                return MAGIC
+            case 0x004:
+                return 1 if self.legacy else 2
             case 0x008:
                 return self.DEVICE_ID
+            case 0x00C:
+                return VENDOR
             case 0x010:
-                return self.offered >> 32 * self.device_features_sel & 0xFFFFFFFF if self.device_features_sel < 2 else 0
+                offered = self.offered if self.legacy else self.offered & ~(NOTIFY_ON_EMPTY | ANY_LAYOUT)
+                return offered >> 32 * self.device_features_sel & _WORD
             case 0x034:
-                return MAX_SIZE if chosen else 0
-            case 0x044:
-                return self.queue_ready if chosen else 0
+                return MAX_SIZE if queue else 0
+            case 0x040 if self.legacy:
+                return queue.desc >> self.page_shift & _WORD if queue else 0
+            case 0x044 if not self.legacy:
+                return self.ready[self.queue_sel >> 3] >> (self.queue_sel & 7) & 1
             case 0x060:
                 return self.interrupt_status
             case 0x070:
                 return self.status
-            case _ if offset in _SHARED_MEMORY:
-                return 0xFFFFFFFF
-        return IDENTITY.get(offset, 0)
+            case 0x0FC if not self.legacy:
+                return self.generation
+            case _ if offset in SHARED_MEMORY:
+                return _WORD
+        return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
+        if offset >= CONFIG:
+            if offset - CONFIG + size <= len(self.config()):
+                self.configure(offset - CONFIG, value.to_bytes(size, "little"))
+            return
         if size != 4:
             return
         match offset:
             case 0x014:
-                self.device_features_sel = value
+                self.device_features_sel = int(bool(value))
             case 0x020:
                 self._accept(value)
             case 0x024:
-                self.driver_features_sel = value
+                self.driver_features_sel = int(bool(value))
             case 0x030:
-                self.queue_sel = value
+                if value < MAX_QUEUES:
+                    self.queue_sel = value
             case 0x050:
-                if value == 0:
-                    self.machine.after_instruction(self._notified)
+                if value < len(self.queues):
+                    self.machine.after_instruction(lambda: self._notified(value))
             case 0x064:
                 self.interrupt_status &= ~value
+                self._update()
             case 0x070:
                 self._set_status(value & 0xFF)
-            case _ if self.queue_sel == 0:
-                self._set_up_queue(offset, value)
+            case _:
+                self._tell_of_the_other_version(offset)
+                (self._place_legacy if self.legacy else self._place)(offset, value)
+
+    def _tell_of_the_other_version(self, offset: int) -> None:
+        if offset in (_OF_VERSION_2 if self.legacy else _OF_VERSION_1):
+            has, drives, switch = (1, 2, "off") if self.legacy else (2, 1, "on")
+            self.machine.notice(
+                f"virtio device {self.name}: the guest drives version {drives} of the registers, and its slot has "
+                f"version {has}: -global virtio-mmio.force-legacy={switch}"
+            )
 
     def _accept(self, value: int) -> None:
-        if self.driver_features_sel < 2 and not self.status & FEATURES_OK:
+        if not self.legacy:
             shift = 32 * self.driver_features_sel
-            self.driver_features = self.driver_features & ~(0xFFFFFFFF << shift) | value << shift
+            self.next_features = self.next_features & ~(_WORD << shift) | value << shift
+        elif not self.driver_features_sel:
+            self._negotiate(value)
+
+    def _negotiate(self, features: int) -> None:
+        if not self.status & FEATURES_OK:
+            self.driver_features = features & self.offered
 
     def _set_status(self, value: int) -> None:
+        if not self.legacy and value & FEATURES_OK:
+            self._negotiate(self.next_features)
+        self.status_changes(value)
+        self.status = value
         if not value:
             self.restart()
-            return
-        if value & FEATURES_OK and (self.driver_features & ~self.offered or not self.driver_features & VERSION_1):
-            value &= ~FEATURES_OK
-        self.status = value | self.status & NEEDS_RESET
 
     def restart(self) -> None:
-        """The driver has asked for a reset."""
-        self.reset()
+        """The driver has asked for a reset. What it has written of features and queues to come stays."""
+        self.broken = self.driver_features = self.queue_sel = self.status = self.interrupt_status = 0
+        self.ready = bytearray(MAX_QUEUES // 8)
+        for queue in self.queues:
+            queue.restart()
+        self._update()
 
-    def _set_up_queue(self, offset: int, value: int) -> None:
+    def reset(self) -> None:
+        super().reset()
+        self.ready = bytearray(MAX_QUEUES // 8)
+        for queue in self.queues:
+            queue.reset()
+        self._update()
+
+    def _place_legacy(self, offset: int, value: int) -> None:
+        queue = self._queue
+        match offset:
+            case 0x028:
+                shift = (value & -value).bit_length() - 1
+                self.page_shift = max(shift, 0)
+            case 0x040 if not value:
+                self.restart()
+            case 0x038 if queue:
+                queue.resize(value)
+                self._locate(queue, queue.desc)
+            case 0x03C if queue and value:
+                queue.align = value
+                self._locate(queue, queue.desc)
+            case 0x040 if queue:
+                self._locate(queue, value << self.page_shift)
+
+    def _place(self, offset: int, value: int) -> None:
+        queue = self._queue
         if offset == 0x044:
-            if value & 1 and not self.queue_ready:
-                self.taken = self.returned = 0
-            self.queue_ready = value & 1
-        elif not self.queue_ready:
-            if offset == 0x038:
-                self.queue_num = value
-            elif offset in _ADDRESSES:
-                name, shift = _ADDRESSES[offset]
-                setattr(self, name, getattr(self, name) & ~(0xFFFFFFFF << shift) | value << shift)
+            mask = 1 << (self.queue_sel & 7)
+            at = self.queue_sel >> 3
+            self.ready[at] = self.ready[at] | mask if value else self.ready[at] & ~mask
+            if value and queue:
+                self._locate(queue, None)
+        elif offset == 0x038 and queue:
+            queue.resize(value)
+            queue.next_num = value
+        elif offset in _ADDRESSES and queue:
+            name, shift = _ADDRESSES[offset]
+            setattr(queue, name, getattr(queue, name) & ~(_WORD << shift) | value << shift)
 
-    def _notified(self) -> None:
-        if not self.queue_ready or self.status & (DRIVER_OK | NEEDS_RESET) != DRIVER_OK:
-            return
-        rings = Rings(self.machine, self.queue_num, self.desc, self.avail, self.used)
+    def _locate(self, queue: Virtqueue, desc: int | None) -> None:
+        """The queue is where the driver says: version 1's is given by its descriptors."""
         try:
-            rings.check()
-            self.begin()
-            served = rings.waiting(self.taken)
-            for _ in range(served):
-                chain = rings.take(self.taken)
-                self.taken = self.taken + 1 & 0xFFFF
-                written = self.serve(chain.readable, chain.writable)
-                rings.give_back(self.returned, chain.head, written)
-                self.returned = self.returned + 1 & 0xFFFF
-            if served and rings.wants_interrupts:
-                self.interrupt_status |= USED_BUFFER
+            if desc is None:
+                queue.place(self.has(EVENT_IDX))
+            else:
+                queue.place_legacy(desc, self.has(EVENT_IDX))
         except QueueError:
+            self._break()
+
+    # -- queues
+
+    def _notified(self, index: int) -> None:
+        if not self.queues[index].desc or self.broken:
+            return
+        try:
+            self.serve(index)
+        except QueueError:
+            self._break()
+
+    def chains(self, index: int) -> Iterator[Chain]:
+        """What waits in a queue, each one to be given back before the next is taken. Raises QueueError."""
+        queue = self.queues[index]
+        while queue.waiting():
+            yield queue.take()
+        if queue.is_ready:
+            queue.rings.ask_for_notifications(self.has(EVENT_IDX))
+
+    def give_back(self, index: int, chain: Chain, written: int) -> None:
+        """The device is done with it and has written so many bytes. Raises QueueError."""
+        if self.queues[index].give_back(chain.head, written, self.driver_features):
+            self.interrupt_status |= USED_BUFFER
+            self._update()
+
+    def _break(self) -> None:
+        """The driver has broken the rules."""
+        if self.has(VERSION_1):
             self.status |= NEEDS_RESET
-            self.interrupt_status |= CONFIG_CHANGED
+            if self.status & DRIVER_OK:
+                self.interrupt_status |= USED_BUFFER | CONFIG_CHANGED
+                self.generation = self.generation + 1 & _WORD
+                self._update()
+        self.broken = 1
+
+    def _update(self) -> None:
+        """The line of a broken device stays as it is."""
+        if not self.broken:
+            self.machine.irq(self.line, bool(self.interrupt_status))
+
+    # -- state
+
+    def check(self, values: dict[str, int], buffers: dict[str, bytes]) -> None:
+        if len(buffers["ready"]) != MAX_QUEUES // 8:
+            raise ValueError(f"{self.name}: ready has {len(buffers['ready'])} bytes, expected {MAX_QUEUES // 8}")
+
+    def save(self) -> bytes:
+        own = super().save()
+        parts = [_LENGTH.pack(len(own)), own]
+        for index, queue in enumerate(self.queues):
+            state = queue.save()
+            if state != queue.at_reset:
+                parts += (_NUMBER.pack(index), state)
+        return b"".join(parts)
+
+    def load(self, state: bytes) -> None:
+        begin = _LENGTH.size + (_LENGTH.unpack_from(state)[0] if len(state) >= _LENGTH.size else 0)
+        record = _NUMBER.size + len(self.queues[0].at_reset)
+        if not _LENGTH.size <= begin <= len(state) or (len(state) - begin) % record:
+            raise ValueError(f"{self.name}: state of {len(state)} bytes, expected its length and {record} for a queue")
+        loaded = [queue.another() for queue in self.queues]
+        last = -1
+        for at in range(begin, len(state), record):
+            (index,) = _NUMBER.unpack_from(state, at)
+            if not last < index < len(loaded):
+                raise ValueError(f"{self.name}: queue {index}, expected them ascending, and below {len(loaded)}")
+            loaded[index].load(state[at + _NUMBER.size : at + record])
+            if state[at + _NUMBER.size : at + record] == loaded[index].at_reset:
+                raise ValueError(f"{self.name}: queue {index} is as at reset, expected none of those")
+            last = index
+        super().load(state[_LENGTH.size : begin])
+        self.queues = loaded
 
 
 class VirtioMmio:
-    """Slots for virtio devices, at this distance from each other in bytes."""
+    """Slots for virtio devices, at this distance from each other in bytes.
+
+    A slot that is empty shows version 2 if all devices in the others are of that version: QEMU's switch for it is one
+    for all slots."""
 
     STRIDE: ClassVar[int] = 0x1000
 
     def __init__(self, name: str, machine: Machine) -> None:
         self.name = name
-        self._slots: dict[int, Device] = {}
+        self.slots: dict[int, Device] = {}
 
     def plug(self, slot: int, device: Device) -> None:
-        self._slots[slot] = device
+        self.slots[slot] = device
 
     def reset(self) -> None:
         """Slots have no state."""
 
     def read(self, offset: int, size: int) -> int:
         slot, register = divmod(offset, self.STRIDE)
-        device = self._slots.get(slot)
+        device = self.slots.get(slot)
         if device is not None:
-            return device.read(register, size)
-        return IDENTITY.get(register, 0) if size == 4 else 0
+            return device.read(register, size) if register < SLOT_BYTES else 0
+        value = {0x000: MAGIC, 0x004: self._empty_version, 0x00C: VENDOR}.get(register, 0)
+        return value & ((1 << 8 * size) - 1)
+
+    @property
+    def _empty_version(self) -> int:
+        devices = self.slots.values()
+        return 2 if devices and not any(getattr(device, "legacy", False) for device in devices) else 1
 
     def write(self, offset: int, size: int, value: int) -> None:
         slot, register = divmod(offset, self.STRIDE)
-        device = self._slots.get(slot)
-        if device is not None:
+        device = self.slots.get(slot)
+        if device is not None and register < SLOT_BYTES:
             device.write(register, size, value)
 
     def save(self) -> bytes:
@@ -225,4 +395,4 @@ class VirtioMmio:
 class DenseVirtioMmio(VirtioMmio):
     """Slots for virtio devices, as close as they can be."""
 
-    STRIDE = 0x200
+    STRIDE = SLOT_BYTES

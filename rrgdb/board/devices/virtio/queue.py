@@ -1,4 +1,5 @@
-"""Split virtqueues (virtio 1.2, section 2.7), as the device sees them.
+"""Split virtqueues (virtio 1.2, section 2.7), as the device sees them; what is done about broken ones is as in QEMU's
+``virtio.c``.
 
 Everything in a queue is the guest's to write: what a chain may be is checked before anything of it is done.
 """
@@ -6,17 +7,22 @@ Everything in a queue is the guest's to write: what a chain may be is checked be
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.device import Machine
+from rrgdb.board.devices.state import Field, Stateful
 
 MAX_SIZE = 1024
 """entries of a queue, and descriptors of a chain, indirect ones included (QEMU's limit)"""
+NOTIFY_ON_EMPTY, INDIRECT_DESC, EVENT_IDX = 1 << 24, 1 << 28, 1 << 29
 _DESCRIPTOR = struct.Struct("<QIHH")
-_NEXT, _WRITE, _INDIRECT = 1, 2, 4
-_NO_INTERRUPT = 1
-_WRAP = 0xFFFF
+NEXT, WRITE, INDIRECT = 1, 2, 4
+_NO_INTERRUPT = _NO_NOTIFY = 1
+_WRAP, _HALF = 0xFFFF, 0x8000
+_ADDRESS = (1 << 64) - 1
+_LEGACY_ALIGN = 4096
+"""of the used ring, until a driver of version 1 says otherwise"""
 
 
 class QueueError(Exception):
@@ -47,18 +53,17 @@ class Rings(NamedTuple):
     available: int
     used: int
 
-    def check(self) -> None:
-        """QueueError if it cannot be a queue."""
-        if not 0 < self.size <= MAX_SIZE or self.size & (self.size - 1):
-            raise QueueError(f"a queue of {self.size} entries, expected a power of two up to {MAX_SIZE}")
-
     def waiting(self, taken: int) -> int:
         """How many chains wait when ``taken`` (modulo 65536) have been taken."""
-        index = int.from_bytes(self._read(self.available + 2, 2), "little")
-        count = index - taken & _WRAP
+        count = self.offered - taken & _WRAP
         if count > self.size:
             raise QueueError(f"{count} chains wait in a queue of {self.size}")
         return count
+
+    @property
+    def offered(self) -> int:
+        """How many chains (modulo 65536) the driver has made available."""
+        return int.from_bytes(self._read(self.available + 2, 2), "little")
 
     def take(self, number: int) -> Chain:
         """Chain ``number`` (modulo 65536) since the queue was set up."""
@@ -74,27 +79,66 @@ class Rings(NamedTuple):
     def wants_interrupts(self) -> bool:
         return not self._read(self.available, 2)[0] & _NO_INTERRUPT
 
+    @property
+    def used_event(self) -> int:
+        """With ``EVENT_IDX``: the driver wants an interrupt when this one is used."""
+        return int.from_bytes(self._read(self.available + 4 + 2 * self.size, 2), "little")
+
+    def ask_for_notifications(self, events: bool) -> None:
+        """Of whatever is made available from now on."""
+        if events:
+            self._write(self.used + 4 + 8 * self.size, struct.pack("<H", self.offered))
+            return
+        flags = int.from_bytes(self._read(self.used, 2), "little")
+        self._write(self.used, struct.pack("<H", flags & ~_NO_NOTIFY))
+
+    def check(self, events: bool) -> None:
+        """QueueError if a ring begins in RAM and goes beyond its end."""
+        more = 2 if events else 0
+        for what, start, length in (
+            ("descriptors", self.descriptors, 16 * self.size),
+            ("available", self.available, 4 + 2 * self.size + more),
+            ("used", self.used, 4 + 8 * self.size + more),
+        ):
+            if self._is_ram(start, 1) and not self._is_ram(start, length):
+                raise QueueError(f"a queue whose {what} ring goes beyond RAM")
+
+    def _is_ram(self, address: int, length: int) -> bool:
+        try:
+            self.machine.check_physical(address & _ADDRESS, length)
+        except MemoryFault:
+            return False
+        return True
+
     def _chain(self, head: int) -> Chain:
+        """An indirect table stands at the head of a chain, and is all of it; elsewhere its flag says nothing."""
         chain = Chain(head, [], [])
         table, size, index = self.descriptors, self.size, head
-        seen = 0
-        while True:
-            if index >= size:
-                raise QueueError(f"descriptor {index} of {size}")
-            seen += 1
-            if seen > MAX_SIZE:
-                raise QueueError(f"a chain of more than {MAX_SIZE} descriptors")
-            address, length, flags, following = _DESCRIPTOR.unpack(self._read(table + 16 * index, 16))
-            if flags & _INDIRECT:
-                # Only as the last of a chain in the queue's own table.
-                if table != self.descriptors or flags & _NEXT or not length or length % 16:
-                    raise QueueError(f"an indirect table of {length} bytes with flags {flags:#x}")
-                table, size, index = address, length // 16, 0
-                continue
-            self._add(chain, Piece(address, length), bool(flags & _WRITE))
-            if not flags & _NEXT:
+        self._expect(index, size)
+        found = self._descriptor(table, index)
+        address, length, flags, following = found
+        if flags & INDIRECT:
+            if not length or length % _DESCRIPTOR.size:
+                raise QueueError(f"an indirect table of {length} bytes")
+            table, size, index = address, length // _DESCRIPTOR.size, 0
+            found = self._descriptor(table, index)
+        for _ in range(min(size, MAX_SIZE)):
+            address, length, flags, following = found
+            self._add(chain, Piece(address, length), bool(flags & WRITE))
+            if not flags & NEXT:
                 return chain
-            index = following
+            self._expect(following, size)
+            found = self._descriptor(table, following)
+        raise QueueError(f"a chain of more than {min(size, MAX_SIZE)} descriptors")
+
+    def _expect(self, index: int, size: int) -> None:
+        if index >= size:
+            raise QueueError(f"descriptor {index} of {size}")
+
+    def _descriptor(self, table: int, index: int) -> tuple[int, int, int, int]:
+        """Address, length, flags, next."""
+        found: tuple[int, int, int, int] = _DESCRIPTOR.unpack(self._read(table + _DESCRIPTOR.size * index, 16))
+        return found
 
     def _add(self, chain: Chain, piece: Piece, writable: bool) -> None:
         if not piece.length:
@@ -109,12 +153,129 @@ class Rings(NamedTuple):
 
     def _read(self, address: int, length: int) -> bytes:
         try:
-            return self.machine.read_physical(address & (1 << 64) - 1, length)
+            return self.machine.read_physical(address & _ADDRESS, length)
         except MemoryFault as e:
             raise QueueError(f"a queue outside RAM: {e}") from None
 
     def _write(self, address: int, data: bytes) -> None:
         try:
-            self.machine.write_physical(address & (1 << 64) - 1, data)
+            self.machine.write_physical(address & _ADDRESS, data)
         except MemoryFault as e:
             raise QueueError(f"a queue outside RAM: {e}") from None
+
+
+class Virtqueue(Stateful):
+    """A queue of a device: where it is, how far both sides are. ``size``: entries at reset.
+
+    ``next_…`` is what a driver of version 2 has written, and what holds once it says that the queue is ready."""
+
+    FIELDS: ClassVar[tuple[Field, ...]] = (
+        Field("num", 16),
+        Field("align", 32, reset=_LEGACY_ALIGN),
+        Field("desc", 64),
+        Field("avail", 64),
+        Field("used", 64),
+        Field("taken", 16),
+        Field("returned", 16),
+        Field("told", 16),
+        Field("has_told", 8, mask=1),
+        Field("next_num", 32),
+        Field("next_desc", 64),
+        Field("next_avail", 64),
+        Field("next_used", 64),
+    )
+
+    num: int
+    align: int
+    desc: int
+    avail: int
+    used: int
+    taken: int
+    returned: int
+    told: int
+    has_told: int
+    next_num: int
+    next_desc: int
+    next_avail: int
+    next_used: int
+
+    def __init__(self, name: str, machine: Machine, size: int) -> None:
+        self.machine = machine
+        self.size = size
+        super().__init__(name)
+        self.at_reset = self.save()
+
+    def another(self) -> Virtqueue:
+        """The same as at reset."""
+        return Virtqueue(self.name, self.machine, self.size)
+
+    def reset(self) -> None:
+        super().reset()
+        self.num = self.size
+
+    def restart(self) -> None:
+        """The driver has reset the device: what the transport keeps stays."""
+        self.num = self.size
+        self.desc = self.avail = self.used = self.taken = self.returned = self.told = self.has_told = 0
+
+    def check(self, values: dict[str, int], buffers: dict[str, bytes]) -> None:
+        if not 0 < values["num"] <= MAX_SIZE or not values["align"]:
+            raise ValueError(f"{self.name}: a queue of {values['num']} entries, aligned to {values['align']}")
+
+    @property
+    def rings(self) -> Rings:
+        return Rings(self.machine, self.num, self.desc, self.avail, self.used)
+
+    @property
+    def is_ready(self) -> bool:
+        """The driver has said where it is."""
+        return bool(self.avail)
+
+    def resize(self, num: int) -> None:
+        """Sizes that no queue can have are not heard."""
+        if 0 < num <= MAX_SIZE:
+            self.num = num
+
+    def place(self, events: bool) -> None:
+        """The queue is where ``next_…`` says. QueueError."""
+        self.resize(self.next_num)
+        self.desc, self.avail, self.used = self.next_desc, self.next_avail, self.next_used
+        self._check(events)
+
+    def place_legacy(self, desc: int, events: bool) -> None:
+        """Virtio 1.2, section 2.7.2: the rings follow the descriptors at ``desc``. QueueError."""
+        self.desc = desc & _ADDRESS
+        if self.desc:
+            self.avail = self.desc + 16 * self.num & _ADDRESS
+            end = self.avail + 4 + 2 * self.num
+            self.used = -(-end // self.align) * self.align & _ADDRESS
+            self._check(events)
+
+    def _check(self, events: bool) -> None:
+        if self.desc:
+            self.rings.check(events)
+
+    def waiting(self) -> int:
+        """How many chains wait. QueueError."""
+        return self.rings.waiting(self.taken) if self.is_ready else 0
+
+    def take(self) -> Chain:
+        """The next one of those that wait. QueueError."""
+        number, self.taken = self.taken, self.taken + 1 & _WRAP
+        return self.rings.take(number)
+
+    def give_back(self, head: int, written: int, features: int) -> bool:
+        """Whether the driver, that has accepted these ``features``, wants to hear of it. QueueError."""
+        self.rings.give_back(self.returned, head, written)
+        self.returned = self.returned + 1 & _WRAP
+        if not 0 < (self.returned - self.told & _WRAP) < _HALF:
+            # So long ago that it says nothing any more.
+            self.has_told = 0
+        if features & NOTIFY_ON_EMPTY and not self.waiting():
+            return True
+        if not features & EVENT_IDX:
+            return self.rings.wants_interrupts
+        before, had_told = self.told, self.has_told
+        self.told, self.has_told = self.returned, 1
+        passed = (self.returned - self.rings.used_event - 1 & _WRAP) < (self.returned - before & _WRAP)
+        return not had_told or passed

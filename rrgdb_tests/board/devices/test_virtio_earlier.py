@@ -1,4 +1,4 @@
-"""Virtio disks: registers, requests, and drivers that break the rules."""
+"""Virtio disks of boards without interrupts: registers, requests, and drivers that break the rules."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rrgdb.board.devices.virtio import blk as virtio_blk
-from rrgdb.board.devices.virtio.blk import IO_ERROR, OK, UNSUPPORTED, Request, VirtioBlk
-from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
+from rrgdb.board.devices.virtio import earlier
+from rrgdb.board.devices.virtio.disk import IO_ERROR, OK, UNSUPPORTED, Request
+from rrgdb.board.devices.virtio.earlier import EarlierDenseVirtioMmio, EarlierVirtioBlk, EarlierVirtioMmio
 from rrgdb.board.devices.virtio.queue import MAX_SIZE
 from rrgdb_tests.board.fakes import FakeDisk, FakeMachine
 
@@ -30,9 +30,9 @@ class Driver:
     """A driver of one disk; ``machine.ram`` is its memory."""
 
     def __init__(self, *, readonly: bool = False, entries: int = ENTRIES) -> None:
-        self.machine = FakeMachine(base=BASE, size=SIZE)
+        self.machine = FakeMachine(base=BASE, size=SIZE, line=None)
         self.disk = FakeDisk(Random(1).randbytes(512 * SECTORS), "root", readonly=readonly)
-        self.device = VirtioBlk(self.machine, self.disk)
+        self.device = EarlierVirtioBlk(self.machine, self.disk)
         self.entries = entries
         self.added = 0
 
@@ -261,8 +261,8 @@ def test_a_reset_keeps_the_digest_of_the_content(driver: Driver) -> None:
     assert (driver.register(0x70), driver.register(0x44), driver.device.content) == (0, 0, content)
 
 
-@pytest.mark.parametrize("name", [VirtioMmio, DenseVirtioMmio])
-def test_slots(name: type[VirtioMmio]) -> None:
+@pytest.mark.parametrize("name", [EarlierVirtioMmio, EarlierDenseVirtioMmio])
+def test_slots(name: type[EarlierVirtioMmio]) -> None:
     driver = Driver()
     slots = name("virtio", driver.machine)
     slots.plug(2, driver.device)
@@ -352,7 +352,7 @@ def test_a_queue_outside_ram(which: str) -> None:
 
 
 def test_one_notification_moves_so_much_and_no_more(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(virtio_blk, "MAX_TRANSFER", 1200)
+    monkeypatch.setattr(earlier, "MAX_TRANSFER", 1200)
     assert driver.request(Request.IN, 0, into=[512])[0] == OK
     driver.describe(0, BUFFERS, 16, NEXT, 1)
     driver.describe(1, BUFFERS + 16, 513, WRITE)
