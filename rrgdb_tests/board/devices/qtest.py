@@ -48,8 +48,6 @@ SEED = 1
 """of what is recorded"""
 SIZES = {"b": 1, "w": 2, "l": 4, "q": 8}
 TIMEOUT_S = 60
-SETTLED = 20
-"""rounds of QEMU's main loop, in each of which a device takes a byte at least"""
 
 Accesses = Generator[str, int | None, None]
 """yields qtest commands, and gets the value of each one that reads"""
@@ -79,7 +77,7 @@ class Exchange:
 class Qemu:
     """A QEMU that stands still, and its qtest connection."""
 
-    def __init__(self, process: subprocess.Popen[str], line: socket.socket, settle: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], line: socket.socket, settle: Sequence[str]) -> None:
         self._line = line
         self._settle = settle
         assert process.stdin is not None
@@ -95,8 +93,8 @@ class Qemu:
             value = None
         else:
             value = self._ask(command, lines)
-        for _ in range(SETTLED if self._settle else 0):
-            self._ask(self._settle, lines)
+        for each in self._settle:
+            self._ask(each, lines)
         return Exchange(command, value, tuple(sorted(lines.items())))
 
     def _ask(self, command: str, lines: dict[int, int]) -> int | None:
@@ -115,7 +113,7 @@ class Qemu:
 
 
 @contextmanager
-def qemu(binary: str, options: Sequence[str], settle: str = "") -> Iterator[Qemu]:
+def qemu(binary: str, options: Sequence[str], settle: Sequence[str] = ()) -> Iterator[Qemu]:
     """``binary`` started with ``options`` and ``-S``; it is killed behind."""
     silent = ["-S", "-display", "none", "-serial", "null", "-monitor", "none"]
     spoken = ["-qtest", "stdio", "-qtest-log", "/dev/null"]
@@ -148,7 +146,8 @@ class Scenario:
     """QOM path of the device whose unnamed outputs are part of the answers"""
     intercept_in: str = ""
     """the same of inputs"""
-    settle: str = ""
+    settle: tuple[str, ...] = ()
+    """asked behind each command: a round of QEMU's main loop each, in which a device takes a byte at least"""
 
     @property
     def is_there(self) -> bool:

@@ -74,7 +74,7 @@ SCENARIOS = (
         ("-M", "virt", "-bios", "none", "-serial", "chardev:input"),
         ns16550,
         intercept_in=PLIC,
-        settle=f"readb {NS16550 + 7:#x}",
+        settle=(f"readb {NS16550 + 7:#x}",) * 20,
     ),
     Scenario(
         "pl011",
@@ -82,7 +82,7 @@ SCENARIOS = (
         ("-M", "virt", "-cpu", "cortex-a57", "-serial", "chardev:input"),
         pl011,
         intercept_in=GIC,
-        settle=f"readl {PL011 + 0xFE0:#x}",
+        settle=(f"readl {PL011 + 0xFE0:#x}",) * 20,
     ),
 )
 LINES = {"ns16550": 10, "pl011": 1}

@@ -48,6 +48,8 @@ ENTRIES = 256
 MAX_DISCARD = 0x3FFFFF
 """sectors"""
 WCE_AT = 0x20
+CONFIG_BYTES = 57
+"""up to the last field of what is offered"""
 _DIRECTION, _BARRIER = 1, 1 << 31
 _SCSI_FAILED = 255
 _SCSI_PIECES = (2, 3)
@@ -86,7 +88,7 @@ class VirtioBlk(VirtioDevice):
         return common | (READ_ONLY if self.disk.readonly else 0) | (SCSI if self.legacy else 0)
 
     def config(self) -> bytes:
-        return CONFIG_SPACE.pack(
+        space = CONFIG_SPACE.pack(
             self.disk.size // SECTOR,  # capacity
             0,  # size_max
             ENTRIES - 2,  # seg_max: besides header and status
@@ -97,6 +99,7 @@ class VirtioBlk(VirtioDevice):
             *(MAX_DISCARD, 1, 1),  # discard
             *(MAX_ZEROES, 1, 1),  # write zeroes
         )
+        return space[:CONFIG_BYTES]
 
     def read(self, offset: int, size: int) -> int:
         value = super().read(offset, size)
@@ -105,7 +108,7 @@ class VirtioBlk(VirtioDevice):
         return value
 
     def _is_config(self, offset: int, size: int) -> bool:
-        return offset >= CONFIG and offset + size <= CONFIG + CONFIG_SPACE.size
+        return offset >= CONFIG and offset + size <= CONFIG + CONFIG_BYTES
 
     def configure(self, offset: int, data: bytes) -> None:
         if offset <= WCE_AT < offset + len(data):

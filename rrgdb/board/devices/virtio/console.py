@@ -124,8 +124,7 @@ class VirtioConsole(VirtioDevice):
                 written = self._scatter(chain.writable, bytes(self.incoming[:AT_ONCE]))
                 del self.incoming[:written]
                 self.give_back(RECEIVE, chain, written)
-            if queue.is_ready:
-                queue.rings.ask_for_notifications(self.has(EVENT_IDX))
+            queue.ask_for_notifications(self.has(EVENT_IDX))
         except QueueError:
             self._break()
 

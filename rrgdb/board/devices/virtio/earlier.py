@@ -43,7 +43,6 @@ from rrgdb.board.devices.virtio.mmio import (
     FEATURES_OK,
     MAGIC,
     NEEDS_RESET,
-    SHARED_MEMORY,
     USED_BUFFER,
     VENDOR,
     VERSION_1,
@@ -62,6 +61,7 @@ from rrgdb.board.devices.virtio.queue import (
     Rings,
 )
 
+_SHARED_MEMORY = (0x0B0, 0x0B4, 0x0B8, 0x0BC)
 IDENTITY = {0x000: MAGIC, 0x004: 2, 0x00C: VENDOR}
 _ADDRESSES = {
     0x080: ("desc", 0),
@@ -181,7 +181,7 @@ class EarlierVirtioDevice(StatefulDevice):
                 return self.interrupt_status
             case 0x070:
                 return self.status
-            case _ if offset in SHARED_MEMORY:
+            case _ if offset in _SHARED_MEMORY:
                 return 0xFFFFFFFF
         return IDENTITY.get(offset, 0)
 

@@ -30,7 +30,7 @@ ANY_LAYOUT, VERSION_1, RING_RESET = 1 << 27, 1 << 32, 1 << 40
 DRIVER_OK, FEATURES_OK, NEEDS_RESET = 4, 8, 64
 USED_BUFFER, CONFIG_CHANGED = 1, 2
 MAX_QUEUES = 1024
-SHARED_MEMORY = (0x0B0, 0x0B4, 0x0B8, 0x0BC)
+_SHARED_MEMORY_LENGTH = (0x0B0, 0x0B4)
 _WORD = 0xFFFFFFFF
 _ADDRESSES = {
     0x080: ("next_desc", 0),
@@ -157,7 +157,7 @@ class VirtioDevice(StatefulDevice):
                 return self.status
             case 0x0FC if not self.legacy:
                 return self.generation
-            case _ if offset in SHARED_MEMORY:
+            case _ if offset in _SHARED_MEMORY_LENGTH:
                 return _WORD
         return 0
 
@@ -277,10 +277,14 @@ class VirtioDevice(StatefulDevice):
     # -- queues
 
     def _notified(self, index: int) -> None:
-        if not self.queues[index].desc or self.broken:
+        queue = self.queues[index]
+        if not queue.desc or self.broken:
             return
         try:
-            self.serve(index)
+            try:
+                self.serve(index)
+            finally:
+                queue.ask_for_notifications(self.has(EVENT_IDX))
         except QueueError:
             self._break()
 
@@ -289,8 +293,6 @@ class VirtioDevice(StatefulDevice):
         queue = self.queues[index]
         while queue.waiting():
             yield queue.take()
-        if queue.is_ready:
-            queue.rings.ask_for_notifications(self.has(EVENT_IDX))
 
     def give_back(self, index: int, chain: Chain, written: int) -> None:
         """The device is done with it and has written so many bytes. Raises QueueError."""

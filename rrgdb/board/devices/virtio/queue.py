@@ -264,6 +264,11 @@ class Virtqueue(Stateful):
         number, self.taken = self.taken, self.taken + 1 & _WRAP
         return self.rings.take(number)
 
+    def ask_for_notifications(self, events: bool) -> None:
+        """Of whatever is made available from now on. QueueError."""
+        if self.is_ready:
+            self.rings.ask_for_notifications(events)
+
     def give_back(self, head: int, written: int, features: int) -> bool:
         """Whether the driver, that has accepted these ``features``, wants to hear of it. QueueError."""
         self.rings.give_back(self.returned, head, written)
