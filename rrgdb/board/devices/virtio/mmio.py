@@ -108,7 +108,7 @@ class VirtioDevice(StatefulDevice):
         raise NotImplementedError
 
     def status_changes(self, status: int) -> None:
-        """The driver writes this status."""
+        """The driver has written this status."""
 
     # -- registers
 
@@ -212,8 +212,8 @@ class VirtioDevice(StatefulDevice):
     def _set_status(self, value: int) -> None:
         if not self.legacy and value & FEATURES_OK:
             self._negotiate(self.next_features)
-        self.status_changes(value)
         self.status = value
+        self.status_changes(value)
         if not value:
             self.restart()
 
