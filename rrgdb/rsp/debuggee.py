@@ -324,6 +324,11 @@ class Debuggee(Protocol):
 
     @property
     def registers(self) -> Sequence[RegisterInfo]: ...
+    @property
+    def system_registers(self) -> Sequence[RegisterInfo]:
+        """Further ones, numbered on from ``registers``, that are read and written by ``read_register`` and
+        ``write_register`` alone."""
+
     def threads(self) -> Sequence[int]:
         """All threads, from 1 on, ascending; there is at least one."""
 

@@ -155,16 +155,12 @@ def _info_events(_: Session, time: Time, limit: str) -> str:
 
 
 def _info_registers(session: Session, debuggee: Debuggee, _: str) -> str:
-    registers = debuggee.registers
-    values = debuggee.read_registers(session.thread)
+    registers = (*debuggee.registers, *debuggee.system_registers)
     width = max((len(register.name) for register in registers), default=0)
     lines = []
-    at = 0
-    for register in registers:
-        size = register.bits + 7 >> 3
-        value = int.from_bytes(values[at : at + size], debuggee.byteorder)
-        lines.append(f"{register.name:{width}}  {value:#0{2 * size + 2}x}\n")
-        at += size
+    for number, register in enumerate(registers):
+        value = int.from_bytes(debuggee.read_register(session.thread, number), debuggee.byteorder)
+        lines.append(f"{register.name:{width}}  {value:#0{2 * (register.bits + 7 >> 3) + 2}x}\n")
     return "".join(lines)
 
 
@@ -195,7 +191,7 @@ COMMANDS: tuple[MonitorCommand[Any], ...] = (
     MonitorCommand(
         ("info", "events"), "[N]", f"show the next N events of the log ({_EVENTS_DEFAULT})", TIME, _info_events
     ),
-    MonitorCommand(("info", "registers"), "", "all registers in hex", BASE, _info_registers),
+    MonitorCommand(("info", "registers"), "", "all registers in hex, system registers too", BASE, _info_registers),
     MonitorCommand(("replay_seek",), "ICOUNT", "go to an icount (QEMU's name of seek)", TIME, _seek, True),
     MonitorCommand(
         ("replay_break",), "ICOUNT", "stop when passing this icount, in either direction", TIME, _replay_break

@@ -222,8 +222,9 @@ class Timeline:
         return False
 
     def write_register(self, number: int, value: int) -> None:
-        """Write a register by its number in ``Arch.registers``."""
-        self.forward.moved |= self.engine.arch.registers[number].name == self.engine.arch.pc
+        """Write a register by its number in the target description."""
+        arch = self.engine.arch
+        self.forward.moved |= number == arch.register_index[arch.pc]
         if self.before_write():
             payload = _REGISTER.pack(0, number) + value.to_bytes(64, "little")
             self.door.inject(DEBUGGER, self.icount, payload)
@@ -243,13 +244,13 @@ class Timeline:
         self.engine.write_memory(address, data)
 
     def _apply_register(self, number: int, value: int) -> None:
-        self.engine.write(self.engine.arch.registers[number].name, value)
+        self.engine.arch.write_numbered(self.engine, number, value)
 
     def _debugger_wrote(self, payload: bytes) -> None:
         """The sink of the debugger's writes, live and in replay."""
         if payload[:1] == b"\0" and len(payload) == _REGISTER.size + 64:
             _, number = _REGISTER.unpack_from(payload)
-            if number < len(self.engine.arch.registers):
+            if number < self.engine.arch.numbered:
                 try:
                     self._apply_register(number, int.from_bytes(payload[_REGISTER.size :], "little"))
                 except EngineError:

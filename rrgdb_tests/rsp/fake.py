@@ -40,7 +40,7 @@ CODE = bytes.fromhex("1305150023a0a5006ff09fff")
 TEXTS = ("addi a0, a0, 1", "sw a0, 0(a1)", "j 0x80000000")
 NAMES = ("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1", *(f"a{n}" for n in range(8)),
          *(f"s{n}" for n in range(2, 12)), "t3", "t4", "t5", "t6", "pc")  # fmt: skip
-A0, A1, SP, PC = 10, 11, 2, 32
+A0, A1, SP, PC, MCAUSE = 10, 11, 2, 32, 33
 FOREVER = 1 << 62
 
 _WATCH_STOPS = {ZType.WRITE: StopReason.WATCH, ZType.ACCESS: StopReason.AWATCH}
@@ -81,7 +81,9 @@ class FakeDebuggee:
 
     def _value(self, thread: int, number: int) -> int:
         n, at = self._executed(thread), BETWEEN * (thread - 1)
-        return {A0: (n + 2) // 3, A1: COUNTER + at, SP: BASE + SIZE, PC: BASE + at + n % 3 * 4}.get(number, 0)
+        return {A0: (n + 2) // 3, A1: COUNTER + at, SP: BASE + SIZE, PC: BASE + at + n % 3 * 4, MCAUSE: 2}.get(
+            number, 0
+        )
 
     def _byte(self, address: int) -> int:
         if address in self.written:
@@ -103,6 +105,10 @@ class FakeDebuggee:
     @property
     def registers(self) -> Sequence[RegisterInfo]:
         return [RegisterInfo(name, 64, name in ("pc", "sp")) for name in NAMES]
+
+    @property
+    def system_registers(self) -> Sequence[RegisterInfo]:
+        return [RegisterInfo("mcause", 64, False)]
 
     def target_xml(self) -> str:
         regs = "".join(
