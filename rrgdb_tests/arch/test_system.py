@@ -18,7 +18,7 @@ SOME = (0x80000010, 0x7FF0, 0)
 # Of these the hardware keeps some bits, or, by the model, none.
 NOT_ALL = words(
     "VBAR ACTLR CPACR SCR TTBCR PAR CNTFRQ CNTKCTL CNTP_CTL CNTV_CTL CNTP_CVAL CNTV_CVAL AMAIR_EL1 ACTLR_EL1 AFSR0_EL1 "
-    "AFSR1_EL1 SCR_EL3 gdtr_limit idtr_limit ldtr_selector tr_selector sysenter_cs"
+    "AFSR1_EL1 SCR_EL3 MPU_CTRL MPU_RNR gdtr_limit idtr_limit ldtr_selector tr_selector sysenter_cs"
 )
 
 
