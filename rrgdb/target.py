@@ -8,6 +8,7 @@ from rrgdb.arch.cpu import MemoryFault
 from rrgdb.arch.target_xml import target_xml
 from rrgdb.engine.base import Engine, EngineError, Stops, Watch, armed
 from rrgdb.habits import Habits
+from rrgdb.inspection import MachineParts, PhysicalMemory
 from rrgdb.opening import Opened
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
@@ -68,12 +69,14 @@ class Target:
 
     @property
     def faces(self) -> Faces:
-        travel = Travel(self)
+        travel, hardware = Travel(self), self.timeline.guest.hardware
         return Faces(
             time=travel,
             snapshots=travel,
             # A debugger that knows of RAM asks for nothing else, and RAM may be mapped anywhere.
             memory_map=self if self.engine.ram.regions and not self.engine.may_translate else None,
+            physical=PhysicalMemory(self.timeline),
+            hardware=None if hardware is None else MachineParts(hardware),
             executable=self if self._executable else None,
         )
 

@@ -41,6 +41,7 @@ class ScriptGuest:
         self.idle: Callable[[], None] = lambda: None
         self.consoles: tuple[str, ...] = ()
         self.cause = self.waits = ""
+        self.hardware = None
         self.debugged = False
         self.callback: Callable[[int, tuple[Any, ...]], Any] = lambda _hook, _args: 0
         self.running = False

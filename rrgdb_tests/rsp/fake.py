@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
 from rrgdb.agent.evaluate import judge
 from rrgdb.rsp.debuggee import (
+    BusArea,
     DebuggeeError,
     EventInfo,
     Faces,
@@ -27,6 +28,7 @@ from rrgdb.rsp.debuggee import (
     SnapshotInfo,
     StopReason,
     StopReply,
+    Translated,
     ZPoint,
     ZType,
 )
@@ -100,7 +102,14 @@ class FakeDebuggee:
     def faces(self) -> Faces:
         if self.faceless:
             return Faces()
-        return Faces(time=self, snapshots=self, memory_map=self, executable=self if self.image else None)
+        return Faces(
+            time=self,
+            snapshots=self,
+            memory_map=self,
+            physical=self,
+            hardware=self,
+            executable=self if self.image else None,
+        )
 
     @property
     def registers(self) -> Sequence[RegisterInfo]:
@@ -155,6 +164,23 @@ class FakeDebuggee:
         if not BASE <= address <= address + len(data) <= BASE + SIZE:
             raise DebuggeeError(f"no memory at {address:#x}", 14)
         self.written.update(zip(range(address, address + len(data)), data, strict=True))
+
+    # the machine
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        return self.read_memory(1, address + BASE, length)
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self.write_memory(1, address + BASE, data)
+
+    def translations(self, thread: int) -> Iterator[Translated] | None:
+        return iter([Translated(BASE, SIZE, 0, "rwx ---")])
+
+    def areas(self) -> Sequence[BusArea]:
+        return [BusArea(0, SIZE - 1, "ram", "ram"), BusArea(0x70, 0x71, "port", "cmos")]
+
+    def interrupts(self) -> Sequence[str]:
+        return ["lines that are high: none"]
 
     # points and running
 
