@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rrgdb.engine.base import Engine, Exit
 
@@ -18,6 +18,26 @@ class End:
     value: int
 
 
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Physical addresses, or I/O ports, ``first`` to ``last``, and who answers there."""
+
+    first: int
+    last: int
+    kind: Literal["ram", "rom", "i/o", "port"]
+    name: str
+
+
+class Hardware(Protocol):
+    """What there is around the CPU, for a user to look at. Nothing of it changes by that."""
+
+    def areas(self) -> Sequence[Area]:
+        """The memory map, ascending, ports behind."""
+
+    def interrupts(self) -> Sequence[str]:
+        """Interrupt lines and controllers, in lines of text."""
+
+
 class Guest(Protocol):
     """Engine, memory and devices together, with the whole state in three parts: RAM, CPU (the engine's) and devices."""
 
@@ -26,6 +46,10 @@ class Guest(Protocol):
     @property
     def cpus(self) -> Sequence[Engine]:
         """All CPUs, as a debugger looks at them one by one; a guest of one CPU is run by that."""
+
+    @property
+    def hardware(self) -> Hardware | None:
+        """None: nothing is known of it."""
 
     idle: Callable[[], None]
     consoles: tuple[str, ...]

@@ -8,6 +8,7 @@ from rrgdb.arch.cpu import MemoryFault
 from rrgdb.arch.target_xml import target_xml
 from rrgdb.engine.base import Engine, EngineError, Stops, Watch, armed
 from rrgdb.habits import Habits
+from rrgdb.inspection import MachineParts, PhysicalMemory
 from rrgdb.opening import Opened
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
@@ -60,6 +61,7 @@ class Target:
         self.replay_break: int | None = None
         self._last = StopReply(StopReason.SIGNAL, SIGTRAP)
         self._registers = tuple(RegisterInfo(r.name, r.bits, r.name in self.arch.expedite) for r in self.arch.registers)
+        self._system = tuple(RegisterInfo(r.name, r.bits, False) for r in self.arch.shown_registers)
         self._executable = _executable(opened)
         self._names = {i: r.name for i, r in enumerate(self.arch.registers)}
 
@@ -67,18 +69,24 @@ class Target:
 
     @property
     def faces(self) -> Faces:
-        travel = Travel(self)
+        travel, hardware = Travel(self), self.timeline.guest.hardware
         return Faces(
             time=travel,
             snapshots=travel,
             # A debugger that knows of RAM asks for nothing else, and RAM may be mapped anywhere.
             memory_map=self if self.engine.ram.regions and not self.engine.may_translate else None,
+            physical=PhysicalMemory(self.timeline),
+            hardware=None if hardware is None else MachineParts(hardware),
             executable=self if self._executable else None,
         )
 
     @property
     def registers(self) -> Sequence[RegisterInfo]:
         return self._registers
+
+    @property
+    def system_registers(self) -> Sequence[RegisterInfo]:
+        return self._system
 
     def target_xml(self) -> str:
         return target_xml(self.arch)
@@ -109,31 +117,37 @@ class Target:
     def read_registers(self, thread: int) -> bytes:
         return self._cpu(thread).read_registers()
 
-    def _register(self, number: int) -> tuple[str, int]:
-        if not 0 <= number < len(self._registers):
-            raise DebuggeeError(f"register {number}: {self.arch.name} has {len(self._registers)}")
-        r = self.arch.registers[number]
-        return r.name, r.bits + 7 >> 3
+    def _size(self, number: int) -> int:
+        """Bytes of a register."""
+        known = len(self._registers)
+        if not 0 <= number < known + len(self._system):
+            raise DebuggeeError(f"register {number}: {self.arch.name} has {known + len(self._system)}")
+        r = self._registers[number] if number < known else self._system[number - known]
+        return r.bits + 7 >> 3
 
     def read_register(self, thread: int, number: int) -> bytes:
-        name, size = self._register(number)
-        return self._cpu(thread).read(name).to_bytes(size, self.arch.byteorder)
+        size = self._size(number)
+        value = self.arch.read_numbered(self._cpu(thread), number) & (1 << 8 * size) - 1
+        return value.to_bytes(size, self.arch.byteorder)
 
     def write_register(self, thread: int, number: int, data: bytes) -> None:
         self._check_writable(thread)
-        name, size = self._register(number)
+        size = self._size(number)
         if len(data) != size:
-            raise DebuggeeError(f"register {name}: expected {size} bytes, got {len(data)}")
+            raise DebuggeeError(f"register {number}: expected {size} bytes, got {len(data)}")
         value = int.from_bytes(data, self.arch.byteorder)
-        if value != self.engine.read(name):
-            with told():
-                self.timeline.write_register(number, value)
+        if value == self.arch.read_numbered(self.engine, number):
+            return
+        if not self.arch.is_writable(number):
+            raise DebuggeeError(f"{self._system[number - len(self._registers)].name} cannot be written")
+        with told():
+            self.timeline.write_register(number, value)
 
     def write_registers(self, thread: int, data: bytes) -> None:
         at = 0
         values: list[tuple[int, bytes]] = []
         for number in range(len(self._registers)):
-            _, size = self._register(number)
+            size = self._size(number)
             values.append((number, data[at : at + size]))
             at += size
         if at != len(data):

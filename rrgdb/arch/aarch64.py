@@ -21,9 +21,11 @@ from rrgdb.arch.base import (
     Trap,
     TrapHost,
     flags_type,
+    words,
 )
 from rrgdb.arch.core_format import NT_FPREGSET, CoreFormat, Note, each
 from rrgdb.arch.cpu import Cpu, MemoryFault
+from rrgdb.arch.system import SystemRegister, register, registers
 
 _CPSR_TYPE = flags_type(
     "cpsr_flags",
@@ -119,6 +121,18 @@ ENCODED = {
     "scr_el3": (3, 6, 1, 1, 0),
 }
 """further system registers by encoding: (op0, op1, CRn, CRm, op2)"""
+SHOWN = {
+    "midr_el1": (3, 0, 0, 0, 0),
+    "mpidr_el1": (3, 0, 0, 0, 5),
+    "id_aa64pfr0_el1": (3, 0, 0, 4, 0),
+    "ctr_el0": (3, 3, 0, 0, 1),
+    "actlr_el1": (3, 0, 1, 0, 1),
+    "afsr0_el1": (3, 0, 5, 1, 0),
+    "afsr1_el1": (3, 0, 5, 1, 1),
+    "amair_el1": (3, 0, 10, 3, 0),
+    "cntfrq_el0": (3, 3, 14, 0, 0),
+}
+"""the same, for a debugger alone"""
 _SYSTEM = (*NAMED, *ENCODED)
 
 # Registers that depend on time or chance, by encoding: what MRS and MSR do with them.
@@ -349,6 +363,35 @@ def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
     cpu.write("pc", entry)
 
 
+def _stack(name: str, own: bool) -> SystemRegister:
+    """SP_EL0 or SP_EL1 (``own``): engines hold the one in use elsewhere, which PSTATE.SP chooses."""
+
+    def place(cpu: Cpu) -> str:
+        return "sp" if bool(cpu.read("cpsr") & 1) == own else name.lower()
+
+    return SystemRegister(
+        name, 64, lambda cpu: cpu.read(place(cpu)), lambda cpu, value: cpu.write(place(cpu), value), "data_ptr"
+    )
+
+
+_SHOWN = (
+    register("ELR_EL1", 64, type="code_ptr"),
+    register("ESR_EL1", 64),
+    register("FAR_EL1", 64, type="data_ptr"),
+    register("SPSR_EL1", 64),
+    register("VBAR_EL1", 64, type="code_ptr"),
+    _stack("SP_EL0", own=False),
+    _stack("SP_EL1", own=True),
+    *registers(words("SCTLR_EL1 CPACR_EL1 TCR_EL1 TTBR0_EL1 TTBR1_EL1 MAIR_EL1 AMAIR_EL1 CONTEXTIDR_EL1 PAR_EL1"), 64),
+    *registers(words("TPIDR_EL0 TPIDRRO_EL0 TPIDR_EL1 ACTLR_EL1 AFSR0_EL1 AFSR1_EL1 MDSCR_EL1"), 64),
+    *registers(words("CNTKCTL_EL1 CNTP_CTL_EL0 CNTP_CVAL_EL0 CNTV_CTL_EL0 CNTV_CVAL_EL0"), 64),
+    register("CNTFRQ_EL0", 64),
+    register("PMUSERENR_EL0", 64),
+    *registers(words("HCR_EL2 SCR_EL3"), 64),
+    *registers(words("MIDR_EL1 MPIDR_EL1 CTR_EL0 ID_AA64PFR0_EL1 ID_AA64ISAR0_EL1 ID_AA64MMFR0_EL1"), 64, fixed=True),
+)
+
+
 AARCH64 = Arch(
     name="aarch64",
     gdb_architecture="aarch64",
@@ -390,6 +433,7 @@ AARCH64 = Arch(
         wakes=lambda cpu: cpu.read(LINES) != 0,
     ),
     timers=arm_timer.timers("_el0", lambda _cpu, code: not int.from_bytes(code, "little") >> 21 & 1),
-    system_registers=_SYSTEM,
+    system_registers=(*_SYSTEM, *SHOWN),
+    shown_registers=_SHOWN,
     digest_registers=tuple(name for name in _SYSTEM if not name.startswith("id_")),
 )

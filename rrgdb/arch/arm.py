@@ -22,9 +22,11 @@ from rrgdb.arch.base import (
     Trap,
     TrapHost,
     flags_type,
+    words,
 )
 from rrgdb.arch.core_format import AT_HWCAP, NT_ARM_VFP, NT_AUXV, CoreFormat, Note, each
 from rrgdb.arch.cpu import Cpu, MemoryFault
+from rrgdb.arch.system import SystemRegister, register, registers
 
 _T, _F, _I, _A, _E, _J = 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9, 1 << 24
 _MODE, _USR = 0x1F, 0x10
@@ -106,9 +108,11 @@ TIMER = {
     "cntv_cval": (14, 3),
 }
 """the same of the generic timer; those of 64 bits: (CRm, opc1)"""
+SHOWN = {"midr": (0, 0, 0, 0), "mpidr": (0, 0, 0, 5), "actlr": (1, 0, 0, 1), "cntfrq": (14, 0, 0, 0)}
+"""registers of coprocessor 15 for a debugger alone"""
 WIDE_TABLES = {"ttbr0_wide": (2, 0), "ttbr1_wide": (2, 1)}
 """TTBR0 and TTBR1 with all of their 64 bits; state digests have the lower halves"""
-_SYSTEM = (*NAMED, *COPROCESSOR, *TIMER, *WIDE_TABLES)
+_SYSTEM = (*NAMED, *COPROCESSOR, *TIMER)
 GENERIC_TIMER = ("id_pfr1", 0xF << 16)
 """where a model says that it has one"""
 
@@ -371,6 +375,58 @@ def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
     cpu.write("pc", entry & ~1)
 
 
+_BANKS = {"usr": (_USR, 0x1F), "svc": (0x13,), "abt": (0x17,), "und": (0x1B,), "irq": (0x12,), "fiq": (0x11,)}
+"""the manual's suffixes -> the modes (CPSR.M) that have these registers; system mode has the user's"""
+BANKED = (
+    *(f"{name}_{bank}" for bank in _BANKS for name in ("spsr", "sp", "lr") if (name, bank) != ("spsr", "usr")),
+    *(f"r{n}_{bank}" for bank in ("usr", "fiq") for n in range(8, 13)),
+)
+"""what the modes have of their own, where those of other modes than the present one are (section B1.3.2)"""
+
+
+def _banked(hidden: str) -> SystemRegister:
+    """The register of a mode, wherever it is now."""
+    name, _, bank = hidden.partition("_")
+
+    def place(cpu: Cpu) -> str:
+        mode = cpu.read("cpsr") & _MODE
+        here = (mode == _FIQ_MODE) == (bank == "fiq") if name.startswith("r") else mode in _BANKS[bank]
+        return name if here else hidden
+
+    return SystemRegister(
+        f"{name.upper()}_{bank}",
+        32,
+        lambda cpu: cpu.read(place(cpu)),
+        lambda cpu, value: cpu.write(place(cpu), value),
+        {"sp": "data_ptr", "lr": "code_ptr"}.get(name, "uint32"),
+    )
+
+
+def _table_base(name: str) -> SystemRegister:
+    """TTBR0 or TTBR1: with the long descriptors (TTBCR.EAE) it has 64 bits."""
+
+    def place(cpu: Cpu) -> str:
+        return f"{name.lower()}_wide" if cpu.read("ttbcr") >> 31 else name.lower()
+
+    return SystemRegister(
+        name, 64, lambda cpu: cpu.read(place(cpu)), lambda cpu, value: cpu.write(place(cpu), value), "uint64"
+    )
+
+
+_SHOWN = (
+    *registers(words("DFSR IFSR"), 32),
+    *(register(name, 32, type="data_ptr") for name in ("DFAR", "IFAR")),
+    register("SPSR", 32),
+    register("VBAR", 32, type="code_ptr"),
+    *registers(words("SCTLR ACTLR CPACR NSACR SCR TTBCR"), 32),
+    _table_base("TTBR0"),
+    _table_base("TTBR1"),
+    *registers(words("DACR PAR PRRR NMRR CONTEXTIDR TPIDRURW TPIDRURO TPIDRPRW FPEXC PMUSERENR"), 32),
+    *registers(words("CNTFRQ CNTKCTL CNTP_CTL CNTV_CTL"), 32),
+    *registers(words("CNTP_CVAL CNTV_CVAL"), 64),
+    *(_banked(hidden) for hidden in BANKED),
+    *registers(words("MIDR MPIDR ID_PFR1"), 32, fixed=True),
+)
 _HWCAP = 1 << 6 | 1 << 12 | 1 << 13
 """VFP, NEON, VFPv3 with 32 registers: GDB looks for them in a core before it reads NT_ARM_VFP"""
 
@@ -413,8 +469,10 @@ ARM = Arch(
         wakes=lambda cpu: cpu.read(LINES) != 0,
     ),
     timers=arm_timer.timers("", lambda cpu, code: not _word(cpu, code) >> 20 & 1),
-    system_registers=_SYSTEM,
-    digest_registers=tuple(name for name in _SYSTEM if name != "id_pfr1" and name not in WIDE_TABLES),
+    system_registers=(*_SYSTEM, *SHOWN, *WIDE_TABLES),
+    hidden_registers=BANKED,
+    shown_registers=_SHOWN,
+    digest_registers=tuple(name for name in _SYSTEM if name != "id_pfr1"),
     second_set=SecondSet(
         selected_by=("cpsr", _T),
         classify=_classify_thumb,

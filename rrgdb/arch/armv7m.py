@@ -24,6 +24,7 @@ from rrgdb.arch.base import (
     flags_type,
 )
 from rrgdb.arch.cpu import Cpu, MemoryFault
+from rrgdb.arch.system import registers
 
 _XPSR_FIELDS = (
     ("ISR", 0, 8),
@@ -164,6 +165,7 @@ ARMV7M = Arch(
     reset=_reset,
     kept_registers={**nvic.KEPT, **_SYSTEM_CONTROL},
     hidden_registers=("exclusive",),
+    shown_registers=registers((name.upper() for name in _SYSTEM_CONTROL), 32),
     halts=_halts,
     interrupts=Interrupts(
         lines={"nmi": 0},

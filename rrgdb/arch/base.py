@@ -13,6 +13,7 @@ from typing import Protocol
 
 from rrgdb.arch.core_format import CoreFormat
 from rrgdb.arch.cpu import ByteOrder, Cpu
+from rrgdb.arch.system import SystemRegister
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -47,10 +48,10 @@ class Feature:
     types: str = ""
 
 
-def flags_type(name: str, fields: Iterable[tuple[str, int, int]]) -> str:
-    """The XML of a type of 4 bytes whose ``fields`` are (name, first bit, last bit)."""
+def flags_type(name: str, fields: Iterable[tuple[str, int, int]], size: int = 4) -> str:
+    """The XML of a type of ``size`` bytes whose ``fields`` are (name, first bit, last bit)."""
     each = "".join(f'<field name="{field}" start="{start}" end="{end}"/>' for field, start, end in fields)
-    return f'<flags id="{name}" size="4">{each}</flags>'
+    return f'<flags id="{name}" size="{size}">{each}</flags>'
 
 
 class Trap(Enum):
@@ -280,6 +281,11 @@ class Arch:
     """registers, of ``registers`` too, that the engine has as 0"""
     hidden_registers: tuple[str, ...] = ()
     """further ones that no instruction names; no part of the digest, since others imply them"""
+    shown_registers: tuple[SystemRegister, ...] = ()
+    """what a debugger sees of system registers. Their numbers follow those of ``registers``, and stand in recordings: a
+    new one comes last"""
+    shown_types: str = ""
+    """XML of their types"""
     digest_registers: tuple[str, ...] = ()
     """names whose values, together with all of ``features``, identify the architectural state"""
     second_set: SecondSet | None = None
@@ -307,6 +313,32 @@ class Arch:
     def registers(self) -> tuple[Register, ...]:
         """All registers in the order of the ``g`` packet."""
         return tuple(r for f in self.features for r in f.registers)
+
+    def read_numbered(self, cpu: Cpu, number: int) -> int:
+        """A register by its number in the target description: one of ``registers`` or of ``shown_registers``."""
+        known = len(self.registers)
+        return (
+            cpu.read(self.registers[number].name) if number < known else self.shown_registers[number - known].read(cpu)
+        )
+
+    def write_numbered(self, cpu: Cpu, number: int, value: int) -> None:
+        """The same; one that is not writable stays."""
+        known = len(self.registers)
+        if number < known:
+            cpu.write(self.registers[number].name, value)
+            return
+        write = self.shown_registers[number - known].write
+        if write is not None:
+            write(cpu, value)
+
+    def is_writable(self, number: int) -> bool:
+        known = len(self.registers)
+        return number < known or self.shown_registers[number - known].write is not None
+
+    @property
+    def numbered(self) -> int:
+        """How many registers the target description has."""
+        return len(self.registers) + len(self.shown_registers)
 
     @cached_property
     def register_index(self) -> dict[str, int]:

@@ -22,6 +22,7 @@ from rrgdb.arch.base import (
 from rrgdb.arch.core_format import NT_FPREGSET, CoreFormat, Note, each
 from rrgdb.arch.cpu import Cpu
 from rrgdb.arch.riscv_levels import MACHINE, SUPERVISOR
+from rrgdb.arch.system import SystemRegister, registers
 
 INTEGER_NAMES = words(
     "zero ra sp gp tp t0 t1 t2 fp s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
@@ -176,6 +177,26 @@ def _reset(cpu: Cpu, entry: int, stack_top: int) -> None:
     cpu.write("pc", entry)
 
 
+def _counter(name: str, source: str) -> SystemRegister:
+    """A counter of instructions; ``source`` is how far it is ahead of the icount."""
+
+    def read(cpu: Cpu) -> int:
+        return (cpu.icount + cpu.read(source)) & (1 << 64) - 1
+
+    def write(cpu: Cpu, value: int) -> None:
+        cpu.write(source, (value - cpu.icount) & (1 << 64) - 1)
+
+    return SystemRegister(name, 64, read, write if name == source else None, "uint64")
+
+
+def _shown(xlen: int) -> tuple[SystemRegister, ...]:
+    counters = (("cycle", "mcycle"), ("instret", "minstret"), ("mcycle", "mcycle"), ("minstret", "minstret"))
+    return (
+        *registers(riscv_pmp.registers(xlen), xlen),
+        *(_counter(name, source) for name, source in counters),
+    )
+
+
 _CORE_INTEGERS = "pc ra sp gp tp t0 t1 t2 fp s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
 _CORE_FLAGS, _FLOAT_ABI, _SINGLE = 0x5, 6, 2
 """EF_RISCV_RVC and EF_RISCV_FLOAT_ABI_DOUBLE; GDB takes the width of the floating-point registers from the flags"""
@@ -216,6 +237,7 @@ def _arch(xlen: int) -> Arch:
         may_halt=_may_halt,
         interrupts=riscv_interrupts.interrupts(xlen),
         computed=riscv_interrupts.COMPUTED,
+        shown_registers=_shown(xlen),
     )
 
 

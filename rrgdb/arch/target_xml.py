@@ -5,6 +5,7 @@ from __future__ import annotations
 from xml.sax.saxutils import quoteattr
 
 from rrgdb.arch.base import Arch, Register
+from rrgdb.arch.system import FEATURE, GROUP, SystemRegister
 
 
 def _reg(register: Register) -> str:
@@ -15,8 +16,17 @@ def _reg(register: Register) -> str:
     )
 
 
+def _system(register: SystemRegister) -> str:
+    """GDB does not save it for a call, which would read and write each of them."""
+    return (
+        f"<reg name={quoteattr(register.name)} bitsize={quoteattr(str(register.bits))} "
+        f'type={quoteattr(register.type)} group={quoteattr(GROUP)} save-restore="no"/>'
+    )
+
+
 def target_xml(arch: Arch) -> str:
-    """The whole document; registers are numbered in the order of ``arch.registers``.
+    """The whole document; registers are numbered in the order of ``arch.registers`` and ``arch.shown_registers``. Those
+    are not in the ``g`` packet: GDB reads one when it is asked for it.
 
     The OS ABI is "none": with its default, GNU/Linux, GDB steps RISC-V by breakpoints on the next instruction, and so
     never into a trap handler."""
@@ -26,6 +36,9 @@ def target_xml(arch: Arch) -> str:
         + "</feature>\n"
         for feature in arch.features
     )
+    if arch.shown_registers:
+        shown = "".join(_system(register) + "\n" for register in arch.shown_registers)
+        features += f'<feature name="{FEATURE}">\n{arch.shown_types}\n{shown}</feature>\n'
     return (
         '<?xml version="1.0"?>\n<!DOCTYPE target SYSTEM "gdb-target.dtd">\n<target version="1.0">\n'
         f"<architecture>{arch.gdb_architecture}</architecture>\n<osabi>none</osabi>\n{features}</target>\n"

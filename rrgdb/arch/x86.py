@@ -11,6 +11,7 @@ from rrgdb.arch import x86_traps as traps
 from rrgdb.arch.base import Arch, Feature, Register, flags_type, words
 from rrgdb.arch.core_format import NT_FPREGSET, NT_PRXFPREG, CoreFormat, Field, Note, each
 from rrgdb.arch.cpu import Cpu
+from rrgdb.arch.system import SystemRegister, register, registers
 
 
 def _bits(names: Iterable[str], places: Iterable[int]) -> Iterable[tuple[str, int, int]]:
@@ -104,6 +105,44 @@ def _system_registers(bits: int) -> tuple[str, ...]:
     return (*CONTROLS, *(("cr8",) if bits == 64 else ()), *tables, *MSRS, *(() if bits == 64 else BASE_MSRS))
 
 
+_CONTROL_BITS = {
+    "cr0": (("PE", 0), ("MP", 1), ("EM", 2), ("TS", 3), ("ET", 4), ("NE", 5), ("WP", 16), ("AM", 18), ("NW", 29),
+            ("CD", 30), ("PG", 31)),
+    "cr4": (("VME", 0), ("PVI", 1), ("TSD", 2), ("DE", 3), ("PSE", 4), ("PAE", 5), ("MCE", 6), ("PGE", 7), ("PCE", 8),
+            ("OSFXSR", 9), ("OSXMMEXCPT", 10), ("UMIP", 11), ("LA57", 12), ("FSGSBASE", 16), ("PCIDE", 17),
+            ("OSXSAVE", 18), ("SMEP", 20), ("SMAP", 21)),
+    "efer": (("SCE", 0), ("LME", 8), ("LMA", 10), ("NXE", 11), ("SVME", 12)),
+}  # fmt: skip
+
+
+def _shown(bits: int) -> tuple[SystemRegister, ...]:
+    """QEMU's names, and those of the parts of descriptor tables after the manual's."""
+    bases = () if bits == 64 else registers(BASE_MSRS, 32)
+    controls = tuple(register(name, bits, type=f"i386_{name}" if name in _CONTROL_BITS else None)
+                     for name in words("cr0 cr2 cr3 cr4"))  # fmt: skip
+    tables = tuple(
+        register(f"{table}_{part}", bits if part == "base" else 32) for table, parts in TABLES.items() for part in parts
+    )
+    wide = (register("cr8", 64),) if bits == 64 else ()
+    return (
+        *controls,
+        *wide,
+        register("efer", bits, type="i386_efer"),
+        register("k_gs_base", bits, "kernel_gs_base"),
+        *bases,
+        *tables,
+        *registers((name for name in MSRS if name not in ("efer", "kernel_gs_base")), bits),
+        *registers(words("dr0 dr1 dr2 dr3 dr6 dr7"), bits),
+    )
+
+
+def _shown_types(bits: int) -> str:
+    return "".join(
+        flags_type(f"i386_{name}", ((bit, at, at) for bit, at in fields), bits // 8)
+        for name, fields in _CONTROL_BITS.items()
+    )
+
+
 _CR0_FLAT = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5  # PE MP ET NE
 _CR4_SSE = 1 << 9 | 1 << 10  # OSFXSR OSXMMEXCPT
 
@@ -191,6 +230,8 @@ def _arch(bits: int) -> Arch:
         core=_core(bits),
         system_registers=system,
         hidden_registers=traps.HIDDEN,
+        shown_registers=_shown(bits),
+        shown_types=_shown_types(bits),
         digest_registers=system,
     )
 

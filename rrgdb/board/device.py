@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from rrgdb.arch.cpu import Cpu
@@ -126,6 +126,14 @@ class Slots(Device, Protocol):
 
     def plug(self, slot: int, device: Device) -> None:
         """Put a device into a slot. The machine saves and loads its state."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A device that tells a user about itself."""
+
+    def describe(self) -> Sequence[str]:
+        """Its state in a few lines; nothing changes."""
 
 
 @runtime_checkable

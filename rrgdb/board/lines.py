@@ -37,6 +37,11 @@ class Lines:
             self._receiver(line, level)
 
     @property
+    def high(self) -> list[int]:
+        """The lines that are high, ascending."""
+        return sorted(self._high)
+
+    @property
     def raised(self) -> bool:
         """Whether any line is high."""
         return bool(self._high)

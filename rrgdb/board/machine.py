@@ -17,6 +17,7 @@ from rrgdb.board.devices.virtio.plugs import DISK, disk_device, other_device
 from rrgdb.board.firmware import psci
 from rrgdb.board.firmware.image import Placed
 from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
+from rrgdb.board.hardware import BoardHardware
 from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec, Clock
 from rrgdb.board.timers import NEVER, Timer, Timers
@@ -140,6 +141,10 @@ class Board:
     @property
     def cpus(self) -> Sequence[Engine]:
         return (self.engine,)
+
+    @property
+    def hardware(self) -> BoardHardware:
+        return BoardHardware(self.spec, self.engine, self.devices, self._lines)
 
     @property
     def icount(self) -> int:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rrgdb.arch.base import Arch, CpuException, Trap
 from rrgdb.engine.memory import Ram
+from rrgdb.engine.paging import Mapped
 from rrgdb.errors import Error
 
 
@@ -254,6 +255,10 @@ class Engine(Protocol):
 
     def translate(self, address: int) -> int:
         """Virtual to physical; MemoryFault if nothing is mapped there."""
+
+    def mappings(self, most: int) -> Iterator[Mapped] | None:
+        """All that the page tables in use map, ascending; None: addresses are physical, or the engine does not know.
+        Raises TooManyError behind ``most`` entries."""
 
     def pages_changed(self, pages: Iterable[int]) -> None:
         """RAM pages were changed from outside: translations made from them are dropped."""

@@ -8,7 +8,7 @@ serves a brief packet (``Command.brief``) may be called on trio's thread instead
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
@@ -182,6 +182,49 @@ class MemoryMap(Protocol):
     def memory_map(self) -> Sequence[MemoryRegion]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """``length`` bytes from virtual address ``virtual`` on are at ``physical``; ``flags`` say how they may be accessed
+    (rwx by the supervisor, rwx by the user), and the rest of what the tables say."""
+
+    virtual: int
+    length: int
+    physical: int
+    flags: str
+
+
+class Physical(Protocol):
+    """Memory as the CPU's bus sees it. Only memory: what devices have there is not touched."""
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        """As ``Debuggee.read_memory``."""
+
+    def write_physical(self, address: int, data: bytes) -> None: ...
+    def translations(self, thread: int) -> Iterator[Translated] | None:
+        """What its page tables map, ascending; None: it translates no addresses now. DebuggeeError where there is more
+        than can be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusArea:
+    """Addresses ``first`` to ``last`` of the bus; ``kind`` is ram, rom, i/o or port."""
+
+    first: int
+    last: int
+    kind: str
+    name: str
+
+
+class Hardware(Protocol):
+    """What there is around the CPUs of a machine."""
+
+    def areas(self) -> Sequence[BusArea]:
+        """Ascending, ports behind."""
+
+    def interrupts(self) -> Sequence[str]:
+        """Lines and controllers, in lines of text."""
+
+
 class Executable(Protocol):
     """Which file it is that runs."""
 
@@ -300,6 +343,8 @@ class Faces:
     time: Time | None = None
     snapshots: Snapshots | None = None
     memory_map: MemoryMap | None = None
+    physical: Physical | None = None
+    hardware: Hardware | None = None
     executable: Executable | None = None
     auxv: Auxv | None = None
     libraries: Libraries | None = None
@@ -324,6 +369,11 @@ class Debuggee(Protocol):
 
     @property
     def registers(self) -> Sequence[RegisterInfo]: ...
+    @property
+    def system_registers(self) -> Sequence[RegisterInfo]:
+        """Further ones, numbered on from ``registers``, that are read and written by ``read_register`` and
+        ``write_register`` alone."""
+
     def threads(self) -> Sequence[int]:
         """All threads, from 1 on, ascending; there is at least one."""
 

@@ -19,7 +19,7 @@ _SHORT = 32
 """bytes of packets whose look-up is kept"""
 # A long name ends where its letters end; a single letter is followed by its arguments at once. qXfer's names are those
 # of its objects and operations, vFile's those of its operations.
-_LONG_NAME = re.compile(rb"(?:qXfer:[a-z0-9-]+:[a-z]+|vFile:[a-z]+|[qQv][A-Za-z]+\??|b[sc])")
+_LONG_NAME = re.compile(rb"(?:qXfer:[a-z0-9-]+:[a-z]+|vFile:[a-z]+|[qQ]qemu\.[A-Za-z]+|[qQv][A-Za-z]+\??|b[sc])")
 
 
 @dataclass(frozen=True, slots=True)

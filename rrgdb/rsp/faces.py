@@ -9,7 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rrgdb.rsp.debuggee import Auxv, Debuggee, Executable, Files, Libraries, MemoryMap, Snapshots, Syscalls, Time
+from rrgdb.rsp.debuggee import (
+    Auxv,
+    Debuggee,
+    Executable,
+    Files,
+    Hardware,
+    Libraries,
+    MemoryMap,
+    Physical,
+    Snapshots,
+    Syscalls,
+    Time,
+)
 
 F = TypeVar("F")
 
@@ -26,6 +38,8 @@ BASE: Face[Debuggee] = Face("", lambda debuggee: debuggee)
 TIME: Face[Time] = Face("time", lambda debuggee: debuggee.faces.time)
 SNAPSHOTS: Face[Snapshots] = Face("snapshots", lambda debuggee: debuggee.faces.snapshots)
 MEMORY_MAP: Face[MemoryMap] = Face("memory map", lambda debuggee: debuggee.faces.memory_map)
+PHYSICAL: Face[Physical] = Face("physical", lambda debuggee: debuggee.faces.physical)
+HARDWARE: Face[Hardware] = Face("hardware", lambda debuggee: debuggee.faces.hardware)
 EXECUTABLE: Face[Executable] = Face("executable", lambda debuggee: debuggee.faces.executable)
 AUXV: Face[Auxv] = Face("auxv", lambda debuggee: debuggee.faces.auxv)
 LIBRARIES: Face[Libraries] = Face("libraries", lambda debuggee: debuggee.faces.libraries)

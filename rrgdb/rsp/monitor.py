@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic
 
-from rrgdb.rsp.debuggee import Debuggee, DebuggeeError, Snapshots, StopReason, StopReply, Time
-from rrgdb.rsp.faces import BASE, SNAPSHOTS, TIME, F, Face
+from rrgdb.rsp import examine, machine_text
+from rrgdb.rsp.debuggee import (
+    Debuggee,
+    DebuggeeError,
+    Hardware,
+    Physical,
+    RegisterInfo,
+    Snapshots,
+    StopReason,
+    StopReply,
+    Time,
+)
+from rrgdb.rsp.faces import BASE, HARDWARE, PHYSICAL, SNAPSHOTS, TIME, F, Face
 from rrgdb.rsp.session import Session
 
 HISTORY_LIMIT = 10_000
@@ -15,8 +28,12 @@ EVENTS_LIMIT = 10_000
 NAME_LIMIT = 64
 LINE_LIMIT = 500
 ICOUNT_LIMIT = (1 << 63) - 1
+ADDRESS_LIMIT = (1 << 64) - 1
 _HISTORY_DEFAULT = 10
 _EVENTS_DEFAULT = 20
+_MOST = {1: "one argument", 2: "two arguments at most"}
+_GLUED = re.compile(r"^(\s*xp?)(?=/)")
+"""QEMU takes ``xp/8x`` as well"""
 _REFRESH_HINT = (
     "The guest has moved, and gdb must be told: `maintenance flush dcache`, `maintenance flush register-cache`, "
     "`frame`, and for each watchpoint N `enable N` (the file of `rrgdb gdbinit` does it all).\n"
@@ -30,8 +47,8 @@ class MonitorError(DebuggeeError):
 @dataclass(frozen=True, slots=True)
 class MonitorCommand(Generic[F]):
     """``words`` is what the user types, ``argument`` how the help names what follows ('' for nothing, […] if it may be
-    left out). ``moves``: the guest stands elsewhere afterwards and GDB must be told. Without ``face`` the command is
-    unknown."""
+    left out), in ``most`` words. ``moves``: the guest stands elsewhere afterwards and GDB must be told. Without
+    ``face`` the command is unknown."""
 
     words: tuple[str, ...]
     argument: str
@@ -40,6 +57,11 @@ class MonitorCommand(Generic[F]):
     function: Callable[[Session, F, str], str]
     """session, what ``face`` found, argument -> the text for the user"""
     moves: bool = False
+    most: int = 1
+
+    @property
+    def needs_argument(self) -> bool:
+        return bool(self.argument) and not self.argument.endswith("]")
 
 
 def _count(text: str, what: str, default: int | None = None, limit: int = ICOUNT_LIMIT) -> int:
@@ -154,18 +176,51 @@ def _info_events(_: Session, time: Time, limit: str) -> str:
     return "".join(f"{event.icount:>16} {event.size:>8} bytes  {event.source}\n" for event in events)
 
 
-def _info_registers(session: Session, debuggee: Debuggee, _: str) -> str:
-    registers = debuggee.registers
-    values = debuggee.read_registers(session.thread)
-    width = max((len(register.name) for register in registers), default=0)
+def _info_registers(session: Session, debuggee: Debuggee, name: str) -> str:
+    registers = tuple(enumerate((*debuggee.registers, *debuggee.system_registers)))
+    if name:
+        registers = _named(registers, name)
+    width = max((len(register.name) for _, register in registers), default=0)
     lines = []
-    at = 0
-    for register in registers:
-        size = register.bits + 7 >> 3
-        value = int.from_bytes(values[at : at + size], debuggee.byteorder)
-        lines.append(f"{register.name:{width}}  {value:#0{2 * size + 2}x}\n")
-        at += size
+    for number, register in registers:
+        value = int.from_bytes(debuggee.read_register(session.thread, number), debuggee.byteorder)
+        lines.append(f"{register.name:{width}}  {value:#0{2 * (register.bits + 7 >> 3) + 2}x}\n")
     return "".join(lines)
+
+
+def _named(registers: tuple[tuple[int, RegisterInfo], ...], name: str) -> tuple[tuple[int, RegisterInfo], ...]:
+    found = tuple(r for r in registers if r[1].name.lower() == name.removeprefix("$").lower())
+    if not found:
+        raise MonitorError(f"no register {name!r}: see `monitor info registers`")
+    return found
+
+
+def _examine(session: Session, debuggee: Debuggee, argument: str) -> str:
+    digits = max(register.bits for register in debuggee.registers if register.expedited) // 4
+    form, address = _what(argument)
+    return examine.dump(form, address, digits, partial(debuggee.read_memory, session.thread), debuggee.byteorder)
+
+
+def _examine_physical(session: Session, physical: Physical, argument: str) -> str:
+    form, address = _what(argument)
+    return examine.dump(form, address, 16, physical.read_physical, session.debuggee.byteorder)
+
+
+def _what(argument: str) -> tuple[examine.Format, int]:
+    form, _, address = argument.rpartition(" ")
+    return examine.parse(form or "/"), _count(address, "address", limit=ADDRESS_LIMIT)
+
+
+def _info_tlb(session: Session, physical: Physical, _: str) -> str:
+    return machine_text.translations(physical.translations(session.thread))
+
+
+def _info_mtree(_: Session, hardware: Hardware, __: str) -> str:
+    return machine_text.memory_tree(hardware.areas())
+
+
+def _info_irq(_: Session, hardware: Hardware, __: str) -> str:
+    return "".join(f"{line}\n" for line in hardware.interrupts())
 
 
 def _replay_break(_: Session, time: Time, icount: str) -> str:
@@ -195,7 +250,16 @@ COMMANDS: tuple[MonitorCommand[Any], ...] = (
     MonitorCommand(
         ("info", "events"), "[N]", f"show the next N events of the log ({_EVENTS_DEFAULT})", TIME, _info_events
     ),
-    MonitorCommand(("info", "registers"), "", "all registers in hex", BASE, _info_registers),
+    MonitorCommand(
+        ("info", "registers"), "[NAME]", "all registers in hex, system registers too, or one", BASE, _info_registers
+    ),
+    MonitorCommand(("info", "tlb"), "", "what the page tables map: supervisor, user, flags", PHYSICAL, _info_tlb),
+    MonitorCommand(("info", "mtree"), "", "the memory map of the machine", HARDWARE, _info_mtree),
+    MonitorCommand(("info", "irq"), "", "interrupt lines and controllers", HARDWARE, _info_irq),
+    MonitorCommand(("x",), "[/FORMAT] ADDRESS", "memory, in QEMU's formats (/8xg)", BASE, _examine, most=2),
+    MonitorCommand(
+        ("xp",), "[/FORMAT] ADDRESS", "the same at a physical address: RAM and ROM", PHYSICAL, _examine_physical, most=2
+    ),
     MonitorCommand(("replay_seek",), "ICOUNT", "go to an icount (QEMU's name of seek)", TIME, _seek, True),
     MonitorCommand(
         ("replay_break",), "ICOUNT", "stop when passing this icount, in either direction", TIME, _replay_break
@@ -230,20 +294,20 @@ def run(session: Session, line: str, *, moving: bool = True) -> str:
     that the guest stands elsewhere. Raises MonitorError and what the debuggee raises."""
     if len(line) > LINE_LIMIT:
         raise MonitorError(f"command of {len(line)} characters: at most {LINE_LIMIT}")
-    words = line.split()
+    words = _GLUED.sub(r"\1 ", line).split()
     if not words:
         raise MonitorError("empty command: see `monitor help`")
     command, arguments = _find(offered(session.debuggee), words)
     if arguments and not command.argument:
         raise MonitorError(f"`{' '.join(command.words)}` takes no argument")
-    if len(arguments) > 1:
-        raise MonitorError(f"`{' '.join(command.words)}` takes one argument: {command.argument}")
-    if not arguments and command.argument and not command.argument.startswith("["):
+    if len(arguments) > command.most:
+        raise MonitorError(f"`{' '.join(command.words)}` takes {_MOST[command.most]}: {command.argument}")
+    if not arguments and command.needs_argument:
         raise MonitorError(f"`{' '.join(command.words)}` needs an argument: {command.argument}")
     if command.moves and not moving:
         raise MonitorError(f"`{' '.join(command.words)}` moves the guest: it is for a debugger")
     if session.gone:
         raise MonitorError("the process is gone: use run or attach")
     face = command.face.of(session.debuggee)
-    text = command.function(session, face, arguments[0] if arguments else "")
+    text = command.function(session, face, " ".join(arguments))
     return text + _REFRESH_HINT if command.moves else text

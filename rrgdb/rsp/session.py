@@ -46,6 +46,8 @@ class Session:
         self.gone = False
         self.thread = 1
         self.resumed: int | None = None
+        self.physical = False
+        """addresses of memory packets are physical ones (Qqemu.PhyMemMode)"""
         self._attached = False
         self._expedite: tuple[int, ...] | None = None
 
@@ -141,6 +143,20 @@ class Session:
     def remove(self, point: ZPoint) -> None:
         self.debuggee.remove(point)
         self.points.pop((point.type.value, point.address, point.length), None)
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """As the debugger asks for it: see ``Debuggee.read_memory``."""
+        physical = self.debuggee.faces.physical if self.physical else None
+        if physical is not None:
+            return physical.read_physical(address, length)
+        return self.debuggee.read_memory(self.thread, address, length)
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        physical = self.debuggee.faces.physical if self.physical else None
+        if physical is not None:
+            physical.write_physical(address, data)
+        else:
+            self.debuggee.write_memory(self.thread, address, data)
 
     def free_descriptor(self) -> int:
         """The lowest one."""

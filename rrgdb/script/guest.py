@@ -42,6 +42,7 @@ class ScriptGuest:
         self.consoles: tuple[str, ...] = ()
         self.cause = self.waits = ""
         self.notices: list[str] = []
+        self.hardware = None
         self.debugged = False
         self.callback: Callable[[int, tuple[Any, ...]], Any] = lambda _hook, _args: 0
         self.running = False

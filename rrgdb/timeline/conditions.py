@@ -13,9 +13,9 @@ def agent_condition(engine: Engine, codes: Conditions) -> Condition:
     arch = engine.arch
 
     def register(number: int) -> int:
-        if number >= len(arch.registers):
-            raise AgentError(f"register {number}: {arch.name} has {len(arch.registers)}")
-        return engine.read(arch.registers[number].name)
+        if number >= arch.numbered:
+            raise AgentError(f"register {number}: {arch.name} has {arch.numbered}")
+        return arch.read_numbered(engine, number)
 
     def judged() -> tuple[bool, str | None]:
         return judge(codes, register, engine.read_memory, arch.byteorder)

@@ -29,6 +29,8 @@ __all__ = ["NEAR", "Timeline", "TimelineError"]
 
 NEAR = tuple(64 << 2 * k for k in range(10))
 """distances before a seek's target (instructions) at which checkpoints are left: the next step back is short"""
+_PHYSICAL = 3
+"""kind of a debugger's write: to a physical address; 0 is a register, 1 a virtual address, 2 is TRAP_TAKEN's"""
 _REGISTER, _MEMORY = struct.Struct("<BI"), struct.Struct("<BQ")
 
 
@@ -222,8 +224,9 @@ class Timeline:
         return False
 
     def write_register(self, number: int, value: int) -> None:
-        """Write a register by its number in ``Arch.registers``."""
-        self.forward.moved |= self.engine.arch.registers[number].name == self.engine.arch.pc
+        """Write a register by its number in the target description."""
+        arch = self.engine.arch
+        self.forward.moved |= number == arch.register_index[arch.pc]
         if self.before_write():
             payload = _REGISTER.pack(0, number) + value.to_bytes(64, "little")
             self.door.inject(DEBUGGER, self.icount, payload)
@@ -242,14 +245,26 @@ class Timeline:
             return
         self.engine.write_memory(address, data)
 
+    def write_physical(self, address: int, data: bytes) -> None:
+        """As ``write_memory``, at a physical address."""
+        if len(self.engine.ram.read(address, len(data))) < len(data):
+            raise MemoryFault(address)
+        if self.before_write():
+            self.door.inject(DEBUGGER, self.icount, _MEMORY.pack(_PHYSICAL, address) + data)
+            return
+        self._apply_physical(address, data)
+
+    def _apply_physical(self, address: int, data: bytes) -> None:
+        self.engine.pages_changed(self.engine.ram.write(address, data))
+
     def _apply_register(self, number: int, value: int) -> None:
-        self.engine.write(self.engine.arch.registers[number].name, value)
+        self.engine.arch.write_numbered(self.engine, number, value)
 
     def _debugger_wrote(self, payload: bytes) -> None:
         """The sink of the debugger's writes, live and in replay."""
         if payload[:1] == b"\0" and len(payload) == _REGISTER.size + 64:
             _, number = _REGISTER.unpack_from(payload)
-            if number < len(self.engine.arch.registers):
+            if number < self.engine.arch.numbered:
                 try:
                     self._apply_register(number, int.from_bytes(payload[_REGISTER.size :], "little"))
                 except EngineError:
@@ -258,6 +273,13 @@ class Timeline:
                         raise
                 return
         elif payload == TRAP_TAKEN:
+            return
+        elif payload[:1] == bytes((_PHYSICAL,)) and len(payload) >= _MEMORY.size:
+            _, address = _MEMORY.unpack_from(payload)
+            try:
+                self._apply_physical(address, payload[_MEMORY.size :])
+            except MemoryFault as e:
+                raise self.door.divergence(self.icount, "a debugger's write to memory", f"has {e}") from e
             return
         elif payload[:1] == b"\1" and len(payload) >= _MEMORY.size:
             _, address = _MEMORY.unpack_from(payload)

@@ -18,6 +18,7 @@ READ_ONLY = {"mvendorid", "marchid", "mimpid", "mhartid", "misa", "zero", "id_aa
 LEGAL_VALUES_ONLY = READ_ONLY | set(
     words(
         "xpsr control "
+        "midr mpidr actlr midr_el1 mpidr_el1 ctr_el0 actlr_el1 afsr0_el1 afsr1_el1 amair_el1 "
         "mstatus sstatus medeleg mideleg mie sie mip sip mtvec stvec satp priv "
         "cpsr fpsr fpcr scr_el3 vbar_el1 "
         "fpscr fpexc sctlr cpacr scr nsacr ttbcr vbar pmuserenr id_pfr1 spsr "

@@ -11,6 +11,7 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
+from rrgdb.arch.system import FEATURE
 from rrgdb.arch.target_xml import target_xml
 
 EVERY_ARCH = pytest.mark.parametrize("arch", ARCHES.values(), ids=ARCHES.keys())
@@ -34,9 +35,12 @@ def _gdb(tmp_path: Path, arch: Arch, *commands: str) -> str:
 def test_document_lists_every_register_in_order(arch: Arch) -> None:
     root = ET.fromstring(target_xml(arch))
     assert [(reg.get("name"), int(reg.get("bitsize", "0"))) for reg in root.iter("reg")] == [
-        (register.name, register.bits) for register in arch.registers
+        (register.name, register.bits) for register in (*arch.registers, *arch.shown_registers)
     ]
-    assert [feature.get("name") for feature in root.iter("feature")] == [feature.name for feature in arch.features]
+    assert [feature.get("name") for feature in root.iter("feature")] == [
+        *(feature.name for feature in arch.features),
+        FEATURE,
+    ]
     assert root.findtext("osabi") == "none"
 
 
@@ -53,7 +57,7 @@ def test_gdb_accepts_it(arch: Arch, tmp_path: Path) -> None:
         if len(row) >= 7 and row[-1].isdigit() and row[-2].isdigit()
     }
     offset = 0
-    for number, register in enumerate(arch.registers):
+    for number, register in enumerate((*arch.registers, *arch.shown_registers)):
         assert seen[register.name] == (number, offset, register.bits // 8), register.name
         offset += register.bits // 8
 
@@ -72,6 +76,11 @@ def test_gdb_accepts_it(arch: Arch, tmp_path: Path) -> None:
         ("x86_64", "$mxcsr", "flag i386_mxcsr"),
         ("i386", "$eflags", "flag i386_eflags"),
         ("i386", "$st0", "i387_ext"),
+        ("i386", "$cr0", "flag i386_cr0"),
+        ("x86_64", "$efer", "flag i386_efer"),
+        ("aarch64", "$ELR_EL1", "(*)()"),
+        ("arm", "$SP_svc", "void *"),
+        ("riscv64", "$pmpaddr0", "uint64_t"),
     ],
 )
 def test_gdb_knows_the_types(name: str, expression: str, expected: str, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
 from rrgdb.agent.evaluate import judge
 from rrgdb.rsp.debuggee import (
+    BusArea,
     DebuggeeError,
     EventInfo,
     Faces,
@@ -27,6 +28,7 @@ from rrgdb.rsp.debuggee import (
     SnapshotInfo,
     StopReason,
     StopReply,
+    Translated,
     ZPoint,
     ZType,
 )
@@ -40,7 +42,7 @@ CODE = bytes.fromhex("1305150023a0a5006ff09fff")
 TEXTS = ("addi a0, a0, 1", "sw a0, 0(a1)", "j 0x80000000")
 NAMES = ("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1", *(f"a{n}" for n in range(8)),
          *(f"s{n}" for n in range(2, 12)), "t3", "t4", "t5", "t6", "pc")  # fmt: skip
-A0, A1, SP, PC = 10, 11, 2, 32
+A0, A1, SP, PC, MCAUSE = 10, 11, 2, 32, 33
 FOREVER = 1 << 62
 
 _WATCH_STOPS = {ZType.WRITE: StopReason.WATCH, ZType.ACCESS: StopReason.AWATCH}
@@ -81,7 +83,9 @@ class FakeDebuggee:
 
     def _value(self, thread: int, number: int) -> int:
         n, at = self._executed(thread), BETWEEN * (thread - 1)
-        return {A0: (n + 2) // 3, A1: COUNTER + at, SP: BASE + SIZE, PC: BASE + at + n % 3 * 4}.get(number, 0)
+        return {A0: (n + 2) // 3, A1: COUNTER + at, SP: BASE + SIZE, PC: BASE + at + n % 3 * 4, MCAUSE: 2}.get(
+            number, 0
+        )
 
     def _byte(self, address: int) -> int:
         if address in self.written:
@@ -98,11 +102,22 @@ class FakeDebuggee:
     def faces(self) -> Faces:
         if self.faceless:
             return Faces()
-        return Faces(time=self, snapshots=self, memory_map=self, executable=self if self.image else None)
+        return Faces(
+            time=self,
+            snapshots=self,
+            memory_map=self,
+            physical=self,
+            hardware=self,
+            executable=self if self.image else None,
+        )
 
     @property
     def registers(self) -> Sequence[RegisterInfo]:
         return [RegisterInfo(name, 64, name in ("pc", "sp")) for name in NAMES]
+
+    @property
+    def system_registers(self) -> Sequence[RegisterInfo]:
+        return [RegisterInfo("mcause", 64, False)]
 
     def target_xml(self) -> str:
         regs = "".join(
@@ -149,6 +164,23 @@ class FakeDebuggee:
         if not BASE <= address <= address + len(data) <= BASE + SIZE:
             raise DebuggeeError(f"no memory at {address:#x}", 14)
         self.written.update(zip(range(address, address + len(data)), data, strict=True))
+
+    # the machine
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        return self.read_memory(1, address + BASE, length)
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        self.write_memory(1, address + BASE, data)
+
+    def translations(self, thread: int) -> Iterator[Translated] | None:
+        return iter([Translated(BASE, SIZE, 0, "rwx ---")])
+
+    def areas(self) -> Sequence[BusArea]:
+        return [BusArea(0, SIZE - 1, "ram", "ram"), BusArea(0x70, 0x71, "port", "cmos")]
+
+    def interrupts(self) -> Sequence[str]:
+        return ["lines that are high: none"]
 
     # points and running
 

@@ -24,7 +24,11 @@ def test_help_names_every_command(session: Session) -> None:
 
 def test_commands_whose_face_is_missing_are_unknown(session: Session, fake: FakeDebuggee) -> None:
     fake.faceless = True
-    assert [line.split("  ")[0] for line in run(session, "help").splitlines()] == ["help", "info registers"]
+    assert [line.split("  ")[0] for line in run(session, "help").splitlines()] == [
+        "help",
+        "info registers [NAME]",
+        "x [/FORMAT] ADDRESS",
+    ]
     assert run(session, "info r").startswith("zero")  # no other command begins so
     for command in COMMANDS:
         if command.face is not BASE:
@@ -93,9 +97,37 @@ def test_what_stays(session: Session, fake: FakeDebuggee, line: str, text: str |
 def test_registers(session: Session, fake: FakeDebuggee) -> None:
     fake.icount = 1
     lines = run(session, "info reg").splitlines()
-    assert lines[-1] == "pc    0x0000000080000004"
-    assert lines[10] == "a0    0x0000000000000001"
-    assert len(lines) == 33
+    assert lines[-2:] == ["pc      0x0000000080000004", "mcause  0x0000000000000002"]
+    assert lines[10] == "a0      0x0000000000000001"
+    assert len(lines) == 34
+    for name in ("mcause", "$mcause", "MCAUSE"):
+        assert run(session, f"info registers {name}") == "mcause  0x0000000000000002\n"
+    with pytest.raises(MonitorError, match="no register 'scause'"):
+        run(session, "info registers scause")
+
+
+def test_memory_in_qemus_formats(session: Session, fake: FakeDebuggee) -> None:
+    virtual = "80000000: 0x00150513 0x00a5a023 0xff9ff06f 0x00000000\n"
+    fake.byteorder = "little"
+    assert run(session, "x/4x 0x80000000") == "00000000" + virtual
+    assert run(session, "xp /4xw 0") == "00000000" + virtual.replace("8", "0", 1)
+    assert run(session, "xp 0") == "0000000000000000: 0x00150513\n"
+    assert run(session, "xp /2xg 0xfff8") == "000000000000fff8: 0x0000000000000000 Cannot access memory\n"
+    assert run(session, "x 0") == "0000000000000000: Cannot access memory\n"
+
+
+def test_the_machine(session: Session) -> None:
+    assert run(session, "info tlb").splitlines()[2:] == [f"{0x80000000:016x} {0:016x} {0x10000:016x} rwx ---"]
+    assert run(session, "info mtree").splitlines() == [
+        "address-space: memory",
+        "  0000000000000000-ffffffffffffffff (prio 0, i/o): system",
+        "    0000000000000000-000000000000ffff (prio 0, ram): ram",
+        "",
+        "address-space: I/O",
+        "  0000000000000000-000000000000ffff (prio 0, i/o): io",
+        "    0000000000000070-0000000000000071 (prio 0, i/o): cmos",
+    ]
+    assert run(session, "info irq") == "lines that are high: none\n"
 
 
 def test_snapshots_by_name(session: Session, fake: FakeDebuggee) -> None:
@@ -122,11 +154,19 @@ def test_replay_break(stub: Stub, fake: FakeDebuggee) -> None:
         ("", "empty command"),
         ("nonsense", "unknown command 'nonsense'"),
         ("replay_", "ambiguous: replay_break, replay_delete_break, replay_seek"),
-        ("info", "'info' needs one of: replay, snapshots, events, registers"),
+        ("info", "'info' needs one of: replay, snapshots, events, registers, tlb, mtree, irq"),
         ("info x", "unknown command 'x'"),
         ("when now", "`when` takes no argument"),
         ("seek", "`seek` needs an argument: ICOUNT"),
         ("seek 1 2", "takes one argument"),
+        ("x /1x 0 0", "takes two arguments at most"),
+        ("x", "needs an argument"),
+        ("xp", "needs an argument"),
+        ("xp /4xw", "bad address '/4xw'"),
+        ("xp /4i 0", "bad format '/4i'"),
+        ("xp /xwx 0", "bad format '/xwx'"),
+        ("xp /999999 0", "at most 100000 numbers"),
+        ("x 0x10000000000000000", "at most"),
         ("back x", "bad count 'x'"),
         ("back -1", "bad count '-1'"),
         ("back 1_0", "bad count"),
@@ -139,6 +179,6 @@ def test_replay_break(stub: Stub, fake: FakeDebuggee) -> None:
     ],
 )
 def test_mistakes_in_one_line(session: Session, line: str, message: str) -> None:
-    with pytest.raises(MonitorError, match=message.replace("[", r"\[")) as caught:
+    with pytest.raises(DebuggeeError, match=message.replace("[", r"\[")) as caught:
         run(session, line)
     assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import pytest
 
 from rrgdb.rsp import faces
 from rrgdb.rsp.commands import COMMANDS
+from rrgdb.rsp.commands.search import crc32
 from rrgdb.rsp.debuggee import DebuggeeError, StopReason, StopReply, ZPoint, ZType
 from rrgdb.rsp.dispatcher import index
 from rrgdb.rsp.packets import PACKET_SIZE
@@ -48,7 +49,8 @@ def expedited(icount: int) -> bytes:
         (b"T9", b"E03"),
         (b"Tx", b"E16"),
         (b"p20", b"0000008000000000"),
-        (b"p21", b"E16"),
+        (b"p21", b"0200000000000000"),
+        (b"p22", b"E16"),
         (b"p", b"E16"),
         (b"p-1", b"E16"),
         (b"p0x1", b"E16"),
@@ -57,7 +59,8 @@ def expedited(icount: int) -> bytes:
         (b"Pa=0102030405060708", b"OK"),
         (b"Pa=01", b"E16"),
         (b"Pa", b"E16"),
-        (b"P21=0102030405060708", b"E16"),
+        (b"P21=0102030405060708", b"OK"),
+        (b"P22=0102030405060708", b"E16"),
         (b"Pa=010203040506070g", b"E16"),
         (b"G00", b"E16"),
         (b"m80000000,4", b"13051500"),
@@ -197,7 +200,7 @@ def test_a_packet_whose_face_is_missing_is_not_there(stub: Stub, fake: FakeDebug
         b"bc", b"bs", b"vRun;", b"R00", b"qXfer:memory-map:read::0,100", b"qXfer:exec-file:read::0,100",
         b"qXfer:auxv:read::0,100", b"qXfer:libraries-svr4:read::0,100", b"QCatchSyscalls:1", b"vFile:setfs:0",
         b"vFile:open:61,0,0", b"vFile:close:0", b"vFile:pread:0,1,0", b"vFile:pwrite:0,0,a", b"vFile:fstat:0",
-        b"vFile:readlink:61", b"vFile:unlink:61",
+        b"vFile:readlink:61", b"vFile:unlink:61", b"qqemu.PhyMemMode", b"Qqemu.PhyMemMode:1",
     ]  # fmt: skip
     assert {c.name for c in COMMANDS if c.face is not faces.BASE} == {
         stub.dispatcher.look_up(p).command.name for p in packets
@@ -524,3 +527,35 @@ def test_packets_that_move_the_guest_or_may_take_long_are_not_brief(stub: Stub) 
 )
 def test_what_resumes(stub: Stub, packet: bytes, resumes: bool) -> None:
     assert stub.dispatcher.look_up(packet).resumes is resumes
+
+
+def test_qemus_packets(stub: Stub, fake: FakeDebuggee) -> None:
+    """As QEMU 7.2 answers them under record and replay."""
+    assert stub.handle(b"qqemu.Supported") == b"sstepbits;sstep;PhyMemMode"
+    assert stub.handle(b"qqemu.sstepbits") == b"ENABLE=1"
+    assert stub.handle(b"qqemu.sstep") == b"0x1"
+    assert stub.handle(b"Qqemu.sstep=0x1") == b"OK"
+    assert (stub.handle(b"Qqemu.sstep=0x7") or b"").startswith(b"E")
+    assert stub.handle(b"qqemu.sstep") == b"0x1"
+    fake.faceless = True
+    assert stub.handle(b"qqemu.Supported") == b"sstepbits;sstep"
+
+
+def test_memory_at_physical_addresses(stub: Stub, fake: FakeDebuggee) -> None:
+    """The fake's RAM is mapped at BASE and begins at 0."""
+    code = CODE[:4].hex().encode()
+    assert stub.handle(b"qqemu.PhyMemMode") == b"0"
+    assert (stub.handle(b"m0,4") or b"").startswith(b"E")
+    assert stub.handle(b"Qqemu.PhyMemMode:1") == b"OK"
+    assert stub.handle(b"qqemu.PhyMemMode") == b"1"
+    assert stub.handle(b"m0,4") == code
+    assert stub.handle(b"x0,4") == b"b" + CODE[:4]
+    assert stub.handle(b"qCRC:0,4") == b"C%08x" % crc32(iter([CODE[:4]]))
+    assert stub.handle(b"qSearch:memory:0;10;" + CODE[4:8]) == b"1,4"
+    assert stub.handle(b"M100,2:abcd") == b"OK"
+    assert stub.handle(b"X102,1:\x07") == b"OK"
+    assert (stub.handle(b"m80000000,4") or b"").startswith(b"E")
+    assert stub.handle(b"Qqemu.PhyMemMode:0") == b"OK"
+    assert stub.handle(b"m80000100,3") == b"abcd07"
+    for wrong in (b"Qqemu.PhyMemMode:x", b"Qqemu.PhyMemMode:"):
+        assert (stub.handle(wrong) or b"").startswith(b"E")

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import EngineError, Watch
 from rrgdb.opening import Opened, record, replay
 from rrgdb.timeline.backward import Backward
@@ -162,3 +163,27 @@ def test_a_register_that_takes_no_such_value_spoils_no_recording(
         verify(opened.timeline)
         opened.timeline.seek(1100)
         assert opened.timeline.marks.state_digest() == state
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "arm"])
+def test_writes_at_physical_addresses_are_inputs_as_others_are(arch: str, tmp_path: Path) -> None:
+    image = build(arch, "mixer")
+    written = symbol(image, "received")
+    with record(tmp_path / "r", image, OPTIONS) as opened:
+        t = opened.timeline
+        t.run(NONE, steps=100)
+        t.write_physical(written, b"\xab\xcd")
+        with pytest.raises(MemoryFault):
+            t.write_physical(4, b"\0")
+        t.run(NONE, steps=50)
+        assert t.engine.ram.read(written, 2) == b"\xab\xcd"
+        expected = t.marks.state_digest()
+        t.seek(20)
+        t.write_physical(written, b"\x11")
+        assert t.diverted_from == 20
+        assert t.engine.read_memory(written, 1) == b"\x11"
+        t.seek(150)
+        assert t.marks.state_digest() == expected
+    with replay(tmp_path / "r", writable=False) as opened:
+        opened.timeline.seek(150)
+        assert opened.timeline.marks.state_digest() == expected

@@ -7,6 +7,6 @@ tables are in use, and what an entry means; ``tables`` has what is done with tha
 
 from __future__ import annotations
 
-from rrgdb.engine.paging.tables import Mapping, Permission, ReadPhysical, ReadRegister, TooManyError, Translation
+from rrgdb.engine.paging.tables import Mapped, Permission, ReadPhysical, ReadRegister, TooManyError, Translation
 
-__all__ = ["Mapping", "Permission", "ReadPhysical", "ReadRegister", "TooManyError", "Translation"]
+__all__ = ["Mapped", "Permission", "ReadPhysical", "ReadRegister", "TooManyError", "Translation"]

@@ -65,7 +65,7 @@ class Tables:
 
 
 @dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapped:
     """``length`` bytes from ``virtual`` on are at ``physical``."""
 
     virtual: int
@@ -105,17 +105,17 @@ class Translation:
             table = entry.physical
         return None
 
-    def mappings(self, read: ReadPhysical, most: int) -> Iterator[Mapping]:
+    def mappings(self, read: ReadPhysical, most: int) -> Iterator[Mapped]:
         """All of them, ascending; those that continue each other are one. Tables are in the guest's hands, and may
         contain themselves: after ``most`` entries it is over, with ``TooManyError``."""
-        last: Mapping | None = None
+        last: Mapped | None = None
         for found in _leaves(self.tables, read, most):
             if last is None or not _continues(last, found):
                 if last is not None:
                     yield last
                 last = found
             else:
-                last = Mapping(last.virtual, last.length + found.length, last.physical, found.permissions, found.flags)
+                last = Mapped(last.virtual, last.length + found.length, last.physical, found.permissions, found.flags)
         if last is not None:
             yield last
 
@@ -124,7 +124,7 @@ class TooManyError(Exception):
     """There are more entries than were to be looked at."""
 
 
-def _continues(last: Mapping, found: Mapping) -> bool:
+def _continues(last: Mapped, found: Mapped) -> bool:
     return (last.virtual + last.length, last.physical + last.length, last.permissions, last.flags) == (
         found.virtual,
         found.physical,
@@ -133,7 +133,7 @@ def _continues(last: Mapping, found: Mapping) -> bool:
     )
 
 
-def _leaves(tables: tuple[Tables, ...], read: ReadPhysical, most: int) -> Iterator[Mapping]:
+def _leaves(tables: tuple[Tables, ...], read: ReadPhysical, most: int) -> Iterator[Mapped]:
     seen = 0
     for tree in tables:
         # (table, which level, virtual address of its first entry, what is permitted above it)
@@ -158,7 +158,7 @@ def _leaves(tables: tuple[Tables, ...], read: ReadPhysical, most: int) -> Iterat
                 if entry.leaf:
                     inside = (1 << entry.shift) - 1
                     physical = entry.physical & ~inside | virtual & inside
-                    yield Mapping(virtual, 1 << level.shift, physical, allowed, entry.flags)
+                    yield Mapped(virtual, 1 << level.shift, physical, allowed, entry.flags)
                 elif depth + 1 < len(tree.levels):
                     waiting.append((table, depth, base, permitted, i + 1))
                     waiting.append((entry.physical, depth + 1, virtual, allowed, 0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from rrgdb.engine.base import (
     ranges,
 )
 from rrgdb.engine.memory import PAGE, Ram
+from rrgdb.engine.paging import Mapped
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.build import build_id
 from rrgdb.engine.unicorn.devices import Devices
@@ -450,6 +451,12 @@ class UnicornEngine:
             if not error:
                 return physical.value
         raise MemoryFault(address)
+
+    def mappings(self, most: int) -> Iterator[Mapped] | None:
+        if self.family.paging is None:
+            return None
+        translation = self.family.paging(self.arch.bits, self._registers.read)
+        return None if translation is None else translation.mappings(self._read_number, most)
 
     def _read_number(self, physical: int, size: int) -> int:
         data = self.ram.read(physical, size)

@@ -11,6 +11,7 @@ from rrgdb.rsp.commands import (
     memory,
     monitor,
     process,
+    qemu,
     registers,
     resume,
     search,
@@ -21,7 +22,7 @@ from rrgdb.rsp.commands import (
 from rrgdb.rsp.commands.base import Command
 
 _FAMILIES = (
-    features, process, threads, resume, registers, memory, breakpoints, syscalls, xfer, files, search, monitor
+    features, process, threads, resume, registers, memory, breakpoints, syscalls, xfer, files, search, monitor, qemu
 )  # fmt: skip
 _SERVED: tuple[Command[Any], ...] = tuple(command for family in _FAMILIES for command in family.COMMANDS)
 

@@ -14,35 +14,35 @@ _HEX_LIMIT = PACKET_SIZE // 2
 _BINARY_LIMIT = PACKET_SIZE // 2 - 1
 
 
-def _read_hex(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+def _read_hex(session: Session, _: Debuggee, arguments: bytes) -> bytes:
     address, length = address_and_length(arguments, "memory read")
     if length == 0:
         raise PacketError("memory read of no bytes")
-    return debuggee.read_memory(session.thread, address, min(length, _HEX_LIMIT)).hex().encode()
+    return session.read_memory(address, min(length, _HEX_LIMIT)).hex().encode()
 
 
-def _read_binary(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+def _read_binary(session: Session, _: Debuggee, arguments: bytes) -> bytes:
     address, length = address_and_length(arguments, "memory read")
-    return b"b" + (debuggee.read_memory(session.thread, address, min(length, _BINARY_LIMIT)) if length else b"")
+    return b"b" + (session.read_memory(address, min(length, _BINARY_LIMIT)) if length else b"")
 
 
-def _write(session: Session, debuggee: Debuggee, header: bytes, content: bytes) -> bytes:
+def _write(session: Session, header: bytes, content: bytes) -> bytes:
     address, length = address_and_length(header, "memory write")
     if len(content) != length:
         raise PacketError(f"memory write of {length} bytes carries {len(content)}")
     if content:
-        debuggee.write_memory(session.thread, address, content)
+        session.write_memory(address, content)
     return b"OK"
 
 
-def _write_hex(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+def _write_hex(session: Session, _: Debuggee, arguments: bytes) -> bytes:
     header, content = split(arguments, b":", "M packet")
-    return _write(session, debuggee, header, data(content, "memory contents"))
+    return _write(session, header, data(content, "memory contents"))
 
 
-def _write_binary(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+def _write_binary(session: Session, _: Debuggee, arguments: bytes) -> bytes:
     header, content = split(arguments, b":", "X packet")
-    return _write(session, debuggee, header, content)
+    return _write(session, header, content)
 
 
 COMMANDS = (

@@ -1,9 +1,10 @@
-"""Registers: g, G, p, P. Numbers are the target description's, in ``Debuggee.registers`` order."""
+"""Registers: g, G, p, P. Numbers are the target description's, in the order of ``Debuggee.registers`` and then
+``system_registers``."""
 
 from __future__ import annotations
 
 from rrgdb.rsp.commands.base import Command
-from rrgdb.rsp.debuggee import Debuggee
+from rrgdb.rsp.debuggee import Debuggee, RegisterInfo
 from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import PacketError, data, number, split
@@ -22,21 +23,25 @@ def _write_all(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     return b"OK"
 
 
-def _number(debuggee: Debuggee, field: bytes) -> int:
+def _find(debuggee: Debuggee, field: bytes) -> tuple[int, RegisterInfo]:
+    """Number and description of a register."""
     index = number(field, "register number")
-    if index >= len(debuggee.registers):
-        raise PacketError(f"no register {index}: there are {len(debuggee.registers)}")
-    return index
+    plain = len(debuggee.registers)
+    if index < plain:
+        return index, debuggee.registers[index]
+    system = debuggee.system_registers
+    if index >= plain + len(system):
+        raise PacketError(f"no register {index}: there are {plain + len(system)}")
+    return index, system[index - plain]
 
 
 def _read(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
-    return debuggee.read_register(session.thread, _number(debuggee, arguments)).hex().encode()
+    return debuggee.read_register(session.thread, _find(debuggee, arguments)[0]).hex().encode()
 
 
 def _write(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     left, right = split(arguments, b"=", "P packet")
-    index, value = _number(debuggee, left), data(right, "register value")
-    register = debuggee.registers[index]
+    (index, register), value = _find(debuggee, left), data(right, "register value")
     if len(value) != register.bits + 7 >> 3:
         raise PacketError(f"{len(value)} bytes for register {register.name} of {register.bits} bits")
     debuggee.write_register(session.thread, index, value)

@@ -16,12 +16,12 @@ _RANGE_LIMIT = 1 << 32
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def _chunks(session: Session, debuggee: Debuggee, address: int, length: int) -> Iterator[bytes]:
+def _chunks(session: Session, address: int, length: int) -> Iterator[bytes]:
     """All of a range, piece by piece; DebuggeeError where it is not memory."""
     if length > _RANGE_LIMIT:
         raise PacketError(f"range of {length} bytes; at most {_RANGE_LIMIT}")
     while length:
-        part = debuggee.read_memory(session.thread, address, min(length, _CHUNK))
+        part = session.read_memory(address, min(length, _CHUNK))
         if not part:
             raise DebuggeeError(f"no memory at {address:#x}", EFAULT)
         yield part
@@ -40,12 +40,12 @@ def crc32(parts: Iterator[bytes]) -> int:
     return int(f"{crc ^ 0xFFFFFFFF:032b}"[::-1], 2)
 
 
-def _crc(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+def _crc(session: Session, _: Debuggee, arguments: bytes) -> bytes:
     address, length = address_and_length(arguments, "qCRC")
-    return b"C%08x" % crc32(_chunks(session, debuggee, address, length))
+    return b"C%08x" % crc32(_chunks(session, address, length))
 
 
-def _search(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
+def _search(session: Session, _: Debuggee, arguments: bytes) -> bytes:
     parts = arguments.split(b";", 2)
     if not parts[0].startswith(b"memory:"):
         return b""
@@ -56,7 +56,7 @@ def _search(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
         raise PacketError("bad qSearch: range ends beyond the address space")
     pattern = parts[2]
     tail = b""
-    for part in _chunks(session, debuggee, address, length):
+    for part in _chunks(session, address, length):
         window = tail + part
         found = window.find(pattern)
         if found >= 0:

@@ -7,6 +7,8 @@ The distributor is at offset 0, the CPU interface at ``CPU_INTERFACE``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.intc.gic_cpu_interface import CpuInterface
 from rrgdb.board.devices.intc.gic_distributor import Distributor
@@ -32,3 +34,17 @@ class Gic(GicState):
             self._distributor.write(offset, size, value)
         else:
             self._cpu_interface.write(offset - CPU_INTERFACE, value)
+
+    def describe(self) -> Sequence[str]:
+        enabled, active = (int.from_bytes(bitmap, "little") for bitmap in (self.enabled, self.active))
+        sets = {"enabled": enabled, "pending": self.all_pending, "active": active}
+        members = ", ".join(f"{name} {_members(bitmap)}" for name, bitmap in sets.items())
+        return (
+            members,
+            f"distributor {self.ctlr:#x}, CPU interface {self.cpu_ctlr:#x}, priority mask {self.priority_mask:#x}, "
+            f"signals {', '.join(name for name in ('irq', 'fiq') if getattr(self, name)) or 'none'}",
+        )
+
+
+def _members(bitmap: int) -> str:
+    return " ".join(str(n) for n in range(bitmap.bit_length()) if bitmap >> n & 1) or "none"

@@ -117,14 +117,15 @@ class GicState(StatefulDevice):
 
     # -- which interrupt comes next --------------------------------------------------------------
 
+    @property
+    def all_pending(self) -> int:
+        """Bit n: interrupt n is pending, by its latch or by its level."""
+        return _number(self.pending) | _number(self.level) & ~_number(self.edge)
+
     def best(self) -> tuple[int, int]:
         """(INTID, priority) of the most urgent interrupt that is enabled, pending and not active, the lowest INTID of
         several; (SPURIOUS, IDLE) if there is none."""
-        waiting = (
-            _number(self.enabled)
-            & (_number(self.pending) | _number(self.level) & ~_number(self.edge))
-            & ~_number(self.active)
-        )
+        waiting = _number(self.enabled) & self.all_pending & ~_number(self.active)
         found, urgency = SPURIOUS, IDLE
         while waiting:
             lowest = waiting & -waiting

@@ -9,6 +9,8 @@ of with the next change of something else. A register is accessed as a whole wor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Buffer, StatefulDevice
 
@@ -125,6 +127,13 @@ class Plic(StatefulDevice):
                 _put(self.claimed, value, False)
                 self._tell()
 
+    def describe(self) -> Sequence[str]:
+        lines = [f"pending {_members(self.pending)}, claimed {_members(self.claimed)}"]
+        for context, line in enumerate(CONTEXTS):
+            enabled, best = _members(self._enabled(context)), self._best(context)
+            lines.append(f"{line}: enabled {enabled}, threshold {self.thresholds[context]}, signals {best or 'none'}")
+        return lines
+
     def check(self, values: dict[str, int], buffers: dict[str, bytes]) -> None:
         for buffer in self.BUFFERS:
             if len(buffers[buffer.name]) != buffer.capacity:
@@ -133,6 +142,11 @@ class Plic(StatefulDevice):
                 )
         if max(buffers["priorities"] + buffers["thresholds"]) >= LEVELS or buffers["priorities"][0]:
             raise ValueError(f"{self.name}: a priority or threshold cannot be written so")
+
+
+def _members(sources: bytearray) -> str:
+    number = _number(sources)
+    return " ".join(str(n) for n in range(number.bit_length()) if number >> n & 1) or "none"
 
 
 def _number(sources: bytearray) -> int:

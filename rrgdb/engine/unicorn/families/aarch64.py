@@ -56,7 +56,7 @@ AARCH64 = Family(
         (*(f"x{n}" for n in range(31)), "sp", "pc", *(f"v{n}" for n in range(32)), "fpsr", "fpcr", *arch.NAMED),
     )
     | {"cpsr": arm64_const.UC_ARM64_REG_PSTATE}
-    | {name: _encoded(*encoding) for name, encoding in arch.ENCODED.items()},
+    | {name: _encoded(*encoding) for name, encoding in (arch.ENCODED | arch.SHOWN).items()},
     kinds=KINDS,
     filters=_FILTERS,
     faults=_Faults,

@@ -60,6 +60,9 @@ _THUMB_FILTERS = (
 )
 
 
+_CODED = arch.COPROCESSOR | arch.TIMER | arch.SHOWN | arch.WIDE_TABLES
+
+
 def _coprocessor(encoding: tuple[int, ...]) -> Part:
     """A register of coprocessor 15, by (CRn, CRm, opc1, opc2), or (CRm, opc1) if it has 64 bits: unicorn.h's
     uc_arm_cp_reg."""
@@ -103,7 +106,7 @@ ARM = Family(
         "UC_ARM_REG_",
         (*(f"r{n}" for n in range(13)), "sp", "lr", "pc", "cpsr", *(f"d{n}" for n in range(32)), "fpscr", *arch.NAMED),
     )
-    | {name: _coprocessor(encoding) for name, encoding in (arch.COPROCESSOR | arch.TIMER | arch.WIDE_TABLES).items()},
+    | {name: _coprocessor(encoding) for name, encoding in _CODED.items()},
     kinds=KINDS,
     quirks={"cpsr": Quirk(late=True), **dict.fromkeys(arch.TIMER, Quirk(enabled_by=arch.GENERIC_TIMER))},
     filters=_FILTERS,

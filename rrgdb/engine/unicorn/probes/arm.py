@@ -57,6 +57,7 @@ def layout() -> Layout:
         bounds=rounding(probe.context, lambda mode: probe.uc.reg_write(fpscr, mode << 22)),
         region=_region(),
         banked=banked or range(0),
+        hidden=_hidden(banked.start) if banked else {},
         objects=tuple(sorted({*breakpoints, *_regions()})),
         lists=lists,
         # movs pc, lr: the cycle counter is brought up to date
@@ -82,6 +83,16 @@ def _banks(probe: Probe) -> range | None:
             if int.from_bytes(state[at : at + 4], "little") != value:
                 return None
     return range(start - 64, start + 64 + 40)
+
+
+def _hidden(start: int) -> dict[str, tuple[int, int]]:
+    """Place and bytes of each of ``arch.BANKED``; the banks begin at ``start``."""
+    names = ("usr", "svc", "abt", "und", "irq", "fiq")
+    found = {f"spsr_{name}": (start + 8 * bank, 4) for bank, name in enumerate(names) if bank}
+    found |= {f"sp_{name}": (start + 64 + 4 * bank, 4) for bank, name in enumerate(names)}
+    found |= {f"lr_{name}": (start + 96 + 4 * bank, 4) for bank, name in enumerate(names)}
+    found |= {f"r{8 + n}_usr": (start + 128 + 4 * n, 4) for n in range(5)}
+    return found | {f"r{8 + n}_fiq": (start + 148 + 4 * n, 4) for n in range(5)}
 
 
 def _model(model: int) -> Context:

@@ -53,7 +53,7 @@ class Layout:
     modes: int | None = None
     """x86 (4 bytes): Unicorn's flags of the mode; bit 4 and 15 say that code is 32-bit and 64-bit"""
     hidden: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """x86: (place, bytes) of what no register of the interface shows, by the name that arch gives it"""
+    """(place, bytes) of what no register of the interface shows, by the name that arch gives it"""
     banked: range = range(0)
     """ARM: stack pointers, links and saved status of the other modes"""
     hosts: tuple[int, ...] = ()
