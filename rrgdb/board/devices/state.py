@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from operator import and_
 from typing import ClassVar
 
 from rrgdb.board.device import Machine
@@ -47,8 +46,10 @@ class Stateful:
     def __init__(self, name: str) -> None:
         self.name = name
         self._struct = struct.Struct("<" + "".join(_CODES[f.bits] for f in self.FIELDS))
-        self._names = tuple(f.name for f in self.FIELDS)
-        self._invalid = tuple(~f.valid for f in self.FIELDS)
+        # Steps back put the same states back again and again: what was the last one is not looked at twice.
+        self._loaded: bytes | None = None
+        self._values: dict[str, int] = {}
+        self._contents: dict[str, bytes] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -67,13 +68,22 @@ class Stateful:
 
     def load(self, state: bytes) -> None:
         """Raises ``ValueError``, with nothing changed, on bytes that ``save`` cannot have returned."""
+        if state != self._loaded:
+            self._values, self._contents = self._parse(state)
+            self._loaded = bytes(state)
+        self.__dict__.update(self._values)
+        for name, data in self._contents.items():
+            setattr(self, name, bytearray(data))
+
+    def _parse(self, state: bytes) -> tuple[dict[str, int], dict[str, bytes]]:
+        """The fields, and what the buffers hold."""
         if len(state) < self._struct.size:
             raise ValueError(f"{self.name}: state of {len(state)} bytes, expected at least {self._struct.size}")
         found = self._struct.unpack_from(state)
-        if any(map(and_, found, self._invalid)):
-            field, value = next((f, v) for f, v in zip(self.FIELDS, found, strict=True) if v & ~f.valid)
-            raise ValueError(f"{self.name}: {field.name} is {value:#x}, expected bits {field.valid:#x} only")
-        values = dict(zip(self._names, found, strict=True))
+        for field, value in zip(self.FIELDS, found, strict=True):
+            if value & ~field.valid:
+                raise ValueError(f"{self.name}: {field.name} is {value:#x}, expected bits {field.valid:#x} only")
+        values = {field.name: value for field, value in zip(self.FIELDS, found, strict=True)}
         buffers: dict[str, bytes] = {}
         offset = self._struct.size
         for buffer in self.BUFFERS:
@@ -91,10 +101,7 @@ class Stateful:
         if offset != len(state):
             raise ValueError(f"{self.name}: {len(state) - offset} bytes after the state, expected none")
         self.check(values, buffers)
-        for name, value in values.items():
-            setattr(self, name, value)
-        for name, data in buffers.items():
-            setattr(self, name, bytearray(data))
+        return values, buffers
 
     def check(self, values: dict[str, int], buffers: dict[str, bytes]) -> None:
         """Raise ``ValueError`` if these fields cannot stand together."""
