@@ -279,16 +279,21 @@ _EXTERNAL_ABORT, _DEBUG_EVENT, _WRITE = 0x008, 0x002, 1 << 11
 
 
 def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
-    """Into the mode of the exception (section B1.8). Vectors that are not in memory are none."""
+    """Into the mode of the exception (section B1.8). Vectors that are not in memory are none, and
+    neither are those at physical address 0 that hold nothing."""
     entry = _ENTRIES.get(exception.kind)
     if entry is None:
         return False
     offset, mode, masks = entry
-    vector = _base(cpu) + offset & _MASK
+    base = _base(cpu)
+    vector = base + offset & _MASK
     try:
-        if len(cpu.read_memory(vector, 4)) < 4:
-            return False
+        code = cpu.read_memory(vector, 4)
     except MemoryFault:
+        return False
+    # Where boards have flash that nobody has filled.
+    empty = not base and not cpu.read("sctlr") & 1 and not any(code)
+    if len(code) < 4 or empty:
         return False
     kind, cpsr = exception.kind, cpu.read("cpsr")
     if kind is ExceptionKind.SYSCALL:

@@ -20,7 +20,6 @@ from rrgdb_tests.board.fakes import FakeMachine
 
 # QEMU 7.2: hw/riscv/virt.c, hw/arm/virt.c (start, size of what rrgdb does not model there) and ports of the PC.
 _ARM = [
-    (0x0, 0x08000000),
     (0x08001000, 0xF000),
     (0x08020000, 0x00FE0000),
     (0x09021000, 0xF000),
@@ -31,12 +30,10 @@ _ARM = [
 QEMU_MAPS: dict[str, list[tuple[int, int]]] = {
     "riscv": [
         (0x0, 0x100),
-        (0x1000, 0xF000),
         (0x02F00000, 0x4000),
         (0x03000000, 0x10000),
         (0x04000000, 0x2000000),
-        (0x10100000, 0x18),
-        (0x20000000, 0x60000000),
+        (0x24000000, 0x5C000000),
     ],
     "mps2": [(0x22000000, 0x02000000), (0x42000000, 0x02000000)],  # bit-band
     "aarch64": _ARM,

@@ -48,12 +48,17 @@ DEATHS = {
     "riscv undefined": ("riscv64-virt", words(0xFFFFFFFF), 4, "0x80000000: undefined instruction ff ff"),
     "riscv call": ("riscv64-virt", words(0x00000073), 12, "0x80000000: a system call"),
     "riscv break": ("riscv64-virt", words(0x00100073), 5, "0x80000000: a breakpoint instruction"),
-    "arm load": ("arm-virt", words(0xE3A00000, 0xE5901000), 11, "0x40000004: load of 0x0, where nothing is mapped"),
+    "arm load": (
+        "arm-virt",
+        words(0xE3A00202, 0xE5901000),
+        11,
+        "0x40000004: load of 0x20000000, where nothing is mapped",
+    ),
     "aarch64 store": (
         "aarch64-virt",
-        words(0xD2800000, 0xF9000001),
+        words(0xD2A40000, 0xF9000001),
         11,
-        "0x40000004: store to 0x0, where nothing is mapped",
+        "0x40000004: store to 0x20000000, where nothing is mapped",
     ),
     "pc load": (
         "i386-pc",

@@ -242,7 +242,9 @@ def machine(family: str, program: str, *, fast: bool = True, clock: Clock = Cloc
     image = load_raw(assemble(family, program), "program", ARCHES[arch_name(family)], spec.ram_base, spec.ram_base)
     placed = place_image(image, spec, spec.ram(BOARD_RAM))
     placed = replace(placed, entry=placed.entry | thumb)
-    return Board(spec, UnicornEngine(placed.arch, Ram(placed.ram.bytes), fast=fast), placed, FakeHost(), clock=clock)
+    return Board(
+        spec, UnicornEngine(placed.arch, Ram(spec.memory_bytes(placed.ram)), fast=fast), placed, FakeHost(), clock=clock
+    )
 
 
 @pytest.mark.parametrize(("family", "program"), PROGRAMS)

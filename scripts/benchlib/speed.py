@@ -85,7 +85,7 @@ def _off(guest: Guest) -> float:
     image = load_image(guest.elf.read_bytes(), guest.elf.name)
     spec = default_board(image.arch.name)
     placed = place_image(image, spec, spec.ram(guest.memory))
-    engine = UnicornEngine(image.arch, Ram(placed.ram.bytes))
+    engine = UnicornEngine(image.arch, Ram(spec.memory_bytes(placed.ram)))
     board = Board(spec, engine, placed, FakeHost())
     return timed(board.run_until, FOREVER)[0]
 

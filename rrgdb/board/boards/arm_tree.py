@@ -9,6 +9,7 @@ from __future__ import annotations
 from rrgdb.board.devices.gpio.pl061 import POWER_KEY
 from rrgdb.board.devices.intc.gic_registers import CPU_INTERFACE
 from rrgdb.board.firmware.devicetree import Node, TreeFacts, Value, cells
+from rrgdb.board.firmware.psci import psci_node
 from rrgdb.board.spec import Placement
 
 CLOCK, CPU, GIC, GPIO = 0x8000, 0x8001, 0x8002, 0x8004
@@ -26,13 +27,6 @@ TIMER_PPIS = (13, 14, 11, 10)
 KEY_POWER = 116
 """Linux's number of the key"""
 PLATFORM_BUS = (0x0C000000, 0x02000000)
-PSCI = {
-    # 64 bits, 32 bits
-    "migrate": (0xC4000005, 0x84000005),
-    "cpu_on": (0xC4000003, 0x84000003),
-    "cpu_off": (0x84000002, 0x84000002),
-    "cpu_suspend": (0xC4000001, 0x84000001),
-}
 
 
 def arm_tree(facts: TreeFacts) -> Node:
@@ -41,7 +35,7 @@ def arm_tree(facts: TreeFacts) -> Node:
     places = {place.name: place for place in spec.placements}
     wide = "aarch64" in spec.arches
     children = [
-        _psci(wide),
+        psci_node(wide),
         *(_memory(base, size) for base, size in facts.ram.regions),
         _platform_bus(),
         *([_fw_cfg(places["fw-cfg"])] if "fw-cfg" in places else []),
@@ -74,11 +68,6 @@ def _registers(place: Placement) -> tuple[int, ...]:
 def _interrupt(place: Placement, trigger: int, slot: int = 0) -> tuple[int, ...]:
     assert place.line is not None
     return SPI, place.line + slot, trigger
-
-
-def _psci(wide: bool) -> Node:
-    functions: dict[str, Value] = {name: both[0 if wide else 1] for name, both in PSCI.items()}
-    return Node("psci", {**functions, "method": "hvc", "compatible": ("arm,psci-1.0", "arm,psci-0.2", "arm,psci")})
 
 
 def _memory(base: int, size: int) -> Node:

@@ -11,6 +11,7 @@ from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.gpio.pl061 import Pl061
 from rrgdb.board.devices.intc import gic_registers as gic
 from rrgdb.board.devices.intc.gic import Gic
+from rrgdb.board.devices.memory.flash import Flash
 from rrgdb.board.devices.memory.fw_cfg import FwCfg
 from rrgdb.board.devices.power.debug_exit import ExitRegister
 from rrgdb.board.devices.uart.pl011 import InterruptingPl011, Pl011
@@ -34,6 +35,8 @@ AARCH64_VIRT = BoardSpec(
     default_ram=128 * MIB,
     max_ram=4 * GIB,
     placements=(
+        Placement(Flash, "flash0", 0x00000000, 64 * MIB, "rom"),
+        Placement(Flash, "flash1", 0x04000000, 64 * MIB, "rom"),
         Placement(Gic, "gic", 0x08000000, gic.BYTES, gap=(gic.DISTRIBUTOR_BYTES, gic.CPU_INTERFACE)),
         Placement(InterruptingPl011, "serial0", 0x09000000, 0x1000, line=1),
         Placement(Pl031, "rtc", 0x09010000, 0x1000, line=2),

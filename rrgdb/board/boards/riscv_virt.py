@@ -10,6 +10,9 @@ from rrgdb.board.devices.clock.counter import Counter
 from rrgdb.board.devices.clock.goldfish_rtc import GoldfishRtc, SilentGoldfishRtc
 from rrgdb.board.devices.entropy import Entropy
 from rrgdb.board.devices.intc.plic import SOURCES, Plic
+from rrgdb.board.devices.memory.flash import Flash
+from rrgdb.board.devices.memory.fw_cfg import FwCfg
+from rrgdb.board.devices.memory.rom import Rom
 from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
 from rrgdb.board.devices.virtio.earlier import EarlierVirtioMmio
@@ -31,12 +34,16 @@ RISCV64_VIRT = BoardSpec(
     default_ram=128 * MIB,
     max_ram=4 * GIB,
     placements=(
+        Placement(Rom, "mrom", 0x00001000, 0xF000, "rom"),
         Placement(Syscon, "syscon", 0x00100000, 0x1000),
         Placement(GoldfishRtc, "rtc", 0x00101000, 0x1000, line=11),
         Placement(Clint, "clint", 0x02000000, 0x10000),
         Placement(Plic, "plic", 0x0C000000, 0x600000),
         Placement(InterruptingNs16550, "serial0", 0x10000000, 0x1000, line=10),
         Placement(VirtioMmio, "virtio", 0x10001000, 0x8000, slots=SLOTS, line=1),
+        Placement(FwCfg, "fw-cfg", 0x10100000, 0x1000),
+        Placement(Flash, "flash0", 0x20000000, 32 * MIB, "rom"),
+        Placement(Flash, "flash1", 0x22000000, 32 * MIB, "rom"),
         *OWN,
     ),
     serial="serial0",

@@ -11,9 +11,10 @@ from enum import Enum, auto
 from rrgdb.arch.base import Arch
 from rrgdb.arch.cpu import Cpu
 from rrgdb.board.device import Machine
+from rrgdb.board.firmware.devicetree import Node, Value
 
 VERSION, CPU_SUSPEND, CPU_OFF, CPU_ON, AFFINITY_INFO = (0x84000000 + n for n in range(5))
-MIGRATE_INFO_TYPE, SYSTEM_OFF, SYSTEM_RESET, FEATURES = 0x84000006, 0x84000008, 0x84000009, 0x8400000A
+MIGRATE, MIGRATE_INFO_TYPE, SYSTEM_OFF, SYSTEM_RESET, FEATURES = (0x84000000 + n for n in (5, 6, 8, 9, 10))
 WIDE = 0x40000000
 """set in the function ids of the 64-bit calling convention, which AArch32 does not have"""
 CPU_SUSPEND_0_1, CPU_OFF_0_1, CPU_ON_0_1 = 0x95C1BA5E, 0x95C1BA5F, 0x95C1BA60
@@ -46,6 +47,18 @@ _V1_1 = Version(
 )
 VERSIONS = {"1.0": _V1_0, "1.1": _V1_1}
 """by ``BoardSpec.psci``: as on earlier revisions of the boards, and as QEMU 7.2's"""
+
+
+def psci_node(wide: bool) -> Node:
+    """What a device tree says of version 1.0 and later; ``wide``: for AArch64."""
+    extra = WIDE if wide else 0
+    functions: dict[str, Value] = {
+        "migrate": MIGRATE | extra,
+        "cpu_on": CPU_ON | extra,
+        "cpu_off": CPU_OFF,
+        "cpu_suspend": CPU_SUSPEND | extra,
+    }
+    return Node("psci", {**functions, "method": "hvc", "compatible": ("arm,psci-1.0", "arm,psci-0.2", "arm,psci")})
 
 
 class Served(Enum):

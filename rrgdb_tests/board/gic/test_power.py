@@ -26,7 +26,7 @@ def call(family: str, function: int, *, reboot: bool = True) -> Board:
     placed = place_image(
         load_raw(assemble(family, code), "code", arch, spec.ram_base, spec.ram_base), spec, spec.ram(BOARD_RAM)
     )
-    engine = UnicornEngine(placed.arch, Ram(placed.ram.bytes))
+    engine = UnicornEngine(placed.arch, Ram(spec.memory_bytes(placed.ram)))
     return Board(spec, engine, placed, FakeHost(), reboot=reboot)
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_between_the_parts_of_the_gic(offset: int) -> None:
     placed = place_image(
         load_raw(code, "code", ARCHES["aarch64"], spec.ram_base, spec.ram_base), spec, spec.ram(BOARD_RAM)
     )
-    guest = Board(spec, UnicornEngine(placed.arch, Ram(placed.ram.bytes)), placed, FakeHost())
+    guest = Board(spec, UnicornEngine(placed.arch, Ram(spec.memory_bytes(placed.ram))), placed, FakeHost())
     guest.run_until(10)
     assert guest.end == End("signal", 11)
     assert guest.cause.endswith(f"load of {0x08000000 + offset:#x}, where nothing is mapped")

@@ -126,7 +126,7 @@ def board_of(image: Image, spec: BoardSpec | None = None, *, fast: bool = True) 
     """A board with 4 MiB, or its only size, the default one for the image unless ``spec`` is given."""
     spec = spec or default_board(image.arch.name)
     placed = place_image(image, spec, spec.ram(spec.default_ram if spec.banks else BOARD_RAM))
-    return Board(spec, UnicornEngine(placed.arch, Ram(placed.ram.bytes), fast=fast), placed, FakeHost())
+    return Board(spec, UnicornEngine(placed.arch, Ram(spec.memory_bytes(placed.ram)), fast=fast), placed, FakeHost())
 
 
 def board_state(guest: Board) -> tuple[int, str, str]:

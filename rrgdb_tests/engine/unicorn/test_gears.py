@@ -36,7 +36,7 @@ class Running:
         image = load_image(path.read_bytes(), path.name)
         spec = default_board(image.arch.name)
         placed = place_image(image, spec, spec.ram(MEMORY))
-        ram = Ram(placed.ram.bytes)
+        ram = Ram(spec.memory_bytes(placed.ram))
         self.engine = UnicornEngine(image.arch, ram, fast=fast)
         self.host = FakeHost()
         self.board = Board(spec, self.engine, placed, self.host)
