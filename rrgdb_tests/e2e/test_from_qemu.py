@@ -110,7 +110,6 @@ def test_a_terminal_is_raw_meanwhile_and_as_it_was_afterwards(tmp_path: Path) ->
     os.close(slave)
 
 
-@pytest.mark.xfail(reason="kernels have no loader yet", strict=True)
 @pytest.mark.parametrize("family", ["riscv64", "riscv32", "aarch64", "arm"])
 def test_a_kernel_is_recorded_with_all_that_it_boots_from(family: str, tmp_path: Path) -> None:
     kernel = tmp_path / "kernel.elf"

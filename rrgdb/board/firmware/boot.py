@@ -2,56 +2,23 @@
 
 The judges are its ``hw/arm/boot.c``, ``hw/riscv/boot.c`` and ``hw/core/loader.c``. What a file holds is hostile:
 whatever it is, there is a ``Placed`` whose parts lie in memory and do not overlap, or an ``ImageError`` of one line.
-
-Nothing boots yet: this is what callers are written against, and ``Error`` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from rrgdb.board.firmware.image import ImageError, Placed
+from rrgdb.arch import ARCHES
+from rrgdb.board.firmware import arm_boot, riscv_boot
+from rrgdb.board.firmware.boot_tree import BootTree, boot_tree
+from rrgdb.board.firmware.boots import Boot, Loader
+from rrgdb.board.firmware.configuration import configuration
+from rrgdb.board.firmware.devicetree import TreeFacts
+from rrgdb.board.firmware.image import ImageError, Placed, is_elf, load_image, place_image
+from rrgdb.board.firmware.kernels import KERNEL, File, arch_of, uimage, unzip
+from rrgdb.board.firmware.parts import Parts
 from rrgdb.board.spec import BoardSpec, RamLayout
-from rrgdb.errors import Error
-
-NOT_YET = "-kernel, -bios and -device loader: nothing boots by them yet: expected an IMAGE"
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """Contents of a file; ``name`` is for messages."""
-
-    name: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Loader:
-    """``-device loader``: a file at ``address`` (an ELF file or a uImage at its own addresses, unless ``raw``), or
-    ``data`` of 1 to 8 bytes, as they stand in memory. ``start``: with ``cpu-num=0``: the CPU starts there. Neither
-    file nor data: only that."""
-
-    address: int = 0
-    file: File | None = None
-    raw: bool = False
-    data: bytes = b""
-    start: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """What a machine is started with, as QEMU's options name it. ``bios`` None is ``-bios none`` on RISC-V: what QEMU
-    takes by default is ``default_firmware``'s to tell, and the caller's to read."""
-
-    kernel: File | None = None
-    initrd: File | None = None
-    append: str = ""
-    dtb: File | None = None
-    bios: File | None = None
-    loaders: tuple[Loader, ...] = ()
-    seeds: Mapping[str, bytes] = field(default_factory=dict)
-    """properties of /chosen (``seed_sizes``), for ``-machine dtb-randomness=on``"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +30,110 @@ class Firmware:
     paths: tuple[str, ...]
 
 
+_Start = Callable[[Boot, BoardSpec, RamLayout, int, BootTree, Parts], int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How boards of an arch start. ``registers``: those that power-on leaves otherwise than images without firmware
+    find them."""
+
+    start: _Start
+    registers: Mapping[str, int]
+    seeds: Mapping[str, int]
+    firmware: Firmware | None = None
+
+
+_WAYS = {
+    "riscv64": _Way(
+        riscv_boot.start,
+        {"mstatus": 0, "sp": 0},
+        {"rng-seed": 32},
+        Firmware(
+            "opensbi",
+            (
+                "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin",
+                "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin",
+            ),
+        ),
+    ),
+    "riscv32": _Way(
+        riscv_boot.start,
+        {"mstatus": 0, "sp": 0},
+        {"rng-seed": 32},
+        Firmware("", ("/usr/share/qemu/opensbi-riscv32-generic-fw_dynamic.bin",)),
+    ),
+    "aarch64": _Way(arm_boot.start, {"sp": 0, "cpacr_el1": 0}, {"kaslr-seed": 8, "rng-seed": 32}),
+    "arm": _Way(arm_boot.start, {"sp": 0, "fpexc": 0, "cpacr": 0}, {"kaslr-seed": 8, "rng-seed": 32}),
+}
+
+
 def default_firmware(board: BoardSpec) -> Firmware | None:
     """What ``-bios default`` is, and no ``-bios`` at all; None for a board that then has none."""
-    raise Error(NOT_YET)
+    way = _WAYS.get(board.arches[0])
+    return None if way is None else way.firmware
 
 
 def seed_sizes(board: BoardSpec) -> Mapping[str, int]:
     """The properties of /chosen that hold random bytes on QEMU, and how many."""
-    raise Error(NOT_YET)
-
-
-def arch_of(file: File) -> str | None:
-    """The name of the arch (``rrgdb.arch.ARCHES``) whose ``virt`` board takes this kernel or firmware; None if the file
-    does not say. RISC-V files that are no ELF files do not tell their width: riscv64."""
-    raise Error(NOT_YET)
+    way = _WAYS.get(board.arches[0])
+    return {} if way is None else way.seeds
 
 
 def boot(what: Boot, board: BoardSpec, ram: RamLayout, cpu: str, disks: int = 0) -> Placed:
     """The machine as it starts, for ``Board``; ``cpu`` is the name of the CPU model, ``disks`` the number of disks.
     Raises ``ImageError``."""
-    raise Error(NOT_YET)
+    arch = ARCHES[board.arches[0]]
+    way = _WAYS.get(arch.name)
+    if way is None:
+        return _without_firmware(what, board, ram)
+    if board.tree is None:
+        raise ImageError(_first_name(what), 0, f"revision {board.revision} of board {board.name}", "a later one")
+    parts = Parts(board, ram)
+    tree = boot_tree(what.dtb, TreeFacts(board, ram, cpu, disks))
+    entry = way.start(what, board, ram, arch.bits, tree, parts)
+    for loader in what.loaders:
+        entry = _load(loader, entry, parts)
+    items = configuration(board)
+    if what.bios is not None and what.kernel is not None and way.start is arm_boot.start:
+        kernel = what.kernel.data if arch.bits == 32 else unzip(what.kernel.data, what.kernel.name)
+        items = configuration(board, kernel, None if what.initrd is None else what.initrd.data, what.append)
+    return parts.placed(entry, way.registers, what.append, items)
+
+
+def _load(loader: Loader, entry: int, parts: Parts) -> int:
+    """Put what ``-device loader`` names into memory; where the CPU starts then, ``entry`` unless it says so."""
+    file, at = loader.file, loader.address
+    if file is None:
+        if loader.data:
+            parts.put_number("-device loader", at, loader.data)
+    elif loader.raw:
+        parts.put(file.name, at, file.data)
+    elif is_elf(file.data):
+        at = parts.put_elf(file).entry
+    else:
+        wrapped = uimage(file, KERNEL)
+        if wrapped is None:
+            parts.put(file.name, at, file.data)
+        else:
+            parts.put(file.name, wrapped.load, wrapped.data)
+            at = wrapped.entry
+    return at if loader.start else entry
+
+
+def _first_name(what: Boot) -> str:
+    files = (what.kernel, what.bios, what.dtb, what.initrd)
+    return next((file.name for file in files if file is not None), "-device loader")
+
+
+def _without_firmware(what: Boot, board: BoardSpec, ram: RamLayout) -> Placed:
+    """A board that has an image in memory when it starts, and nothing besides."""
+    for option, file in (("-initrd", what.initrd), ("-bios", what.bios), ("-dtb", what.dtb)):
+        if file is not None:
+            raise ImageError(file.name, 0, f"{option} for board {board.name}", "-kernel alone")
+    if what.kernel is None or what.loaders:
+        raise ImageError(_first_name(what), 0, f"no kernel, or more, for board {board.name}", "-kernel alone")
+    return place_image(load_image(what.kernel.data, what.kernel.name), board, ram, what.append)
 
 
 __all__ = [

@@ -113,9 +113,10 @@ def _string(text: str) -> bytes:
     return data + b"\0"
 
 
-def encode(root: Node, reserved: Sequence[tuple[int, int]] = (), boot_cpu: int = 0) -> bytes:
-    """The flattened tree: header, memory reservations, structure, strings; no gaps but for alignment. Equal trees give
-    equal bytes. DeviceTreeError for names and values that the format cannot hold."""
+def encode(root: Node, reserved: Sequence[tuple[int, int]] = (), boot_cpu: int = 0, room: int = 0) -> bytes:
+    """The flattened tree: header, memory reservations, structure, strings; no gaps but for alignment, and zeros up to
+    ``room`` bytes, if not 0, for what is still added. Equal trees give equal bytes. DeviceTreeError for names and
+    values that the format cannot hold, or that have no room."""
     structure, strings = bytearray(), bytearray()
     offsets: dict[str, int] = {}
     waiting: list[tuple[Node | None, int]] = [(root, 1)]
@@ -139,9 +140,10 @@ def encode(root: Node, reserved: Sequence[tuple[int, int]] = (), boot_cpu: int =
     reservations = b"".join(_RESERVED.pack(*entry) for entry in (*reserved, (0, 0)))
     at_structure = _HEADER.size + len(reservations)
     at_strings = at_structure + len(structure)
-    total = at_strings + len(strings)
-    if total > MAX_BLOB:
-        raise DeviceTreeError(f"device tree: {total} bytes; expected at most {MAX_BLOB}")
+    needed = at_strings + len(strings)
+    total = room or needed
+    if max(needed, total) > MAX_BLOB or needed > total:
+        raise DeviceTreeError(f"device tree: {needed} bytes; expected at most {min(total, MAX_BLOB)}")
     header = _HEADER.pack(
         MAGIC,
         total,
@@ -154,7 +156,7 @@ def encode(root: Node, reserved: Sequence[tuple[int, int]] = (), boot_cpu: int =
         len(strings),
         len(structure),
     )
-    return header + reservations + structure + strings
+    return (header + reservations + structure + strings).ljust(total, b"\0")
 
 
 def _aligned(data: bytes) -> bytes:

@@ -34,7 +34,7 @@ STACK_BYTES = 1 << 16
 """of the stack, as far as anybody asks for its bounds"""
 _PARSE_ERRORS = (ELFError, ConstructError, ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
-__all__ = ["Image", "ImageError", "Placed", "Segment", "load_image", "load_raw", "place_image"]
+__all__ = ["Image", "ImageError", "Placed", "Segment", "is_elf", "load_elf", "load_image", "load_raw", "place_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +90,26 @@ class Placed:
     """the items of fw_cfg by their keys"""
 
 
+def is_elf(data: bytes) -> bool:
+    return data[:4] == b"\x7fELF"
+
+
 def load_image(data: bytes, name: str) -> Image:
     """An ELF executable, or a Multiboot image that is no ELF file; ``name`` is for messages. Raises ``ImageError``."""
     if len(data) > MAX_FILE:
         raise ImageError(name, MAX_FILE, f"file of {len(data)} bytes", f"at most {MAX_FILE}")
-    if data[:4] == b"\x7fELF":
+    if is_elf(data):
         return _load_elf(data, name)
     header = multiboot.find_header(data, name)
     if header is None or header.addresses is None:
         raise ImageError(name, 0, f"starts with {data[:4].hex() or 'nothing'}", "an ELF file (7f454c46)")
     return _load_multiboot(data, name, header.offset, header.addresses)
+
+
+def load_elf(data: bytes, name: str) -> Image:
+    """An ELF file of any type, as a boot loader takes it: what its segments hold, where they say; the entry may be
+    anywhere. Raises ``ImageError``."""
+    return _elf_image(data, name, *_elf_header(data, name), any_type=True)
 
 
 def load_raw(data: bytes, name: str, arch: Arch, load: int, entry: int | None = None) -> Image:
@@ -114,36 +124,52 @@ def load_raw(data: bytes, name: str, arch: Arch, load: int, entry: int | None = 
 def place_image(image: Image, board: BoardSpec, ram: RamLayout, args: str = "") -> Placed:
     """The image as it starts on ``board`` with that RAM: all checks passed, and for Multiboot with its information
     block (which carries ``args``) as a further segment. Raises ``ImageError``."""
-    image = _as_of(image, board)
+    image = as_of(image, board)
     if image.arch.name not in board.arches:
         expected = f"{' or '.join(board.arches)} for board {board.name}"
         raise ImageError(image.name, 0x12, f"image for {image.arch.name}", expected)
     regions = ram.regions
-    image = _without_headers(image, regions)
+    image = _checked(without_headers(image, regions))
     for segment in image.segments:
-        device = board.device_at(segment.paddr, segment.memsz)
-        if device is not None:
-            what = (
-                f"segment {segment.paddr:#x}-{segment.end - 1:#x} lies across device {device.name} at {device.base:#x}"
-            )
-            raise ImageError(image.name, segment.offset, what, f"RAM ({_ranges(regions)})")
-        if not any(base <= segment.paddr and segment.end <= base + size for base, size in regions):
-            what = f"segment {segment.paddr:#x}-{segment.end - 1:#x} lies outside RAM"
-            raise ImageError(image.name, segment.offset, what, _ranges(regions))
+        check_memory(segment, image.name, board, regions)
     if image.multiboot and board.multiboot:
         taken = [(segment.paddr, segment.end) for segment in image.segments]
         address, block = multiboot.info_block(image.name, regions, taken, args)
         segment = Segment(address, address, block, len(block))
         registers = {"eax": multiboot.BOOT_MAGIC, "ebx": address}
         image = replace(image, segments=(*image.segments, segment), registers={**image.registers, **registers})
-    stack = (ram.stack_top - STACK_BYTES, ram.stack_top)
-    heap = (max((s.end for s in image.segments if s.end > regions[-1][0]), default=regions[-1][0]) + 15 & -16, stack[0])
     return Placed(
-        image.arch, image.entry, image.segments, image.registers, ram, stack, heap, args, left_out=image.left_out
+        image.arch,
+        image.entry,
+        image.segments,
+        image.registers,
+        ram,
+        *stack_and_heap(ram, image.segments),
+        args,
+        left_out=image.left_out,
     )
 
 
-def _as_of(image: Image, board: BoardSpec) -> Image:
+def check_memory(segment: Segment, name: str, board: BoardSpec, regions: Sequence[tuple[int, int]]) -> None:
+    """``ImageError`` unless the segment lies within one of ``regions``, (base, bytes) each, and clear of devices."""
+    device = board.device_at(segment.paddr, segment.memsz)
+    if device is not None:
+        what = f"segment {segment.paddr:#x}-{segment.end - 1:#x} lies across device {device.name} at {device.base:#x}"
+        raise ImageError(name, segment.offset, what, f"RAM ({ranges(regions)})")
+    if not any(base <= segment.paddr and segment.end <= base + size for base, size in regions):
+        what = f"segment {segment.paddr:#x}-{segment.end - 1:#x} lies outside RAM"
+        raise ImageError(name, segment.offset, what, ranges(regions))
+
+
+def stack_and_heap(ram: RamLayout, segments: Sequence[Segment]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(lowest, highest) address of either, in the last region of RAM: the heap begins above what lies there."""
+    last = ram.regions[-1][0]
+    stack = (ram.stack_top - STACK_BYTES, ram.stack_top)
+    heap = max((s.end for s in segments if s.end > last), default=last) + 15 & -16
+    return stack, (heap, stack[0])
+
+
+def as_of(image: Image, board: BoardSpec) -> Image:
     """The image for the CPU of the board, where its file would do for that as well: Arm's files need not tell the
     profile."""
 
@@ -157,7 +183,7 @@ def _as_of(image: Image, board: BoardSpec) -> Image:
     return image if arch is None else replace(image, arch=arch)
 
 
-def _without_headers(image: Image, regions: Sequence[tuple[int, int]]) -> Image:
+def without_headers(image: Image, regions: Sequence[tuple[int, int]]) -> Image:
     """Without what lies below RAM, as far as that is the file's headers: a linker puts them into the first segment, a
     page below the code, unless it is told not to. QEMU drops whatever lies outside RAM."""
     kept, dropped = [], []
@@ -175,10 +201,10 @@ def _without_headers(image: Image, regions: Sequence[tuple[int, int]]) -> Image:
             )
     if not dropped:
         return image
-    what = f"{image.name}: its headers at {_ranges(dropped)} lie outside RAM and are left out"
+    what = f"{image.name}: its headers at {ranges(dropped)} lie outside RAM and are left out"
     if not kept:
-        raise ImageError(image.name, 0, f"nothing but headers, at {_ranges(dropped)}", "a segment to load")
-    return _checked(replace(image, segments=tuple(kept), left_out=what))
+        raise ImageError(image.name, 0, f"nothing but headers, at {ranges(dropped)}", "a segment to load")
+    return replace(image, segments=tuple(kept), left_out=what)
 
 
 def _only_headers(segment: Segment, length: int, headers: Sequence[tuple[int, int]]) -> bool:
@@ -193,11 +219,37 @@ def _only_headers(segment: Segment, length: int, headers: Sequence[tuple[int, in
     return found and not any(rest)
 
 
-def _ranges(regions: Sequence[tuple[int, int]]) -> str:
+def ranges(regions: Sequence[tuple[int, int]]) -> str:
     return " or ".join(f"{base:#x}-{base + size - 1:#x}" for base, size in regions)
 
 
 def _load_elf(data: bytes, name: str) -> Image:
+    arch, header, structs = _elf_header(data, name)
+    _check_type(header["e_type"], name)
+    boot = multiboot.find_header(data, name) if arch.name == "i386" else None
+    if boot is not None and boot.addresses is not None:
+        return _load_multiboot(data, name, boot.offset, boot.addresses)
+    image = _elf_image(data, name, arch, header, structs, any_type=False)
+    return _checked(replace(image, multiboot=boot is not None))
+
+
+def _elf_image(data: bytes, name: str, arch: Arch, header: Any, structs: ELFStructs, *, any_type: bool) -> Image:
+    headers = _program_headers(data, name, header, structs)
+    if not any_type:
+        _check_static(headers, name, header)
+    loadable = [h for h in headers if h["p_type"] == "PT_LOAD" and h["p_memsz"] > 0]
+    if not loadable:
+        raise ImageError(name, header["e_phoff"], "no segment to load", "at least one PT_LOAD")
+    # Bounds the memory that the copies below take to the size of the file.
+    if sum(h["p_filesz"] for h in loadable) > len(data):
+        what = f"segments of more bytes than the file's {len(data)} (cut off?)"
+        raise ImageError(name, header["e_phoff"], what, "each byte of the file in one segment at most")
+    segments = [_segment(data, name, h, arch) for h in loadable]
+    entry = _physical_entry(header["e_entry"], [s for s, h in zip(segments, loadable, strict=True) if h["p_flags"] & 1])
+    return Image(name, arch, entry, _without_runtime_tails(segments), headers=_header_ranges(header, headers))
+
+
+def _elf_header(data: bytes, name: str) -> tuple[Arch, Any, ELFStructs]:
     if len(data) < IDENT_BYTES:
         raise ImageError(name, len(data), "ELF header is cut off", f"{IDENT_BYTES} bytes of e_ident")
     elfclass = {1: 32, 2: 64}.get(data[4])
@@ -218,30 +270,7 @@ def _load_elf(data: bytes, name: str) -> Image:
         raise ImageError(name, 0x12, str(error), "a machine of a board") from error
     if arch.name == "arm" and is_m_profile(data):
         arch = ARCHES["armv7m"]
-    _check_type(header["e_type"], name)
-    boot = multiboot.find_header(data, name) if arch.name == "i386" else None
-    if boot is not None and boot.addresses is not None:
-        return _load_multiboot(data, name, boot.offset, boot.addresses)
-    headers = _program_headers(data, name, header, structs)
-    loadable = [h for h in headers if h["p_type"] == "PT_LOAD" and h["p_memsz"] > 0]
-    if not loadable:
-        raise ImageError(name, header["e_phoff"], "no segment to load", "at least one PT_LOAD")
-    # Bounds the memory that the copies below take to the size of the file.
-    if sum(h["p_filesz"] for h in loadable) > len(data):
-        what = f"segments of more bytes than the file's {len(data)} (cut off?)"
-        raise ImageError(name, header["e_phoff"], what, "each byte of the file in one segment at most")
-    segments = [_segment(data, name, h, arch) for h in loadable]
-    entry = _physical_entry(header["e_entry"], [s for s, h in zip(segments, loadable, strict=True) if h["p_flags"] & 1])
-    return _checked(
-        Image(
-            name,
-            arch,
-            entry,
-            _without_runtime_tails(segments),
-            multiboot=boot is not None,
-            headers=_header_ranges(header, headers),
-        )
-    )
+    return arch, header, structs
 
 
 def _header_ranges(header: Any, headers: Sequence[Any]) -> tuple[tuple[int, int], ...]:
@@ -288,11 +317,15 @@ def _program_headers(data: bytes, name: str, header: Any, structs: ELFStructs) -
         headers = [struct_parse(structs.Elf_Phdr, stream, offset + index * size) for index in range(count)]
     except _PARSE_ERRORS as error:
         raise ImageError(name, offset, "malformed program header", "an Elf_Phdr") from error
+    return headers
+
+
+def _check_static(headers: Sequence[Any], name: str, header: Any) -> None:
     for index, program_header in enumerate(headers):
         if program_header["p_type"] == "PT_INTERP":
             what = "dynamically linked Linux program (PT_INTERP); Linux programs are not supported yet"
-            raise ImageError(name, offset + index * size, what, "a static executable for a board")
-    return headers
+            offset = header["e_phoff"] + index * header["e_phentsize"]
+            raise ImageError(name, offset, what, "a static executable for a board")
 
 
 def _segment(data: bytes, name: str, header: Any, arch: Arch) -> Segment:
