@@ -89,7 +89,7 @@ SCENARIOS = (
         (*ALONE, "-serial", "chardev:input"),
         accesses_with_uart,
         intercept=PLIC,
-        settle=f"readb {UART + 7:#x}",
+        settle=(f"readb {UART + 7:#x}",) * 20,
     ),
 )
 
