@@ -99,6 +99,73 @@ def test_onto_into_and_over_a_system_call(at: Gdb) -> None:
     assert state(at) == call
 
 
+def test_onto_and_over_the_entry_of_a_page_fault(at: Gdb, arch: str) -> None:
+    """The store that finds no page, what the kernel does, and the store once more, both ways."""
+    to(at, "page_fault", 3)
+    faulting, inside = at.value("current->frame." + ("x[0]" if "riscv" in arch else "pc")), at.icount
+    at.break_at(f"*{faulting}")
+    at.cont(reverse=True)
+    store = state(at)
+    at.stepi()
+    entered = state(at)
+    assert at.pc not in USER
+    assert store[0] < entered[0] < inside
+    at.stepi(reverse=True)
+    assert state(at) == store
+    at.cont()
+    again = state(at)
+    assert again[1] == store[1]
+    assert again[0] > inside
+    at.stepi(reverse=True)
+    assert at.pc == at.value("&trap_exit")
+    at.stepi()
+    assert state(at) == again
+    at.cont(reverse=True)
+    assert state(at) == store
+
+
+def test_finish_and_reverse_finish_of_a_handler(at: Gdb) -> None:
+    to(at, "timer_tick", 8)
+    inside, ticks = state(at), at.value("ticks")
+    at.finish()
+    behind = at.icount
+    assert at.value("ticks") == ticks + 1
+    to(at, "timer_tick")
+    assert at.value("ticks") == ticks + 1
+    at.break_at("timer_tick")
+    at.cont(reverse=True)
+    assert state(at) == inside
+    at.delete()
+    at.finish(reverse=True)
+    assert at.icount < inside[0] < behind
+    at.step()
+    assert (at.command("-stack-info-frame")["frame"]["func"], at.value("ticks")) == ("timer_tick", ticks)
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "riscv32"])
+def test_over_what_machine_mode_does_for_the_supervisor(at: Gdb) -> None:
+    """Into machine mode by a timer's interrupt, and by MRET behind it into the supervisor's pending one."""
+    to(at, "*machine_exit", 21)
+    leaving = state(at)
+    at.stepi()
+    assert at.pc != at.value("&irq_entry")
+    outside = state(at)
+    at.stepi(reverse=True)
+    assert state(at) == leaving
+    at.break_at("*machine_trap")
+    at.cont(reverse=True)
+    inside = state(at)
+    at.stepi(reverse=True)
+    interrupted = state(at)
+    assert interrupted[0] == inside[0] - 1
+    at.stepi()
+    assert state(at) == inside
+    at.delete()
+    to(at, "*machine_exit")
+    at.stepi()
+    assert state(at) == outside
+
+
 def test_a_variable_watched_backwards_over_context_switches(at: Gdb) -> None:
     to(at, "timer_tick", 40)
     switches, watched = at.value("switches"), at.watch("switches")
@@ -112,12 +179,11 @@ def test_a_variable_watched_backwards_over_context_switches(at: Gdb) -> None:
     assert len(threads) >= 2
 
 
-def test_the_lost_increment_is_found(at: Gdb) -> None:
+def lost_increment(gdb: Gdb) -> None:
     """From where the kernel is told that some are missing, back to the store that lost them, and to why."""
-    to(at, line("kernel.c", "races++"))
-    at.watch("counter")
+    gdb.watch("counter")
     for _ in range(400):
-        stop = at.cont(reverse=True)
+        stop = gdb.cont(reverse=True)
         after, before = int(stop["value"]["old"]), int(stop["value"]["new"])
         if after <= before:
             break
@@ -125,19 +191,24 @@ def test_the_lost_increment_is_found(at: Gdb) -> None:
         pytest.fail("no store took anything back")
     assert stop["frame"]["func"] == "worker"
     assert f"{stop['frame']['file'].rsplit('/', 1)[-1]}:{stop['frame']['line']}" == line("user.c", "/* the race */")
-    at.delete()
-    store, loser, leaving = at.icount, at.value("current"), at.value("&trap_exit")
+    gdb.delete()
+    store, loser, leaving = gdb.icount, gdb.value("current"), gdb.value("&trap_exit")
     for _ in range(4):
-        at.stepi(reverse=True)
-        if at.pc == leaving:
+        gdb.stepi(reverse=True)
+        if gdb.pc == leaving:
             break
     # Between its load and its store this thread had been away: the other one counted meanwhile.
-    assert at.pc == leaving
-    other = at.break_at(line("user.c", "counted[me]++"))
-    at.cont(reverse=True)
-    assert at.value("current") != loser
-    at.delete(other)
-    assert at.icount < store
+    assert gdb.pc == leaving
+    other = gdb.break_at(line("user.c", "counted[me]++"))
+    gdb.cont(reverse=True)
+    assert gdb.value("current") != loser
+    gdb.delete(other)
+    assert gdb.icount < store
+
+
+def test_the_lost_increment_is_found(at: Gdb) -> None:
+    to(at, line("kernel.c", "races++"))
+    lost_increment(at)
 
 
 def test_qemu_6_steps_back_and_forth_around_a_timer_interrupt(at: Gdb) -> None:
