@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rrgdb_tests import guests
-from rrgdb_tests.e2e.harness import Gdb
+from rrgdb_tests.e2e.harness import Gdb, debugging, rrgdb
 
 pytestmark = pytest.mark.e2e
 
@@ -209,6 +209,27 @@ def lost_increment(gdb: Gdb) -> None:
 def test_the_lost_increment_is_found(at: Gdb) -> None:
     to(at, line("kernel.c", "races++"))
     lost_increment(at)
+
+
+@pytest.mark.parametrize(
+    ("arch", "rounds"),
+    [
+        ("aarch64", 45_000),
+        *(pytest.param(arch, 100_000, marks=pytest.mark.slow) for arch in guests.KERNELS),
+    ],
+)
+def test_a_race_of_once_in_a_hundred_million_instructions(arch: str, rounds: int, tmp_path: Path) -> None:
+    """The kernel's own sizes: an instruction or two in 1,000 at which a tick in 10**5 instructions may come. From the
+    end back to the last report, and on to its cause."""
+    kernel = guests.build_kernel(arch, {"ROUNDS": rounds})
+    rrgdb("record", "-o", tmp_path / "r", "-m", "32M", kernel)
+    with debugging(kernel, "replay", tmp_path / "r") as gdb:
+        assert gdb.cont()["reason"] == "no-history"
+        assert gdb.icount > 10**8
+        number = gdb.break_at(line("kernel.c", "races++"))
+        assert gdb.cont(reverse=True)["reason"] == "breakpoint-hit"
+        gdb.delete(number)
+        lost_increment(gdb)
 
 
 def test_qemu_6_steps_back_and_forth_around_a_timer_interrupt(at: Gdb) -> None:
