@@ -114,7 +114,7 @@ def test_onto_and_over_the_entry_of_a_page_fault(at: Gdb, arch: str) -> None:
     assert state(at) == store
     at.cont()
     again = state(at)
-    assert again[1] == store[1]
+    assert all(again[1][name] == store[1][name] for name in ("pc", "sp"))
     assert again[0] > inside
     at.stepi(reverse=True)
     assert at.pc == at.value("&trap_exit")
