@@ -8,6 +8,7 @@ import pytest
 
 from rrgdb_tests import guests
 from rrgdb_tests.e2e.harness import Gdb, debugging, rrgdb
+from rrgdb_tests.machines.moves import back_and_forth, back_to_the_previous_tick, qemus_acceptance, state, to
 
 pytestmark = pytest.mark.e2e
 
@@ -21,28 +22,8 @@ def line(source: str, text: str) -> str:
     return f"{source}:{number}"
 
 
-def to(gdb: Gdb, where: str, times: int = 1) -> None:
-    """To the next arrival at ``where``, and on to the one so many times behind."""
-    number = gdb.break_at(where)
-    for _ in range(times):
-        assert gdb.cont()["reason"] == "breakpoint-hit"
-    gdb.delete(number)
-
-
-def state(gdb: Gdb) -> tuple[int, dict[str, str]]:
-    return gdb.icount, gdb.registers()
-
-
 def test_back_to_the_previous_tick(at: Gdb) -> None:
-    at.break_at("timer_tick")
-    seen = []
-    for _ in range(20):
-        at.cont()
-        seen.append((state(at), at.value("ticks")))
-    assert [ticks for _, ticks in seen] == list(range(20))
-    for expected in reversed(seen[:-1]):
-        assert at.cont(reverse=True)["reason"] == "breakpoint-hit"
-        assert (state(at), at.value("ticks")) == expected
+    back_to_the_previous_tick(at, "timer_tick")
 
 
 def test_onto_and_over_the_entry_of_an_interrupt(at: Gdb) -> None:
@@ -234,21 +215,7 @@ def test_a_race_of_once_in_a_hundred_million_instructions(arch: str, rounds: int
 
 def test_qemu_6_steps_back_and_forth_around_a_timer_interrupt(at: Gdb) -> None:
     to(at, "*irq_entry", 10)
-    here = at.icount
-    at.cli(f"monitor seek {here - 12}")
-    at.cli("maintenance flush register-cache")
-    straight = [state(at)]
-    for _ in range(24):
-        at.stepi()
-        straight.append(state(at))
-    for expected in reversed(straight[:-1]):
-        at.stepi(reverse=True)
-        assert state(at) == expected
-    for expected in straight[1:]:
-        at.stepi()
-        at.stepi(reverse=True)
-        at.stepi()
-        assert state(at) == expected
+    back_and_forth(at, 12, 24)
 
 
 def test_qemu_7_the_handlers_first_instruction_is_a_place_to_stop(at: Gdb) -> None:
@@ -262,24 +229,8 @@ def test_qemu_7_the_handlers_first_instruction_is_a_place_to_stop(at: Gdb) -> No
     assert at.icount < first
 
 
-def test_qemus_own_acceptance(at: Gdb, kernel: Path) -> None:
-    """Ten steps, back, and forth again; breakpoints on all of them; on, and back to the last."""
-    to(at, "*irq_entry", 5)
-    steps = [state(at)]
-    for _ in range(10):
-        at.stepi()
-        steps.append(state(at))
-    for expected in reversed(steps[:-1]):
-        at.stepi(reverse=True)
-        assert state(at) == expected
-    for expected in steps[1:]:
-        at.stepi()
-        assert state(at) == expected
-    assert at.cont()["reason"] == "no-history"
-    places = {registers["pc"].split()[0] for _, registers in steps}
-    for place in places:
-        at.break_at(f"*{place}")
-    assert at.cont(reverse=True)["reason"] == "breakpoint-hit"
-    assert at.icount > steps[-1][0]
-    assert at.registers()["pc"].split()[0] in places
-    assert at.cont()["reason"] == "no-history"
+@pytest.mark.parametrize("first", ["irq_entry", "_start"])
+def test_qemus_own_acceptance(at: Gdb, first: str) -> None:
+    if first != "_start":
+        to(at, f"*{first}", 5)
+    qemus_acceptance(at)
