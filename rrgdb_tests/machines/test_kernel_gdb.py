@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rrgdb_tests import guests
-from rrgdb_tests.e2e.harness import Gdb
+from rrgdb_tests.e2e.harness import Gdb, debugging, rrgdb
+from rrgdb_tests.machines.moves import back_and_forth, back_to_the_previous_tick, qemus_acceptance, state, to
 
 pytestmark = pytest.mark.e2e
 
@@ -21,28 +22,8 @@ def line(source: str, text: str) -> str:
     return f"{source}:{number}"
 
 
-def to(gdb: Gdb, where: str, times: int = 1) -> None:
-    """To the next arrival at ``where``, and on to the one so many times behind."""
-    number = gdb.break_at(where)
-    for _ in range(times):
-        assert gdb.cont()["reason"] == "breakpoint-hit"
-    gdb.delete(number)
-
-
-def state(gdb: Gdb) -> tuple[int, dict[str, str]]:
-    return gdb.icount, gdb.registers()
-
-
 def test_back_to_the_previous_tick(at: Gdb) -> None:
-    at.break_at("timer_tick")
-    seen = []
-    for _ in range(20):
-        at.cont()
-        seen.append((state(at), at.value("ticks")))
-    assert [ticks for _, ticks in seen] == list(range(20))
-    for expected in reversed(seen[:-1]):
-        assert at.cont(reverse=True)["reason"] == "breakpoint-hit"
-        assert (state(at), at.value("ticks")) == expected
+    back_to_the_previous_tick(at, "timer_tick")
 
 
 def test_onto_and_over_the_entry_of_an_interrupt(at: Gdb) -> None:
@@ -99,6 +80,73 @@ def test_onto_into_and_over_a_system_call(at: Gdb) -> None:
     assert state(at) == call
 
 
+def test_onto_and_over_the_entry_of_a_page_fault(at: Gdb, arch: str) -> None:
+    """The store that finds no page, what the kernel does, and the store once more, both ways."""
+    to(at, "page_fault", 3)
+    faulting, inside = at.value("current->frame." + ("x[0]" if "riscv" in arch else "pc")), at.icount
+    at.break_at(f"*{faulting}")
+    at.cont(reverse=True)
+    store = state(at)
+    at.stepi()
+    entered = state(at)
+    assert at.pc not in USER
+    assert store[0] < entered[0] < inside
+    at.stepi(reverse=True)
+    assert state(at) == store
+    at.cont()
+    again = state(at)
+    assert all(again[1][name] == store[1][name] for name in ("pc", "sp"))
+    assert again[0] > inside
+    at.stepi(reverse=True)
+    assert at.pc == at.value("&trap_exit")
+    at.stepi()
+    assert state(at) == again
+    at.cont(reverse=True)
+    assert state(at) == store
+
+
+def test_finish_and_reverse_finish_of_a_handler(at: Gdb) -> None:
+    to(at, "timer_tick", 8)
+    inside, ticks = state(at), at.value("ticks")
+    at.finish()
+    behind = at.icount
+    assert at.value("ticks") == ticks + 1
+    to(at, "timer_tick")
+    assert at.value("ticks") == ticks + 1
+    at.break_at("timer_tick")
+    at.cont(reverse=True)
+    assert state(at) == inside
+    at.delete()
+    at.finish(reverse=True)
+    assert at.icount < inside[0] < behind
+    at.step()
+    assert (at.command("-stack-info-frame")["frame"]["func"], at.value("ticks")) == ("timer_tick", ticks)
+
+
+@pytest.mark.parametrize("arch", ["riscv64", "riscv32"])
+def test_over_what_machine_mode_does_for_the_supervisor(at: Gdb) -> None:
+    """Into machine mode by a timer's interrupt, and by MRET behind it into the supervisor's pending one."""
+    to(at, "*machine_exit", 21)
+    leaving = state(at)
+    at.stepi()
+    assert at.pc != at.value("&irq_entry")
+    outside = state(at)
+    at.stepi(reverse=True)
+    assert state(at) == leaving
+    at.break_at("*machine_trap")
+    at.cont(reverse=True)
+    inside = state(at)
+    at.stepi(reverse=True)
+    interrupted = state(at)
+    assert interrupted[0] == inside[0] - 1
+    at.stepi()
+    assert state(at) == inside
+    at.delete()
+    to(at, "*machine_exit")
+    at.stepi()
+    assert state(at) == outside
+
+
 def test_a_variable_watched_backwards_over_context_switches(at: Gdb) -> None:
     to(at, "timer_tick", 40)
     switches, watched = at.value("switches"), at.watch("switches")
@@ -112,12 +160,11 @@ def test_a_variable_watched_backwards_over_context_switches(at: Gdb) -> None:
     assert len(threads) >= 2
 
 
-def test_the_lost_increment_is_found(at: Gdb) -> None:
+def lost_increment(gdb: Gdb) -> None:
     """From where the kernel is told that some are missing, back to the store that lost them, and to why."""
-    to(at, line("kernel.c", "races++"))
-    at.watch("counter")
+    gdb.watch("counter")
     for _ in range(400):
-        stop = at.cont(reverse=True)
+        stop = gdb.cont(reverse=True)
         after, before = int(stop["value"]["old"]), int(stop["value"]["new"])
         if after <= before:
             break
@@ -125,38 +172,50 @@ def test_the_lost_increment_is_found(at: Gdb) -> None:
         pytest.fail("no store took anything back")
     assert stop["frame"]["func"] == "worker"
     assert f"{stop['frame']['file'].rsplit('/', 1)[-1]}:{stop['frame']['line']}" == line("user.c", "/* the race */")
-    at.delete()
-    store, loser, leaving = at.icount, at.value("current"), at.value("&trap_exit")
+    gdb.delete()
+    store, loser, leaving = gdb.icount, gdb.value("current"), gdb.value("&trap_exit")
     for _ in range(4):
-        at.stepi(reverse=True)
-        if at.pc == leaving:
+        gdb.stepi(reverse=True)
+        if gdb.pc == leaving:
             break
     # Between its load and its store this thread had been away: the other one counted meanwhile.
-    assert at.pc == leaving
-    other = at.break_at(line("user.c", "counted[me]++"))
-    at.cont(reverse=True)
-    assert at.value("current") != loser
-    at.delete(other)
-    assert at.icount < store
+    assert gdb.pc == leaving
+    other = gdb.break_at(line("user.c", "counted[me]++"))
+    gdb.cont(reverse=True)
+    assert gdb.value("current") != loser
+    gdb.delete(other)
+    assert gdb.icount < store
+
+
+def test_the_lost_increment_is_found(at: Gdb) -> None:
+    to(at, line("kernel.c", "races++"))
+    lost_increment(at)
+
+
+@pytest.mark.parametrize(
+    ("arch", "rounds"),
+    [
+        ("aarch64", 45_000),
+        *(pytest.param(arch, 100_000, marks=pytest.mark.slow) for arch in guests.KERNELS),
+    ],
+)
+def test_a_race_of_once_in_a_hundred_million_instructions(arch: str, rounds: int, tmp_path: Path) -> None:
+    """The kernel's own sizes: an instruction or two in 1,000 at which a tick in 10**5 instructions may come. From the
+    end back to the last report, and on to its cause."""
+    kernel = guests.build_kernel(arch, {"ROUNDS": rounds})
+    rrgdb("record", "-o", tmp_path / "r", "-m", "32M", kernel)
+    with debugging(kernel, "replay", tmp_path / "r") as gdb:
+        assert gdb.cont()["reason"] == "no-history"
+        assert gdb.icount > 10**8
+        number = gdb.break_at(line("kernel.c", "races++"))
+        assert gdb.cont(reverse=True)["reason"] == "breakpoint-hit"
+        gdb.delete(number)
+        lost_increment(gdb)
 
 
 def test_qemu_6_steps_back_and_forth_around_a_timer_interrupt(at: Gdb) -> None:
     to(at, "*irq_entry", 10)
-    here = at.icount
-    at.cli(f"monitor seek {here - 12}")
-    at.cli("maintenance flush register-cache")
-    straight = [state(at)]
-    for _ in range(24):
-        at.stepi()
-        straight.append(state(at))
-    for expected in reversed(straight[:-1]):
-        at.stepi(reverse=True)
-        assert state(at) == expected
-    for expected in straight[1:]:
-        at.stepi()
-        at.stepi(reverse=True)
-        at.stepi()
-        assert state(at) == expected
+    back_and_forth(at, 12, 24)
 
 
 def test_qemu_7_the_handlers_first_instruction_is_a_place_to_stop(at: Gdb) -> None:
@@ -170,24 +229,8 @@ def test_qemu_7_the_handlers_first_instruction_is_a_place_to_stop(at: Gdb) -> No
     assert at.icount < first
 
 
-def test_qemus_own_acceptance(at: Gdb, kernel: Path) -> None:
-    """Ten steps, back, and forth again; breakpoints on all of them; on, and back to the last."""
-    to(at, "*irq_entry", 5)
-    steps = [state(at)]
-    for _ in range(10):
-        at.stepi()
-        steps.append(state(at))
-    for expected in reversed(steps[:-1]):
-        at.stepi(reverse=True)
-        assert state(at) == expected
-    for expected in steps[1:]:
-        at.stepi()
-        assert state(at) == expected
-    assert at.cont()["reason"] == "no-history"
-    places = {registers["pc"].split()[0] for _, registers in steps}
-    for place in places:
-        at.break_at(f"*{place}")
-    assert at.cont(reverse=True)["reason"] == "breakpoint-hit"
-    assert at.icount > steps[-1][0]
-    assert at.registers()["pc"].split()[0] in places
-    assert at.cont()["reason"] == "no-history"
+@pytest.mark.parametrize("first", ["irq_entry", "_start"])
+def test_qemus_own_acceptance(at: Gdb, first: str) -> None:
+    if first != "_start":
+        to(at, f"*{first}", 5)
+    qemus_acceptance(at)

@@ -56,7 +56,7 @@ def test_a_state_goes_on_as_it_would_have(short: Path) -> None:
     assert board_state(other) == board_state(straight)
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 10))])
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 12))])
 def test_walks(short: Path, tmp_path: Path, seed: int) -> None:
     walk = Walk(observe(short, ("counter", 4), GuestOptions()), tmp_path, seed, prepares=seed % 2 == 0)
     for _ in range(60 if seed < 2 else 1000):
