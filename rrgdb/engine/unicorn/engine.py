@@ -185,6 +185,8 @@ class UnicornEngine:
     def run_until(self, icount: int) -> Exit:
         core = self._core
         edge: range | None = None
+        for rom in self._roms:
+            rom.settle()
         while True:
             reason = core.run(self._pc, icount)
             self._has_translated |= bool(core.mmu_seen)
@@ -201,14 +203,15 @@ class UnicornEngine:
             if reason in (_hot.EXCEPTION, _hot.ERROR):
                 exception, retired = self._faults.read()
                 self._set_pc(exception.pc)
-                edge = self._edge(exception, exits) if retired else None
+                mapped = self._map_fetched(exception)
+                edge = self._edge(exception, exits) if retired and not mapped else None
                 if edge is not None:
                     self._set_exits(edge)
                     continue
-                if not retired:
-                    return Exit(ExitKind.EXCEPTION, exception=exception)
-                reason = self._arrive(exception.pc)
+                reason = self._arrive(exception.pc) if retired else _hot.NONE
                 if reason == _hot.NONE:
+                    if mapped:
+                        continue
                     return Exit(ExitKind.EXCEPTION, exception=exception)
             elif reason == _hot.NONE:
                 self._pc = self._core.address()
@@ -243,6 +246,16 @@ class UnicornEngine:
             self._find_watches()
             reason = int(self._core.arrive(pc))
         return reason
+
+    def _map_fetched(self, exception: CpuException) -> bool:
+        """Whether the exception was that memory which the guest executes was not mapped yet; now it is."""
+        if exception.kind is not ExceptionKind.FETCH_FAULT or all(rom.mapped for rom in self._roms):
+            return False
+        try:
+            address = self.translate(exception.address)
+        except MemoryFault:
+            return False
+        return any(rom.fetched(address) for rom in self._roms)
 
     def _edge(self, exception: CpuException, tried: range | None) -> range | None:
         """Where blocks must end so that what stands before a missing page runs.
@@ -392,7 +405,8 @@ class UnicornEngine:
             self.ram,
             self.ram.add_region(base, size),
             self._devices,
-            self._devices.callbacks(base, read, write),
+            read,
+            write,
             self._memory_moved,
             self.pages_changed,
         )
@@ -403,7 +417,7 @@ class UnicornEngine:
     def _memory_moved(self) -> None:
         """What the guest finds as memory is no longer what it was."""
         stores = {rom.region: rom.store for rom in self._roms}
-        hidden = [rom.region for rom in self._roms if not rom.shown]
+        hidden = [rom.region for rom in self._roms if not rom.mapped]
         self._core.clear_regions()
         for r in self.ram.regions:
             if r not in hidden:

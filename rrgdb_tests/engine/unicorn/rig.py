@@ -64,9 +64,11 @@ class Bench:
     on_access: Callable[[], None] = lambda: None
 
     @classmethod
-    def with_code(cls, family: str, source: str | bytes, at: int = CODE, *, fast: bool = True) -> Bench:
-        ram = Ram(2 * DATA_SIZE)
-        bench = cls(family, UnicornEngine(ARCHES[arch_name(family)], ram, fast=fast))
+    def with_code(
+        cls, family: str, source: str | bytes, at: int = CODE, *, fast: bool = True, ram: Ram | None = None
+    ) -> Bench:
+        """``ram``: where there is to be more of it."""
+        bench = cls(family, UnicornEngine(ARCHES[arch_name(family)], ram or Ram(2 * DATA_SIZE), fast=fast))
         engine = bench.engine
         engine.map_ram(CODE, DATA_SIZE)
         engine.map_ram(DATA, DATA_SIZE)

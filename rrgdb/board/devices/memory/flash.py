@@ -2,8 +2,9 @@
 
 Common Flash Memory Interface Specification (JESD68.01, what a query tells) and the data sheet of Intel's StrataFlash J3
 (commands). As QEMU's ``hw/block/pflash_cfi01.c``: programming sets bits as well as it clears them, a block is erased
-with the first command of two, a buffer is written word by word, locks are accepted and not kept. The chips show what
-they hold while they are in read-array mode; what they hold is part of the machine's memory.
+with the first command of two, a buffer takes what lies in the block where its length was written, locks are accepted
+and not kept. The chips show what they hold while they are in read-array mode; what they hold is part of the machine's
+memory.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 from functools import partial
 
 from rrgdb.board.devices.memory.rom import Rom
-from rrgdb.board.devices.state import Field
+from rrgdb.board.devices.state import Buffer, Field
 
 SECTOR = 256 << 10
 """bytes of a block of both chips"""
 CHIPS = 2
 IDENTITIES = (0x89, 0x18)
 """manufacturer and device code of a chip"""
-READY = 0x80
+READY, FAILED = 0x80, 0x10
+"""of the status"""
+BUFFER_BYTES = 2048 * CHIPS
 ARRAY, PROGRAM_10, ERASE, PROGRAM, CLEAR, LOCK = 0x00, 0x10, 0x20, 0x40, 0x50, 0x60
 STATUS, IDENTITY, QUERY, CONFIRM, BUFFER, READ_ARRAY = 0x70, 0x90, 0x98, 0xD0, 0xE8, 0xFF
 LOCK_CONFIRM = 0x01
@@ -46,19 +49,24 @@ def query(size: int) -> bytes:
 
 
 class Flash(Rom):
-    """``command``: the mode, one of ``_MODES``; ``cycle``: how many writes of a sequence have come."""
+    """``command``: the mode, one of ``_MODES``; ``cycle``: how many writes of a sequence have come; ``buffer``: what
+    the bytes from offset ``block`` on will be, or nothing."""
 
     FIELDS = (
         Field("command", 8),
         Field("cycle", 8, mask=3),
-        Field("status", 8, READY, mask=READY),
+        Field("status", 8, READY, mask=READY | FAILED),
         Field("counter", 16),
+        Field("block", 32),
     )
+    BUFFERS = (Buffer("buffer", BUFFER_BYTES),)
 
     command: int
     cycle: int
     status: int
     counter: int
+    block: int
+    buffer: bytearray
 
     def reset(self) -> None:
         super().reset()
@@ -72,6 +80,13 @@ class Flash(Rom):
         command, cycle = values["command"], values["cycle"]
         if command not in _MODES or cycle > _CYCLES.get(command, 0):
             raise ValueError(f"{self.name}: write {cycle} of command {command:#x}, expected a command that it has")
+        held, block = len(buffers["buffer"]), values["block"]
+        if (
+            held not in (0, BUFFER_BYTES)
+            or block % BUFFER_BYTES
+            or block > (self.memory.size - BUFFER_BYTES if held else 0)
+        ):
+            raise ValueError(f"{self.name}: a buffer of {held} bytes for offset {block:#x}")
 
     def read(self, offset: int, size: int) -> int:
         if self.command == ARRAY:
@@ -92,15 +107,26 @@ class Flash(Rom):
         elif self.cycle == 1:
             self._second(offset, size, value)
         elif self.cycle == 2:
-            self._program(offset, size, value)
+            self._fill(offset, size, value)
             self.status |= READY
             self.cycle += not self.counter
             self.counter = self.counter - 1 & 0xFFFF
-        elif value & 0xFF == CONFIRM:
-            self.cycle, self.status = 0, self.status | READY
         else:
-            self.command = self.cycle = 0
+            if value & 0xFF == CONFIRM and not self.status & FAILED:
+                self._put(self.block, bytes(self.buffer))
+                self.cycle, self.status = 0, self.status | READY
+            else:
+                self.command = self.cycle = 0
+            self.block, self.buffer = 0, bytearray()
         self.machine.after_instruction(self._follow)
+
+    def _fill(self, offset: int, size: int, value: int) -> None:
+        """A write to the buffer, or beside it."""
+        at = offset - self.block
+        if 0 <= at <= BUFFER_BYTES - size:
+            self.buffer[at : at + size] = value.to_bytes(size, "little")
+        else:
+            self.status |= FAILED
 
     def _begin(self, command: int, offset: int) -> None:
         if command not in _MODES or command == ARRAY:
@@ -120,6 +146,8 @@ class Flash(Rom):
             self.cycle, self.status = 0, self.status | READY
         elif self.command == BUFFER:
             self.cycle, self.counter = 2, value & 0xFFFF
+            self.block = offset & -BUFFER_BYTES
+            self.buffer = bytearray(self.memory.read(self.block, BUFFER_BYTES))
         elif confirm in _CONFIRMS.get(self.command, ()):
             self.cycle, self.status = 0, self.status | READY
         elif self.command != QUERY or confirm == READ_ARRAY:
