@@ -80,7 +80,7 @@ def boot_tree(dtb: File | None, facts: TreeFacts) -> BootTree:
         try:
             blob = decode_blob(dtb.data, dtb.name)
         except DeviceTreeError as error:
-            raise ImageError(dtb.name, 0, str(error).removeprefix(f"{dtb.name}: "), "a device tree blob") from error
+            raise ImageError(dtb.name, *error.where) from error
         room = 2 * (len(dtb.data) + SPARE)
         if room > MAX_BLOB:
             raise ImageError(dtb.name, 0, f"device tree of {len(dtb.data)} bytes", f"at most {MAX_BLOB // 2 - SPARE}")
