@@ -50,8 +50,8 @@ class Machine(Protocol):
         """The guest ends after the current instruction has retired. Idempotent: the first status counts."""
 
     def restart(self) -> None:
-        """Reset the machine after the current instruction has retired: devices, CPU and images as at the start; the
-        rest of RAM and the time stay."""
+        """Reset the machine after the current instruction has retired: devices, CPU and images, with the zeros behind
+        them, as at the start; the rest of RAM and the time stay."""
 
     def interrupt(self, line: str, level: bool) -> None:
         """Raise or lower an interrupt input of the CPU, by its name in ``Interrupts.lines``. The CPU saves the

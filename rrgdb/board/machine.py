@@ -34,6 +34,8 @@ _NO_END, _EXITED, _SIGNALLED, _HALTED = range(4)
 _AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.INTERRUPT, ExitKind.UNMASKED)
 """exits before an instruction: the engine tells again of whatever is still so"""
 SIGTRAP = 5
+_PIECE = 1 << 12
+"""bytes of zeros that are written at a time"""
 
 
 _END_KINDS = {_EXITED: "exit", _SIGNALLED: "signal", _HALTED: "halt"}
@@ -179,8 +181,18 @@ class Board:
         for part in self._parts():
             part.reset()
         self._lines.reset()
+        for segment in self._placed.segments:
+            if segment.data:
+                self._clear(segment.paddr + len(segment.data), segment.end)
         self._place()
         self._update_cpu_timers()
+
+    def _clear(self, start: int, end: int) -> None:
+        """Zeros into RAM, without touching pages that hold nothing else."""
+        for at in range(start, end, _PIECE):
+            length = min(_PIECE, end - at)
+            if any(self.engine.ram.read(at, length)):
+                self.engine.write_memory(at, bytes(length))
 
     def interrupt(self, line: str, level: bool) -> None:
         interrupts = self.arch.interrupts

@@ -60,7 +60,7 @@ def start(what: Boot, board: BoardSpec, ram: RamLayout, bits: int, tree: BootTre
         parts.put(what.bios.name, flash.base, what.bios.data)
     if what.kernel is None or what.bios is not None:
         _complete(what, tree, base, size, bits, None)
-        parts.put(tree.name, base, tree.blob(packed=False))
+        parts.put(tree.name, base, tree.blob(packed=False), tree.room)
         return flash.base
     kernel = _kernel(what.kernel, base, size, bits, parts)
     initrd = None
@@ -78,7 +78,7 @@ def start(what: Boot, board: BoardSpec, ram: RamLayout, bits: int, tree: BootTre
         parts.put("boot stub", base, _stub(at, kernel.entry, bits))
     _complete(what, tree, base, size, bits, initrd)
     if not limit or tree.room <= limit - at:
-        parts.put(tree.name, at, tree.blob(packed=False))
+        parts.put(tree.name, at, tree.blob(packed=False), tree.room)
     return base if kernel.linux else kernel.entry
 
 

@@ -98,7 +98,7 @@ def boot(what: Boot, board: BoardSpec, ram: RamLayout, cpu: str, disks: int = 0)
     if what.bios is not None and what.kernel is not None and way.start is arm_boot.start:
         kernel = what.kernel.data if arch.bits == 32 else unzip(what.kernel.data, what.kernel.name)
         items = configuration(board, kernel, None if what.initrd is None else what.initrd.data, what.append)
-    return parts.placed(entry, way.registers, what.append, items)
+    return parts.placed(entry & (1 << arch.bits) - 1, way.registers, what.append, items)
 
 
 def _load(loader: Loader, entry: int, parts: Parts) -> int:

@@ -66,9 +66,10 @@ class BootTree:
         return ImageError(self.name, 0, f"device tree: {what}", expected)
 
     def blob(self, *, packed: bool) -> bytes:
-        """The flattened tree, ``packed`` or with the length of its room. Raises ``ImageError``."""
+        """The flattened tree, ``packed`` or saying that it is as long as its room, without the zeros at its end. Raises
+        ``ImageError``."""
         try:
-            return encode(self.root, self.reserved, self.boot_cpu, 0 if packed else self.room)
+            return encode(self.root, self.reserved, self.boot_cpu, 0 if packed else self.room).rstrip(b"\0")
         except DeviceTreeError as error:
             raise ImageError(self.name, 0, str(error), "a tree that leaves room for what is added") from error
 
@@ -79,7 +80,7 @@ def boot_tree(dtb: File | None, facts: TreeFacts) -> BootTree:
         try:
             blob = decode_blob(dtb.data, dtb.name)
         except DeviceTreeError as error:
-            raise ImageError(dtb.name, 0, str(error).removeprefix(f"{dtb.name}: "), "a device tree blob") from error
+            raise ImageError(dtb.name, *error.where) from error
         room = 2 * (len(dtb.data) + SPARE)
         if room > MAX_BLOB:
             raise ImageError(dtb.name, 0, f"device tree of {len(dtb.data)} bytes", f"at most {MAX_BLOB // 2 - SPARE}")

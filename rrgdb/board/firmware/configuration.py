@@ -22,7 +22,7 @@ def configuration(
         fw_cfg.NO_GRAPHICS: b"\1\0",
         fw_cfg.CPUS: b"\1\0",
         fw_cfg.BOOT_MENU: bytes(2),
-        **fw_cfg.directory({"etc/boot-fail-wait": b"\xff" * 4}),
+        **fw_cfg.directory({"bios-geometry": b"", "bootorder": b"", "etc/boot-fail-wait": b"\xff" * 4}),
     }
     if kernel is not None:
         text = command_line.encode() + b"\0"

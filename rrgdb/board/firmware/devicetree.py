@@ -35,7 +35,11 @@ Value = int | tuple[int, ...] | str | tuple[str, ...] | bytes | None
 
 
 class DeviceTreeError(Error):
-    """A blob, or a tree, that is none."""
+    """A blob, or a tree, that is none. ``where``: of a blob, the offset, what is there, and what was expected."""
+
+    def __init__(self, text: str, where: tuple[int, str, str] = (0, "", "")) -> None:
+        super().__init__(text)
+        self.where = where
 
 
 @dataclass
@@ -208,7 +212,8 @@ class _Decoder:
         self.names: dict[int, str] = {}
 
     def error(self, offset: int, what: str, expected: str) -> DeviceTreeError:
-        return DeviceTreeError(f"{self.source}: offset {offset:#x}: {what}; expected {expected}")
+        text = f"{self.source}: offset {offset:#x}: {what}; expected {expected}"
+        return DeviceTreeError(text, (offset, what, expected))
 
     def blob(self) -> Blob:
         return Blob(self._root(), self._reserved(), self.boot_cpu)

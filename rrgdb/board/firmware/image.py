@@ -21,6 +21,7 @@ from rrgdb.arch import ARCHES, by_elf
 from rrgdb.arch.base import Arch
 from rrgdb.board.firmware import multiboot
 from rrgdb.board.firmware.arm_attributes import is_m_profile
+from rrgdb.board.firmware.configuration import configuration
 from rrgdb.board.firmware.multiboot import ImageError
 from rrgdb.board.spec import BoardSpec, RamLayout
 
@@ -146,7 +147,8 @@ def place_image(image: Image, board: BoardSpec, ram: RamLayout, args: str = "") 
         ram,
         *stack_and_heap(ram, image.segments),
         args,
-        left_out=image.left_out,
+        image.left_out,
+        configuration(board),
     )
 
 

@@ -71,14 +71,13 @@ def unzip(data: bytes, name: str, most: int = MAX_UNZIPPED) -> bytes:
     inflater = zlib.decompressobj(wbits=31)
     try:
         plain = inflater.decompress(data, most)
-        if not inflater.eof:
-            # The end may still stand in what is left, if that gives no more bytes.
-            plain += inflater.decompress(inflater.unconsumed_tail, 1)
+        # The end may stand in what is left; further bytes do not fit.
+        plain += inflater.decompress(inflater.unconsumed_tail, 1)
     except zlib.error as error:
         raise ImageError(name, 0, "damaged gzip data", "what gzip -t takes") from error
+    if len(plain) > most:
+        raise ImageError(name, 0, f"gzip data of more than {most} bytes", "a smaller kernel")
     if not inflater.eof:
-        if len(plain) > most:
-            raise ImageError(name, 0, f"gzip data of more than {most} bytes", "a smaller kernel")
         raise ImageError(name, len(data), "gzip data is cut off", "all of it")
     return plain
 
