@@ -38,7 +38,8 @@ def of_wait(code: bytes, engine: Engine, spec: BoardSpec) -> str:
     _, text = disassemble(engine.arch, code, pc, engine.arch.in_second_set(engine))
     if not text.startswith(_WAITS):
         return ""
-    return f"{text} at pc {pc:#x} waits for an interrupt, and board {spec.name} raises none"
+    why = "that only an input could bring" if spec.lines else f"and board {spec.name} raises none"
+    return f"{text} at pc {pc:#x} waits for an interrupt{'' if spec.lines else ','} {why}"
 
 
 def _code(pc: int, length: int, engine: Engine) -> bytes:

@@ -9,6 +9,7 @@ from rrgdb.arch.base import LINES, CpuException, ExceptionKind, IllegalInstructi
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.cause import of_death, of_wait
 from rrgdb.board.device import RESET_STATUS, Console, Device, Memory, Slots
+from rrgdb.board.devices.state import StatefulDevice
 from rrgdb.board.devices.virtio.blk import VirtioBlk
 from rrgdb.board.devices.virtio.console import VirtioConsole
 from rrgdb.board.devices.virtio.disk import Disk
@@ -179,7 +180,8 @@ class Board:
         # The CPU first: devices drive its inputs.
         self.engine.reset(self._cpu_at_start)
         for part in self._parts():
-            part.reset()
+            if not isinstance(part, StatefulDevice) or part.RESETS:
+                part.reset()
         self._lines.reset()
         for segment in self._placed.segments:
             if segment.data:

@@ -110,6 +110,9 @@ class Stateful:
 class StatefulDevice(Stateful):
     """A device on a machine; its registers are up to the subclass."""
 
+    RESETS: ClassVar[bool] = True
+    """a reset of the machine is one of the device; else it goes on, as QEMU's device that has none"""
+
     def __init__(self, name: str, machine: Machine) -> None:
         self.machine = machine
         super().__init__(name)

@@ -13,11 +13,11 @@ in ``SCENARIOS`` of a test module. ``python -m rrgdb_tests.board.devices.qtest r
 asks QEMU and stores the answers in ``recorded/plic.xz``. A test replays them (``check``) on a ``Bus``, which has our
 devices at QEMU's addresses; another one, marked ``qemu``, asks QEMU again with another seed (``Scenario.ask``).
 
-The guest never runs (``-S``), so virtual time stands at 0 and nobody but the commands touches a device. Paths of QEMU's
-devices are shown by ``info qom-tree`` in its monitor. ``intercept`` names a device whose unnamed outputs are listened
-to, ``intercept_in`` one of which it is the inputs. QEMU 7.2 cannot listen to outputs that have names (those of
-``sysbus`` devices): listen to the inputs of the interrupt controller instead. ``-serial`` and the like in ``options``
-come before the harness's own.
+The guest never runs (``-S``), so virtual time stands at 0 and nobody but the commands touches a device. With ``awake``
+it does run: it should wait, and time be of no account. Paths of QEMU's devices are shown by ``info qom-tree`` in its
+monitor. ``intercept`` names a device whose unnamed outputs are listened to, ``intercept_in`` one of which it is the
+inputs. QEMU 7.2 cannot listen to outputs that have names (those of ``sysbus`` devices): listen to the inputs of the
+interrupt controller instead. ``-serial`` and the like in ``options`` come before the harness's own.
 
 With ``settle``, a read without effects, the machine has a character device ``input`` besides (``-serial
 chardev:input``), and a further command: ``input 616263`` sends it these bytes. Behind each command QEMU gets the
@@ -113,9 +113,9 @@ class Qemu:
 
 
 @contextmanager
-def qemu(binary: str, options: Sequence[str], settle: Sequence[str] = ()) -> Iterator[Qemu]:
-    """``binary`` started with ``options`` and ``-S``; it is killed behind."""
-    silent = ["-S", "-display", "none", "-serial", "null", "-monitor", "none"]
+def qemu(binary: str, options: Sequence[str], settle: Sequence[str] = (), *, awake: bool = False) -> Iterator[Qemu]:
+    """``binary`` started with ``options``, stopped or ``awake``; it is killed behind."""
+    silent = [*(() if awake else ("-S",)), "-display", "none", "-serial", "null", "-monitor", "none"]
     spoken = ["-qtest", "stdio", "-qtest-log", "/dev/null"]
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -149,6 +149,9 @@ class Scenario:
     settle: tuple[str, ...] = ()
     """asked behind each command: a round of QEMU's main loop each, in which a device takes a byte at least"""
 
+    awake: bool = False
+    """for devices that do nothing while the machine is stopped"""
+
     @property
     def is_there(self) -> bool:
         return shutil.which(self.binary) is not None
@@ -156,7 +159,7 @@ class Scenario:
     def ask(self, seed: int) -> list[Exchange]:
         """QEMU's answers to the accesses that ``seed`` gives."""
         exchanges: list[Exchange] = []
-        with qemu(self.binary, self.options, self.settle) as judge:
+        with qemu(self.binary, self.options, self.settle, awake=self.awake) as judge:
             for way, path in (("out", self.intercept), ("in", self.intercept_in)):
                 if path:
                     judge.ask(f"irq_intercept_{way} {path}")

@@ -280,6 +280,17 @@ def test_a_board_without_a_line_has_the_uarts_of_before() -> None:
     assert found == set(known.items())
 
 
+def test_16550_reset_keeps_what_waits_on_the_line(lined: FakeMachine) -> None:
+    uart = InterruptingNs16550("serial0", lined)
+    uart.write(FCR, 1, 0xC1)
+    uart.write(IER, 1, 1)
+    feed(lined, bytes(range(40)))
+    uart.reset()
+    assert (uart.read(LSR, 1) & 1, lined.levels[LINE]) == (1, False)
+    assert [uart.read(RBR, 1) for _ in range(27)] == [*range(14, 40), 39]
+    assert uart.read(LSR, 1) & 1 == 0
+
+
 def test_16550_tells_of_few_bytes_after_the_time_of_four_characters(lined: FakeMachine) -> None:
     uart = InterruptingNs16550("serial0", lined)
     uart.write(FCR, 1, 0xC1)

@@ -53,13 +53,13 @@ class NullDisk(FakeDisk):
         return 0
 
 
-def _put(address: int, data: bytes) -> list[str]:
+def put(address: int, data: bytes) -> list[str]:
     padded = data.ljust(-(-len(data) // 4) * 4, b"\0")
     words = enumerate(struct.iter_unpack("<I", padded))
     return [f"writel {address + 4 * number:#x} {word:#x}" for number, (word,) in words]
 
 
-def _set(register: int, value: int) -> str:
+def set_register(register: int, value: int) -> str:
     return f"writel {BASE + register:#x} {value & 0xFFFFFFFF:#x}"
 
 
@@ -82,27 +82,33 @@ class Driver:
         if random.randrange(2):
             features &= ~NOTIFY_ON_EMPTY
         commands = [f"writel {at:#x} 0" for at in range(RINGS, RINGS + 0x2000, 4)] if random.randrange(4) == 0 else []
-        commands += [_set(0x70, 0), _set(0x70, 1), _set(0x70, 3), _set(0x24, 0), _set(0x20, features)]
+        commands += [
+            set_register(0x70, 0),
+            set_register(0x70, 1),
+            set_register(0x70, 3),
+            set_register(0x24, 0),
+            set_register(0x20, features),
+        ]
         version_1 = not self.legacy and bool(random.randrange(8))
         if not self.legacy:
-            commands += [_set(0x24, 1), _set(0x20, int(version_1)), _set(0x70, 11)]
+            commands += [set_register(0x24, 1), set_register(0x20, int(version_1)), set_register(0x70, 11)]
         self.events = bool(features & EVENT_IDX)
-        commands += [_set(0x30, 0), _set(0x38, self.size)]
+        commands += [set_register(0x30, 0), set_register(0x38, self.size)]
         self.avail_at = RINGS + 16 * self.size
         if self.legacy:
             align = random.choice((4, 64, 4096))
-            commands += [_set(0x28, 4096), _set(0x3C, align), _set(0x40, RINGS >> 12)]
+            commands += [set_register(0x28, 4096), set_register(0x3C, align), set_register(0x40, RINGS >> 12)]
             end = self.avail_at + 4 + 2 * self.size
             self.used_at = -(-end // align) * align
         else:
             self.used_at = RINGS + 0x1000
             for register, address in ((0x80, RINGS), (0x90, self.avail_at), (0xA0, self.used_at)):
-                commands += [_set(register, address), _set(register + 4, 0)]
-            commands.append(_set(0x44, 1))
+                commands += [set_register(register, address), set_register(register + 4, 0)]
+            commands.append(set_register(0x44, 1))
         # The indices that the rings begin with.
         commands += [f"writel {self.avail_at:#x} 0", f"writel {self.used_at:#x} 0"]
         if random.randrange(8):
-            commands.append(_set(0x70, 15 if not self.legacy else 7))
+            commands.append(set_register(0x70, 15 if not self.legacy else 7))
         return commands
 
     def request(self) -> list[str]:
@@ -111,10 +117,10 @@ class Driver:
         kind = random.choice((0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 11, 12, 13, 13, 99))
         kind |= random.choice((0, 0, 0, 1 << 31))
         sector = random.choice((0, 1, random.randrange(SECTORS + 4), SECTORS - 1, SECTORS, 1 << 63))
-        commands = _put(HEADERS, struct.pack("<IIQ", kind, 0, sector))
+        commands = put(HEADERS, struct.pack("<IIQ", kind, 0, sector))
         out = random.choice(([], [512], [100], [16], [16], [16], [8], [300, 212], [1024, 4]))
         flags = random.choice((0, 0, 1, 2))
-        commands += _put(DATA, struct.pack("<QII", random.randrange(SECTORS), random.choice((1, 2, 9, 3000)), flags))
+        commands += put(DATA, struct.pack("<QII", random.randrange(SECTORS), random.choice((1, 2, 9, 3000)), flags))
         into = random.choice(([], [512], [20], [4], [512, 512], [100], [3, 509], [16, 8]))
         pieces = [(HEADERS, 16 if random.randrange(30) else 15, 0)]
         at = DATA
@@ -130,12 +136,12 @@ class Driver:
         table = TABLE if indirect else RINGS
         for number, (address, length, of) in enumerate(pieces):
             last = number == len(pieces) - 1
-            commands += _put(
+            commands += put(
                 table + 16 * number,
                 struct.pack("<QIHH", address, length, of if last else of | NEXT, 0 if last else number + 1),
             )
         if indirect:
-            commands += _put(RINGS, struct.pack("<QIHH", TABLE, 16 * len(pieces), INDIRECT, 0))
+            commands += put(RINGS, struct.pack("<QIHH", TABLE, 16 * len(pieces), INDIRECT, 0))
         slot = self.avail_at + 4 + 2 * (self.added % self.size)
         commands.append(f"writew {slot:#x} 0")
         self.added += 1
@@ -152,7 +158,7 @@ class Driver:
         return [f"readl {BASE + 0x60:#x}", f"readl {BASE + 0x70:#x}", *(f"readl {place & ~3:#x}" for place in places)]
 
 
-def _each(commands: Iterable[str]) -> Accesses:
+def each(commands: Iterable[str]) -> Accesses:
     """Answers are sent to what yields commands: a plain iterator takes none."""
     for command in commands:  # noqa: UP028
         yield command
@@ -184,19 +190,19 @@ def _accesses(random: Random, *, legacy: bool) -> Accesses:
     for register in (*range(0, 0x100, 4), *range(0x100, MAX_ZEROES_AT, 4), *range(MAX_ZEROES_AT + 4, 0x148)):
         yield f"read{'b' if register % 4 else 'l'} {BASE + register:#x}"
     for _ in range(40):
-        yield from _each(driver.set_up())
+        yield from each(driver.set_up())
         yield f"readl {BASE + 0x70:#x}"
         for _ in range(random.randrange(6)):
             for _ in range(random.choice((1, 1, 1, 2, 3))):
-                yield from _each(driver.request())
+                yield from each(driver.request())
                 if random.randrange(4) or driver.added - driver.notified == driver.size:
                     driver.notified = driver.added
-                    yield _set(0x50, 0)
-                    yield from _each(driver.look())
-                yield from _each(_set(0x64, random.choice((0, 1, 3))) for _ in range(random.randrange(2)))
+                    yield set_register(0x50, 0)
+                    yield from each(driver.look())
+                yield from each(set_register(0x64, random.choice((0, 1, 3))) for _ in range(random.randrange(2)))
             for _ in range(random.randrange(8)):
                 yield _register(random, legacy=legacy)
-            yield _set(0x30, 0)
+            yield set_register(0x30, 0)
 
 
 def modern(random: Random) -> Accesses:

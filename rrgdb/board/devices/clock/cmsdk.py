@@ -19,13 +19,8 @@ def identification(part: int, offset: int) -> int | None:
     return values[offset - ID_BASE >> 2] if ID_BASE <= offset < ID_BASE + 4 * len(values) else None
 
 
-class CmsdkTimer(StatefulDevice):
-    """One counter of 32 bits."""
-
-    FIELDS = (Field("ctrl", 8, mask=0xF), Field("status", 8, mask=1), *Countdown.fields("count_"))
-
-    ctrl: int
-    status: int
+class OneCounter(StatefulDevice):
+    """A device with one counter of 32 bits and one interrupt."""
 
     def __init__(self, name: str, machine: Machine) -> None:
         self.name, self.machine = name, machine
@@ -37,12 +32,27 @@ class CmsdkTimer(StatefulDevice):
         self._counter.cancel()
 
     def _expired(self) -> None:
+        raise NotImplementedError
+
+    def _set_line(self, level: bool) -> None:
+        self.machine.irq(self.machine.line_of(self.name), level)
+
+
+class CmsdkTimer(OneCounter):
+    """Counts, and interrupts where it expires."""
+
+    FIELDS = (Field("ctrl", 8, mask=0xF), Field("status", 8, mask=1), *Countdown.fields("count_"))
+
+    ctrl: int
+    status: int
+
+    def _expired(self) -> None:
         if self.ctrl & 8:
             self.status = 1
             self._update()
 
     def _update(self) -> None:
-        self.machine.irq(self.machine.line_of(self.name), bool(self.status))
+        self._set_line(bool(self.status))
 
     def read(self, offset: int, size: int) -> int:
         match offset:
@@ -82,8 +92,8 @@ class CmsdkTimer(StatefulDevice):
                 self._update()
 
 
-class CmsdkWatchdog(StatefulDevice):
-    """A counter of 32 bits: the first time that it expires is an interrupt (NMI), the second one a reset."""
+class CmsdkWatchdog(OneCounter):
+    """The first time that it expires is an interrupt (NMI), the second one a reset."""
 
     FIELDS = (
         Field("control", 8, mask=3),
@@ -102,14 +112,8 @@ class CmsdkWatchdog(StatefulDevice):
     test: int
     outputs: int
 
-    def __init__(self, name: str, machine: Machine) -> None:
-        self.name, self.machine = name, machine
-        self._counter = Countdown(self, "count_", lambda: CLOCK_NS, self._expired)
-        super().__init__(name, machine)
-
     def reset(self) -> None:
         super().reset()
-        self._counter.cancel()
         self._counter.set_limit(_MASK, reload=True)
 
     def _expired(self) -> None:
@@ -126,7 +130,7 @@ class CmsdkWatchdog(StatefulDevice):
         interrupt, resets = self._masked(), self.reset_status & self.control >> 1
         if self.test:
             interrupt, resets = self.outputs >> 1 & 1, self.outputs & 1
-        self.machine.irq(self.machine.line_of(self.name), bool(interrupt))
+        self._set_line(bool(interrupt))
         if resets:
             self.machine.restart()
 

@@ -14,6 +14,7 @@ from rrgdb.board.devices.state import Field, StatefulDevice
 from rrgdb.board.timers import Timer
 
 STOPPED, PERIODIC, ONE_SHOT = range(3)
+_WORD = 0xFFFFFFFF
 
 
 class Countdown:
@@ -80,7 +81,7 @@ class Countdown:
         count = (due - now) // self._period()
         if self._get("mode") == PERIODIC and held == self.limit and count == self.limit + (1 if now == last else 0):
             return 0
-        return count + (1 if now != last else 0)
+        return count + (1 if now != last else 0) & _WORD
 
     def set_count(self, count: int) -> None:
         self._set("held", count)

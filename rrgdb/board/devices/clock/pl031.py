@@ -82,9 +82,12 @@ class Pl031(SilentPl031):
     match register, which may be 136 years.
 
     The alarm stands at a time of the wall clock. That is asked for whenever a register is accessed that the alarm may
-    have changed, and when as much virtual time has gone by; virtual time may run faster or slower.
+    have changed, and when as much virtual time has gone by: then the alarm goes off, and where the wall clock is not
+    there yet, as after a sleep that took no time outside, the count is put on. A reset of the machine does nothing to
+    it.
     """
 
+    RESETS = False
     FIELDS = (*SilentPl031.FIELDS, Field("alarm_is_set", 8, mask=1), Field("alarm_ns", 64))
 
     alarm_is_set: int
@@ -92,7 +95,7 @@ class Pl031(SilentPl031):
     """wall clock"""
 
     def __init__(self, name: str, machine: Machine) -> None:
-        self._timer = machine.timer(name, self._look_again)
+        self._timer = machine.timer(name, self._run_out)
         super().__init__(name, machine)
 
     def reset(self) -> None:
@@ -145,7 +148,9 @@ class Pl031(SilentPl031):
             self._tell()
         return now_ns
 
-    def _look_again(self, _due_ns: int) -> None:
+    def _run_out(self, _due_ns: int) -> None:
         now_ns = self._look()
         if self.alarm_is_set:
-            self._timer.at(self.machine.virtual_ns() + self.alarm_ns - now_ns)
+            self.offset_s = (self.match - now_ns // SECOND) & MASK32
+            self._alarm()
+            self._tell()

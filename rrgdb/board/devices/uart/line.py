@@ -17,8 +17,15 @@ class ReceivingLine(StatefulDevice):
     line: bytearray
 
     def __init__(self, name: str, machine: Machine) -> None:
+        self.line = bytearray()
         super().__init__(name, machine)
         machine.host.attach_input(name, self.receive)
+
+    def reset(self) -> None:
+        """What waits on the line is outside the device, and stays."""
+        waits = self.line
+        super().reset()
+        self.line = waits
 
     def receive(self, data: bytes) -> None:
         """Bytes arrive on the line."""

@@ -235,6 +235,7 @@ class InterruptingNs16550(Ns16550):
     def reset(self) -> None:
         super().reset()
         self._timer.cancel()
+        self._refill()
         self._update()
 
     def _update(self) -> None:

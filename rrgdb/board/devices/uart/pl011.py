@@ -150,8 +150,9 @@ class InterruptingPl011(Pl011):
     """As QEMU 7.2's: RXRIS rises with the first byte, whatever UARTIFLS says; registers keep all bits that are written;
     an access touches the register of its word; the FIFO is a ring whose places keep what stood in them, so that reading
     it while it is empty shows the place that is filled next; switching FIFOs empties it without a word in UARTFR or
-    UARTRIS."""
+    UARTRIS; a reset of the machine does nothing to it."""
 
+    RESETS = False
     FIELDS = (
         *(Field(field.name, 32, field.reset) for field in Pl011.FIELDS if field.name in STORED.values()),
         Field("ris", 16, mask=INT_ALL),

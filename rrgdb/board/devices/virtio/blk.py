@@ -42,7 +42,7 @@ from rrgdb.board.devices.virtio.disk import (
     split,
 )
 from rrgdb.board.devices.virtio.mmio import CONFIG, DRIVER_OK, VirtioDevice
-from rrgdb.board.devices.virtio.queue import Chain, Piece, QueueError
+from rrgdb.board.devices.virtio.queue import EVENT_IDX, Chain, Piece, QueueError
 
 ENTRIES = 256
 MAX_DISCARD = 0x3FFFFF
@@ -130,8 +130,13 @@ class VirtioBlk(VirtioDevice):
 
     def serve(self, index: int) -> None:
         self._left = MAX_TRANSFER
-        for chain in self.chains(index):
-            self.give_back(index, chain, self._request(chain))
+        queue = self.queues[index]
+        try:
+            while queue.waiting():
+                chain = queue.take()
+                self.give_back(index, chain, self._request(chain))
+        finally:
+            queue.ask_for_notifications(self.has(EVENT_IDX))
 
     def _request(self, chain: Chain) -> int:
         # Header and status may be parts of larger buffers, or be spread over several.

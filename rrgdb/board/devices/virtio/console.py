@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Buffer, Field
-from rrgdb.board.devices.virtio.mmio import DRIVER_OK, VirtioDevice
+from rrgdb.board.devices.virtio.mmio import ANY_LAYOUT, DRIVER_OK, VirtioDevice
 from rrgdb.board.devices.virtio.queue import EVENT_IDX, Piece, QueueError
 
 PORTS = 31
@@ -50,7 +50,7 @@ class VirtioConsole(VirtioDevice):
         machine.host.attach_input(name, self._receive)
 
     def features(self) -> int:
-        return MULTIPORT | EMERGENCY_WRITE
+        return ANY_LAYOUT | MULTIPORT | EMERGENCY_WRITE
 
     def config(self) -> bytes:
         return _CONFIG.pack(0, 0, PORTS, 0)
@@ -119,12 +119,11 @@ class VirtioConsole(VirtioDevice):
         if self.broken or not queue.desc or not self.status & DRIVER_OK or not self.opened:
             return
         try:
-            while self.incoming and queue.waiting():
-                chain = queue.take()
+            while self.incoming and queue.room(AT_ONCE):
+                chain = queue.take(tell=self.has(EVENT_IDX))
                 written = self._scatter(chain.writable, bytes(self.incoming[:AT_ONCE]))
                 del self.incoming[:written]
                 self.give_back(RECEIVE, chain, written)
-            queue.ask_for_notifications(self.has(EVENT_IDX))
         except QueueError:
             self._break()
 
@@ -158,6 +157,6 @@ class VirtioConsole(VirtioDevice):
         """A control message of the device on port 0; lost if the driver has no buffer for it, as in QEMU."""
         queue = self.queues[CONTROL_IN]
         if queue.desc and queue.waiting():
-            chain = queue.take()
+            chain = queue.take(tell=self.has(EVENT_IDX))
             self._scatter(chain.writable, _MESSAGE.pack(0, event, 1))
             self.give_back(CONTROL_IN, chain, _MESSAGE.size)

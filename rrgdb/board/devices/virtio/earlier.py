@@ -82,7 +82,7 @@ class EarlierRings(Rings):
         if not 0 < self.size <= MAX_SIZE or self.size & (self.size - 1):
             raise QueueError(f"a queue of {self.size} entries, expected a power of two up to {MAX_SIZE}")
 
-    def _chain(self, head: int) -> Chain:
+    def chain(self, head: int) -> Chain:
         chain = Chain(head, [], [])
         table, size, index = self.descriptors, self.size, head
         seen = 0
@@ -245,7 +245,7 @@ class EarlierVirtioDevice(StatefulDevice):
             self.begin()
             served = rings.waiting(self.taken)
             for _ in range(served):
-                chain = rings.take(self.taken)
+                chain = rings.chain(rings.head(self.taken))
                 self.taken = self.taken + 1 & 0xFFFF
                 written = self.serve(chain.readable, chain.writable)
                 rings.give_back(self.returned, chain.head, written)

@@ -277,14 +277,10 @@ class VirtioDevice(StatefulDevice):
     # -- queues
 
     def _notified(self, index: int) -> None:
-        queue = self.queues[index]
-        if not queue.desc or self.broken:
+        if not self.queues[index].desc or self.broken:
             return
         try:
-            try:
-                self.serve(index)
-            finally:
-                queue.ask_for_notifications(self.has(EVENT_IDX))
+            self.serve(index)
         except QueueError:
             self._break()
 
@@ -292,7 +288,7 @@ class VirtioDevice(StatefulDevice):
         """What waits in a queue, each one to be given back before the next is taken. Raises QueueError."""
         queue = self.queues[index]
         while queue.waiting():
-            yield queue.take()
+            yield queue.take(tell=self.has(EVENT_IDX))
 
     def give_back(self, index: int, chain: Chain, written: int) -> None:
         """The device is done with it and has written so many bytes. Raises QueueError."""

@@ -37,11 +37,13 @@ class Piece(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """One buffer: what the device reads, and what it writes, in order. All of it is in RAM."""
+    """One buffer: what the device reads, and what it writes, in order. All of it is in RAM. ``indirect``: it takes one
+    descriptor of the queue."""
 
     head: int
     readable: list[Piece]
     writable: list[Piece]
+    indirect: bool = False
 
 
 class Rings(NamedTuple):
@@ -65,10 +67,11 @@ class Rings(NamedTuple):
         """How many chains (modulo 65536) the driver has made available."""
         return int.from_bytes(self._read(self.available + 2, 2), "little")
 
-    def take(self, number: int) -> Chain:
-        """Chain ``number`` (modulo 65536) since the queue was set up."""
-        head = self._read(self.available + 4 + 2 * (number % self.size), 2)
-        return self._chain(int.from_bytes(head, "little"))
+    def head(self, number: int) -> int:
+        """Of chain ``number`` (modulo 65536) since the queue was set up."""
+        head = int.from_bytes(self._read(self.available + 4 + 2 * (number % self.size), 2), "little")
+        self._expect(head, self.size)
+        return head
 
     def give_back(self, number: int, head: int, written: int) -> None:
         """Chain ``head`` is the used one of this ``number`` (modulo 65536); the device has written so many bytes."""
@@ -87,10 +90,14 @@ class Rings(NamedTuple):
     def ask_for_notifications(self, events: bool) -> None:
         """Of whatever is made available from now on."""
         if events:
-            self._write(self.used + 4 + 8 * self.size, struct.pack("<H", self.offered))
+            self.set_available_event(self.offered)
             return
         flags = int.from_bytes(self._read(self.used, 2), "little")
         self._write(self.used, struct.pack("<H", flags & ~_NO_NOTIFY))
+
+    def set_available_event(self, number: int) -> None:
+        """With ``EVENT_IDX``: the device wants a notification when this one is made available."""
+        self._write(self.used + 4 + 8 * self.size, struct.pack("<H", number & _WRAP))
 
     def check(self, events: bool) -> None:
         """QueueError if a ring begins in RAM and goes beyond its end."""
@@ -110,18 +117,19 @@ class Rings(NamedTuple):
             return False
         return True
 
-    def _chain(self, head: int) -> Chain:
-        """An indirect table stands at the head of a chain, and is all of it; elsewhere its flag says nothing."""
+    def chain(self, head: int) -> Chain:
+        """The buffer that begins with this descriptor. An indirect table stands at the head of a chain, and is all of
+        it; elsewhere its flag says nothing."""
         chain = Chain(head, [], [])
-        table, size, index = self.descriptors, self.size, head
-        self._expect(index, size)
-        found = self._descriptor(table, index)
+        table, size = self.descriptors, self.size
+        found = self._descriptor(table, head)
         address, length, flags, following = found
         if flags & INDIRECT:
             if not length or length % _DESCRIPTOR.size:
                 raise QueueError(f"an indirect table of {length} bytes")
-            table, size, index = address, length // _DESCRIPTOR.size, 0
-            found = self._descriptor(table, index)
+            chain = chain._replace(indirect=True)
+            table, size = address, length // _DESCRIPTOR.size
+            found = self._descriptor(table, 0)
         for _ in range(min(size, MAX_SIZE)):
             address, length, flags, following = found
             self._add(chain, Piece(address, length), bool(flags & WRITE))
@@ -259,10 +267,28 @@ class Virtqueue(Stateful):
         """How many chains wait. QueueError."""
         return self.rings.waiting(self.taken) if self.is_ready else 0
 
-    def take(self) -> Chain:
-        """The next one of those that wait. QueueError."""
+    def take(self, *, tell: bool = False) -> Chain:
+        """The next one of those that wait. ``tell``: with ``EVENT_IDX``, the driver shall notify of the one behind it.
+        QueueError."""
         number, self.taken = self.taken, self.taken + 1 & _WRAP
-        return self.rings.take(number)
+        head = self.rings.head(number)
+        if tell:
+            self.rings.set_available_event(self.taken)
+        return self.rings.chain(head)
+
+    def room(self, most: int) -> int:
+        """Bytes that the device may write in all that waits, as far as ``most``. QueueError, also if what it looked at
+        has more descriptors than the queue: some are in two buffers, then."""
+        room = descriptors = 0
+        for number in range(self.taken, self.taken + self.waiting()):
+            chain = self.rings.chain(self.rings.head(number & _WRAP))
+            room += sum(piece.length for piece in chain.writable)
+            descriptors += 1 if chain.indirect else len(chain.readable) + len(chain.writable)
+            if descriptors > self.num:
+                raise QueueError(f"{descriptors} descriptors wait in a queue of {self.num}")
+            if room >= most:
+                return most
+        return room
 
     def ask_for_notifications(self, events: bool) -> None:
         """Of whatever is made available from now on. QueueError."""
