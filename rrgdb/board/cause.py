@@ -38,7 +38,33 @@ def of_wait(code: bytes, engine: Engine, spec: BoardSpec) -> str:
     _, text = disassemble(engine.arch, code, pc, engine.arch.in_second_set(engine))
     if not text.startswith(_WAITS):
         return ""
-    return f"{text} at pc {pc:#x} waits for an interrupt, and board {spec.name} raises none"
+    why = "no timer is set" if spec.lines else f"board {spec.name} raises none"
+    return f"{text} at pc {pc:#x} waits for an interrupt, and {why}"
+
+
+def of_access(exception: CpuException, engine: Engine, spec: BoardSpec) -> int | None:
+    """The physical address that an access had which nobody answers; None: it failed for another reason."""
+    if exception.kind not in _ACCESSES:
+        return None
+    try:
+        physical = engine.translate(exception.address)
+    except MemoryFault:
+        return None
+    try:
+        engine.ram.locate(physical)
+    except MemoryFault:
+        return None if spec.device_at(physical, 1) else physical
+    return None
+
+
+def spins(engine: Engine) -> bool:
+    """Whether the instruction at pc is a branch to itself that no interrupt ends."""
+    arch = engine.arch
+    try:
+        code = engine.read_memory(engine.pc, arch.max_instruction_length)
+    except MemoryFault:
+        return False
+    return code.startswith(arch.spins) and (arch.interrupts is None or arch.interrupts.masked(engine))
 
 
 def _code(pc: int, length: int, engine: Engine) -> bytes:

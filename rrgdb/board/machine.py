@@ -18,11 +18,12 @@ from rrgdb.board.firmware import psci
 from rrgdb.board.firmware.image import Placed
 from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
 from rrgdb.board.hardware import BoardHardware
+from rrgdb.board.leaving import Leaving
 from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec, Clock
 from rrgdb.board.timers import NEVER, Timer, Timers
 from rrgdb.engine.base import Engine, Exit, ExitKind, ReadCallback, WriteCallback
-from rrgdb.guest import End
+from rrgdb.guest import End, Notices
 from rrgdb.host import Host
 
 _HEAD = struct.Struct("<BBB")
@@ -34,7 +35,6 @@ _NO_END, _EXITED, _SIGNALLED, _HALTED = range(4)
 _AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.INTERRUPT, ExitKind.UNMASKED)
 """exits before an instruction: the engine tells again of whatever is still so"""
 SIGTRAP = 5
-
 
 _END_KINDS = {_EXITED: "exit", _SIGNALLED: "signal", _HALTED: "halt"}
 _END_CODES = {kind: code for code, kind in _END_KINDS.items()}
@@ -68,8 +68,8 @@ class Board:
         self.arch = engine.arch
         self.end: End | None = None
         self.cause = ""
-        self.waits = ""
-        self.notices: list[str] = []
+        self.notices = Notices()
+        self._leaving = Leaving(self.notices, engine, spec)
         self.idle: Callable[[], None] = lambda: None
         """called when the CPU waits for an interrupt: a live host may rest a moment"""
         self.debugged = False
@@ -99,7 +99,7 @@ class Board:
                 continue
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
             for offset, size in place.pieces:
-                attach(place.base + offset, size, *_accesses(device, offset))
+                attach(place.base + offset, size, *self._leaving.accesses(device, place.base, offset))
         self.consoles: tuple[str, ...] = (spec.serial,)
         self._semihosting: Semihosting | None = None
         if self.arch.name in ABIS:
@@ -169,6 +169,7 @@ class Board:
 
     def restart(self) -> None:
         if self._reboot:
+            self._leaving.restarts()
             self.after_instruction(self._reset)
         else:
             self.power_off(RESET_STATUS if not self.spec.restarts else 0)
@@ -192,8 +193,7 @@ class Board:
             self.engine.limit(self.engine.icount)
 
     def notice(self, text: str) -> None:
-        if text not in self.notices:
-            self.notices.append(text)
+        self.notices.add("notice", text, text, leaves=False)
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         self._due.append(work)
@@ -256,6 +256,7 @@ class Board:
     def run_until(self, icount: int) -> Exit:
         """As the engine's, with traps and exceptions done; ``self.end`` is set when the guest has ended."""
         engine, timers = self.engine, self._timers
+        self._leaving.look()
         while self.end is None:
             before = engine.icount
             if before < icount and self._take_interrupt():
@@ -402,7 +403,7 @@ class Board:
         wakes = interrupts is not None and interrupts.wakes(engine)
         if not self.spec.sleeps or (self._timers.next == NEVER and not wakes):
             # Only an input could end it.
-            self.waits = self.waits or of_wait(code, engine, self.spec)
+            self._leaving.waits(code)
             self.idle()
             return 0
         if wakes or gives_way:
@@ -420,12 +421,15 @@ class Board:
         return CpuException(kind, number, pc, pc + len(exit_.code), detail=detail)
 
     def _raise(self, exception: CpuException) -> None:
-        if self.arch.enter_exception(self.engine, exception):
-            self.engine.count_one()
+        engine = self.engine
+        access = self._leaving.access(exception)
+        if self.arch.enter_exception(engine, exception):
+            engine.count_one()
+            self._leaving.handled(access)
         elif exception.kind is ExceptionKind.BREAKPOINT and self.debugged:
             self._trapped = True
         else:
-            self.cause = of_death(exception, self.engine, self.spec)
+            self.cause = of_death(exception, engine, self.spec)
             self.end = End("signal", self.arch.exception_signal(exception))
 
     # -- state -----------------------------------------------------------------------------------
@@ -476,16 +480,6 @@ class Board:
         self._slept = int.from_bytes(slept, "little")
         self._due.clear()
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)
-
-
-def _accesses(device: Device, first: int) -> tuple[ReadCallback, WriteCallback]:
-    """The device's from that offset on."""
-    if not first:
-        return device.read, device.write
-    return (
-        lambda offset, size: device.read(first + offset, size),
-        lambda offset, size, value: device.write(first + offset, size, value),
-    )
 
 
 def _next_part(state: bytes, at: int, *what: str) -> tuple[bytes, int]:

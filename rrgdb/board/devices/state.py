@@ -108,7 +108,11 @@ class Stateful:
 
 
 class StatefulDevice(Stateful):
-    """A device on a machine; its registers are up to the subclass."""
+    """A device on a machine; its registers are up to the subclass.
+
+    ``REGISTERS``: offsets at which there are some, where that is not everywhere. An access elsewhere is told."""
+
+    REGISTERS: ClassVar[tuple[range, ...]] = ()
 
     def __init__(self, name: str, machine: Machine) -> None:
         self.machine = machine
