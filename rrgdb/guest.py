@@ -28,6 +28,36 @@ class Area:
     name: str
 
 
+class Notices:
+    """What a user should know of a guest, each once: where it left what is modelled, and the like. They are no part of
+    its state.
+
+    ``added`` is called with each new one that ``leaves``; the guest may be in an instruction then."""
+
+    MOST = 100
+
+    def __init__(self) -> None:
+        self.added: Callable[[], None] = lambda: None
+        self.left = False
+        """whether there was one that leaves what is modelled"""
+        self._known: set[tuple[str, int | str]] = set()
+        self._new: list[str] = []
+
+    def add(self, kind: str, which: int | str, text: str, *, leaves: bool = True) -> None:
+        if (kind, which) in self._known or len(self._known) > self.MOST:
+            return
+        self._known.add((kind, which))
+        self._new.append(text if len(self._known) <= self.MOST else "no more of what is not modelled is told")
+        if leaves:
+            self.left = True
+            self.added()
+
+    def take(self) -> list[str]:
+        """Those that were not taken yet."""
+        taken, self._new = self._new, []
+        return taken
+
+
 class Hardware(Protocol):
     """What there is around the CPU, for a user to look at. Nothing of it changes by that."""
 
@@ -56,10 +86,7 @@ class Guest(Protocol):
     """sources of the host by which it talks to its user: output comes by all of them, input goes to the first"""
     cause: str
     """in words, why it has ended by a signal or halted; of the end that was reached last"""
-    waits: str
-    notices: list[str]
-    """in words, where it waited for what never comes; empty: it has not yet"""
-
+    notices: Notices
     debugged: bool
     """A breakpoint instruction that the guest has no handler for (ebreak, brk, bkpt, int3) does not end it:
     ``run_until`` comes back before it with BREAKPOINT_TRAP, as often as it is called. Without effect on scripts, which

@@ -40,10 +40,13 @@ class Target:
     """Implements ``rrgdb.rsp.debuggee.Debuggee`` on one opened recording.
 
     ``report_exit``: the guest's end is told as W or X instead of the end of history. ``running``: a live guest that no
-    debugger holds runs on its own (see ``idle``).
+    debugger holds runs on its own (see ``idle``). ``strict``: it stops where
+    the guest leaves what is modelled, and one that runs on its own is over then.
     """
 
-    def __init__(self, opened: Opened, *, report_exit: bool = False, running: bool = False) -> None:
+    def __init__(
+        self, opened: Opened, *, report_exit: bool = False, running: bool = False, strict: bool = False
+    ) -> None:
         self.opened = opened
         self.timeline = opened.timeline
         self.engine = opened.timeline.engine
@@ -56,7 +59,9 @@ class Target:
         self._report_exit = report_exit
         self._backward = Backward(self.timeline, opened.workers)
         self._habits = Habits(self.timeline, self._backward)
-        self._held = False
+        self._held = self._left = False
+        if strict:
+            opened.guest.notices.added = self._leave
         self._points: dict[tuple[ZType, int, int], ZPoint] = {}
         self.replay_break: int | None = None
         self._last = StopReply(StopReason.SIGNAL, SIGTRAP)
@@ -220,6 +225,7 @@ class Target:
         if alone:
             raise DebuggeeError("all CPUs run as they did: `set scheduler-locking off`")
         self.timeline.clear_interrupt()
+        self._left = False
         points = self._armed()
         with told():
             stop = self._habits.move(how, points, start, end, separately=separately)
@@ -290,12 +296,16 @@ class Target:
             return self._prepare(quiet)
         self.timeline.clear_interrupt()
         stop = self.timeline.run(Points({}), steps=IDLE_STEPS)
-        if stop.kind in (StopKind.EXIT, StopKind.SIGNAL, StopKind.HISTORY_END):
+        if stop.kind in (StopKind.EXIT, StopKind.SIGNAL, StopKind.HISTORY_END) or self._left:
             self._last = self._told_stop(stop)
             self.running = False
             self.ended_alone = True
             self.on_end()
         return 0.0 if self.running else None
+
+    def _leave(self) -> None:
+        self._left = True
+        self.timeline.interrupt()
 
     def _prepare(self, quiet: bool) -> float | None:
         preparation = self._backward.preparation

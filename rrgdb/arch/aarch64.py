@@ -431,9 +431,11 @@ AARCH64 = Arch(
         pending=_pending,
         enter=_enter_interrupt,
         wakes=lambda cpu: cpu.read(LINES) != 0,
+        masked=lambda cpu: cpu.read("cpsr") & (_PSTATE_I | _PSTATE_F) == _PSTATE_I | _PSTATE_F,
     ),
     timers=arm_timer.timers("_el0", lambda _cpu, code: not int.from_bytes(code, "little") >> 21 & 1),
     system_registers=(*_SYSTEM, *SHOWN),
     shown_registers=_SHOWN,
+    spins=(bytes.fromhex("00000014"),),
     digest_registers=tuple(name for name in _SYSTEM if not name.startswith("id_")),
 )

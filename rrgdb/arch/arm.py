@@ -472,11 +472,13 @@ ARM = Arch(
         pending=_pending,
         enter=_enter_interrupt,
         wakes=lambda cpu: cpu.read(LINES) != 0,
+        masked=lambda cpu: cpu.read("cpsr") & (_I | _F) == _I | _F,
     ),
     timers=arm_timer.timers("", lambda cpu, code: not _word(cpu, code) >> 20 & 1),
     system_registers=(*_SYSTEM, *SHOWN, *WIDE_TABLES),
     hidden_registers=BANKED,
     shown_registers=_SHOWN,
+    spins=(bytes.fromhex("feffffea"), bytes.fromhex("fee7")),
     digest_registers=tuple(name for name in _SYSTEM if name != "id_pfr1"),
     second_set=SecondSet(
         selected_by=("cpsr", _T),

@@ -173,7 +173,9 @@ ARMV7M = Arch(
         pending=nvic.ready,
         enter=exceptions.interrupt,
         wakes=nvic.wakes,
+        masked=lambda cpu: bool((cpu.read("primask") | cpu.read("faultmask")) & 1),
     ),
+    spins=(bytes.fromhex("fee7"),),
     second_set=SecondSet(
         selected_by=("xpsr", exceptions.T),
         classify=_classify,

@@ -170,6 +170,8 @@ class Interrupts:
     """enter its handler as the hardware does"""
     wakes: Callable[[Cpu], bool]
     """whether an interrupt ends the wait of the halt instruction: it may be masked"""
+    masked: Callable[[Cpu], bool] = lambda _cpu: False
+    """whether none can come before the next instruction, whatever there is"""
     kept: Mapping[str, int] = field(default_factory=dict)
     """name -> bits of further registers that only this is about; kept as ``Arch.kept_registers``, and 0 at the start"""
 
@@ -277,6 +279,8 @@ class Arch:
     """further registers, of 64 bits at most: what exception entry needs"""
     interrupts: Interrupts | None = None
     timers: CpuTimers | None = None
+    spins: tuple[bytes, ...] = ()
+    """branches to themselves"""
     computed: Mapping[str, Computed] = field(default_factory=dict)
     """registers, of ``registers`` too, that the engine has as 0"""
     hidden_registers: tuple[str, ...] = ()

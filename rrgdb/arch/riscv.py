@@ -238,6 +238,7 @@ def _arch(xlen: int) -> Arch:
         interrupts=riscv_interrupts.interrupts(xlen),
         computed=riscv_interrupts.COMPUTED,
         shown_registers=_shown(xlen),
+        spins=(bytes.fromhex("6f000000"), bytes.fromhex("01a0")),
     )
 
 

@@ -61,13 +61,19 @@ def _pending(cpu: Cpu) -> int | None:
     ready = _raised(cpu) & cpu.read("mie")
     if not ready:
         return None
+    taken = _unmasked(cpu, ready)
+    return next((number for number in PRIORITY if taken >> number & 1), None)
+
+
+def _unmasked(cpu: Cpu, ready: int) -> int:
+    """Those of ``ready``, all enabled, that are taken in the present mode."""
     privilege, delegated = cpu.read("priv"), cpu.read("mideleg")
     taken = 0
     if privilege < MACHINE or cpu.read("mstatus") & _MIE:
         taken = ready & ~delegated
     if not taken and (privilege < SUPERVISOR or (privilege == SUPERVISOR and cpu.read("mstatus") & _SIE)):
         taken = ready & delegated
-    return next((number for number in PRIORITY if taken >> number & 1), None)
+    return taken
 
 
 def _enter(xlen: int, cpu: Cpu, number: int) -> None:
@@ -102,5 +108,6 @@ def interrupts(xlen: int) -> Interrupts:
         pending=_pending,
         enter=lambda cpu, number: _enter(xlen, cpu, number),
         wakes=lambda cpu: _raised(cpu) & cpu.read("mie") != 0,
+        masked=lambda cpu: not _unmasked(cpu, cpu.read("mie")),
         kept={WRITTEN: 16, TIME_AHEAD: 64},
     )

@@ -231,6 +231,7 @@ def _arch(bits: int) -> Arch:
         system_registers=system,
         hidden_registers=traps.HIDDEN,
         shown_registers=_shown(bits),
+        spins=(bytes.fromhex("ebfe"), bytes.fromhex("e9fbffffff")),
         shown_types=_shown_types(bits),
         digest_registers=system,
     )

@@ -42,6 +42,31 @@ def of_wait(code: bytes, engine: Engine, spec: BoardSpec) -> str:
     return f"{text} at pc {pc:#x} waits for an interrupt{'' if spec.lines else ','} {why}"
 
 
+def of_access(exception: CpuException, engine: Engine, spec: BoardSpec) -> int | None:
+    """The physical address that an access had which nobody answers; None: it failed for another reason."""
+    if exception.kind not in _ACCESSES:
+        return None
+    try:
+        physical = engine.translate(exception.address)
+    except MemoryFault:
+        return None
+    try:
+        engine.ram.locate(physical)
+    except MemoryFault:
+        return None if spec.device_at(physical, 1) else physical
+    return None
+
+
+def spins(engine: Engine) -> bool:
+    """Whether the instruction at pc is a branch to itself that no interrupt ends."""
+    arch = engine.arch
+    try:
+        code = engine.read_memory(engine.pc, arch.max_instruction_length)
+    except MemoryFault:
+        return False
+    return code.startswith(arch.spins) and (arch.interrupts is None or arch.interrupts.masked(engine))
+
+
 def _code(pc: int, length: int, engine: Engine) -> bytes:
     try:
         return engine.read_memory(pc, length)

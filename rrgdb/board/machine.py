@@ -19,11 +19,12 @@ from rrgdb.board.firmware import psci
 from rrgdb.board.firmware.image import Placed
 from rrgdb.board.firmware.semihosting import ABIS, SOURCE, Semihosting
 from rrgdb.board.hardware import BoardHardware
+from rrgdb.board.leaving import Leaving
 from rrgdb.board.lines import Lines
 from rrgdb.board.spec import BoardSpec, Clock
 from rrgdb.board.timers import NEVER, Timer, Timers
 from rrgdb.engine.base import Engine, Exit, ExitKind, ReadCallback, WriteCallback
-from rrgdb.guest import End
+from rrgdb.guest import End, Notices
 from rrgdb.host import Host
 
 _HEAD = struct.Struct("<BBB")
@@ -37,7 +38,6 @@ _AT_THE_NEXT = (ExitKind.LIMIT, ExitKind.BREAKPOINT, ExitKind.RANGE, ExitKind.IN
 SIGTRAP = 5
 _PIECE = 1 << 12
 """bytes of zeros that are written at a time"""
-
 
 _END_KINDS = {_EXITED: "exit", _SIGNALLED: "signal", _HALTED: "halt"}
 _END_CODES = {kind: code for code, kind in _END_KINDS.items()}
@@ -71,8 +71,8 @@ class Board:
         self.arch = engine.arch
         self.end: End | None = None
         self.cause = ""
-        self.waits = ""
-        self.notices: list[str] = []
+        self.notices = Notices()
+        self._leaving = Leaving(self.notices, engine, spec)
         self.idle: Callable[[], None] = lambda: None
         """called when the CPU waits for an interrupt: a live host may rest a moment"""
         self.debugged = False
@@ -102,7 +102,7 @@ class Board:
                 continue
             attach = engine.map_mmio if place.space == "mmio" else engine.map_ports
             for offset, size in place.pieces:
-                attach(place.base + offset, size, *_accesses(device, offset))
+                attach(place.base + offset, size, *self._leaving.accesses(device, place.base, offset))
         self.consoles: tuple[str, ...] = (spec.serial,)
         self._semihosting: Semihosting | None = None
         if self.arch.name in ABIS:
@@ -172,6 +172,7 @@ class Board:
 
     def restart(self) -> None:
         if self._reboot:
+            self._leaving.restarts()
             self.after_instruction(self._reset)
         else:
             self.power_off(RESET_STATUS if not self.spec.restarts else 0)
@@ -206,8 +207,7 @@ class Board:
             self.engine.limit(self.engine.icount)
 
     def notice(self, text: str) -> None:
-        if text not in self.notices:
-            self.notices.append(text)
+        self.notices.add("notice", text, text, leaves=False)
 
     def after_instruction(self, work: Callable[[], None]) -> None:
         self._due.append(work)
@@ -270,6 +270,7 @@ class Board:
     def run_until(self, icount: int) -> Exit:
         """As the engine's, with traps and exceptions done; ``self.end`` is set when the guest has ended."""
         engine, timers = self.engine, self._timers
+        self._leaving.look()
         while self.end is None:
             before = engine.icount
             if before < icount and self._take_interrupt():
@@ -416,7 +417,7 @@ class Board:
         wakes = interrupts is not None and interrupts.wakes(engine)
         if not self.spec.sleeps or (self._timers.next == NEVER and not wakes):
             # Only an input could end it.
-            self.waits = self.waits or of_wait(code, engine, self.spec)
+            self._leaving.waits(code)
             self.idle()
             return 0
         if wakes or gives_way:
@@ -434,12 +435,15 @@ class Board:
         return CpuException(kind, number, pc, pc + len(exit_.code), detail=detail)
 
     def _raise(self, exception: CpuException) -> None:
-        if self.arch.enter_exception(self.engine, exception):
-            self.engine.count_one()
+        engine = self.engine
+        access = self._leaving.access(exception)
+        if self.arch.enter_exception(engine, exception):
+            engine.count_one()
+            self._leaving.handled(access)
         elif exception.kind is ExceptionKind.BREAKPOINT and self.debugged:
             self._trapped = True
         else:
-            self.cause = of_death(exception, self.engine, self.spec)
+            self.cause = of_death(exception, engine, self.spec)
             self.end = End("signal", self.arch.exception_signal(exception))
 
     # -- state -----------------------------------------------------------------------------------
@@ -490,16 +494,6 @@ class Board:
         self._slept = int.from_bytes(slept, "little")
         self._due.clear()
         self.end = None if code == _NO_END else End(_END_KINDS[code], value)
-
-
-def _accesses(device: Device, first: int) -> tuple[ReadCallback, WriteCallback]:
-    """The device's from that offset on."""
-    if not first:
-        return device.read, device.write
-    return (
-        lambda offset, size: device.read(first + offset, size),
-        lambda offset, size, value: device.write(first + offset, size, value),
-    )
 
 
 def _next_part(state: bytes, at: int, *what: str) -> tuple[bytes, int]:

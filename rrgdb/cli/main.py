@@ -133,6 +133,9 @@ jobs_option = click.option(
     metavar="N",
     help="Processes that share long searches; 1: none. Default: the number of processors, at most 8.",
 )
+strict_option = click.option(
+    "--strict", is_flag=True, help="Stop where the guest leaves what is modelled; else it is told, and goes on."
+)
 stub_options = _options(
     click.option(
         "--gdb",
@@ -202,8 +205,17 @@ def _beside_stub(backend: Backend, address: Address) -> Backend:
     return backend
 
 
-def _serve(opened: Opened, backend: Backend, address: Address, once: bool, report_exit: bool, running: bool) -> None:
-    target = Target(opened, report_exit=report_exit, running=running)
+def _serve(
+    opened: Opened,
+    backend: Backend,
+    address: Address,
+    once: bool,
+    report_exit: bool,
+    running: bool,
+    *,
+    strict: bool = False,
+) -> None:
+    target = Target(opened, report_exit=report_exit, running=running, strict=strict)
 
     def ready(finish: Callable[[], None]) -> None:
         """A guest that ends with no debugger attached ends rrgdb; it may have done so before the server was up."""
@@ -221,6 +233,10 @@ def _serve(opened: Opened, backend: Backend, address: Address, once: bool, repor
             on_listening=lambda line: click.echo(shown(line), err=True),
             on_ready=ready,
         )
+
+
+LEFT = 1
+"""status where --strict has stopped the guest"""
 
 
 def _exit_status(opened: Opened) -> int:
@@ -254,6 +270,7 @@ PASS_ARGS = {"allow_interspersed_args": False}
 @guest_options
 @memory_option
 @serials_option
+@strict_option
 @stub_options
 @click.option("-c", "--continue", "running", is_flag=True, help="Start at once; do not wait for a debugger.")
 @image_argument
@@ -266,6 +283,7 @@ def run(
     report_exit: bool,
     jobs: int,
     running: bool,
+    strict: bool,
     **given: Any,
 ) -> None:
     """Record IMAGE from its first instruction, with a stub for a debugger."""
@@ -279,11 +297,13 @@ def run(
     ):
         say(f"recording to {opened.recording.path}")
         try:
-            _serve(opened, backend, address, once, report_exit, running)
+            _serve(opened, backend, address, once, report_exit, running, strict=strict)
         except AddressError:
             opened.discard()
             raise
         status = _exit_status(opened)
+        if strict and opened.guest.notices.left:
+            status = status or LEFT
         if opened.guest.end is not None and opened.guest.cause and opened.timeline.at_present:
             say(_how_guest_ended(opened.guest))
         if opened.discard():
@@ -294,12 +314,18 @@ def run(
 @cli.command(cls=Booting, context_settings=PASS_ARGS)
 @guest_options
 @serials_option
+@strict_option
 @click.option("--max-icount", type=Number(), metavar="N", help="Stop after N instructions.")
 @click.option("--timeout", type=Seconds(0, min_open=True), metavar="S", help="Stop after S seconds.")
 @image_argument
 @args_argument
 def record(
-    image: Path | None, args: tuple[str, ...], max_icount: int | None, timeout: float | None, **given: Any
+    image: Path | None,
+    args: tuple[str, ...],
+    max_icount: int | None,
+    timeout: float | None,
+    strict: bool,
+    **given: Any,
 ) -> None:
     """Record IMAGE without a stub, until it ends, Ctrl-C, or a limit."""
     chosen, (backend,) = qemu.chosen(image, args, given), qemu.serial_backends(given)
@@ -311,15 +337,17 @@ def record(
     ):
         timeline = opened.timeline
         say(f"recording to {opened.recording.path}")
-        stop = _run_to_end(opened, backend, max_icount, timeout)
-        status = _exit_status(opened)
+        stop = _run_to_end(opened, backend, max_icount, timeout, strict)
+        left = strict and opened.guest.notices.left
+        status = _exit_status(opened) or (LEFT if left else 0)
         count = len(timeline.marks.stored)
-        how = _how_it_ended(opened, stop, timeout) + ("," if opened.guest.cause else "")
+        how = "stopped by --strict" if left else _how_it_ended(opened, stop, timeout)
+        how += "," if opened.guest.cause else ""
         say(f"{how} after {timeline.icount} instructions; {count} snapshot{'s' if count != 1 else ''}")
     sys.exit(status)
 
 
-def _run_to_end(opened: Opened, backend: Backend, steps: int | None, timeout: float | None) -> Stop:
+def _run_to_end(opened: Opened, backend: Backend, steps: int | None, timeout: float | None, strict: bool) -> Stop:
     timeline = opened.timeline
     over = threading.Event()
     posted = monitored.Posted(timeline.interrupt)
@@ -328,6 +356,8 @@ def _run_to_end(opened: Opened, backend: Backend, steps: int | None, timeout: fl
         over.set()
         timeline.interrupt()
 
+    if strict:
+        opened.guest.notices.added = end
     timer = threading.Timer(timeout, end) if timeout is not None else None
     if timer is not None:
         timer.daemon = True

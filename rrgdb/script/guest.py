@@ -11,7 +11,7 @@ from typing import Any
 from rrgdb.arch.base import IllegalInstruction, Signal
 from rrgdb.engine.base import EngineError, Exit, ExitKind
 from rrgdb.engine.unicorn.scripted import ScriptEngine
-from rrgdb.guest import End
+from rrgdb.guest import End, Notices
 from rrgdb.host import Journal
 from rrgdb.script.machine import Layout, Machine
 from rrgdb.script.ops import SOURCE, Answer, Kind, Op, decode, encode_answer
@@ -40,8 +40,8 @@ class ScriptGuest:
         """of a diversion: history of a script's machine has no end of its own"""
         self.idle: Callable[[], None] = lambda: None
         self.consoles: tuple[str, ...] = ()
-        self.cause = self.waits = ""
-        self.notices: list[str] = []
+        self.cause = ""
+        self.notices = Notices()
         self.hardware = None
         self.debugged = False
         self.callback: Callable[[int, tuple[Any, ...]], Any] = lambda _hook, _args: 0

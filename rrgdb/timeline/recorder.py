@@ -65,8 +65,7 @@ class Recorder:
         self._interval = interval
         self._budget = budget
         self._waiting = waiting
-        self._said_full = self._said_waits = False
-        self._said_notices = 0
+        self._said_full = False
         self._say = say
         self._clock = clock
         self._running = running
@@ -111,16 +110,13 @@ class Recorder:
 
     def _tell(self) -> None:
         """What has become worth a notice."""
-        for text in self._guest.notices[self._said_notices :]:
+        for text in self._guest.notices.take():
             self._say(text)
-        self._said_notices = len(self._guest.notices)
 
     def _rest(self) -> None:
         if self._door.mode is not Mode.RECORD:
             return
-        if self._guest.waits and not self._said_waits:
-            self._said_waits = True
-            self._say(f"{self._guest.waits}: the guest goes on")
+        self._tell()
         if not self._door.has_pending_input:
             time.sleep(IDLE)
 

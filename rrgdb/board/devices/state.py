@@ -108,7 +108,11 @@ class Stateful:
 
 
 class StatefulDevice(Stateful):
-    """A device on a machine; its registers are up to the subclass."""
+    """A device on a machine; its registers are up to the subclass.
+
+    ``REGISTERS``: offsets at which there are some, where that is not everywhere. An access elsewhere is told."""
+
+    REGISTERS: ClassVar[tuple[range, ...]] = ()
 
     RESETS: ClassVar[bool] = True
     """a reset of the machine is one of the device; else it goes on, as QEMU's device that has none"""

@@ -21,6 +21,7 @@ class SilentClint(StatefulDevice):
     """The registers alone, without interrupts: msip at 0, mtimecmp at 0x4000, mtime at 0xBFF8. Any aligned part of one
     can be accessed."""
 
+    REGISTERS = (range(4), range(0x4000, 0x4008), range(0xBFF8, 0xC000))
     FIELDS = (Field("msip", 8, mask=1), Field("mtimecmp", 64), Field("mtime_delta", 64))
 
     msip: int

@@ -14,6 +14,7 @@ MASK32 = (1 << 32) - 1
 class Counter(StatefulDevice):
     """Four read-only registers of 32 bits."""
 
+    REGISTERS = (range(0x10),)
     FIELDS = (Field("time_high", 32), Field("icount_high", 32))
 
     time_high: int

@@ -15,6 +15,7 @@ class SilentGoldfishRtc(StatefulDevice):
     """Nanoseconds since the Unix epoch. A read of TIME_LOW latches TIME_HIGH. An alarm in the future never comes, and
     there is no interrupt."""
 
+    REGISTERS = (range(0x20),)
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("offset_ns", 64),
         Field("alarm_ns", 64),

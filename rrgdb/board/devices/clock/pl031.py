@@ -21,6 +21,7 @@ class SilentPl031(StatefulDevice):
     The match register is stored, and nothing else comes of it: so was the clock of earlier revisions of the boards.
     """
 
+    REGISTERS = (range(0x20), range(0xFE0, 0x1000))
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("offset_s", 32),
         Field("match", 32),

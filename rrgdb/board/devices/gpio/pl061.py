@@ -23,6 +23,7 @@ PRESSED_NS = 100_000_000
 class Pl061(StatefulDevice):
     """Eight pins. Any input by the device's name presses the power key."""
 
+    REGISTERS = (range(0x424), range(0xFD0, 0x1000))
     FIELDS = tuple(Field(name, 8) for name in ("data", "dir", "isense", "ibe", "iev", "im", "afsel", "istate", "seen"))
 
     data: int

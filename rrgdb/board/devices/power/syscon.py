@@ -11,6 +11,8 @@ class Syscon(StatefulDevice):
     A failure ends with the low 8 bits of its code, as a process does.
     """
 
+    REGISTERS = (range(4),)
+
     def read(self, offset: int, size: int) -> int:
         return 0
 

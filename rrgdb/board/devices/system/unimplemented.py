@@ -8,6 +8,8 @@ from rrgdb.board.devices.state import StatefulDevice
 class Unimplemented(StatefulDevice):
     """Of any size."""
 
+    REGISTERS = (range(0),)
+
     def read(self, offset: int, size: int) -> int:
         return 0
 

@@ -38,6 +38,7 @@ class Pl011(ReceivingLine):
     """Registers of 32 bits. Input and output go by the device's name. On a board that gives it an interrupt line it is
     an ``InterruptingPl011``."""
 
+    REGISTERS = (range(0x08), range(0x18, 0x1C), range(0x20, 0x4C), range(0xFE0, 0x1000))
     FIELDS: ClassVar[tuple[Field, ...]] = (
         Field("ilpr", 8),
         Field("ibrd", 16),
