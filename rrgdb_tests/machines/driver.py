@@ -43,6 +43,8 @@ class Machine:
     disk: Path
     memory: int = 128
     cpu: str | None = None
+    board: str = "virt"
+    """rrgdb's name, where neither the images nor ``cpu`` tell the family, as the emulator's name does"""
     bios: Path | None = None
     kernel: Path | None = None
     initrd: Path | None = None
@@ -57,9 +59,9 @@ class Machine:
         """What it boots from."""
         return [path for path in (self.bios, self.kernel, self.initrd) if path is not None]
 
-    def options(self) -> list[str]:
+    def options(self, board: str = "virt") -> list[str]:
         """QEMU's, which are rrgdb's as well."""
-        words: list[object] = ["-M", "virt", "-m", f"{self.memory}M"]
+        words: list[object] = ["-M", board, "-m", f"{self.memory}M"]
         for option, value in (
             ("-cpu", self.cpu),
             ("-bios", self.bios),
@@ -78,13 +80,13 @@ class Machine:
         return [self.emulator, *self.options(), "-snapshot", "-display", "none", "-monitor", "none"]
 
     def record_command(self, recording: Path) -> list[str]:
-        return rrgdb_command("record", "-o", recording, *self.options())
+        return rrgdb_command("record", "-o", recording, *self.options(self.board))
 
     def record(self, recording: Path) -> Opened:
         """The same in this process, standing at the beginning; waiting takes no time of the host's."""
         boot = BootFiles(kernel=self.kernel, initrd=self.initrd, append=self.append, firmware=self.bios)
         options = GuestOptions(
-            board="virt",
+            board=self.board,
             cpu=self.cpu,
             memory=self.memory << 20,
             boot=boot,
@@ -183,9 +185,10 @@ def _firmware() -> Path:
 
 
 def u_boot_riscv64(scratch: Path) -> Machine:
-    return _u_boot(
+    machine = _u_boot(
         "u-boot-riscv64", "qemu-system-riscv64", "qemu-riscv64_smode", scratch, bios=_firmware(), kernel=None
     )
+    return replace(machine, board="riscv64-virt")
 
 
 def u_boot_arm64(scratch: Path) -> Machine:
@@ -233,7 +236,7 @@ def linux_arm64(scratch: Path) -> Machine:
 
 def linux_riscv64(scratch: Path) -> Machine:
     machine = _linux("linux-riscv64", "qemu-system-riscv64", "riscv64", "linux-image-riscv64", "ttyS0", scratch)
-    return replace(machine, bios=_firmware())
+    return replace(machine, board="riscv64-virt", bios=_firmware())
 
 
 MACHINES: dict[str, Callable[[Path], Machine]] = {

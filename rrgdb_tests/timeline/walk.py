@@ -127,7 +127,9 @@ class Walk:
         limit = last if steps is None else min(n + steps, last)
         stop = t.run(points, steps=steps)
         ends = (StopKind.EXIT, StopKind.SIGNAL, StopKind.HISTORY_END)
-        if hit is not None and hit <= limit and (hit < last or self.known.dies):
+        # A watch that the last instruction hits is told of; a breakpoint where history ends is not arrived at.
+        told_at_last = self.known.dies or kind is StopKind.WATCHPOINT
+        if hit is not None and hit <= limit and (hit < last or told_at_last):
             self._expect(stop, (kind,), hit, what)
         elif steps is not None and n + steps <= last:
             self._expect(stop, (StopKind.STEP, *(ends if n + steps == last else ())), n + steps, what)
