@@ -14,7 +14,7 @@ from rrgdb.board.boards import BOARDS, EARLIER, board_of, default_board
 from rrgdb.board.device import Console, Slots
 from rrgdb.board.devices import DEVICES
 from rrgdb.board.devices.intc.gic import Gic
-from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
+from rrgdb.board.devices.virtio.slots import DenseVirtioMmio, VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement, machine_rows
 from rrgdb_tests.board.fakes import FakeMachine
 

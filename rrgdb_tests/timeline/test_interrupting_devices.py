@@ -54,8 +54,9 @@ def test_characters_and_sectors_come_by_interrupts(arch: str, slots: str, tmp_pa
     with record(tmp_path / "r", image, options, disks=[_disk(tmp_path / "ledger")], interval=1e-9) as opened:
         t = opened.timeline
         opened.door.set_output("serial0", shown.extend)
-        while not opened.guest.waits:
+        while b"ready\n" not in shown:
             t.run(NONE, steps=100)
+            t.recorder.close_chunk()
         while opened.guest.end is None:
             answered = len(TYPED) - len(typed) == _word(opened, symbol(image, "sectors"))
             if typed and answered and random.random() < 0.1:

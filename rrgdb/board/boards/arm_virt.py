@@ -16,7 +16,7 @@ from rrgdb.board.devices.memory.fw_cfg import FwCfg
 from rrgdb.board.devices.power.debug_exit import ExitRegister
 from rrgdb.board.devices.uart.pl011 import InterruptingPl011, Pl011
 from rrgdb.board.devices.virtio.earlier import EarlierDenseVirtioMmio
-from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio
+from rrgdb.board.devices.virtio.slots import DenseVirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
 SLOTS = tuple(reversed(range(32)))

@@ -16,7 +16,7 @@ from rrgdb.board.devices.memory.rom import Rom
 from rrgdb.board.devices.power.syscon import Syscon
 from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
 from rrgdb.board.devices.virtio.earlier import EarlierVirtioMmio
-from rrgdb.board.devices.virtio.mmio import VirtioMmio
+from rrgdb.board.devices.virtio.slots import VirtioMmio
 from rrgdb.board.spec import GIB, MIB, BoardSpec, Placement
 
 OWN = (

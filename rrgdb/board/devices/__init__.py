@@ -28,7 +28,7 @@ from rrgdb.board.devices.uart.cmsdk import CmsdkUart
 from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
 from rrgdb.board.devices.uart.pl011 import InterruptingPl011, Pl011
 from rrgdb.board.devices.virtio.earlier import EarlierDenseVirtioMmio, EarlierVirtioMmio
-from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioMmio
+from rrgdb.board.devices.virtio.slots import DenseVirtioMmio, VirtioMmio
 
 DeviceFactory = Callable[[str, Machine], Device]
 """(name, machine) -> device in its power-on state"""

@@ -14,9 +14,10 @@ from rrgdb.board.devices.virtio import blk
 from rrgdb.board.devices.virtio.blk import VirtioBlk
 from rrgdb.board.devices.virtio.console import VirtioConsole
 from rrgdb.board.devices.virtio.disk import IO_ERROR, OK, UNSUPPORTED, Request, geometry
-from rrgdb.board.devices.virtio.mmio import DenseVirtioMmio, VirtioDevice, VirtioMmio
+from rrgdb.board.devices.virtio.mmio import VirtioDevice
 from rrgdb.board.devices.virtio.plugs import other_device
 from rrgdb.board.devices.virtio.rng import VirtioRng
+from rrgdb.board.devices.virtio.slots import DenseVirtioMmio, VirtioMmio
 from rrgdb_tests.board.fakes import FakeDisk, FakeMachine
 
 BASE, SIZE, LINE, PAGE = 0x1000, 0x40000, 8, 4096

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from rrgdb.board.devices.virtio.blk import VirtioBlk
-from rrgdb.board.devices.virtio.mmio import VirtioMmio
+from rrgdb.board.devices.virtio.slots import VirtioMmio
 from rrgdb_tests.board.devices.qtest import SEED, Accesses, Bus, Exchange, Scenario, check
 from rrgdb_tests.board.fakes import FakeDisk, FakeMachine
 

@@ -11,8 +11,8 @@ import pytest
 
 from rrgdb.board.device import Device
 from rrgdb.board.devices.virtio.console import VirtioConsole
-from rrgdb.board.devices.virtio.mmio import VirtioMmio
 from rrgdb.board.devices.virtio.rng import VirtioRng
+from rrgdb.board.devices.virtio.slots import VirtioMmio
 from rrgdb_tests.board.devices.qtest import SEED, Accesses, Bus, Exchange, Scenario, check
 from rrgdb_tests.board.devices.test_virtio_as_qemu import (
     BASE,

@@ -135,6 +135,7 @@ class VirtioBlk(VirtioDevice):
             while queue.waiting():
                 chain = queue.take()
                 self.give_back(index, chain, self._request(chain))
+                self.tell(index)
         finally:
             queue.ask_for_notifications(self.has(EVENT_IDX))
 

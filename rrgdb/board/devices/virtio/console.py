@@ -13,7 +13,7 @@ from typing import ClassVar
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Buffer, Field
 from rrgdb.board.devices.virtio.mmio import ANY_LAYOUT, DRIVER_OK, VirtioDevice
-from rrgdb.board.devices.virtio.queue import EVENT_IDX, Piece, QueueError
+from rrgdb.board.devices.virtio.queue import EVENT_IDX, Chain, Piece, QueueError
 
 PORTS = 31
 LINE_BYTES = 1 << 20
@@ -85,22 +85,22 @@ class VirtioConsole(VirtioDevice):
             case 1:
                 self._transmit()
             case 3:
-                for chain in self.chains(index):
-                    self._hear(self._gather(chain.readable, MAX_CONTROL))
-                    self.give_back(index, chain, 0)
+                self.serve_all(index, lambda chain: self._hear(self._gather(chain.readable, MAX_CONTROL)))
             case _ if index & 1:
                 # Of a port that is not there.
-                for chain in self.chains(index):
-                    self.give_back(index, chain, 0)
+                self.serve_all(index, lambda _chain: None)
 
     def _transmit(self) -> None:
         left = MAX_TRANSFER
-        for chain in self.chains(TRANSMIT):
+
+        def send(chain: Chain) -> None:
+            nonlocal left
             data = self._gather(chain.readable, left)
             left -= len(data)
             if data:
                 self.machine.host.output(self.name, data)
-            self.give_back(TRANSMIT, chain, 0)
+
+        self.serve_all(TRANSMIT, send)
 
     def _gather(self, pieces: Sequence[Piece], most: int) -> bytes:
         if sum(piece.length for piece in pieces) > most:
@@ -119,13 +119,17 @@ class VirtioConsole(VirtioDevice):
         if self.broken or not queue.desc or not self.status & DRIVER_OK or not self.opened:
             return
         try:
-            while self.incoming and queue.room(AT_ONCE):
-                chain = queue.take(tell=self.has(EVENT_IDX))
-                written = self._scatter(chain.writable, bytes(self.incoming[:AT_ONCE]))
-                del self.incoming[:written]
-                self.give_back(RECEIVE, chain, written)
+            while self.incoming and (room := queue.room(AT_ONCE)):
+                rest = min(room, len(self.incoming))
+                while rest and queue.waiting():
+                    chain = queue.take(tell=self.has(EVENT_IDX))
+                    written = self._scatter(chain.writable, bytes(self.incoming[:rest]))
+                    del self.incoming[:written]
+                    rest -= written
+                    self.give_back(RECEIVE, chain, written)
+                self.tell(RECEIVE)
         except QueueError:
-            self._break()
+            self.fail()
 
     def _scatter(self, pieces: Sequence[Piece], data: bytes) -> int:
         """Returns how many bytes there was room for."""
@@ -160,3 +164,4 @@ class VirtioConsole(VirtioDevice):
             chain = queue.take(tell=self.has(EVENT_IDX))
             self._scatter(chain.writable, _MESSAGE.pack(0, event, 1))
             self.give_back(CONTROL_IN, chain, _MESSAGE.size)
+            self.tell(CONTROL_IN)

@@ -46,8 +46,6 @@ from rrgdb.board.devices.virtio.mmio import (
     USED_BUFFER,
     VENDOR,
     VERSION_1,
-    DenseVirtioMmio,
-    VirtioMmio,
 )
 from rrgdb.board.devices.virtio.queue import (
     INDIRECT,
@@ -60,6 +58,7 @@ from rrgdb.board.devices.virtio.queue import (
     QueueError,
     Rings,
 )
+from rrgdb.board.devices.virtio.slots import DenseVirtioMmio, VirtioMmio
 
 _SHARED_MEMORY = (0x0B0, 0x0B4, 0x0B8, 0x0BC)
 IDENTITY = {0x000: MAGIC, 0x004: 2, 0x00C: VENDOR}

@@ -1,15 +1,13 @@
-"""Virtio devices and their slots on a board (virtio 1.2, section 4.2, "Virtio Over MMIO"; as QEMU's ``virtio-mmio``).
-
-A slot without a device has device id 0, and no state.
-"""
+"""What virtio devices on a board have in common (virtio 1.2, section 4.2, "Virtio Over MMIO"; as QEMU's
+``virtio-mmio``)."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import ClassVar
 
-from rrgdb.board.device import Device, Machine
+from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Buffer, Field, StatefulDevice
 from rrgdb.board.devices.virtio.queue import (
     EVENT_IDX,
@@ -272,7 +270,7 @@ class VirtioDevice(StatefulDevice):
             else:
                 queue.place_legacy(desc, self.has(EVENT_IDX))
         except QueueError:
-            self._break()
+            self.fail()
 
     # -- queues
 
@@ -282,21 +280,32 @@ class VirtioDevice(StatefulDevice):
         try:
             self.serve(index)
         except QueueError:
-            self._break()
+            self.fail()
 
-    def chains(self, index: int) -> Iterator[Chain]:
-        """What waits in a queue, each one to be given back before the next is taken. Raises QueueError."""
+    def serve_all(self, index: int, request: Callable[[Chain], None]) -> None:
+        """Do what waits in a queue, of which the device writes nothing, and tell of all at once: even of nothing, and
+        of what is broken, as QEMU does. Raises QueueError."""
         queue = self.queues[index]
-        while queue.waiting():
-            yield queue.take(tell=self.has(EVENT_IDX))
+        try:
+            while queue.waiting():
+                chain = queue.take(tell=self.has(EVENT_IDX))
+                request(chain)
+                self.give_back(index, chain, 0)
+        except QueueError:
+            self.fail()
+        self.tell(index)
 
     def give_back(self, index: int, chain: Chain, written: int) -> None:
         """The device is done with it and has written so many bytes. Raises QueueError."""
-        if self.queues[index].give_back(chain.head, written, self.driver_features):
+        self.queues[index].give_back(chain.head, written)
+
+    def tell(self, index: int) -> None:
+        """Interrupt the driver, if it wants that, for what has been given back. Raises QueueError."""
+        if self.queues[index].wants_interrupt(self.driver_features, broken=bool(self.broken)):
             self.interrupt_status |= USED_BUFFER
             self._update()
 
-    def _break(self) -> None:
+    def fail(self) -> None:
         """The driver has broken the rules."""
         if self.has(VERSION_1):
             self.status |= NEEDS_RESET
@@ -343,54 +352,3 @@ class VirtioDevice(StatefulDevice):
             last = index
         super().load(state[_LENGTH.size : begin])
         self.queues = loaded
-
-
-class VirtioMmio:
-    """Slots for virtio devices, at this distance from each other in bytes.
-
-    A slot that is empty shows version 2 if all devices in the others are of that version: QEMU's switch for it is one
-    for all slots."""
-
-    STRIDE: ClassVar[int] = 0x1000
-
-    def __init__(self, name: str, machine: Machine) -> None:
-        self.name = name
-        self.slots: dict[int, Device] = {}
-
-    def plug(self, slot: int, device: Device) -> None:
-        self.slots[slot] = device
-
-    def reset(self) -> None:
-        """Slots have no state."""
-
-    def read(self, offset: int, size: int) -> int:
-        slot, register = divmod(offset, self.STRIDE)
-        device = self.slots.get(slot)
-        if device is not None:
-            return device.read(register, size) if register < SLOT_BYTES else 0
-        value = {0x000: MAGIC, 0x004: self._empty_version, 0x00C: VENDOR}.get(register, 0)
-        return value & ((1 << 8 * size) - 1)
-
-    @property
-    def _empty_version(self) -> int:
-        devices = self.slots.values()
-        return 2 if devices and not any(getattr(device, "legacy", False) for device in devices) else 1
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        slot, register = divmod(offset, self.STRIDE)
-        device = self.slots.get(slot)
-        if device is not None and register < SLOT_BYTES:
-            device.write(register, size, value)
-
-    def save(self) -> bytes:
-        return b""
-
-    def load(self, state: bytes) -> None:
-        if state:
-            raise ValueError(f"{self.name}: state of {len(state)} bytes, expected none")
-
-
-class DenseVirtioMmio(VirtioMmio):
-    """Slots for virtio devices, as close as they can be."""
-
-    STRIDE = SLOT_BYTES

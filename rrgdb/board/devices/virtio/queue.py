@@ -295,14 +295,18 @@ class Virtqueue(Stateful):
         if self.is_ready:
             self.rings.ask_for_notifications(events)
 
-    def give_back(self, head: int, written: int, features: int) -> bool:
-        """Whether the driver, that has accepted these ``features``, wants to hear of it. QueueError."""
+    def give_back(self, head: int, written: int) -> None:
+        """The device is done with it. QueueError."""
         self.rings.give_back(self.returned, head, written)
         self.returned = self.returned + 1 & _WRAP
         if not 0 < (self.returned - self.told & _WRAP) < _HALF:
             # So long ago that it says nothing any more.
             self.has_told = 0
-        if features & NOTIFY_ON_EMPTY and not self.waiting():
+
+    def wants_interrupt(self, features: int, *, broken: bool) -> bool:
+        """Whether the driver, that has accepted these ``features``, wants to hear of what has been given back, or that
+        there was nothing. What waits in the queue of a ``broken`` device is not seen. QueueError."""
+        if features & NOTIFY_ON_EMPTY and (broken or not self.waiting()):
             return True
         if not features & EVENT_IDX:
             return self.rings.wants_interrupts

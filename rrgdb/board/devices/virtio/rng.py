@@ -6,7 +6,7 @@ The bytes are the host's, drawn and logged when the driver asks for them. A buff
 from __future__ import annotations
 
 from rrgdb.board.devices.virtio.mmio import ANY_LAYOUT, DRIVER_OK, VirtioDevice
-from rrgdb.board.devices.virtio.queue import EVENT_IDX, Chain
+from rrgdb.board.devices.virtio.queue import EVENT_IDX, Chain, QueueError
 
 MOST = 4096
 """bytes that the host gives at once"""
@@ -33,9 +33,13 @@ class VirtioRng(VirtioDevice):
             return
         queue = self.queues[index]
         # Buffers without room wait for one behind them that has some.
-        while room := queue.room(MOST_ASKED):
-            while room > 0 and queue.waiting():
-                room -= self._fill(index, queue.take(tell=self.has(EVENT_IDX)))
+        while not self.broken and (room := queue.room(MOST_ASKED)):
+            try:
+                while room > 0 and queue.waiting():
+                    room -= self._fill(index, queue.take(tell=self.has(EVENT_IDX)))
+            except QueueError:
+                self.fail()
+            self.tell(index)
 
     def _fill(self, index: int, chain: Chain) -> int:
         """Returns how many bytes there was room for."""
