@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rrgdb.arch import ARCHES
 from rrgdb.opening import GuestOptions
-from rrgdb_tests.e2e.harness import debugging
+from rrgdb_tests.e2e.harness import Server, batch, debugging
 from rrgdb_tests.engine.unicorn.rig import Saved, board_state, board_with
 from rrgdb_tests.timeline.oracle import observe
 from rrgdb_tests.timeline.walk import Walk
@@ -94,3 +95,20 @@ def test_gdb_steps_onto_and_over_entry_and_return(short: Path) -> None:
         gdb.watch("counter")
         gdb.cont(reverse=True)
         assert gdb.value("$xpsr") & _HANDLER == 0
+
+
+@pytest.mark.e2e
+def test_system_registers_in_gdb(short: Path) -> None:
+    """By the manual's names, as the monitor has them, and without a warning."""
+    names = [register.name for register in ARCHES["armv7m"].shown_registers]
+    assert {"VTOR", "CFSR", "HFSR", "MMFAR", "BFAR"} <= set(names)
+    with Server("run", "--gdb", "127.0.0.1:0", short) as server:
+        printed = [f'printf "{name} %#x\\n", ${name}' for name in names]
+        said = batch(short, server.address, ["break systick_handler", "continue", *printed, "monitor info registers"])
+    assert "warning" not in said.lower()
+    told = {
+        words[0]: int(words[1], 0) for line in said.splitlines() if len(words := line.split()) == 2 and "0x" in line
+    }
+    for name in names:
+        shown = next(line for line in said.splitlines() if line.startswith(f"{name} "))
+        assert int(shown.split()[1], 0) == told[name], name
