@@ -23,14 +23,12 @@ from rrgdb_tests.e2e.harness import rrgdb
 from rrgdb_tests.machines.driver import MACHINES, Machine, follow_exactly, run
 from rrgdb_tests.timeline.oracle import digests_straight, whole_state
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = pytest.mark.e2e
 
-LONG = {"linux-riscv64"}
-"""what CI passes over"""
-NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in MACHINES]
 CLOCK_NS = 1_700_000_000_000_000_000
 LINUXES = [name for name in MACHINES if name.startswith("linux")]
 U_BOOTS = [name for name in MACHINES if name.startswith("u-boot")]
+ALL = [*U_BOOTS, *(pytest.param(name, marks=pytest.mark.slow) for name in LINUXES)]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +37,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "PATIENCE", 900.0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_from_the_command_line(name: str, machine: Callable[[str], Machine], tmp_path: Path) -> None:
     """Recorded with QEMU's options, typed at by somebody else's clock; then it verifies, twice, and stopped all the
     way; and so does a copy that cannot be written, with nothing of what the machine was made of but the disk."""
@@ -68,7 +66,7 @@ def _events(recording: Path) -> tuple[list[tuple[int, str, bytes]], int]:
         return [(e.icount, e.source, e.payload) for e in (*log.inputs, *log.answers)], opened.timeline.end
 
 
-@pytest.mark.parametrize("name", [*U_BOOTS, *(pytest.param(name, marks=pytest.mark.slow) for name in LINUXES)])
+@pytest.mark.parametrize("name", ALL)
 def test_two_recordings_of_one_script(name: str, machine: Callable[[str], Machine], tmp_path: Path) -> None:
     """With the same answers of the clock and of chance, their logs are equal but for the places of snapshots."""
     booted, logs, shown = machine(name), [], []
