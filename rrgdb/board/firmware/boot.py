@@ -16,6 +16,7 @@ from rrgdb.board.firmware.boots import Boot, Loader
 from rrgdb.board.firmware.configuration import configuration
 from rrgdb.board.firmware.devicetree import TreeFacts
 from rrgdb.board.firmware.image import ImageError, Placed, is_elf, load_image, place_image
+from rrgdb.board.firmware.intel_hex import intel_hex
 from rrgdb.board.firmware.kernels import KERNEL, File, arch_of, uimage, unzip
 from rrgdb.board.firmware.parts import Parts
 from rrgdb.board.spec import BoardSpec, RamLayout
@@ -112,12 +113,16 @@ def _load(loader: Loader, entry: int, parts: Parts) -> int:
     elif is_elf(file.data):
         at = parts.put_elf(file).entry
     else:
-        wrapped = uimage(file, KERNEL)
-        if wrapped is None:
-            parts.put(file.name, at, file.data)
-        else:
+        wrapped, text = uimage(file, KERNEL), intel_hex(file)
+        if wrapped is not None:
             parts.put(file.name, wrapped.load, wrapped.data)
             at = wrapped.entry
+        elif text is not None:
+            for address, data in text.pieces:
+                parts.put(file.name, address, data)
+            at = text.start
+        else:
+            parts.put(file.name, at, file.data)
     return at if loader.start else entry
 
 
