@@ -16,6 +16,7 @@ from rrgdb.board.firmware.boots import Boot, Loader
 from rrgdb.board.firmware.configuration import configuration
 from rrgdb.board.firmware.devicetree import TreeFacts
 from rrgdb.board.firmware.image import ImageError, Placed, is_elf, load_image, place_image
+from rrgdb.board.firmware.intel_hex import intel_hex
 from rrgdb.board.firmware.kernels import KERNEL, File, arch_of, uimage, unzip
 from rrgdb.board.firmware.parts import Parts
 from rrgdb.board.spec import BoardSpec, RamLayout
@@ -112,12 +113,16 @@ def _load(loader: Loader, entry: int, parts: Parts) -> int:
     elif is_elf(file.data):
         at = parts.put_elf(file).entry
     else:
-        wrapped = uimage(file, KERNEL)
-        if wrapped is None:
-            parts.put(file.name, at, file.data)
-        else:
+        wrapped, text = uimage(file, KERNEL), intel_hex(file)
+        if wrapped is not None:
             parts.put(file.name, wrapped.load, wrapped.data)
             at = wrapped.entry
+        elif text is not None:
+            for address, data in text.pieces:
+                parts.put(file.name, address, data)
+            at = text.start
+        else:
+            parts.put(file.name, at, file.data)
     return at if loader.start else entry
 
 
@@ -127,13 +132,29 @@ def _first_name(what: Boot) -> str:
 
 
 def _without_firmware(what: Boot, board: BoardSpec, ram: RamLayout) -> Placed:
-    """A board that has an image in memory when it starts, and nothing besides."""
+    """A board that has an image in memory when it starts: M-profile by its vector table, a PC as a Multiboot loader
+    would."""
     for option, file in (("-initrd", what.initrd), ("-bios", what.bios), ("-dtb", what.dtb)):
         if file is not None:
             raise ImageError(file.name, 0, f"{option} for board {board.name}", "-kernel alone")
+    if board.arches[0] == "armv7m":
+        return _by_vectors(what, board, ram)
     if what.kernel is None or what.loaders:
         raise ImageError(_first_name(what), 0, f"no kernel, or more, for board {board.name}", "-kernel alone")
     return place_image(load_image(what.kernel.data, what.kernel.name), board, ram, what.append)
+
+
+def _by_vectors(what: Boot, board: BoardSpec, ram: RamLayout) -> Placed:
+    """QEMU's ``armv7m_load_kernel``: a kernel that is no ELF file lies at address 0."""
+    parts, entry = Parts(board, ram), 0
+    if what.kernel is not None and is_elf(what.kernel.data):
+        parts.put_elf(what.kernel)
+    elif what.kernel is not None:
+        parts.put(what.kernel.name, 0, what.kernel.data)
+    for loader in what.loaders:
+        entry = _load(loader, entry, parts)
+    starts = any(loader.start for loader in what.loaders)
+    return parts.placed(entry & 0xFFFFFFFF, {"pc": entry & 0xFFFFFFFE} if starts else {}, what.append, {})
 
 
 __all__ = [

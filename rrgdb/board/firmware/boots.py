@@ -10,7 +10,8 @@ from rrgdb.board.firmware.kernels import File
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """``-device loader``: a file at ``address`` (an ELF file or a uImage at its own addresses, unless ``raw``), or
+    """``-device loader``: a file at ``address`` (an ELF file, a uImage or Intel HEX at its own addresses, unless
+    ``raw``), or
     ``data`` of 1 to 8 bytes, as they stand in memory. ``start``: with ``cpu-num=0``: the CPU starts there. Neither
     file nor data: only that."""
 

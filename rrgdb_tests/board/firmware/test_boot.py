@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 
 import pytest
 
@@ -12,6 +13,7 @@ from rrgdb.board.firmware.boot import (
     Boot,
     File,
     ImageError,
+    Loader,
     Placed,
     arch_of,
     boot,
@@ -163,3 +165,16 @@ def test_whose_kernel_it_is(arch: str | None) -> None:
     if arch is not None:
         with pytest.raises(ImageError, match=r"^k: offset 0x12: unsupported ELF machine"):
             arch_of(File("k", elf(EM_MIPS, 32, Seg(0, b"1234"))))
+
+
+VECTORS = struct.pack("<2I", 0x20001000, 0x101).ljust(0x100, b"\0") + b"\x00\xbf" * 8
+
+
+@pytest.mark.parametrize("kernel", [VECTORS, elf(EM_ARM, 32, Seg(0, VECTORS), entry=0x100)])
+def test_m_profile_starts_by_its_vectors(kernel: bytes) -> None:
+    guest = started(Boot(kernel=File("k", kernel)), "mps2-an385")
+    assert (guest.engine.pc, guest.engine.read("sp"), guest.arch.name) == (0x100, 0x20001000, "armv7m")
+    more = (Loader(0x104, start=True), Loader(0x21000000, File("f", b"data")))
+    guest = started(Boot(kernel=File("k", kernel), loaders=more), "mps2-an385")
+    assert (guest.engine.pc, guest.engine.read("sp")) == (0x104, 0x20001000)
+    assert guest.engine.read_memory(0x21000000, 4) == b"data"

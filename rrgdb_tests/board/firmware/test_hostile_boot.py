@@ -18,7 +18,7 @@ from rrgdb.board.firmware.devicetree import MAX_BLOB, Node, encode
 from rrgdb.board.firmware.kernels import unzip
 from rrgdb.board.spec import MIB
 from rrgdb_tests.board.elf_builder import EM_AARCH64, EM_RISCV, Seg
-from rrgdb_tests.board.firmware.placement import CASES, arm64_image, elf, tree, u_image, zipped
+from rrgdb_tests.board.firmware.placement import CASES, arm64_image, elf, hexadecimal, tree, u_image, zipped
 
 RV, A64 = 0x80000000, 0x40000000
 
@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "gzip damaged": ("aarch64-virt", {"kernel": b"\x1f\x8bxxx"}, "kernel: offset 0x0: damaged gzip data; expected"),
     "gzip cut off": ("aarch64-virt", {"kernel": zipped(bytes(99))[:-9]}, "gzip data is cut off; expected all of it"),
-    "tree of nothing": ("arm-virt", {"dtb": b"", "kernel": b"k"}, "dtb: offset 0x0: starts with nothing; expected a flattened"),
+    "tree of nothing": ("arm-virt", {"dtb": b"", "kernel": b"k"}, "dtb: offset 0x0: starts with nothing; expected"),
     "tree without cells": (
         "arm-virt", {"dtb": encode(Node()), "kernel": b"k"},
         "dtb: offset 0x0: device tree: #address-cells missing in the root; expected a cell, 1 or 2",
@@ -107,6 +107,15 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "two files": (
         "riscv64-virt", {"loaders": (Loader(RV, File("f", b"12")), Loader(RV + 1, File("g", b"12")))},
         "g: offset 0x0: g at 0x80000001-0x80000002 overlaps f at 0x80000000-0x80000001",
+    ),
+    "Intel HEX of another sum": (
+        "riscv64-virt", {"loaders": (Loader(0, File("f", b":0000000100\n")),)}, "f: offset 0x0: line 1: b':0000000100'",
+    ),
+    "Intel HEX of nothing": (
+        "riscv64-virt", {"loaders": (Loader(0, File("f", hexadecimal((0, 9, b"")))),)}, "f: offset 0x0: line 1: b':",
+    ),
+    "Intel HEX cut off": (
+        "riscv64-virt", {"loaders": (Loader(0, File("f", hexadecimal((0, 0, b"1"))[:15])),)}, "without an end",
     ),
     "firmware of a PC": ("i386-pc", {"bios": b"1"}, "bios: offset 0x0: -bios for board i386-pc; expected"),
     "no kernel of a PC": ("i386-pc", {}, "-device loader: offset 0x0: no kernel, or more, for board i386-pc"),
