@@ -27,9 +27,16 @@ static int aarch64_stores_only(const Core *c, const uint8_t *b)
     return (w & 0x3fc00000u) == 0x08000000u && ((w & 0x80000000u) || !(w & 0x00200000u));
 }
 
+static int aarch64_settles(const Core *c)
+{
+    (void)c;
+    return 1;
+}
+
 static const Family aarch64_family = {
     .name = "aarch64",
     .plain_length = aarch64_plain_length,
     .indivisible = aarch64_indivisible,
     .stores_only = aarch64_stores_only,
+    .settles = aarch64_settles,
 };

@@ -151,7 +151,8 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->fills_look = MANY_FILLS;
     c->classes = calloc(CLASS_SIZE, sizeof *c->classes);
     c->bps = calloc(1, sizeof *c->bps);
-    if (!c->classes || !c->bps || !c->page_flags || !c->blocks || !c->noted) {
+    c->plans = calloc(PLANS, sizeof *c->plans);
+    if (!c->classes || !c->bps || !c->page_flags || !c->blocks || !c->noted || !c->plans) {
         PyErr_NoMemory();
         return -1;
     }

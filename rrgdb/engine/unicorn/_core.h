@@ -18,6 +18,8 @@
 #define MAX_REGIONS 256
 #define MAX_WATCHES 64
 #define MAX_BLOCK 4096
+#define PLAN_BYTES 96 /* of longer blocks there are no plans */
+#define PLANS 8192
 #define MAX_FILTERS 16
 #define TLB_SIZE 256
 #define CLASS_SIZE 4096
@@ -74,6 +76,7 @@ typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes;
 typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
 typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
+typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, epoch; uint8_t plain, bytes[PLAN_BYTES]; } plan;
 typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
 /* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */
 typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
@@ -264,6 +267,10 @@ typedef struct Core {
     uint64_t block;
     uint32_t block_size;
     uint8_t block_bytes[MAX_BLOCK];
+
+    plan *plans; /* see _settled.h; settled: bytes of the block at hand, or 0 */
+    uint32_t settled;
+    const uint8_t *settled_host, *settled_bytes;
 } Core;
 
 static inline uint64_t mix(uint64_t x)

@@ -79,6 +79,9 @@ struct Family {
      * behind it. */
     int (*block_needs)(const Core *c, const uint8_t *b, uint32_t size, uint32_t *needs, uint32_t *results);
     int (*needs_hold)(const Core *c, uint32_t needs);
+    /* Whether plain instructions of blocks that need nothing may run without a look at each of them (see _settled.h).
+     * NULL: never. */
+    int (*settles)(const Core *c);
     /* It was counted as a whole and runs next. */
     void (*block_counted)(Core *c, uint32_t results);
     /* Of it, what lies before pc has retired. */

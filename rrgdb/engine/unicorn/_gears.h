@@ -45,7 +45,7 @@ static void run_once(Core *c)
     c->faulted = 0;
     c->refused = 0;
     c->fast_exit = F_NONE;
-    c->block_size = 0;
+    c->block_size = c->settled = 0;
     c->tlb_stale = 1;
     c->stopped = 0;
     c->denied = 0;

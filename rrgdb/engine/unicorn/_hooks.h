@@ -7,6 +7,7 @@
 #include "_footprint.h"
 #include "_memory.h"
 #include "_obstacle.h"
+#include "_settled.h"
 #include "_translation.h"
 #include "_watch.h"
 
@@ -73,7 +74,8 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
         stop(c, c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_TAIL_END, addr);
         return;
     }
-    enter_block(c, addr, size);
+    if (!f->settles || !enter_settled(f, c, addr, size))
+        enter_block(c, addr, size);
 }
 
 ALWAYS_INLINE void on_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
@@ -106,17 +108,6 @@ ALWAYS_INLINE int look_closer(const Family *f, Core *c, uint64_t addr, const uin
     if (f->enter_system)
         f->enter_system(c, b, size);
     return 0;
-}
-
-static inline int same_bytes(const uint8_t *a, const uint8_t *b, uint32_t n)
-{
-    if (n == 4) {
-        uint32_t x, y;
-        memcpy(&x, a, 4);
-        memcpy(&y, b, 4);
-        return x == y;
-    }
-    return memcmp(a, b, n) == 0;
 }
 
 ALWAYS_INLINE void before_instruction(const Family *f, Core *c, uint64_t addr, uint32_t size)
@@ -191,8 +182,9 @@ ALWAYS_INLINE void on_instruction(const Family *f, Core *c, uint64_t addr, uint3
 /* In the slow and tail phases. */
 ALWAYS_INLINE void on_code(const Family *f, Core *c, uint64_t addr, uint32_t size)
 {
-    if (c->phase != PHASE_FAST)
-        on_instruction(f, c, addr, size);
+    if (c->phase == PHASE_FAST || (f->settles && count_settled(c, addr, size)))
+        return;
+    on_instruction(f, c, addr, size);
 }
 
 /* In the fast phase; an instruction of an exact block may be part of a plain one that begins elsewhere, or of several

@@ -29,6 +29,7 @@ static void Core_dealloc(Core *c)
     free(c->page_flags);
     free(c->blocks);
     free(c->noted);
+    free(c->plans);
     free(c->classes);
     Py_XDECREF(c->code_pages_owner);
     Py_TYPE(c)->tp_free((PyObject *)c);

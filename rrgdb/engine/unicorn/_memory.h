@@ -94,6 +94,17 @@ static void mark_code(Core *c, const uint8_t *host)
         c->code_pages[page] = 1;
 }
 
+static inline int same_bytes(const uint8_t *a, const uint8_t *b, uint32_t n)
+{
+    if (n == 4) {
+        uint32_t x, y;
+        memcpy(&x, a, 4);
+        memcpy(&y, b, 4);
+        return x == y;
+    }
+    return memcmp(a, b, n) == 0;
+}
+
 /* Up to eight bytes as the guest reads and writes them. */
 static inline uint64_t load_value(const Core *c, const uint8_t *from, size_t size)
 {

@@ -176,6 +176,11 @@ static int rv_block_needs(const Core *c, const uint8_t *b, uint32_t size, uint32
     return !c->riscv.floats || rv_block_floats(c, b, size, needs, results);
 }
 
+static int rv_settles(const Core *c)
+{
+    return c->riscv.floats && !c->riscv.pmp_native_lacks;
+}
+
 static inline void rv_block_counted(Core *c, uint32_t results)
 {
     c->riscv.results = results;
@@ -219,6 +224,7 @@ static const Family riscv_family = {
     .undone = rv_undone,
     .block_needs = rv_block_needs,
     .needs_hold = rv_are_boxed,
+    .settles = rv_settles,
     .block_counted = rv_block_counted,
     .block_left = rv_box_block,
     .grants = rv_grants,
