@@ -118,6 +118,8 @@ class _Module:
             self._change_size(value)
         if value & ENABLE:
             counter.run(one_shot=bool(value & ONE_SHOT))
+        if changed & PRESCALE:
+            counter.go_on()
         self.put("control", value)
 
     def _change_mode(self, before: int, value: int) -> None:

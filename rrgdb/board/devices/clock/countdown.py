@@ -107,9 +107,13 @@ class Countdown:
             self._timer.cancel()
 
     def change_period(self, change: Callable[[], None]) -> None:
-        """``change`` makes ``period`` another one: the count goes on from where it is."""
+        """``change`` makes ``period`` another one: the count goes on from where it is, by ``go_on``. Until then,
+        ``count`` is the old time that is left, in new periods."""
         self._set("held", self.count)
         change()
+
+    def go_on(self) -> None:
+        """In the period as it is now."""
         if self.runs:
             self._begin()
 

@@ -92,3 +92,5 @@ class SysTick(StatefulDevice):
                 self._counter.run()
             else:
                 self._counter.stop()
+        if changed & CLKSOURCE:
+            self._counter.go_on()

@@ -52,7 +52,7 @@ _CONSTANTS = {
 }
 _ID = (0x00, 0xB0, 0x1B, 0x00, 0x0D, 0xE0, 0x05, 0xB1)
 _STORED = {VTOR: "vtor", SCR: "scr", CCR: "ccr", MMFAR: "mmfar", BFAR: "bfar", MPU_CTRL: "mpu_ctrl"}
-_MASKS = {VTOR: 0xFFFFFF80, SCR: 0xFFFFFFFB, CCR: 0x31B, MMFAR: 0xFFFFFFFF, BFAR: 0xFFFFFFFF, MPU_CTRL: 7}
+_MASKS = {VTOR: 0xFFFFFF80, SCR: 0xFFFFFFF3, CCR: 0x31B, MMFAR: 0xFFFFFFFF, BFAR: 0xFFFFFFFF, MPU_CTRL: 7}
 _ONES_CLEAR = {HFSR: "hfsr", DFSR: "dfsr"}
 _SHCSR = (
     *((bit, "nvic_active", n) for bit, n in ((0, 4), (1, 5), (3, 6), (7, 11), (8, 12), (10, 14), (11, 15))),
