@@ -174,7 +174,7 @@ def test_writes_at_physical_addresses_are_inputs_as_others_are(arch: str, tmp_pa
         t.run(NONE, steps=100)
         t.write_physical(written, b"\xab\xcd")
         with pytest.raises(MemoryFault):
-            t.write_physical(4, b"\0")
+            t.write_physical(0x70000000, b"\0")
         t.run(NONE, steps=50)
         assert t.engine.ram.read(written, 2) == b"\xab\xcd"
         expected = t.marks.state_digest()

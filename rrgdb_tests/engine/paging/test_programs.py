@@ -11,9 +11,7 @@ from rrgdb.board.machine import Board
 from rrgdb_tests.engine.unicorn.rig import board_with
 from rrgdb_tests.guests import SHORTS, build_short
 
-PROGRAMS = [
-    (family, name) for family, names in SHORTS.items() for name in names if name.endswith(("_mmu", "_mode", "_long"))
-]
+PROGRAMS = [(family, name) for family, names in SHORTS.items() for name in names if name.endswith(("_mmu", "_mode"))]
 LONGEST = 6000
 PAGE = 4096
 MPRV = 1 << 17
