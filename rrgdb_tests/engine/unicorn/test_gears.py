@@ -120,7 +120,8 @@ class _Places:
             running.board.run_until(engine.icount + rng.randrange(2_000) + 1)
             self.code.append(engine.read(engine.arch.pc))
             self.data.append(engine.read(engine.arch.sp) & -8)
-        last = max(engine.ram.regions, key=lambda r: r.size)
+        stack = self.data[0]
+        last = next(r for r in engine.ram.regions if r.base <= stack < r.base + r.size)
         for n in engine.ram.dirty().tolist():
             page = engine.ram.page(n)
             used = [at for at in range(0, PAGE, 4) if page[at : at + 4] != bytes(4)] or [0]
