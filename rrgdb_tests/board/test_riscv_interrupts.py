@@ -118,7 +118,9 @@ def restarting(family: str, *, reboot: bool = True, revision: int = 3) -> Board:
         spec = replace(spec, restarts=False, sleeps=False)
     image = load_raw(assemble(family, RESTARTING), "program", ARCHES[family], spec.ram_base, spec.ram_base)
     placed = place_image(image, spec, spec.ram(BOARD_RAM))
-    return Board(spec, UnicornEngine(placed.arch, Ram(spec.memory_bytes(placed.ram))), placed, FakeHost(), reboot=reboot)
+    return Board(
+        spec, UnicornEngine(placed.arch, Ram(spec.memory_bytes(placed.ram))), placed, FakeHost(), reboot=reboot
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
