@@ -45,6 +45,10 @@ class _Way:
     firmware: Firmware | None = None
 
 
+_EL1, _SVC = 0x3C5, 0x1D3
+"""with all that can interrupt masked"""
+_Z = 1 << 30
+"""which QEMU's CPUs begin with"""
 _WAYS = {
     "riscv64": _Way(
         riscv_boot.start,
@@ -64,8 +68,10 @@ _WAYS = {
         {"rng-seed": 32},
         Firmware("", ("/usr/share/qemu/opensbi-riscv32-generic-fw_dynamic.bin",)),
     ),
-    "aarch64": _Way(arm_boot.start, {"sp": 0, "cpacr_el1": 0}, {"kaslr-seed": 8, "rng-seed": 32}),
-    "arm": _Way(arm_boot.start, {"sp": 0, "fpexc": 0, "cpacr": 0}, {"kaslr-seed": 8, "rng-seed": 32}),
+    "aarch64": _Way(arm_boot.start, {"sp": 0, "cpsr": _EL1 | _Z, "cpacr_el1": 0}, {"kaslr-seed": 8, "rng-seed": 32}),
+    "arm": _Way(
+        arm_boot.start, {"sp": 0, "cpsr": _SVC | _Z, "fpexc": 0, "cpacr": 0}, {"kaslr-seed": 8, "rng-seed": 32}
+    ),
 }
 
 
@@ -99,7 +105,11 @@ def boot(what: Boot, board: BoardSpec, ram: RamLayout, cpu: str, disks: int = 0)
     if what.bios is not None and what.kernel is not None and way.start is arm_boot.start:
         kernel = what.kernel.data if arch.bits == 32 else unzip(what.kernel.data, what.kernel.name)
         items = configuration(board, kernel, None if what.initrd is None else what.initrd.data, what.append)
-    return parts.placed(entry & (1 << arch.bits) - 1, way.registers, what.append, items)
+    registers = dict(way.registers)
+    if arch.second_set is not None and entry & 1:
+        name, mask = arch.second_set.selected_by
+        registers[name] |= mask
+    return parts.placed(entry & (1 << arch.bits) - 1, registers, what.append, items)
 
 
 def _load(loader: Loader, entry: int, parts: Parts) -> int:

@@ -178,3 +178,24 @@ def test_m_profile_starts_by_its_vectors(kernel: bytes) -> None:
     guest = started(Boot(kernel=File("k", kernel), loaders=more), "mps2-an385")
     assert (guest.engine.pc, guest.engine.read("sp")) == (0x104, 0x20001000)
     assert guest.engine.read_memory(0x21000000, 4) == b"data"
+
+
+def test_an_odd_entry_is_thumb() -> None:
+    code = assemble("arm", ".thumb\n movs r0, #7\n movs r1, #8\n nop")
+    guest = started(Boot(kernel=File("k", elf(EM_ARM, 32, Seg(0x40200000, code), entry=0x40200001))), "arm-virt")
+    assert (guest.engine.pc, guest.engine.read("cpsr")) == (0x40200000, 0x400001F3)
+    guest.run_until(2)
+    assert (guest.engine.read("r0"), guest.engine.read("r1")) == (7, 8)
+
+
+def test_registers_are_those_of_power_on() -> None:
+    """As QEMU shows them before the first instruction."""
+    shown = {
+        "aarch64-virt": {"cpsr": 0x400003C5, "sp": 0, "cpacr_el1": 0, "x0": 0, "pc": 0},
+        "arm-virt": {"cpsr": 0x400001D3, "sp": 0, "cpacr": 0, "fpexc": 0, "r0": 0, "pc": 0},
+        "riscv64-virt": {"mstatus": 0xA00000000, "sp": 0, "a0": 0, "pc": 0x1000},
+        "riscv32-virt": {"mstatus": 0, "sp": 0, "a0": 0, "pc": 0x1000},
+    }
+    for board, registers in shown.items():
+        engine = started(Boot(bios=File("bios", b"1234")), board).engine
+        assert {name: engine.read(name) for name in registers} == registers
