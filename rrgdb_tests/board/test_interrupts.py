@@ -210,7 +210,101 @@ irq:
     str r7, [r9, #4]
     subs pc, lr, #4
 """
+# What unmasks goes on where nothing can be fetched: which of the two comes first does not depend on where a run ends.
+RISCV_NOWHERE = """
+    li t0, 0x80000200
+    csrw mtvec, t0
+    li t0, 0xa00
+    csrw mie, t0
+    li s0, 0x10202000
+    li t0, 61
+    sw t0, 0(s0)
+    li s7, 0x30000000
+    li s8, 0x1880
+1:  csrw mepc, s7
+    csrs mstatus, s8
+    addi s1, s1, 1
+    mul s2, s1, s1
+    mret
+    .org 0x200
+    csrr t1, mepc
+    xor s5, s5, t1
+    csrr t2, mcause
+    add s6, s6, t2
+    bgez t2, 1b
+    sw zero, 4(s0)
+    mret
+"""
+AARCH64_NOWHERE = """
+    adr x0, vectors
+    msr vbar_el1, x0
+    mov x20, #0x0b000000
+    movk x20, #0x3000
+    mov w0, #61
+    str w0, [x20]
+    mov x21, #0x30000000
+    mov x22, #5
+1:  msr elr_el1, x21
+    msr spsr_el1, x22
+    add x1, x1, #1
+    mul x2, x1, x1
+    eret
+    .balign 2048
+vectors:
+    .space 0x200
+    mrs x9, esr_el1
+    add x11, x11, x9
+    b 1b
+    .balign 128
+    mrs x9, elr_el1
+    add x12, x12, x9
+    str wzr, [x20, #4]
+    eret
+    .balign 128
+    add x14, x14, #1
+    str wzr, [x20, #4]
+    eret
+"""
+ARM_NOWHERE = """
+    adr r0, vectors
+    mcr p15, 0, r0, c12, c0, 0
+    movw r8, #0x3000
+    movt r8, #0x0b00
+    mov r0, #61
+    str r0, [r8]
+    mov r1, #0
+    mov r7, #0
+    mov r10, #0x30000000
+    mov r11, #0x13
+1:  mov lr, r10
+    msr spsr_cxsf, r11
+    add r1, r1, #1
+    mul r2, r1, r1
+    subs pc, lr, #0
+    .balign 32
+vectors:
+    .space 12
+    b.w abort
+    .space 8
+    b.w irq
+    b.w irq
+abort:
+    add r4, r4, r14
+    cpsid if, #0x13
+    b 1b
+irq:
+    add r5, r5, r14
+    movw r9, #0x3000
+    movt r9, #0x0b00
+    str r7, [r9, #4]
+    subs pc, lr, #4
+"""
 PROGRAMS = [
+    ("riscv64", RISCV_NOWHERE),
+    ("riscv32", RISCV_NOWHERE),
+    ("aarch64", AARCH64_NOWHERE),
+    ("arm", ARM_NOWHERE.replace("b.w", "b")),
+    ("thumb", f".thumb\n{ARM_NOWHERE.replace('mov r7, #0', 'movs r7, #0').replace('r11, #0x13', 'r11, #0x33')}"),
     ("riscv64", RISCV_MACHINE),
     ("riscv32", RISCV_MACHINE),
     ("riscv64", RISCV_SUPERVISOR),

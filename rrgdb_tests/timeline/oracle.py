@@ -33,7 +33,8 @@ VALUES: Mapping[str, tuple[str, int]] = {
 @dataclass(frozen=True)
 class Oracle:
     """``pcs[i]`` and ``values[i]``: pc and the watched bytes at position i; ``dies``: the last instruction kills the
-    guest, so that the last position is before and after its end."""
+    guest, so that the last position is before and after its end; ``interrupted``: positions at which an interrupt is
+    taken, and not the instruction at pc."""
 
     image: Path
     pcs: tuple[int, ...]
@@ -42,10 +43,15 @@ class Oracle:
     dies: bool
     disks: tuple[NewDisk, ...] = ()
     options: GuestOptions = OPTIONS
+    interrupted: frozenset[int] = frozenset()
 
     @property
     def end(self) -> int:
         return len(self.pcs) - 1
+
+    def attempts(self, position: int) -> int | None:
+        """Address of the instruction that is tried at ``position``: where a breakpoint stops."""
+        return None if position in self.interrupted else self.pcs[position]
 
     def writers(self) -> list[int]:
         """Instructions that change the watched bytes."""
@@ -72,6 +78,7 @@ def observe(
     with TemporaryDirectory() as scratch, record(Path(scratch) / "r", image, options, disks=disks) as opened:
         board, engine = opened.guest, opened.guest.engine
         pcs, values = [], []
+        interrupted = _notes_interrupts(board)
         while True:
             before = engine.icount
             pcs.append(engine.read(engine.arch.pc))
@@ -81,7 +88,24 @@ def observe(
                 break
             assert engine.icount == before + 1
         assert board.end is not None
-        return Oracle(image, tuple(pcs), tuple(values), watched, board.end.kind == "signal", disks, options)
+        dies = board.end.kind == "signal"
+        return Oracle(image, tuple(pcs), tuple(values), watched, dies, disks, options, frozenset(interrupted))
+
+
+def _notes_interrupts(board: Board) -> list[int]:
+    """Positions at which ``board`` will have taken interrupts."""
+    positions: list[int] = []
+    take = board._take_interrupt
+
+    def noted() -> bool:
+        here = board.engine.icount
+        taken = take()
+        if taken:
+            positions.append(here)
+        return taken
+
+    board._take_interrupt = noted  # type: ignore[method-assign]
+    return positions
 
 
 def whole_state(opened: Opened) -> bytes:

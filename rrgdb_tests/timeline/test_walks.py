@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from rrgdb.opening import record
 from rrgdb.timeline import backward, forward, prepare, timeline, trail
+from rrgdb.timeline.backward import Backward
+from rrgdb.timeline.stop import Points
 from rrgdb_tests.board.toy import toys
 from rrgdb_tests.guests import ARCHES, AWKWARD, KERNELS
-from rrgdb_tests.timeline.oracle import oracle
+from rrgdb_tests.timeline.oracle import OPTIONS, oracle
 from rrgdb_tests.timeline.walk import Walk
 
 SMALL = {
@@ -61,6 +64,26 @@ def test_walks(arch: str, tmp_path: Path) -> None:
     for number, guest in enumerate(_guests(arch)):
         moves = 60 if guest in SMALL else 15
         _walk(arch, guest, SMALL.get(guest, (("LOOPS", 3),)), moves, number, tmp_path)
+
+
+@pytest.mark.parametrize("arch", KERNELS)
+def test_a_breakpoint_waits_for_the_instruction_where_an_interrupt_comes(arch: str, tmp_path: Path) -> None:
+    """There, before and after the entry are two positions, but the instruction is executed once, behind the handler: so
+    it stops once, from wherever a run begins, forward and backward."""
+    known = oracle(arch, "kernel", SMALL["kernel"])
+    assert len(known.interrupted) > 10
+    with record(tmp_path / "r", known.image, OPTIONS) as opened:
+        opened.timeline.run(Points({}))
+        t = opened.timeline
+        for at in sorted(known.interrupted)[1:12]:
+            points = Points({known.pcs[at]: None})
+            hits = [i for i in range(known.end) if known.attempts(i) == known.pcs[at]]
+            for begin in (at - 30, at - 1, at):
+                t.seek(begin)
+                assert t.run(points).icount == min((i for i in hits if i > begin), default=known.end)
+            for begin in (at + 1, at + 30):
+                t.seek(begin)
+                assert Backward(t).run(points).icount == max((i for i in hits if i < begin), default=0)
 
 
 @pytest.mark.slow

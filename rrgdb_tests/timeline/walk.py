@@ -163,7 +163,7 @@ class Walk:
 
     def _continue(self) -> str:
         points = self._breakpoints()
-        hit = self._next_pc(lambda i: self.known.pcs[i] in points, self._before)
+        hit = self._next_pc(lambda i: self.known.attempts(i) in points, self._before)
         return self._forward(Points(dict(points)), hit, StopKind.BREAKPOINT, "continue to a breakpoint")
 
     def _range(self) -> str:
@@ -172,7 +172,8 @@ class Walk:
         t = self.opened.timeline
         if self._before >= t.end and not t.live:
             return self._step()
-        hit = self._next_pc(lambda i: not start <= self.known.pcs[i] < end, self._before)
+        known = self.known
+        hit = self._next_pc(lambda i: i not in known.interrupted and not start <= known.pcs[i] < end, self._before)
         stop = t.run(NONE, within=(start, end))
         last = self.known.end if t.live else t.end
         if hit is not None and hit < last:
@@ -196,7 +197,7 @@ class Walk:
             condition = Condition(lambda: engine.read_memory(address, size) == value)
         return (
             Points({pc: condition}),
-            lambda i: self.known.pcs[i] == pc and self.known.values[i] == value,
+            lambda i: self.known.attempts(i) == pc and self.known.values[i] == value,
         )
 
     def _conditional(self) -> str:
@@ -252,7 +253,7 @@ class Walk:
 
     def _reverse_continue(self) -> str:
         points = self._breakpoints()
-        hit = self._last_pc(lambda i: self.known.pcs[i] in points)
+        hit = self._last_pc(lambda i: self.known.attempts(i) in points)
         return self._backward(Points(dict(points)), hit, StopKind.BREAKPOINT, "reverse-continue")
 
     def _reverse_watch(self) -> str:

@@ -37,14 +37,14 @@ static int masks_moved(const Core *c)
     return 0;
 }
 
-static void stop_unmasked(Core *c, uint64_t addr)
+/* Why the run stops for it; R_NONE: it does not. */
+static int unmasked(Core *c)
 {
-    int reason = R_UNMASKED;
+    if (!c->awaiting || !masks_moved(c))
+        return R_NONE;
     if (c->watch_count && watches_astray(c))
-        reason = R_FIND;
-    else if (c->watch_count && watches_hit(c))
-        reason = R_WATCHPOINT;
-    stop(c, reason, addr);
+        return R_FIND;
+    return c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_UNMASKED;
 }
 
 ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
@@ -53,9 +53,12 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
         f->retired(c);
     if (c->mmu_moved && mmu_changed(c, addr))
         return;
-    if (c->awaiting && masks_moved(c)) {
-        stop_unmasked(c, addr);
-        return;
+    if (c->awaiting) {
+        int reason = unmasked(c);
+        if (reason != R_NONE) {
+            stop(c, reason, addr);
+            return;
+        }
     }
     if (c->tlb_stale) {
         if (c->unguard) {

@@ -183,7 +183,8 @@ static PyObject *Core_arrive(Core *c, PyObject *args)
         return NULL;
     c->pc = pc;
     note_code(c, pc, 1);
-    return PyLong_FromLong(obstacle(c, pc));
+    int reason = unmasked(c);
+    return PyLong_FromLong(reason == R_NONE ? obstacle(c, pc) : reason);
 }
 
 static PyObject *Core_lower_limit(Core *c, PyObject *args)
