@@ -199,3 +199,12 @@ def test_registers_are_those_of_power_on() -> None:
     for board, registers in shown.items():
         engine = started(Boot(bios=File("bios", b"1234")), board).engine
         assert {name: engine.read(name) for name in registers} == registers
+
+
+@pytest.mark.parametrize("address", [0, 1, 2, 0x40000001, 0x80000002, 0xFFFFFFFF, 1 << 33, (1 << 64) - 1])
+@pytest.mark.parametrize("board", PROGRAMS)
+def test_a_cpu_may_start_anywhere(board: str, address: int) -> None:
+    """Where there is nothing, it dies of that, or goes on with its exceptions."""
+    guest = started(Boot(bios=File("bios", bytes(64)), loaders=(Loader(address, start=True),)), board)
+    guest.run_until(20)
+    assert guest.engine.icount == 20 or guest.end is not None
