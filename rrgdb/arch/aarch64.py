@@ -289,16 +289,27 @@ def _syndrome(cpu: Cpu, exception: CpuException, from_el0: bool) -> int:
 _FAULTS = (ExceptionKind.FETCH_FAULT, ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT)
 
 
+def _offset(pstate: int) -> int:
+    """Of the vector of a synchronous exception."""
+    if not pstate >> 2 & 3:
+        return 0x600 if pstate & 0x10 else 0x400
+    return 0x200 if pstate & 1 else 0
+
+
+def _has_vectors(cpu: Cpu, offset: int) -> bool:
+    """VBAR_EL1 of 0 counts as none, but where firmware has something at that physical address."""
+    if cpu.read("vbar_el1"):
+        return True
+    return not cpu.read("sctlr_el1") & 1 and _instruction(cpu, offset) != 0
+
+
 def _vector(cpu: Cpu, pstate: int) -> int:
     """That of a synchronous exception, and the stack pointer of EL1 in use from now on."""
-    level, own_stack = pstate >> 2 & 3, pstate & 1
-    lower = 0x600 if pstate & 0x10 else 0x400
-    offset = (0x200 if own_stack else 0) if level else lower
-    if not level or not own_stack:
+    if not pstate >> 2 & 3 or not pstate & 1:
         # Engines do not bank the stack pointer by themselves.
         cpu.write("sp_el0", cpu.read("sp"))
         cpu.write("sp", cpu.read("sp_el1"))
-    return cpu.read("vbar_el1") + offset
+    return cpu.read("vbar_el1") + _offset(pstate)
 
 
 def _enter(cpu: Cpu, pstate: int, back: int, vector: int) -> None:
@@ -310,10 +321,10 @@ def _enter(cpu: Cpu, pstate: int, back: int, vector: int) -> None:
 
 
 def _enter_exception(cpu: Cpu, exception: CpuException) -> bool:
-    """Into EL1 (section D1.3, "AArch64.TakeException"). VBAR_EL1 of 0 counts as none; EL2 and EL3 have none."""
+    """Into EL1 (section D1.3, "AArch64.TakeException"). EL2 and EL3 have no vectors."""
     pstate = cpu.read("cpsr")
     level = pstate >> 2 & 3
-    if not cpu.read("vbar_el1") or level > 1:
+    if level > 1 or not _has_vectors(cpu, _offset(pstate)):
         return False
     syndrome = exception.detail if exception.detail is not None else _syndrome(cpu, exception, level == 0)
     vector = _vector(cpu, pstate)

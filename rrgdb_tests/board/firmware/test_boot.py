@@ -26,6 +26,7 @@ from rrgdb.board.machine import Board
 from rrgdb.board.spec import MIB
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine
+from rrgdb.guest import End
 from rrgdb_tests.board.elf_builder import EM_AARCH64, EM_ARM, EM_MIPS, EM_RISCV, Seg
 from rrgdb_tests.board.fakes import FakeHost
 from rrgdb_tests.board.firmware.placement import (
@@ -208,3 +209,20 @@ def test_a_cpu_may_start_anywhere(board: str, address: int) -> None:
     guest = started(Boot(bios=File("bios", bytes(64)), loaders=(Loader(address, start=True),)), board)
     guest.run_until(20)
     assert guest.engine.icount == 20 or guest.end is not None
+
+
+@pytest.mark.parametrize(
+    ("board", "undefined", "vector"), [("aarch64-virt", "udf #0", 0x200), ("arm-virt", "udf #0", 0x4)]
+)
+def test_firmware_at_0_has_vectors_there(board: str, undefined: str, vector: int) -> None:
+    """Without anything at the vector there is none, and the guest dies of the exception."""
+    family = board.removesuffix("-virt")
+    code, nop = assemble(family, undefined), assemble(family, "nop")
+    kernel = File("k", elf(EM_AARCH64 if family == "aarch64" else EM_ARM, 64 if family == "aarch64" else 32,
+                           Seg(0x40400000, code)))  # fmt: skip
+    guest = started(Boot(kernel=kernel), board)
+    guest.run_until(5)
+    assert (guest.engine.icount, guest.end) == (0, End("signal", 4))
+    guest = started(Boot(kernel=kernel, loaders=(Loader(vector, File("v", nop * 8), raw=True),)), board)
+    guest.run_until(2)
+    assert (guest.engine.pc, guest.end) == (vector + 4, None)
