@@ -18,7 +18,7 @@
 #define MAX_REGIONS 256
 #define MAX_WATCHES 64
 #define MAX_BLOCK 4096
-#define PLAN_BYTES 96 /* of longer blocks there are no plans */
+#define PLAN_BYTES 512 /* of longer blocks there are no plans */
 #define PLANS 8192
 #define MAX_FILTERS 16
 #define TLB_SIZE 256

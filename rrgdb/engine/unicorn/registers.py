@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import unicorn
@@ -153,9 +153,29 @@ class RegisterFile:
         self._second_set = arch.second_set
         self._buffer = (ctypes.c_uint8 * 64)()
         self._word = ctypes.c_uint64()
+        self._word_at = ctypes.byref(self._word)
         self._absent = self._find_absent()
+        self._simple = {
+            name: (slot.number, (1 << (r.width or r.bits)) - 1)
+            for (name, r), slot in zip(self._registers.items(), self._slots.values(), strict=True)
+            if r.constant is None and self._is_simple(name, slot)
+        }
         self._all = self._plan(arch.registers)
         self._digest = self._plan([self._registers[n] for n in arch.digest_registers if n not in arch.register_index])
+
+    def _is_simple(self, name: str, slot: _Slot) -> bool:
+        """Unicorn's interface has it as it is, in up to eight bytes."""
+        return (
+            (
+                replace(slot.quirk, late=False) == _PLAIN
+                and slot.plain
+                and slot.number >= 0
+                and slot.size <= 8
+                and slot.access is None
+            )
+            and name not in self._hidden
+            and not (name == self._pc and self._second_set)
+        )
 
     def in_hooks(self) -> list[tuple[int, int]]:
         """(Unicorn's number or one of ``_hot.REGISTER_``…, bits) of each of ``Arch.registers``: how a hook reads it;
@@ -242,12 +262,12 @@ class RegisterFile:
     def get(self, number: int) -> int:
         """See ``Numbers``."""
         self._word.value = 0
-        self._library.uc_reg_read(self._handle, number, ctypes.byref(self._word))
+        self._library.uc_reg_read(self._handle, number, self._word_at)
         return self._word.value
 
     def put(self, number: int, value: int) -> None:
         self._word.value = value
-        self._library.uc_reg_write(self._handle, number, ctypes.byref(self._word))
+        self._library.uc_reg_write(self._handle, number, self._word_at)
 
     @contextmanager
     def _privileged(self, needed: tuple[str, int] | None, *, keep: bool) -> Iterator[None]:
@@ -272,6 +292,9 @@ class RegisterFile:
         return quirk.enabled_by is None or self.read(quirk.enabled_by[0]) & quirk.enabled_by[1] != 0
 
     def read(self, name: str) -> int:
+        simple = self._simple.get(name)
+        if simple is not None:
+            return self.get(simple[0]) & simple[1]
         if name in self._hidden:
             at, size = self._hidden[name]
             return int.from_bytes(self._save()[at : at + size], "little")
@@ -284,6 +307,10 @@ class RegisterFile:
             return _shown(quirk, self.raw_read(name) & (1 << (r.width or r.bits)) - 1)
 
     def write(self, name: str, value: int) -> None:
+        simple = self._simple.get(name)
+        if simple is not None:
+            self.put(simple[0], value & simple[1])
+            return
         if name in self._hidden:
             at, size = self._hidden[name]
             state = self._save()
