@@ -66,8 +66,8 @@ class Leaving:
 
         def check(offset: int, what: str, then: str) -> None:
             if known is not None and offset not in known:
-                at, pc = base + offset, self._engine.icount - 1
-                text = f"at icount {pc}: {what} {at:#x}, where device {device.name} has no register: {then}"
+                at, icount = base + offset, self._engine.icount - 1
+                text = f"at icount {icount}: {what} {at:#x}, where device {device.name} has no register: {then}"
                 self._notices.add("register", at, text)
 
         def read(offset: int, size: int) -> int:
