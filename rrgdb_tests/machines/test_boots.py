@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb.opening import replay
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
@@ -131,6 +133,29 @@ def walk(booted: Machine, scratch: Path, moves: int, seed: int) -> None:
         assert verify(t) == len(t.log.digests)
     straight = digests_straight(path, seen, scratch / "straight")
     assert straight == seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_gears_agree(
+    name: str, machine: Callable[[str], Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10**7 instructions of each boot, stopped at random and one by one."""
+    random, booted = Random(name), machine(name)
+    begins = random.sample(range(10**7), 100)
+    positions = sorted({n for begin in begins for n in (begin, *range(begin + 90, begin + 100))})
+    digests = []
+    for fast in (True, False):
+        monkeypatch.setattr("rrgdb.opening.guests.UnicornEngine", partial(UnicornEngine, fast=fast))
+        with booted.record(tmp_path / f"stopped-{fast}") as opened:
+            opened.door._clock, opened.door._random = lambda: CLOCK_NS, bytes
+            found = []
+            for at in positions:
+                opened.timeline.advance(at)
+                found.append((opened.timeline.icount, whole_state(opened)))
+            digests.append(found)
+    assert digests[0] == digests[1]
+    assert digests[0][-1][0] == positions[-1]
 
 
 @pytest.mark.slow
