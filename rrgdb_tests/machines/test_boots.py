@@ -165,7 +165,7 @@ def test_killed_while_linux_boots(seed: int, machine: Callable[[str], Machine], 
     random, booted, path = Random(seed), machine("linux-arm64"), tmp_path / "r"
     with (tmp_path / "shown").open("wb") as out:
         process = subprocess.Popen(
-            booted.record_command(path), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            booted.record_command(path), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL
         )
         try:
             while not (path / "manifest.json").exists() and process.poll() is None:
