@@ -146,9 +146,9 @@ def test_two_watchpoints_that_one_instruction_hits_are_both_shown(replay: Gdb) -
         replay.cont(reverse)
 
 
-@pytest.mark.parametrize("arch", ["riscv64", "arm"])
+@pytest.mark.parametrize("arch", ["riscv64", "riscv32"])
 def test_what_a_null_pointer_points_to_can_be_watched(arch: str, recordings: Callable[[Path], Path]) -> None:
-    """It refuses no move, and is hit once it points to something."""
+    """It refuses no move, and is hit once it points to something. (On Arm flash is at 0.)"""
     image = build(arch, "pointer")
     with debugging(image, "replay", recordings(image)) as gdb:
         gdb.break_at("main")
