@@ -164,6 +164,7 @@ ARMV7M = Arch(
     enter_exception=exceptions.enter,
     reset=_reset,
     kept_registers={**nvic.KEPT, **_SYSTEM_CONTROL},
+    rules=exceptions.rules,
     hidden_registers=("exclusive",),
     shown_registers=registers((name.upper() for name in _SYSTEM_CONTROL), 32),
     halts=_halts,

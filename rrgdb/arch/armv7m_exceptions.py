@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from rrgdb.arch import armv7m_nvic as nvic
 from rrgdb.arch import thumb
-from rrgdb.arch.base import CpuException, ExceptionKind
+from rrgdb.arch.base import DIVISION_BY_ZERO, CpuException, ExceptionKind
 from rrgdb.arch.cpu import Cpu, MemoryFault
 
 EXCEPTION_EXIT, NO_COPROCESSOR = 8, 17
 """numbers of NATIVE exceptions: a branch to EXC_RETURN in a handler, a coprocessor that is not there"""
-DIVIDE_BY_ZERO = 0x100
-"""as well, raised by ``emulate``"""
 
 T = 1 << 24
 _REALIGNED = 1 << 9
 _GE = 0xF << 16
 _HANDLER = 0x1FF
 CONTROL_NPRIV, CONTROL_SPSEL = 1, 2
-CCR_NONBASETHRDENA, CCR_DIV_0_TRP, CCR_STKALIGN = 1 << 0, 1 << 4, 1 << 9
+CCR_NONBASETHRDENA, CCR_UNALIGN_TRP, CCR_DIV_0_TRP, CCR_STKALIGN = 1 << 0, 1 << 3, 1 << 4, 1 << 9
+RULE_UNALIGNED, RULE_DIVISION = 1, 2
+"""bits of ``Arch.rules``"""
 LOCKUP = 0xFFFFFFFE
 """where the program counter of a CPU in lockup stands (section B1.5.15)"""
 _FRAME = 32
@@ -38,6 +38,12 @@ _EXC_RETURN = 0xFFFFFFF1
 _TO_THREAD, _TO_PROCESS_STACK = 8, 4
 _ALIGNMENT = 0x001
 """fault status of an access that is not aligned, as the engine tells it"""
+
+
+def rules(cpu: nvic.Registers) -> int:
+    """``Arch.rules``."""
+    ccr = cpu.read("ccr")
+    return (RULE_UNALIGNED if ccr & CCR_UNALIGN_TRP else 0) | (RULE_DIVISION if ccr & CCR_DIV_0_TRP else 0)
 
 
 class Draft:
@@ -146,7 +152,7 @@ def _raise(cpu: Draft, exception: CpuException) -> int:
             _fault(cpu, nvic.BUS_FAULT, PRECISERR | BFARVALID)
     else:
         _fault(
-            cpu, nvic.USAGE_FAULT, {NO_COPROCESSOR: NOCP, DIVIDE_BY_ZERO: DIVBYZERO}.get(exception.number, UNDEFINSTR)
+            cpu, nvic.USAGE_FAULT, {NO_COPROCESSOR: NOCP, DIVISION_BY_ZERO: DIVBYZERO}.get(exception.number, UNDEFINSTR)
         )
     return exception.pc
 

@@ -105,6 +105,10 @@ class ExceptionKind(Enum):
     """any other exception; ``number`` says which (x86: the vector; RISC-V: the cause)"""
 
 
+DIVISION_BY_ZERO = 0x100
+"""number of a NATIVE exception where the engine has none"""
+
+
 @dataclass(frozen=True, slots=True)
 class CpuException:
     """``pc`` is the address of the instruction that raised it; ``next_pc`` the address behind it. ``number`` is
@@ -269,6 +273,9 @@ class Arch:
     protections: Callable[[Cpu], tuple[Protection, ...]] | None = None
     """what of physical memory is protected, by ``kept_registers`` alone; empty: nothing is. Of several that an access
     touches the first one decides, and must hold all of it; where there is none, only the highest privilege passes"""
+    rules: Callable[[Cpu], int] | None = None
+    """what the engine must find faults in that it would pass over, as bits that the family's native half knows: by
+    ``kept_registers`` alone"""
     may_halt: Callable[[Cpu], bool] | None = None
     """whether the halt instruction is legal in the present state; None: always"""
     halts: Callable[[Cpu, bytes], bool] | None = None

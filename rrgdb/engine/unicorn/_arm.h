@@ -261,15 +261,3 @@ static const place arm_places[] = {
     .end_run = it_settle
 
 static const Family arm_family = {.name = "arm", ARM_FAMILY};
-
-/* ---- the M profile: Thumb alone -------------------------------------------------------------- */
-
-#define ARMV7M_EXCEPTION_EXIT 8
-
-/* A branch to EXC_RETURN has retired with its block. */
-static int armv7m_forget_exception(Core *c)
-{
-    return c->exception != ARMV7M_EXCEPTION_EXIT;
-}
-
-static const Family armv7m_family = {.name = "armv7m", ARM_FAMILY, .forget_exception = armv7m_forget_exception};

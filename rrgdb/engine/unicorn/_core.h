@@ -39,7 +39,7 @@
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
     R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
-    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND, R_UNMASKED
+    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND, R_UNMASKED, R_DIVISION
 };
 
 /* classes of instructions as Python hands them to set_class */
@@ -129,6 +129,10 @@ typedef struct { /* see _arm.h */
     sigjmp_buf *jump;
 } arm_state;
 
+typedef struct { /* see _armv7m.h */
+    uint32_t rules, blocks_rules; /* what is asked for, and was when blocks were looked at */
+} armv7m_state;
+
 typedef struct { int number; uint64_t value; } riscv_unboxed;
 
 typedef struct { /* see _riscv.h and _pmp.h; the pointers are NULL in a script's CPU */
@@ -169,6 +173,7 @@ typedef struct Core {
     int big_endian; /* code and data */
     x86_state x86;
     arm_state arm;
+    armv7m_state armv7m;
     riscv_state riscv;
 
     uint64_t icount, limit, skip, pc, last_pc;
@@ -188,6 +193,7 @@ typedef struct Core {
     uint64_t run_icount;   /* where this emu_start began */
     int denied; /* UC_PROT_READ, …: the kind of access that the family's memory protection has refused */
     uint64_t denied_at;
+    int denied_status; /* why, as the family has it; 0: it says nothing */
     uint8_t *no_sync; /* Unicorn's own flag; see keep_state */
 
     int range_on;

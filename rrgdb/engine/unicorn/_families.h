@@ -2,6 +2,7 @@
 #pragma once
 #include "_aarch64.h"
 #include "_arm.h"
+#include "_armv7m.h"
 #include "_family.h"
 #include "_hooks.h"
 #include "_plain.h"

@@ -75,9 +75,9 @@ struct Family {
     int (*begin_block)(Core *c, uint64_t addr, uint32_t size);
     /* A block was translated from within a hook. */
     void (*translated)(Core *c);
-    /* Whether a block of plain instructions may be counted as a whole: *needs must hold at its entry, *results is to be done
+    /* Whether the block of plain instructions at addr may be counted as a whole: *needs must hold at its entry, *results is to be done
      * behind it. */
-    int (*block_needs)(const Core *c, const uint8_t *b, uint32_t size, uint32_t *needs, uint32_t *results);
+    int (*block_needs)(Core *c, uint64_t addr, const uint8_t *b, uint32_t size, uint32_t *needs, uint32_t *results);
     int (*needs_hold)(const Core *c, uint32_t needs);
     /* Whether plain instructions of blocks that need nothing may run without a look at each of them (see _settled.h).
      * NULL: never. */

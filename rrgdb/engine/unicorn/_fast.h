@@ -188,7 +188,7 @@ static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n, u
         at += length;
         count++;
     }
-    if (f->block_needs && !f->block_needs(c, bytes, size, needs, results))
+    if (f->block_needs && !f->block_needs(c, addr, bytes, size, needs, results))
         return BLOCK_EXACT;
     return count == n ? flags : BLOCK_EXACT;
 }

@@ -21,6 +21,7 @@ CLASS_SYSCALL: int
 CLASS_STATUS: int
 DENIED: int
 ILLEGAL: int
+DIVISION: int
 UNMASKED: int
 JUMP_BYTES: int
 FUNCTIONS: tuple[str, ...]
@@ -51,6 +52,7 @@ class Core:
     fault_address: int
     denied: int
     denied_at: int
+    denied_status: int
     bp_last: int
     watch_last: int
     code_thumb: int
@@ -111,6 +113,7 @@ class Core:
     def restore_flags(self) -> None: ...
     def retract(self) -> None: ...
     def retired(self) -> None: ...
+    def set_rules(self, rules: int, /) -> None: ...
     def set_pmp(self, entries: Sequence[tuple[int, int, int, bool]], /) -> None: ...
     def set_controls(self, controls: Sequence[tuple[int, bytes, int, int]], /) -> None: ...
     def set_masks(self, places: Sequence[tuple[int, int]], /) -> None: ...

@@ -171,8 +171,9 @@ static inline void rv_counted(Core *c, uint64_t addr, const uint8_t *b, uint32_t
         rv_prepare_float(c, b, n);
 }
 
-static int rv_block_needs(const Core *c, const uint8_t *b, uint32_t size, uint32_t *needs, uint32_t *results)
+static int rv_block_needs(Core *c, uint64_t addr, const uint8_t *b, uint32_t size, uint32_t *needs, uint32_t *results)
 {
+    (void)addr;
     return !c->riscv.floats || rv_block_floats(c, b, size, needs, results);
 }
 

@@ -10,7 +10,7 @@
 #include "_footprint.h"
 #include "_memory.h"
 
-static int all_plain(const Family *f, const Core *c, const uint8_t *b, uint32_t size)
+static int all_plain(const Family *f, Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
 {
     uint32_t needs = 0, results = 0;
     for (uint32_t at = 0, n; at < size; at += n) {
@@ -18,7 +18,7 @@ static int all_plain(const Family *f, const Core *c, const uint8_t *b, uint32_t 
         if (!n)
             return 0;
     }
-    return !f->block_needs || (f->block_needs(c, b, size, &needs, &results) && !needs && !results);
+    return !f->block_needs || (f->block_needs(c, addr, b, size, &needs, &results) && !needs && !results);
 }
 
 /* Whether the block that begins is settled; then it is entered. */
@@ -39,7 +39,7 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
         p->size = size;
         p->epoch = 0;
         memcpy(p->bytes, host, size);
-        p->plain = all_plain(f, c, p->bytes, size);
+        p->plain = all_plain(f, c, addr, p->bytes, size);
     }
     if (!p->plain || c->points || c->interrupt || c->icount + size > c->limit || !f->settles(c))
         return 0;

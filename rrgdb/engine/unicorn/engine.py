@@ -162,6 +162,8 @@ class UnicornEngine:
         self._protections: tuple[Protection, ...] = ()
         self._protected = self._kept.values
         """what ``_protections`` follow from"""
+        self._ruled: Mapping[str, int] | None = None
+        """what the rules follow from that the hooks have"""
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
         self._awaiting = self._masks_known = False
@@ -187,6 +189,9 @@ class UnicornEngine:
         edge: range | None = None
         for rom in self._roms:
             rom.settle()
+        if self.arch.rules is not None and self._ruled is not self._kept.values:
+            self._ruled = self._kept.values
+            core.set_rules(self.arch.rules(self))
         while True:
             reason = core.run(self._pc, icount)
             self._has_translated |= bool(core.mmu_seen)
@@ -236,7 +241,7 @@ class UnicornEngine:
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.own_breakpoint(core.pc))
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self._take_hits())
-            if reason in (_hot.DENIED, _hot.ILLEGAL):
+            if reason in (_hot.DENIED, _hot.ILLEGAL, _hot.DIVISION):
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.refused(core.pc, core.last_size, reason))
             return _EXITS[reason]
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 import unicorn
 from unicorn import unicorn_const as const
 
-from rrgdb.arch.base import Arch, CpuException, ExceptionKind
+from rrgdb.arch.base import DIVISION_BY_ZERO, Arch, CpuException, ExceptionKind
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE
 from rrgdb.engine.unicorn import _hot
@@ -106,10 +106,12 @@ class FaultReader:
 
     def refused(self, pc: int, size: int, reason: int) -> CpuException:
         """The exception of an instruction that a hook has kept from running."""
-        denied = reason == _hot.DENIED
-        kind = _DENIED[self.core.denied] if denied else ExceptionKind.UNDEFINED
-        address = self.core.denied_at if denied else 0
-        return CpuException(kind, -1, pc, (pc + size) & self.mask, address)
+        core, next_pc = self.core, (pc + size) & self.mask
+        if reason == _hot.DENIED:
+            return CpuException(_DENIED[core.denied], -1, pc, next_pc, core.denied_at, core.denied_status or None)
+        if reason == _hot.DIVISION:
+            return CpuException(ExceptionKind.NATIVE, DIVISION_BY_ZERO, pc, next_pc)
+        return CpuException(ExceptionKind.UNDEFINED, -1, pc, next_pc)
 
     def _is_last(self, number: int, pc: int) -> bool:
         """Whether the instruction counted last raised it."""

@@ -110,6 +110,7 @@ start:
 
 _ON_PSP = "movs r0, #2\nmsr control, r0\nisb\n"
 _FAULTS_ON = "ldr r0, =0xe000ed24\nldr r1, =0x70000\nstr r1, [r0]\n"
+_TRAP_UNALIGNED = _FAULTS_ON + "ldr r0, =0xe000ed14\nldr r1, =0x208\nstr r1, [r0]\nmovs r1, #0\nmovs r2, #0\n"
 _END = "\nb.w done\n.ltorg\n"
 
 
@@ -215,6 +216,85 @@ CASES: dict[str, str] = {
     ),
     "double load that is not aligned": _fault("ldr r0, =0x20000002\nldrd r4, r5, [r0]", _FAULTS_ON),
     "multiple load that is not aligned": _fault("ldr r0, =0x20000002\nldm r0, {r4, r5}", _FAULTS_ON),
+    "double store that is not aligned": _fault("ldr r0, =0x20000002\nstrd r4, r5, [r0, #8]", _FAULTS_ON),
+    "double load that is not aligned, post-indexed": _fault("ldr r0, =0x20000001\nldrd r4, r5, [r0], #8", _FAULTS_ON),
+    "multiple store that is not aligned": _fault("ldr r0, =0x20000003\nstm r0!, {r4, r5}", _FAULTS_ON),
+    "multiple store downwards that is not aligned": _fault("ldr r0, =0x20000103\nstmdb r0!, {r4, r5, r8}", _FAULTS_ON),
+    "multiple load that is not aligned, wide": _fault("ldr r0, =0x20000102\nldmia.w r0!, {r4, r9}", _FAULTS_ON),
+    "multiple load that is not aligned, of nothing": _fault("ldr r0, =0x30000102\nldm r0, {r4, r9}", _FAULTS_ON),
+    "multiple load that is not aligned, escalated": _fault("ldr r0, =0x20000102\nldm r0, {r4, r9}"),
+    "multiple load that is not aligned, on a device": _fault("ldr r0, =0x40004002\nldm r0, {r4, r9}", _FAULTS_ON),
+    "multiple load that is not aligned within IT": _fault(
+        "ldr r0, =0x20000002\ncmp r0, r0\nitett eq\nmoveq r4, #1\nldmne r0, {r5, r6}\nldmeq r0, {r5, r6}\nmoveq r7, #1",
+        _FAULTS_ON,
+    ),
+    "multiple load that is not aligned, passed over": f"ldr r0, =0x20000002\ncmp r0, r0\nitt ne\nldmne r0, {{r5, r6}}\nldrdne r5, r6, [r0]\nmovs r4, #1{_END}",
+    "multiple loads in a loop, the last not aligned": _fault(
+        "ldr r0, =0x20000000\nmov r4, #200\n2: ldm r0!, {r5, r6}\nsubs r4, #1\nbne 2b\nadd r0, #2\nmov r4, #200\nb 2b",
+        _FAULTS_ON,
+    ),
+    "base that is computed in its block": _fault(
+        "mov r4, #200\n2: add r2, sp, #8\nstm r2!, {r4, r5}\nldr r3, =0x20000100\nldm r3, {r6, r7}\nsubs r4, #1\nbne 2b\n"
+        "movs r2, #1\ncmp r2, #2\nit eq\naddeq r2, sp, #8\nstm r2!, {r4, r5}",
+        _FAULTS_ON,
+    ),
+    "base that is a constant of its block": _fault(
+        "mov r8, #200\n2: movw r0, #0x0100\nmovt r0, #0x2000\nstm r0!, {r4, r5}\nmov r1, #0x20000000\nldm r1, {r6, r7}\nmov r2, #0x3fc\nstrd r6, r7, [r1]\n"
+        "mov r3, #0x20002000\nldm r3, {r6, r7}\nsubs r8, #1\nbne 2b\nldr r3, =0x20000302\nldm r3, {r6, r7}",
+        _FAULTS_ON,
+    ),
+    "base whose literal is written": _fault(
+        "mov r8, #200\nadr r0, 3f\nmovs r4, #0\n2: ldr r3, 3f\nldm r3, {r6, r7}\nsubs r8, #1\nbne 2b\nldr r1, =0x20000101\nstr r1, [r0]\nmov r8, #200\nb 2b\n"
+        ".align 2\n3: .word 0x20000100",
+        _FAULTS_ON,
+    ),
+    "base that is a constant and not aligned": _fault(
+        "mov r8, #200\nmovw r0, #0x0102\nmovt r0, #0x2000\n2: subs r8, #1\nbne 2b\nmovw r0, #0x0102\nmovt r0, #0x2000\nldm r0, {r4, r5}",
+        _FAULTS_ON,
+    ),
+    "base that is loaded by itself": _fault(
+        "ldr r0, =0x20000000\nldr r1, =0x20000012\nstr r1, [r0]\nldm r0, {r0, r1}\nldm r0, {r2, r3}", _FAULTS_ON
+    ),
+    "accesses that are not aligned and need not be": f"ldr r0, =0x20000001\nldr r1, =0x01020304\nstr r1, [r0]\nldrh r4, [r0, #1]\nldrsh r5, [r0]\nstrh r4, [r0, #6]\nldr r6, [r0, #4]{_END}",
+    "halfword load that is not aligned, trapped": _fault("ldr r0, =0x20000101\nldrh r4, [r0]", _TRAP_UNALIGNED),
+    "signed halfword load by register that is not aligned, trapped": _fault(
+        "ldr r0, =0x20000101\nldrsh r4, [r1, r0]", _TRAP_UNALIGNED
+    ),
+    "halfword store that is not aligned, trapped": _fault("ldr r0, =0x20000101\nstrh r4, [r0, #2]", _TRAP_UNALIGNED),
+    "word store by shifted register that is not aligned, trapped": _fault(
+        "ldr r0, =0x20000101\nstr r4, [r0, r2, lsl #2]", _TRAP_UNALIGNED
+    ),
+    "word load downwards that is not aligned, trapped": _fault(
+        "ldr r0, =0x20000101\nldr r4, [r0, #-4]!", _TRAP_UNALIGNED
+    ),
+    "word store, post-indexed that is not aligned, trapped": _fault(
+        "ldr r0, =0x20000101\nstr r4, [r0], #4", _TRAP_UNALIGNED
+    ),
+    "unprivileged word load that is not aligned, trapped": _fault(
+        "ldr r0, =0x20000101\nldrt r4, [r0, #4]", _TRAP_UNALIGNED
+    ),
+    "wide word store that is not aligned, trapped": _fault(
+        "ldr r0, =0x20000101\nstr.w r4, [r0, #0x200]", _TRAP_UNALIGNED
+    ),
+    "table branch that is not aligned, trapped": _fault("ldr r0, =0x20000101\ntbh [r0, r2]", _TRAP_UNALIGNED),
+    "exclusive load that is not aligned, trapped": _fault("ldr r0, =0x20000101\nldrexh r4, [r0]", _TRAP_UNALIGNED),
+    "word load of a device that is not aligned, trapped": _fault(
+        "ldr r0, =0x20000101\nldr r0, =0x40004002\nldr r4, [r0]", _TRAP_UNALIGNED
+    ),
+    "what is aligned, with the trap": (
+        "ldr r0, =0x20000101\n"
+        + "ldrb r4, [r0]\nldrsb r5, [r0, #2]\nstrb r4, [r0], #3\nldr r6, [r0]\nldrh r6, [r0, #2]\npush {r0, r1}\npop {r0, r1}\nldr r7, =1234\npld [r0, #1]\nldrd r4, r5, [r0]"
+    ).join((_TRAP_UNALIGNED, _END)),
+    "word load that is not aligned, no longer trapped": f"{_TRAP_UNALIGNED}ldr r0, =0xe000ed14\nmov r1, #0x200\nstr r1, [r0]\nldr r0, =0x20000001\nldr r4, [r0]{_END}",
+    "division by zero in a loop, trapped late": _fault(
+        "mov r4, #200\nmov r5, #9\nmovs r1, #0\n2: udiv r6, r5, r1\nsubs r4, #1\nbne 2b\nldr r0, =0xe000ed14\nldr r2, =0x210\nstr r2, [r0]\nmov r4, #200\nb 2b",
+        _FAULTS_ON,
+    ),
+    "division by zero within IT, trapped": _fault(
+        "ldr r0, =0xe000ed14\nldr r1, =0x210\nstr r1, [r0]\nmovs r1, #0\ncmp r1, #0\nitte eq\nmoveq r4, #1\nudiveq r5, r0, r1\nmovne r6, #1",
+        _FAULTS_ON,
+    ),
+    "division by zero within IT, passed over": f"ldr r0, =0xe000ed14\nldr r1, =0x210\nstr r1, [r0]\nmovs r1, #0\ncmp r1, #0\nit ne\nudivne r5, r0, r1\nmovs r4, #1{_END}",
     "registers of an unprivileged thread": (
         "movs r0, #0x20\nmsr basepri, r0\nmovs r0, #1\nmsr control, r0\nisb\nmrs r4, basepri\nmrs r5, msp\nmrs r6, control\nmovs r0, #0\nmsr basepri, r0\nmsr control, r0\ncpsid i\nmrs r7, control"
         f"{_END}"

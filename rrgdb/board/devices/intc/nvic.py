@@ -204,6 +204,9 @@ class Nvic(StatefulDevice):
         cpu = self.machine.cpu
         if offset in _STORED:
             cpu.write(_STORED[offset], value & _MASKS[offset])
+            if offset == CCR:
+                # The next instruction may be one that is to fault.
+                self._look()
         elif offset in _ONES_CLEAR:
             name = _ONES_CLEAR[offset]
             cpu.write(name, cpu.read(name) & ~value)
