@@ -20,9 +20,12 @@ _REALIGNED = 1 << 9
 _GE = 0xF << 16
 _HANDLER = 0x1FF
 CONTROL_NPRIV, CONTROL_SPSEL = 1, 2
-CCR_NONBASETHRDENA, CCR_UNALIGN_TRP, CCR_DIV_0_TRP, CCR_STKALIGN = 1 << 0, 1 << 3, 1 << 4, 1 << 9
-RULE_UNALIGNED, RULE_DIVISION = 1, 2
+CCR_NONBASETHRDENA, CCR_USERSETMPEND, CCR_UNALIGN_TRP, CCR_DIV_0_TRP, CCR_STKALIGN = (
+    1 << bit for bit in (0, 1, 3, 4, 9)
+)
+RULE_UNALIGNED, RULE_DIVISION, RULE_USER_PENDS = 1, 2, 4
 """bits of ``Arch.rules``"""
+_RULES = ((CCR_UNALIGN_TRP, RULE_UNALIGNED), (CCR_DIV_0_TRP, RULE_DIVISION), (CCR_USERSETMPEND, RULE_USER_PENDS))
 LOCKUP = 0xFFFFFFFE
 """where the program counter of a CPU in lockup stands (section B1.5.15)"""
 _FRAME = 32
@@ -43,7 +46,7 @@ _ALIGNMENT = 0x001
 def rules(cpu: nvic.Registers) -> int:
     """``Arch.rules``."""
     ccr = cpu.read("ccr")
-    return (RULE_UNALIGNED if ccr & CCR_UNALIGN_TRP else 0) | (RULE_DIVISION if ccr & CCR_DIV_0_TRP else 0)
+    return sum(rule for bit, rule in _RULES if ccr & bit)
 
 
 class Draft:

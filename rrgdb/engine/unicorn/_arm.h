@@ -243,21 +243,18 @@ static int arm_stores_only(const Core *c, const uint8_t *b)
     return (w & 0x0f900ef0u) == 0x01800e90u;
 }
 
-static const place arm_places[] = {
-    POINTER_PLACE("pc", arm.pc),
-    POINTER_PLACE("thumb", arm.thumb),
-    POINTER_PLACE("condexec", arm.condexec),
-    POINTER_PLACE("no_exit", arm.no_exit),
-    POINTER_PLACE("jump", arm.jump),
-    {NULL, 0, 0},
-};
+#define ARM_PLACES                                                          \
+    POINTER_PLACE("pc", arm.pc), POINTER_PLACE("thumb", arm.thumb),         \
+    POINTER_PLACE("condexec", arm.condexec), POINTER_PLACE("no_exit", arm.no_exit), POINTER_PLACE("jump", arm.jump)
+
+static const place arm_places[] = {ARM_PLACES, {NULL, 0, 0}};
 
 #define ARM_FAMILY                                                                                        \
-    .places = arm_places, .plain_length = arm_plain_length, .indivisible = arm_indivisible,               \
+    .plain_length = arm_plain_length, .indivisible = arm_indivisible,               \
     .stores_only = arm_stores_only, .in_second = arm_in_thumb, .passes_over = it_inside, .held = it_holds, \
     .leave = it_leave, .catch_up = arm_catch_up, .counted = arm_counted, .undone = arm_undone,            \
     .begin_block = arm_begin_block, .translated = arm_translated, .block_counted = arm_block_counted,     \
     .goes_on = it_hide, .refused = it_refuse, .fault = it_fault, .begin_run = arm_begin_run,              \
     .end_run = it_settle
 
-static const Family arm_family = {.name = "arm", ARM_FAMILY};
+static const Family arm_family = {.name = "arm", .places = arm_places, ARM_FAMILY};

@@ -10,8 +10,10 @@
 
 #define ARMV7M_EXCEPTION_EXIT 8
 
-enum { V7M_UNALIGN_TRP = 1, V7M_DIV_0_TRP = 2 };
-enum { V7M_STATUS_ALIGNMENT = 0x01 }; /* as the fault status of the A profile has it */
+enum { V7M_UNALIGN_TRP = 1, V7M_DIV_0_TRP = 2, V7M_USERSETMPEND = 4 };
+enum { V7M_STATUS_ALIGNMENT = 0x01, V7M_STATUS_EXTERNAL = 0x08 }; /* as the fault status of the A profile has it */
+#define V7M_STIR 0xe000ef00u
+#define V7M_PRIVATE 0xe00u /* bits 31 to 20 of the private peripheral bus */
 
 /* A branch to EXC_RETURN has retired with its block. */
 static int armv7m_forget_exception(Core *c)
@@ -22,6 +24,11 @@ static int armv7m_forget_exception(Core *c)
 static const uint32_t *armv7m_registers(const Core *c)
 {
     return c->arm.pc - THUMB_PC;
+}
+
+static int armv7m_user(const Core *c)
+{
+    return *c->armv7m.control & 1 && !*c->armv7m.number;
 }
 
 static int armv7m_deny(Core *c, int kind, uint32_t address, int status)
@@ -37,6 +44,11 @@ static int armv7m_access_fault(Core *c, const thumb_access *a)
     int kind = a->store ? UC_PROT_WRITE : UC_PROT_READ;
     if (a->address & (a->strict ? 3 : a->size - 1) && (a->strict || c->armv7m.rules & V7M_UNALIGN_TRP))
         return armv7m_deny(c, kind, a->address, V7M_STATUS_ALIGNMENT);
+    if (!armv7m_user(c) && !a->unprivileged)
+        return R_NONE;
+    for (uint32_t i = 0, address = a->address; i < a->count; i++, address += a->size)
+        if (address >> 20 == V7M_PRIVATE && !(address == V7M_STIR && c->armv7m.rules & V7M_USERSETMPEND))
+            return armv7m_deny(c, kind, address, V7M_STATUS_EXTERNAL);
     return R_NONE;
 }
 
@@ -50,7 +62,7 @@ static int armv7m_refuse(Core *c, uint64_t addr, const uint8_t *b, uint32_t n, i
     const uint32_t *r = armv7m_registers(c);
     if (c->armv7m.rules & V7M_DIV_0_TRP && thumb_divides(b, n) && !r[b[2] & 15])
         why = R_DIVISION;
-    else if ((c->armv7m.rules & V7M_UNALIGN_TRP || thumb_aligned_base(b, n) >= 0) &&
+    else if ((c->armv7m.rules & V7M_UNALIGN_TRP || armv7m_user(c) || thumb_aligned_base(b, n) >= 0 || thumb_unprivileged(b, n)) &&
              thumb_access_of(r, (uint32_t)addr, b, n, &a))
         why = armv7m_access_fault(c, &a);
     if (why == R_NONE)
@@ -145,8 +157,16 @@ static void armv7m_enter(Core *c)
     c->slowly = (c->armv7m.rules & V7M_UNALIGN_TRP) != 0;
 }
 
+static const place armv7m_places[] = {
+    ARM_PLACES,
+    POINTER_PLACE("control", armv7m.control),
+    POINTER_PLACE("number", armv7m.number),
+    {NULL, 0, 0},
+};
+
 static const Family armv7m_family = {
     .name = "armv7m",
+    .places = armv7m_places,
     ARM_FAMILY,
     .forget_exception = armv7m_forget_exception,
     .refuse = armv7m_refuse,

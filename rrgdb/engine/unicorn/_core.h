@@ -131,6 +131,7 @@ typedef struct { /* see _arm.h */
 
 typedef struct { /* see _armv7m.h */
     uint32_t rules, blocks_rules; /* what is asked for, and was when blocks were looked at */
+    uint8_t *control, *number;    /* CONTROL, and that of the exception that is handled */
 } armv7m_state;
 
 typedef struct { int number; uint64_t value; } riscv_unboxed;

@@ -36,6 +36,12 @@ static inline int thumb_aligned_base(const uint8_t *b, uint32_t n)
     return (h & 0xfe40) == 0xe840 && h & 0x120 ? base : -1;
 }
 
+/* LDRT, STRT and their kind. */
+static inline int thumb_unprivileged(const uint8_t *b, uint32_t n)
+{
+    return n == 4 && (thumb_half(b) & 0xfe80) == 0xf800 && (thumb_half(b + 2) & 0x0f00) == 0x0e00;
+}
+
 static inline int thumb_divides(const uint8_t *b, uint32_t n)
 {
     return n == 4 && (thumb_half(b) & 0xffd0) == 0xfb90 && (thumb_half(b + 2) & 0x00f0) == 0x00f0;
@@ -127,7 +133,7 @@ static int thumb_single_access(const uint32_t *r, uint32_t addr, uint32_t h, uin
     } else if (h2 & 0x800) {
         if (h2 & 0x400)
             a->address += h2 & 0x200 ? imm8 : -imm8;
-        a->unprivileged = (h2 & 0x700) == 0x600;
+        a->unprivileged = (h2 & 0xf00) == 0xe00;
     } else {
         a->address += r[h2 & 15] << thumb_bits(h2, 4, 2);
         return !(h2 & 0x7c0);

@@ -111,6 +111,7 @@ start:
 _ON_PSP = "movs r0, #2\nmsr control, r0\nisb\n"
 _FAULTS_ON = "ldr r0, =0xe000ed24\nldr r1, =0x70000\nstr r1, [r0]\n"
 _TRAP_UNALIGNED = _FAULTS_ON + "ldr r0, =0xe000ed14\nldr r1, =0x208\nstr r1, [r0]\nmovs r1, #0\nmovs r2, #0\n"
+_UNPRIVILEGED = "movs r0, #3\nmsr control, r0\nisb\n"
 _END = "\nb.w done\n.ltorg\n"
 
 
@@ -295,6 +296,34 @@ CASES: dict[str, str] = {
         _FAULTS_ON,
     ),
     "division by zero within IT, passed over": f"ldr r0, =0xe000ed14\nldr r1, =0x210\nstr r1, [r0]\nmovs r1, #0\ncmp r1, #0\nit ne\nudivne r5, r0, r1\nmovs r4, #1{_END}",
+    "unprivileged SysTick load": _fault("ldr r0, =0xe000e010\nldr r1, [r0, #4]", _FAULTS_ON + _UNPRIVILEGED),
+    "unprivileged load of CPUID": _fault("ldr r0, =0xe000ed00\nldr r1, [r0]", _FAULTS_ON + _UNPRIVILEGED),
+    "unprivileged store to ICSR": _fault(
+        "ldr r0, =0xe000ed00\nmov r1, #0x10000000\nstr r1, [r0, #4]", _FAULTS_ON + _UNPRIVILEGED
+    ),
+    "unprivileged byte load of priorities": _fault(
+        "ldr r0, =0xe000e400\nldrb r1, [r0, #3]", _FAULTS_ON + _UNPRIVILEGED
+    ),
+    "unprivileged store to STIR": _fault("ldr r0, =0xe000ef00\nmovs r1, #1\nstr r1, [r0]", _FAULTS_ON + _UNPRIVILEGED),
+    "unprivileged double load within IT": _fault(
+        "ldr r0, =0xe000e100\ncmp r0, r0\nitt eq\nldrdeq r4, r5, [r0]\nmoveq r6, #1", _FAULTS_ON + _UNPRIVILEGED
+    ),
+    "unprivileged multiple store": _fault("ldr r0, =0xe000e280\nstm r0!, {r4, r5}", _FAULTS_ON + _UNPRIVILEGED),
+    "unprivileged load of the debug part of the bus": _fault(
+        "ldr r0, =0xe0001000\nldr r1, [r0]", _FAULTS_ON + _UNPRIVILEGED
+    ),
+    "unprivileged load of the rest of the bus": _fault("ldr r0, =0xe0042000\nldr r1, [r0]", _FAULTS_ON + _UNPRIVILEGED),
+    "unprivileged load behind the bus": _fault("ldr r0, =0xe0100000\nldr r1, [r0]", _FAULTS_ON + _UNPRIVILEGED),
+    "unprivileged store to STIR that may": f"ldr r0, =0xe000ed14\nldr r1, =0x202\nstr r1, [r0]\nldr r0, =0xe000e100\nmovs r1, #2\nstr r1, [r0]\n{_UNPRIVILEGED}ldr r0, =0xe000ef00\nmovs r1, #1\nstr r1, [r0]\nnop{_END}",
+    "unprivileged load in a privileged thread": _fault("ldr r0, =0xe000ed00\nldr r4, [r0]\nldrt r1, [r0]", _FAULTS_ON),
+    "privileged again in a handler": _fault(
+        f"{_UNPRIVILEGED}svc 1\nldr r0, =0xe000ed00\nldr r7, [r0]\nb 1f\non_11: ldr r0, =0xe000ed00\nldr r4, [r0]\nbx lr\n.ltorg\n",
+        _FAULTS_ON,
+    ),
+    "unprivileged loads in a loop": _fault(
+        "mov r8, #100\nldr r0, =0xe000ed00\n2: ldr r4, [r0]\nsubs r8, #1\nbne 2b\nmov r8, #100\nmovs r1, #1\nmsr control, r1\nb 2b",
+        _FAULTS_ON,
+    ),
     "registers of an unprivileged thread": (
         "movs r0, #0x20\nmsr basepri, r0\nmovs r0, #1\nmsr control, r0\nisb\nmrs r4, basepri\nmrs r5, msp\nmrs r6, control\nmovs r0, #0\nmsr basepri, r0\nmsr control, r0\ncpsid i\nmrs r7, control"
         f"{_END}"

@@ -2,7 +2,7 @@
 is open, QEMU's ``armv7m_nvic`` of a Cortex-M3). SysTick is in the same page.
 
 What it holds is the CPU's, in kept registers (``arch.armv7m_nvic``): an exception is entered without a device. An
-access without privilege is served like any other.
+access without privilege is refused before it comes here.
 """
 
 from __future__ import annotations

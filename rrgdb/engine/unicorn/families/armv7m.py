@@ -6,7 +6,7 @@ SVC and of branches to EXC_RETURN as interrupts, and enters nothing.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from unicorn import arm_const
 from unicorn import unicorn_const as const
@@ -17,7 +17,6 @@ from rrgdb.engine.unicorn.families.arm import KINDS
 from rrgdb.engine.unicorn.families.base import Family, Sync, numbers
 from rrgdb.engine.unicorn.faults import FaultReader
 from rrgdb.engine.unicorn.probes import armv7m as probes
-from rrgdb.engine.unicorn.probes import thumb
 from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.registers import Numbers, RegisterFile
 
@@ -129,7 +128,7 @@ ARMV7M = Family(
     ),
     faults=_Faults,
     native="armv7m",
-    places=lambda uc, _bare: asdict(thumb.find_addresses(uc)),
+    places=lambda uc, _bare: probes.find_addresses(uc),
     sync=Sync.NEVER,
     page_size=PAGE,
     layout=probes.layout,

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
 from unicorn import arm_const
 from unicorn import unicorn_const as const
 
-from rrgdb.engine.unicorn.probes import arm
+from rrgdb.engine.unicorn.probes import arm, thumb
 from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.experiments import CODE, Probe, common, found_at, missing
 from rrgdb.engine.unicorn.probes.layout import Layout
 from rrgdb.engine.unicorn.probes.structure import scratch
 
 _MASKS = {"PRIMASK": (0, 1), "BASEPRI": (0, 0x40), "FAULTMASK": (0, 1)}
+_STATE = {"CONTROL": (0, 1), "IPSR": (0, 5)}
+"""register -> two values that differ in its lowest byte"""
 _LDREX = "9f1f90e1"
 """ldrex r1, [r0]"""
 
@@ -53,7 +55,7 @@ CPUS = Cpus("Armv7-M", _scratch, tuple(arm_const.UC_ARM_REG_R0 + n for n in rang
 
 @cache
 def _offset(name: str) -> int:
-    register, (first, second) = getattr(arm_const, f"UC_ARM_REG_{name}"), _MASKS[name]
+    register, (first, second) = getattr(arm_const, f"UC_ARM_REG_{name}"), (_MASKS | _STATE)[name]
     return CPUS.offset(lambda uc, value: uc.reg_write(register, value), first, second, f"its {name}")
 
 
@@ -61,3 +63,10 @@ def find_masks(uc: Any) -> tuple[tuple[int, int], ...]:
     """(address, bytes) of PRIMASK, BASEPRI and FAULTMASK, for an engine that is not running."""
     registers = CPUS.address(uc)
     return tuple((registers + _offset(name), 1) for name in _MASKS)
+
+
+def find_addresses(uc: Any) -> dict[str, int]:
+    """As ``thumb.find_addresses``, and CONTROL and the number of the exception that is handled: their lowest bytes."""
+    registers = CPUS.address(uc)
+    places = {"control": "CONTROL", "number": "IPSR"}
+    return asdict(thumb.find_addresses(uc)) | {place: registers + _offset(name) for place, name in places.items()}
