@@ -6,6 +6,7 @@ Sources: DDI 0403 ("ARMv7-M Architecture Reference Manual"), sections A5, B1.4, 
 from __future__ import annotations
 
 from rrgdb.arch import armv7m_exceptions as exceptions
+from rrgdb.arch import armv7m_mpu as mpu
 from rrgdb.arch import armv7m_nvic as nvic
 from rrgdb.arch import thumb
 from rrgdb.arch.base import (
@@ -63,8 +64,6 @@ _FEATURES = (
     ),
 )
 
-REGIONS = 8
-"""of the memory protection unit"""
 _SYSTEM_CONTROL = {
     "vtor": 32,
     "scr": 32,
@@ -76,8 +75,8 @@ _SYSTEM_CONTROL = {
     "bfar": 32,
     "mpu_ctrl": 3,
     "mpu_rnr": 3,
-    **{f"mpu_rbar{n}": 32 for n in range(REGIONS)},
-    **{f"mpu_rasr{n}": 32 for n in range(REGIONS)},
+    **{f"mpu_rbar{n}": 32 for n in range(mpu.REGIONS)},
+    **{f"mpu_rasr{n}": 32 for n in range(mpu.REGIONS)},
 }
 _AT_RESET = {"nvic_enabled": nvic.ENABLED_AT_RESET, "ccr": exceptions.CCR_STKALIGN}
 _XPSR_AT_RESET, _LR_AT_RESET = 1 << 30, 0xFFFFFFFF

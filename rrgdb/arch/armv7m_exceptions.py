@@ -7,6 +7,7 @@ and chained belongs to it.
 
 from __future__ import annotations
 
+from rrgdb.arch import armv7m_mpu as mpu
 from rrgdb.arch import armv7m_nvic as nvic
 from rrgdb.arch import thumb
 from rrgdb.arch.base import DIVISION_BY_ZERO, CpuException, ExceptionKind
@@ -23,7 +24,9 @@ CONTROL_NPRIV, CONTROL_SPSEL = 1, 2
 CCR_NONBASETHRDENA, CCR_USERSETMPEND, CCR_UNALIGN_TRP, CCR_DIV_0_TRP, CCR_STKALIGN = (
     1 << bit for bit in (0, 1, 3, 4, 9)
 )
-RULE_UNALIGNED, RULE_DIVISION, RULE_USER_PENDS = 1, 2, 4
+RULE_UNALIGNED, RULE_DIVISION, RULE_USER_PENDS, RULE_MPU, RULE_DEFAULT_MAP, RULE_NEGATIVE, RULE_NO_MPU = (
+    1 << bit for bit in range(7)
+)
 """bits of ``Arch.rules``"""
 _RULES = ((CCR_UNALIGN_TRP, RULE_UNALIGNED), (CCR_DIV_0_TRP, RULE_DIVISION), (CCR_USERSETMPEND, RULE_USER_PENDS))
 LOCKUP = 0xFFFFFFFE
@@ -39,14 +42,24 @@ UNDEFINSTR, INVSTATE, INVPC, NOCP, UNALIGNED, DIVBYZERO = (1 << bit for bit in (
 
 _EXC_RETURN = 0xFFFFFFF1
 _TO_THREAD, _TO_PROCESS_STACK = 8, 4
-_ALIGNMENT = 0x001
-"""fault status of an access that is not aligned, as the engine tells it"""
+_ALIGNMENT, _PERMISSION = 0x001, 0x00D
+"""fault status, as the engine tells it, of an access that is not aligned, and of one that is not allowed"""
 
 
-def rules(cpu: nvic.Registers) -> int:
+def rules(cpu: nvic.Registers) -> tuple[int, tuple[mpu.Region, ...]]:
     """``Arch.rules``."""
-    ccr = cpu.read("ccr")
-    return sum(rule for bit, rule in _RULES if ccr & bit)
+    ccr, control = cpu.read("ccr"), cpu.read("mpu_ctrl")
+    bits = sum(rule for bit, rule in _RULES if ccr & bit)
+    if not control & mpu.ENABLE:
+        return bits, ()
+    bits |= RULE_MPU
+    if control & mpu.PRIVDEFENA:
+        bits |= RULE_DEFAULT_MAP
+    if not control & mpu.HFNMIENA:
+        bits |= RULE_NEGATIVE
+        if mpu.negative_priority(cpu):
+            bits |= RULE_NO_MPU
+    return bits, mpu.regions(cpu)
 
 
 class Draft:
@@ -121,11 +134,6 @@ def interrupt(cpu: Cpu, number: int) -> None:
     draft.commit()
 
 
-def never_executable(address: int) -> bool:
-    """In the default memory map: devices, and the system's own space (section B3.1.1)."""
-    return 0x40000000 <= address < 0x60000000 or address >= 0xA0000000
-
-
 def _fault(cpu: Draft, number: int, status: int) -> None:
     cpu.write("cfsr", cpu.read("cfsr") | status)
     nvic.pend(cpu, number)
@@ -143,13 +151,16 @@ def _raise(cpu: Draft, exception: CpuException) -> int:
     elif kind is ExceptionKind.UNDEFINED:
         _fault(cpu, nvic.USAGE_FAULT, UNDEFINSTR if xpsr & T else INVSTATE)
     elif kind is ExceptionKind.FETCH_FAULT:
-        if never_executable(exception.address):
+        if not mpu.allows(cpu, exception.address, mpu.privileged(cpu)) & mpu.EXECUTE:
             _fault(cpu, nvic.MEM_MANAGE, IACCVIOL)
         else:
             _fault(cpu, nvic.BUS_FAULT, IBUSERR)
     elif kind in (ExceptionKind.READ_FAULT, ExceptionKind.WRITE_FAULT):
         if exception.detail is not None and exception.detail & 0x40F == _ALIGNMENT:
             _fault(cpu, nvic.USAGE_FAULT, UNALIGNED)
+        elif exception.detail == _PERMISSION:
+            cpu.write("mmfar", exception.address)
+            _fault(cpu, nvic.MEM_MANAGE, DACCVIOL | MMARVALID)
         else:
             cpu.write("bfar", exception.address)
             _fault(cpu, nvic.BUS_FAULT, PRECISERR | BFARVALID)
@@ -175,8 +186,14 @@ def _stack(cpu: Draft, back: int) -> None:
         frame -= 4
         xpsr |= _REALIGNED
     frame = frame - _FRAME & _MASK
+    values = [*(cpu.read(r) for r in _FRAME_REGISTERS), back & _MASK, xpsr]
+    allowed = mpu.words_allowed(cpu, frame, len(values), mpu.WRITE, mpu.privileged(cpu))
     try:
-        cpu.write_words(frame, [*(cpu.read(r) for r in _FRAME_REGISTERS), back & _MASK, xpsr])
+        if allowed:
+            cpu.write_words(frame, values[:allowed])
+        if allowed < len(values):
+            cpu.write("cfsr", cpu.read("cfsr") | MSTKERR)
+            nvic.pend(cpu, nvic.MEM_MANAGE, derived=True)
     except MemoryFault:
         cpu.write("cfsr", cpu.read("cfsr") | STKERR)
         nvic.pend(cpu, nvic.BUS_FAULT, derived=True)
@@ -227,6 +244,11 @@ def _leave(cpu: Draft, link: int) -> None:
         return
     name = "psp" if to_thread and process else "msp"
     frame = cpu.read(name)
+    with_privilege = not to_thread or not cpu.read("control") & CONTROL_NPRIV
+    if mpu.words_allowed(cpu, frame, _FRAME // 4, mpu.READ, with_privilege) < _FRAME // 4:
+        _fault(cpu, nvic.MEM_MANAGE, MUNSTKERR)
+        _take(cpu, link)
+        return
     try:
         *values, back, xpsr = cpu.read_words(frame, _FRAME // 4)
     except MemoryFault:

@@ -273,9 +273,9 @@ class Arch:
     protections: Callable[[Cpu], tuple[Protection, ...]] | None = None
     """what of physical memory is protected, by ``kept_registers`` alone; empty: nothing is. Of several that an access
     touches the first one decides, and must hold all of it; where there is none, only the highest privilege passes"""
-    rules: Callable[[Cpu], int] | None = None
-    """what the engine must find faults in that it would pass over, as bits that the family's native half knows: by
-    ``kept_registers`` alone"""
+    rules: Callable[[Cpu], tuple[int, tuple[tuple[int, int, int, int], ...]]] | None = None
+    """what the engine must find faults in that it would pass over: bits that the family's native half knows, and
+    regions of memory (first address, last, permissions with privilege, without). By ``kept_registers`` alone"""
     may_halt: Callable[[Cpu], bool] | None = None
     """whether the halt instruction is legal in the present state; None: always"""
     halts: Callable[[Cpu, bytes], bool] | None = None

@@ -6,12 +6,15 @@
 #pragma once
 #include "_arm.h"
 #include "_fast.h"
+#include "_lists.h"
 #include "_thumb_access.h"
 
 #define ARMV7M_EXCEPTION_EXIT 8
 
 enum { V7M_UNALIGN_TRP = 1, V7M_DIV_0_TRP = 2, V7M_USERSETMPEND = 4 };
-enum { V7M_STATUS_ALIGNMENT = 0x01, V7M_STATUS_EXTERNAL = 0x08 }; /* as the fault status of the A profile has it */
+enum { V7M_MPU = 8, V7M_DEFAULT_MAP = 16, V7M_NEGATIVE = 32, V7M_NO_MPU = 64 }; /* NEGATIVE: not with FAULTMASK */
+enum { V7M_STATUS_ALIGNMENT = 0x01, V7M_STATUS_EXTERNAL = 0x08, V7M_STATUS_PERMISSION = 0x0d };
+/* as the fault status of the A profile has it */
 #define V7M_STIR 0xe000ef00u
 #define V7M_PRIVATE 0xe00u /* bits 31 to 20 of the private peripheral bus */
 
@@ -39,32 +42,89 @@ static int armv7m_deny(Core *c, int kind, uint32_t address, int status)
     return R_DENIED;
 }
 
+/* Whether the memory protection unit has a say. */
+static int armv7m_protected(const Core *c)
+{
+    uint32_t rules = c->armv7m.rules;
+    return rules & V7M_MPU && !(rules & V7M_NO_MPU) && !(rules & V7M_NEGATIVE && *c->armv7m.faultmask & 1);
+}
+
+static int armv7m_allows(const Core *c, uint32_t address, int user)
+{
+    int system = address >> 29 == 7, device = address >> 29 == 2 || address >> 29 >= 5;
+    int by_default = UC_PROT_RWX & ~(device ? UC_PROT_EXEC : 0);
+    if (address >> 20 == V7M_PRIVATE)
+        return by_default;
+    for (int i = 0; i < c->armv7m.mpu_count; i++) {
+        const mpu_region *r = &c->armv7m.mpu[i];
+        if (address >= r->first && address <= r->last)
+            return (user ? r->user : r->privileged) & ~(system ? UC_PROT_EXEC : 0);
+    }
+    return !user && c->armv7m.rules & V7M_DEFAULT_MAP ? by_default : 0;
+}
+
+/* Whether a single access is denied, and where: one that reaches into another page (of 1 KiB) is asked about there too,
+ * one within a page where it begins, as QEMU does. */
+static int armv7m_denies(const Core *c, uint32_t *address, uint32_t size, int kind, int user)
+{
+    uint32_t at[3] = {*address, *address, *address}, last = *address + size - 1;
+    if ((*address ^ last) >> 10) {
+        at[1] = kind == UC_PROT_WRITE ? last & ~1023u : *address & -size;
+        at[2] = kind == UC_PROT_WRITE ? at[1] : at[1] + size;
+    }
+    for (int i = 0; i < 3; i++) {
+        *address = at[i];
+        if (!(armv7m_allows(c, at[i], user) & kind))
+            return 1;
+    }
+    return 0;
+}
+
 static int armv7m_access_fault(Core *c, const thumb_access *a)
 {
     int kind = a->store ? UC_PROT_WRITE : UC_PROT_READ;
     if (a->address & (a->strict ? 3 : a->size - 1) && (a->strict || c->armv7m.rules & V7M_UNALIGN_TRP))
         return armv7m_deny(c, kind, a->address, V7M_STATUS_ALIGNMENT);
-    if (!armv7m_user(c) && !a->unprivileged)
-        return R_NONE;
-    for (uint32_t i = 0, address = a->address; i < a->count; i++, address += a->size)
-        if (address >> 20 == V7M_PRIVATE && !(address == V7M_STIR && c->armv7m.rules & V7M_USERSETMPEND))
+    int user = armv7m_user(c) || a->unprivileged, protected = armv7m_protected(c);
+    for (uint32_t i = 0; i < a->count && (user || protected); i++) {
+        uint32_t address = a->address + i * a->size, denied = address;
+        if (protected && armv7m_denies(c, &denied, a->size, kind, user))
+            return armv7m_deny(c, kind, denied, V7M_STATUS_PERMISSION);
+        if (user && address >> 20 == V7M_PRIVATE && !(address == V7M_STIR && c->armv7m.rules & V7M_USERSETMPEND))
             return armv7m_deny(c, kind, address, V7M_STATUS_EXTERNAL);
+    }
     return R_NONE;
+}
+
+/* Of the instruction itself, which is fetched by halfwords. */
+static int armv7m_fetch_fault(Core *c, uint32_t addr, uint32_t n)
+{
+    for (uint32_t at = 0; at < n; at += 2)
+        if (!(armv7m_allows(c, addr + at, armv7m_user(c)) & UC_PROT_EXEC))
+            return armv7m_deny(c, UC_PROT_EXEC, addr + at, V7M_STATUS_PERMISSION);
+    return R_NONE;
+}
+
+static int armv7m_fault(Core *c, uint32_t addr, const uint8_t *b, uint32_t n)
+{
+    thumb_access a;
+    uint32_t rules = c->armv7m.rules;
+    const uint32_t *r = armv7m_registers(c);
+    int protected = armv7m_protected(c);
+    if (protected && armv7m_fetch_fault(c, addr, n))
+        return R_DENIED;
+    if (rules & V7M_DIV_0_TRP && thumb_divides(b, n) && !r[b[2] & 15])
+        return R_DIVISION;
+    if (!protected && !(rules & V7M_UNALIGN_TRP) && !armv7m_user(c) && thumb_aligned_base(b, n) < 0 &&
+        !thumb_unprivileged(b, n))
+        return R_NONE;
+    return thumb_access_of(r, addr, b, n, &a) ? armv7m_access_fault(c, &a) : R_NONE;
 }
 
 static int armv7m_refuse(Core *c, uint64_t addr, const uint8_t *b, uint32_t n, int harmless)
 {
-    int why = R_NONE;
-    thumb_access a;
     (void)harmless;
-    if (!b || c->bare)
-        return 0;
-    const uint32_t *r = armv7m_registers(c);
-    if (c->armv7m.rules & V7M_DIV_0_TRP && thumb_divides(b, n) && !r[b[2] & 15])
-        why = R_DIVISION;
-    else if ((c->armv7m.rules & V7M_UNALIGN_TRP || armv7m_user(c) || thumb_aligned_base(b, n) >= 0 || thumb_unprivileged(b, n)) &&
-             thumb_access_of(r, (uint32_t)addr, b, n, &a))
-        why = armv7m_access_fault(c, &a);
+    int why = b && !c->bare ? armv7m_fault(c, (uint32_t)addr, b, n) : R_NONE;
     if (why == R_NONE)
         return 0;
     c->last_size = n;
@@ -147,20 +207,22 @@ static int armv7m_needs_hold(const Core *c, uint32_t needs)
 
 static void armv7m_enter(Core *c)
 {
-    if (c->armv7m.rules != c->armv7m.blocks_rules) {
-        c->armv7m.blocks_rules = c->armv7m.rules;
+    uint32_t of_blocks = c->armv7m.rules & V7M_DIV_0_TRP;
+    if (of_blocks != c->armv7m.blocks_rules) {
+        c->armv7m.blocks_rules = of_blocks;
         if (c->fast) {
             forget_exact(c);
             forget_blocks(c);
         }
     }
-    c->slowly = (c->armv7m.rules & V7M_UNALIGN_TRP) != 0;
+    c->slowly = (c->armv7m.rules & (V7M_UNALIGN_TRP | V7M_MPU)) != 0;
 }
 
 static const place armv7m_places[] = {
     ARM_PLACES,
     POINTER_PLACE("control", armv7m.control),
     POINTER_PLACE("number", armv7m.number),
+    POINTER_PLACE("faultmask", armv7m.faultmask),
     {NULL, 0, 0},
 };
 
@@ -175,10 +237,22 @@ static const Family armv7m_family = {
     .enter = armv7m_enter,
 };
 
-/* set_rules(bits): what CCR asks for */
+static int take_mpu_region(void *to, Py_ssize_t k, PyObject *item)
+{
+    Core *c = to;
+    mpu_region *r = &c->armv7m.mpu[k];
+    return PyArg_ParseTuple(item, "IIii", &r->first, &r->last, &r->privileged, &r->user) ? 0 : -1;
+}
+
+/* set_rules(bits, [(first, last, permissions, without privilege), ...]) */
 static PyObject *Core_set_rules(Core *c, PyObject *args)
 {
-    if (!PyArg_ParseTuple(args, "I", &c->armv7m.rules))
+    PyObject *list;
+    if (!PyArg_ParseTuple(args, "IO", &c->armv7m.rules, &list))
         return NULL;
+    Py_ssize_t n = list_length(list, MAX_MPU, "regions");
+    if (n < 0 || take_items(list, n, take_mpu_region, c))
+        return NULL;
+    c->armv7m.mpu_count = (int)n;
     Py_RETURN_NONE;
 }

@@ -31,6 +31,7 @@
 #define MAX_ACCESS 8 /* bytes of one load, as Unicorn makes them: wider ones come in parts */
 #define MAX_REGISTERS 256
 #define MAX_PMP 16
+#define MAX_MPU 64 /* subregions */
 #define MAX_CONTROLS 4
 #define MAX_MASKS 8
 #define CONTEXT_HEADER 40
@@ -129,9 +130,14 @@ typedef struct { /* see _arm.h */
     sigjmp_buf *jump;
 } arm_state;
 
+typedef struct { uint32_t first, last; int privileged, user; } mpu_region; /* permissions: UC_PROT_READ, … */
+
 typedef struct { /* see _armv7m.h */
     uint32_t rules, blocks_rules; /* what is asked for, and was when blocks were looked at */
     uint8_t *control, *number;    /* CONTROL, and that of the exception that is handled */
+    uint8_t *faultmask;
+    mpu_region mpu[MAX_MPU];
+    int mpu_count;
 } armv7m_state;
 
 typedef struct { int number; uint64_t value; } riscv_unboxed;

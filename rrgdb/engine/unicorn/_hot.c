@@ -283,7 +283,7 @@ static PyMethodDef Core_methods[] = {
     {"arrive", (PyCFunction)Core_arrive, METH_VARARGS, "arrive(pc) -> reason why the run stops there, or NONE"},
     {"run", (PyCFunction)Core_run, METH_VARARGS, "run(pc, limit) -> reason"},
     {"retired", (PyCFunction)Core_retired, METH_NOARGS, "the instruction counted last has retired, and the next one raised an exception"},
-    {"set_rules", (PyCFunction)Core_set_rules, METH_VARARGS, "set_rules(bits): what Armv7-M finds faults in"},
+    {"set_rules", (PyCFunction)Core_set_rules, METH_VARARGS, "set_rules(bits, [(first, last, permissions, without privilege), ...]): what Armv7-M finds faults in"},
     {"set_pmp", (PyCFunction)Core_set_pmp, METH_O, "set_pmp([(first, last, permissions, locked), ...]): RISC-V"},
     {"set_controls", (PyCFunction)Core_set_controls, METH_O, "set_controls([(id, selector, offset, mask), ...]): of translation"},
     {"set_masks", (PyCFunction)Core_set_masks, METH_O, "set_masks([(address, bytes), ...]): what masks interrupts"},

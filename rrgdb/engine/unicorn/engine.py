@@ -191,7 +191,7 @@ class UnicornEngine:
             rom.settle()
         if self.arch.rules is not None and self._ruled is not self._kept.values:
             self._ruled = self._kept.values
-            core.set_rules(self.arch.rules(self))
+            core.set_rules(*self.arch.rules(self))
         while True:
             reason = core.run(self._pc, icount)
             self._has_translated |= bool(core.mmu_seen)

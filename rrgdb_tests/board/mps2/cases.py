@@ -8,6 +8,8 @@ to where r10 points. At ``done`` and in the log a program's whole life is seen. 
 
 from __future__ import annotations
 
+from rrgdb_tests.board.mps2.mpu_cases import MPU_CASES
+
 LOG = 0x20100000
 LOG_BYTES = 0x1000
 STACK, PROCESS_STACK = 0x20008000, 0x20004000
@@ -336,3 +338,5 @@ CASES: dict[str, str] = {
     "lockup: a fault with FAULTMASK": f"cpsid f\nudf 1{_END}",
     "lockup: no vector table": f"ldr r0, =0xe000ed08\nldr r1, =0x30000000\nstr r1, [r0]\nudf 1{_END}",
 }
+
+CASES |= MPU_CASES

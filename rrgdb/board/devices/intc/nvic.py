@@ -204,7 +204,7 @@ class Nvic(StatefulDevice):
         cpu = self.machine.cpu
         if offset in _STORED:
             cpu.write(_STORED[offset], value & _MASKS[offset])
-            if offset == CCR:
+            if offset in (CCR, MPU_CTRL):
                 # The next instruction may be one that is to fault.
                 self._look()
         elif offset in _ONES_CLEAR:
@@ -245,7 +245,7 @@ class Nvic(StatefulDevice):
         self._look()
 
     def _write_protection(self, offset: int, value: int) -> None:
-        """The memory protection unit: its registers, of which nothing follows."""
+        """The memory protection unit's regions."""
         cpu = self.machine.cpu
         if offset == MPU_RNR:
             if value < 8:
@@ -258,8 +258,10 @@ class Nvic(StatefulDevice):
                     return
                 cpu.write("mpu_rnr", region)
             cpu.write(f"mpu_rbar{region}", value & ~0x1F)
+            self._look()
         elif offset in MPU_RASR:
             cpu.write(f"mpu_rasr{cpu.read('mpu_rnr')}", value & _RASR)
+            self._look()
 
 
 class Mps2Nvic(Nvic):

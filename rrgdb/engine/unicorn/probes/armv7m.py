@@ -66,7 +66,8 @@ def find_masks(uc: Any) -> tuple[tuple[int, int], ...]:
 
 
 def find_addresses(uc: Any) -> dict[str, int]:
-    """As ``thumb.find_addresses``, and CONTROL and the number of the exception that is handled: their lowest bytes."""
+    """As ``thumb.find_addresses``, and of CONTROL, FAULTMASK and the number of the exception that is handled the lowest
+    bytes."""
     registers = CPUS.address(uc)
-    places = {"control": "CONTROL", "number": "IPSR"}
+    places = {"control": "CONTROL", "number": "IPSR", "faultmask": "FAULTMASK"}
     return asdict(thumb.find_addresses(uc)) | {place: registers + _offset(name) for place, name in places.items()}
