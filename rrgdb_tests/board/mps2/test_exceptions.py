@@ -61,3 +61,20 @@ def test_lockup_ends_the_guest_and_says_why(tmp_path: Path) -> None:
     guest = run(build("lockup: a fault with FAULTMASK", tmp_path))
     assert guest.end == End("signal", 4)
     assert "undefined instruction" in guest.cause
+
+
+@pytest.mark.parametrize(
+    "name", ["MPU: AP 6, unprivileged", "MPU: in a loop", "division by zero in a loop, trapped late"]
+)
+def test_a_state_that_is_restored_finds_the_same_faults(name: str, tmp_path: Path) -> None:
+    elf = build(name, tmp_path)
+    straight = run(elf)
+    for position in range(20, straight.engine.icount, 97):
+        guest, other = board_with(elf), board_with(elf)
+        guest.run_until(position)
+        for base in (0x20000000, 0x200F8000):
+            other.write_physical(base, guest.read_physical(base, 0x9000))
+        other.engine.load(guest.engine.save())
+        other.load_devices(guest.save_devices())
+        other.run_until(_ENOUGH)
+        assert board_state(other) == board_state(straight)
