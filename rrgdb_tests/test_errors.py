@@ -26,7 +26,7 @@ from rrgdb.timeline.stop import Points
 from rrgdb_tests import guests
 from rrgdb_tests.timeline.oracle import OPTIONS
 
-GUESTS = {"IllegalInstruction", "Lockup", "Failure", "_Failure", "QueueError"}
+GUESTS = {"IllegalInstruction", "Lockup", "Failure", "QueueError"}
 """what a guest did wrong, which it is told; no user hears of them"""
 
 Run = Callable[..., tuple[int, str]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Flag, auto
 
 from rrgdb.arch.cpu import MemoryFault
+from rrgdb.errors import Error
 
 ReadRegister = Callable[[str], int]
 ReadPhysical = Callable[[int, int], int]
@@ -120,7 +121,7 @@ class Translation:
             yield last
 
 
-class TooManyError(Exception):
+class TooManyError(Error):
     """There are more entries than were to be looked at."""
 
 
