@@ -97,13 +97,14 @@ class UnicornEngine:
         self._handle = self._uc._uch
         keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast)
         self._code_pages = bytearray(ram.pages)
+        places = dict(family.places(self._uc, bare))
         self._core = _hot.Core(
             uc=self._handle.value,
             functions={name: _address(name) for name in _hot.FUNCTIONS},
             family=family.native,
             wide=arch.bits == 64,
             big_endian=arch.byteorder == "big",
-            places=dict(family.places(self._uc, bare)),
+            places=places,
             filters=(family.filters, family.second_filters),
             code_pages=self._code_pages,
             ram=ram.address,
@@ -139,6 +140,7 @@ class UnicornEngine:
             self._context.save,
             self._context.restore,
             layout.hidden,
+            places.get("privilege"),
         )
         self._core.set_registers(self._registers.in_hooks())
         self._faults = family.faults(

@@ -84,9 +84,10 @@ def _shown(quirk: Quirk, value: int) -> int:
 
 
 class _Slot:
-    """How one register is passed to uc_reg_read and uc_reg_write; ``number`` -1: not at all."""
+    """How one register is passed to uc_reg_read and uc_reg_write; ``number`` -1: not at all; ``word``: the bits of one
+    that is passed in up to eight bytes by its number alone, or 0."""
 
-    __slots__ = ("access", "number", "offset", "plain", "quirk", "selector", "size")
+    __slots__ = ("access", "number", "offset", "plain", "quirk", "selector", "size", "word")
 
     def __init__(self, register: Register, id_: RegisterId | None, quirk: Quirk) -> None:
         self.quirk = quirk
@@ -94,12 +95,14 @@ class _Slot:
         self.selector = b""
         self.offset = 0
         self.number = -1
+        self.word = 0
         self.plain = id_ is None or isinstance(id_, int)
         self.access: Access | None = None
         if isinstance(id_, Part):
             self.number, self.offset, self.size, self.selector = id_.number, id_.offset, id_.size, id_.selector
         elif isinstance(id_, int):
             self.number = id_
+            self.word = (1 << 8 * self.size) - 1 if self.size <= 8 and id_ >= 0 else 0
         else:
             self.access = id_
 
@@ -119,7 +122,8 @@ class RegisterFile:
 
     ``ids`` names all of the family that are no constants, ``quirks`` those that need care. ``read_batch(plan)`` is the
     native reader; ``save``/``restore`` keep and bring back the CPU context. ``hidden`` are further registers that only
-    the context shows: name to (place, bytes).
+    the context shows: name to (place, bytes). ``privilege_at``: address at which Unicorn itself keeps the privilege, if
+    that is known.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class RegisterFile:
         save: Callable[[], bytes],
         restore: Callable[[bytes], None],
         hidden: Mapping[str, tuple[int, int]],
+        privilege_at: int | None,
     ) -> None:
         self._library = library
         self._handle = handle
@@ -140,6 +145,7 @@ class RegisterFile:
         self._save = save
         self._restore = restore
         self._hidden = hidden
+        self._privilege_word = None if privilege_at is None else ctypes.c_uint32.from_address(privilege_at)
         self._registers = {r.name: r for r in arch.registers}
         for name in arch.system_registers:
             self._registers.setdefault(name, Register(name, 64))
@@ -165,17 +171,8 @@ class RegisterFile:
 
     def _is_simple(self, name: str, slot: _Slot) -> bool:
         """Unicorn's interface has it as it is, in up to eight bytes."""
-        return (
-            (
-                replace(slot.quirk, late=False) == _PLAIN
-                and slot.plain
-                and slot.number >= 0
-                and slot.size <= 8
-                and slot.access is None
-            )
-            and name not in self._hidden
-            and not (name == self._pc and self._second_set)
-        )
+        plain = slot.word != 0 and replace(slot.quirk, late=False) == _PLAIN
+        return plain and name not in self._hidden and not (name == self._pc and self._second_set)
 
     def in_hooks(self) -> list[tuple[int, int]]:
         """(Unicorn's number or one of ``_hot.REGISTER_``…, bits) of each of ``Arch.registers``: how a hook reads it;
@@ -225,6 +222,8 @@ class RegisterFile:
         if name in self._absent:
             return 0
         slot = self._slots[name]
+        if slot.word:
+            return self.get(slot.number) & slot.word
         if slot.access is not None:
             return slot.access.read(self)
         ctypes.memset(self._buffer, 0, 64)
@@ -240,6 +239,9 @@ class RegisterFile:
             register, mask = self._second_set.selected_by
             value = value & ~1 | (self.raw_read(register) & mask != 0)
         slot = self._slots[name]
+        if slot.word:
+            self.put(slot.number, value & slot.word)
+            return
         if slot.access is not None:
             slot.access.write(self, value)
             return
@@ -271,12 +273,20 @@ class RegisterFile:
 
     @contextmanager
     def _privileged(self, needed: tuple[str, int] | None, *, keep: bool) -> Iterator[None]:
-        """Raise the privilege around an access. On RISC-V that drops the LR reservation, so a read puts the whole
-        context back; ``keep`` is for writes."""
-        if needed is None or self.raw_read(needed[0]) >= needed[1]:
+        """Raise the privilege around an access. On RISC-V that drops the LR reservation, so a read raises it behind
+        Unicorn's back, or puts the whole context back; ``keep`` is for writes."""
+        word = self._privilege_word
+        if needed is None or (self.raw_read(needed[0]) if word is None else word.value) >= needed[1]:
             yield
             return
         name, least = needed
+        if word is not None and not keep:
+            privilege, word.value = word.value, least
+            try:
+                yield
+            finally:
+                word.value = privilege
+            return
         before = self._save()
         privilege = self.raw_read(name)
         try:
