@@ -274,7 +274,7 @@ def test_a_live_guest_goes_on_behind_each_hit(tmp_path: Path) -> None:
 def test_what_is_not_there_is_watched_and_never_hit(family: str) -> None:
     """No move is refused for it, and searches pass over history as if it were not there."""
     with target(family) as t:
-        for address in (0x1_0000 if family in BASE else 0x6000_0000, 0x7000_0000, (1 << 32) - 8, (1 << 64) - 8):
+        for address in (0x3000_0000 if family in BASE else 0x6000_0000, 0x7000_0000, (1 << 32) - 8, (1 << 64) - 8):
             for kind in KINDS.values():
                 t.insert(ZPoint(kind, address, 8))
         points = t._armed()

@@ -187,7 +187,10 @@ def test_reverse_next_over_a_thumb_function_that_frees_stack_before_it_pops(
         assert _depth(gdb) == depth
         gdb.cli("up")
         assert gdb.value("$pc") == int(after["pc"].split()[0], 0)
-        assert gdb.registers() | {"r0": ""} == after | {"r0": ""}
+        # The unwinder says nothing of system registers, which no function saves.
+        outer = {name: value for name, value in gdb.registers().items() if value != "<not saved>"}
+        assert outer.keys() >= {*(f"r{n}" for n in range(13)), "sp", "lr", "pc"}
+        assert outer | {"r0": ""} == {name: after[name] for name in outer} | {"r0": ""}
         gdb.stepi()
         gdb.next(reverse=True)
         assert gdb.icount < entry

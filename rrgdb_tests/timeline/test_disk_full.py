@@ -72,13 +72,17 @@ def test_the_log_cannot_be_written(
     _ends_where_it_says(tmp_path / "r", heard, "disk full" if code == errno.ENOSPC else os.strerror(code))
 
 
-def test_a_limit_on_the_size_of_files(image: Path, tmp_path: Path) -> None:
-    """RAM is a file as well, so the limit cannot be small: what is typed fills most of the log at once."""
-    (tmp_path / "typed").write_bytes(random.Random(23).randbytes(510 << 10))  # logged for each of two consoles
-    command = rrgdb_command("record", "-o", tmp_path / "r", *RAW, image)
+def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
+    """RAM is a file as well, so the limit cannot be small: what is typed fills most of the log at once. The board has no
+    memory but RAM: 1664 KiB."""
+    image = tmp_path / "asking.bin"
+    image.write_bytes(b"\xba\x80\x0e\0\0\xed\xeb\xfd")  # mov edx, 0xe80; 1: in eax, dx; jmp 1b
+    (tmp_path / "typed").write_bytes(random.Random(23).randbytes(1000 << 10))
+    options = ("-M", "i386-pc", "-m", "2", "--load", "0x100000")
+    command = rrgdb_command("record", "-o", tmp_path / "r", *options, image)
     with (tmp_path / "typed").open("rb") as typed:
         done = subprocess.run(
-            ["bash", "-c", 'ulimit -f 1050; exec "$@"', "bash", *command],
+            ["bash", "-c", 'ulimit -f 1700; exec "$@"', "bash", *command],
             stdin=typed,
             capture_output=True,
             text=True,

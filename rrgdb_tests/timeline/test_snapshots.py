@@ -107,10 +107,11 @@ def test_the_budget_holds_for_a_guest_that_writes_much(tmp_path: Path, waits: bo
         assert t.recorder is not None
         t.recorder._running = lambda: 1e-6 * t.icount
         slack = 2 * opened.store.most_bytes(pages)
+        middle = ram.regions[0].size // 4096 // 2
         held: dict[str, bytes] = {}
         for _ in range(400):
-            for page in random.sample(range(ram.pages // 2, ram.pages // 2 + 64), pages):
-                ram.write(0x80000000 + page * 4096, random.randbytes(16) * 256)
+            for page in random.sample(range(middle, middle + 64), pages):
+                ram.write(ram.regions[0].base + page * 4096, random.randbytes(16) * 256)
             t.run(NONE, steps=50)
             digest = t.marks.state_digest()
             held |= {s.name: digest for s in t.marks.stored if s.icount == t.icount}

@@ -51,6 +51,7 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
     c->seen_size = c->settled = size;
     c->settled_host = host;
     c->settled_bytes = p->bytes;
+    c->block_size = 0;
     c->exact_pc = NO_PC;
     return 1;
 }

@@ -83,6 +83,11 @@ def _shown(quirk: Quirk, value: int) -> int:
     return _move(value, [(engine, bit) for bit, engine in quirk.moved]) | quirk.ones
 
 
+def _check(name: str, error: int) -> None:
+    if error:
+        raise EngineError(f"register {name}: {unicorn.UcError(error)}")
+
+
 class _Slot:
     """How one register is passed to uc_reg_read and uc_reg_write; ``number`` -1: not at all; ``word``: the bits of one
     that is passed in up to eight bytes by its number alone, or 0."""
@@ -240,7 +245,7 @@ class RegisterFile:
             value = value & ~1 | (self.raw_read(register) & mask != 0)
         slot = self._slots[name]
         if slot.word:
-            self.put(slot.number, value & slot.word)
+            self._put(name, slot.number, value & slot.word)
             return
         if slot.access is not None:
             slot.access.write(self, value)
@@ -257,9 +262,7 @@ class RegisterFile:
         self._call(self._library.uc_reg_write, slot, name)
 
     def _call(self, function: Any, slot: _Slot, name: str) -> None:
-        error = function(self._handle, slot.number, self._buffer)
-        if error:
-            raise EngineError(f"register {name}: {unicorn.UcError(error)}")
+        _check(name, function(self._handle, slot.number, self._buffer))
 
     def get(self, number: int) -> int:
         """See ``Numbers``."""
@@ -270,6 +273,11 @@ class RegisterFile:
     def put(self, number: int, value: int) -> None:
         self._word.value = value
         self._library.uc_reg_write(self._handle, number, self._word_at)
+
+    def _put(self, name: str, number: int, value: int) -> None:
+        """As ``put``; EngineError where Unicorn refuses the value."""
+        self._word.value = value
+        _check(name, self._library.uc_reg_write(self._handle, number, self._word_at))
 
     @contextmanager
     def _privileged(self, needed: tuple[str, int] | None, *, keep: bool) -> Iterator[None]:
@@ -319,7 +327,7 @@ class RegisterFile:
     def write(self, name: str, value: int) -> None:
         simple = self._simple.get(name)
         if simple is not None:
-            self.put(simple[0], value & simple[1])
+            self._put(name, simple[0], value & simple[1])
             return
         if name in self._hidden:
             at, size = self._hidden[name]
