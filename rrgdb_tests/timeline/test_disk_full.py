@@ -73,8 +73,8 @@ def test_the_log_cannot_be_written(
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:
-    """RAM is a file as well, so the limit cannot be small: what is typed fills most of the log at once. The board has no
-    memory but RAM: 1664 KiB."""
+    """RAM is a file as well, here of 1664 KiB, so the limit cannot be small: what is typed fills most of the log at
+    once."""
     image = tmp_path / "asking.bin"
     image.write_bytes(b"\xba\x80\x0e\0\0\xed\xeb\xfd")  # mov edx, 0xe80; 1: in eax, dx; jmp 1b
     (tmp_path / "typed").write_bytes(random.Random(23).randbytes(1000 << 10))
