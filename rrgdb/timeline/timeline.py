@@ -274,17 +274,11 @@ class Timeline:
                 return
         elif payload == TRAP_TAKEN:
             return
-        elif payload[:1] == bytes((_PHYSICAL,)) and len(payload) >= _MEMORY.size:
-            _, address = _MEMORY.unpack_from(payload)
+        elif payload[:1] in (b"\1", bytes((_PHYSICAL,))) and len(payload) >= _MEMORY.size:
+            kind, address = _MEMORY.unpack_from(payload)
+            apply = self._apply_physical if kind == _PHYSICAL else self.engine.write_memory
             try:
-                self._apply_physical(address, payload[_MEMORY.size :])
-            except MemoryFault as e:
-                raise self.door.divergence(self.icount, "a debugger's write to memory", f"has {e}") from e
-            return
-        elif payload[:1] == b"\1" and len(payload) >= _MEMORY.size:
-            _, address = _MEMORY.unpack_from(payload)
-            try:
-                self.engine.write_memory(address, payload[_MEMORY.size :])
+                apply(address, payload[_MEMORY.size :])
             except MemoryFault as e:
                 raise self.door.divergence(self.icount, "a debugger's write to memory", f"has {e}") from e
             return

@@ -73,3 +73,18 @@ def qemus_acceptance(at: Gdb) -> None:
     assert at.icount > steps[-1][0]
     assert at.registers()["pc"].split()[0] in places
     assert at.cont()["reason"] == "no-history"
+
+
+def threads_of_switches_backwards(at: Gdb, where: str, times: int, function: str) -> set[int]:
+    """``switches`` watched backwards from an arrival at ``where``: ``function`` counts each one. Returns which threads
+    were current."""
+    to(at, where, times)
+    switches, watched = at.value("switches"), at.watch("switches")
+    threads = set()
+    for expected in range(switches, switches - 12, -1):
+        stop = at.cont(reverse=True)
+        assert stop["wpt"]["number"] == watched
+        assert stop["value"] == {"old": str(expected), "new": str(expected - 1)}
+        assert stop["frame"]["func"] == function
+        threads.add(at.value("current"))
+    return threads

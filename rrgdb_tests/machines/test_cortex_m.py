@@ -12,7 +12,14 @@ from rrgdb.opening import replay
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.board.mps2.test_kernel import kernel
 from rrgdb_tests.e2e.harness import Gdb, debugging, rrgdb
-from rrgdb_tests.machines.moves import back_and_forth, back_to_the_previous_tick, qemus_acceptance, state, to
+from rrgdb_tests.machines.moves import (
+    back_and_forth,
+    back_to_the_previous_tick,
+    qemus_acceptance,
+    state,
+    threads_of_switches_backwards,
+    to,
+)
 from rrgdb_tests.timeline.oracle import digests_straight
 
 pytestmark = pytest.mark.e2e
@@ -107,16 +114,7 @@ def test_onto_and_over_a_system_call(at: Gdb) -> None:
 
 
 def test_a_variable_watched_backwards_over_context_switches(at: Gdb) -> None:
-    to(at, "systick_handler", 30)
-    switches, watched = at.value("switches"), at.watch("switches")
-    threads = set()
-    for expected in range(switches, switches - 12, -1):
-        stop = at.cont(reverse=True)
-        assert stop["wpt"]["number"] == watched
-        assert stop["value"] == {"old": str(expected), "new": str(expected - 1)}
-        assert stop["frame"]["func"] == "next_thread"
-        threads.add(at.value("current"))
-    assert len(threads) == 2
+    assert len(threads_of_switches_backwards(at, "systick_handler", 30, "next_thread")) == 2
 
 
 def test_the_lost_increment_is_found(at: Gdb) -> None:

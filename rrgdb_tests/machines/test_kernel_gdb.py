@@ -8,7 +8,14 @@ import pytest
 
 from rrgdb_tests import guests
 from rrgdb_tests.e2e.harness import Gdb, debugging, rrgdb
-from rrgdb_tests.machines.moves import back_and_forth, back_to_the_previous_tick, qemus_acceptance, state, to
+from rrgdb_tests.machines.moves import (
+    back_and_forth,
+    back_to_the_previous_tick,
+    qemus_acceptance,
+    state,
+    threads_of_switches_backwards,
+    to,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -148,16 +155,7 @@ def test_over_what_machine_mode_does_for_the_supervisor(at: Gdb) -> None:
 
 
 def test_a_variable_watched_backwards_over_context_switches(at: Gdb) -> None:
-    to(at, "timer_tick", 40)
-    switches, watched = at.value("switches"), at.watch("switches")
-    threads = set()
-    for expected in range(switches, switches - 12, -1):
-        stop = at.cont(reverse=True)
-        assert stop["wpt"]["number"] == watched
-        assert stop["value"] == {"old": str(expected), "new": str(expected - 1)}
-        assert stop["frame"]["func"] == "schedule"
-        threads.add(at.value("current"))
-    assert len(threads) >= 2
+    assert len(threads_of_switches_backwards(at, "timer_tick", 40, "schedule")) >= 2
 
 
 def lost_increment(gdb: Gdb) -> None:

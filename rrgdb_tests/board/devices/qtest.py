@@ -40,6 +40,8 @@ from random import Random
 from types import MappingProxyType
 from typing import IO
 
+import pytest
+
 from rrgdb.board.device import Device
 from rrgdb_tests.board.fakes import FakeMachine
 
@@ -180,6 +182,21 @@ class Scenario:
         text = "".join(f"{exchange}\n" for exchange in self.ask(SEED))
         RECORDED.mkdir(exist_ok=True)
         (RECORDED / f"{self.name}.xz").write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+
+
+def many_recorded(scenario: Scenario) -> list[Exchange]:
+    """What is recorded: enough of it, lines that change among it."""
+    exchanges = scenario.recorded()
+    assert len(exchanges) >= 2500
+    assert any(exchange.lines for exchange in exchanges)
+    return exchanges
+
+
+def asked_again(scenario: Scenario) -> list[Exchange]:
+    """Answers to other accesses of the QEMU that is here; without it the test is skipped."""
+    if not scenario.is_there:
+        pytest.skip(f"{scenario.binary} is not installed")
+    return scenario.ask(SEED + 1)
 
 
 class Bus:

@@ -1,11 +1,13 @@
-"""Physical memory that holds page tables and nothing else."""
+"""Physical memory that holds page tables and nothing else, and Unicorn as the judge of what they say."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.paging import ReadPhysical
+from rrgdb.engine.unicorn.engine import UnicornEngine, _lib
 
 
 def memory(entries: Mapping[int, int]) -> ReadPhysical:
@@ -17,3 +19,17 @@ def memory(entries: Mapping[int, int]) -> ReadPhysical:
         return entries[address]
 
     return read
+
+
+def mapped_for_both(engine: UnicornEngine, address: int) -> bool:
+    """Whether ``address`` is mapped, and to the same place, for Unicorn's walk and for ours."""
+    physical = ctypes.c_uint64()
+    error = _lib.uc_vmem_translate(engine._handle, ctypes.c_uint64(address), ctypes.c_int(1), ctypes.byref(physical))
+    try:
+        found = engine.translate(address)
+    except MemoryFault:
+        assert error, hex(address)
+        return False
+    assert not error, hex(address)
+    assert physical.value == found, hex(address)
+    return True

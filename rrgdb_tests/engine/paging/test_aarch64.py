@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import random
 import struct
 
 import pytest
 
 from rrgdb.arch import ARCHES
-from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.paging.aarch64 import translation
-from rrgdb.engine.unicorn.engine import UnicornEngine, _lib
-from rrgdb_tests.engine.paging.memory import memory
+from rrgdb.engine.unicorn.engine import UnicornEngine
+from rrgdb_tests.engine.paging.memory import mapped_for_both, memory
 
 EL0, EL1, EL2 = 0, 5, 9
 T48 = 16 | 16 << 16
@@ -96,19 +94,5 @@ def test_unicorn_translates_the_same(granule: int, control: int) -> None:
                 address = ~address & (1 << 64) - 1
             if not choice.getrandbits(3):
                 address ^= choice.getrandbits(8) << 56
-            answers.add(_compare(engine, address))
+            answers.add(mapped_for_both(engine, address))
     assert answers == {True, False}
-
-
-def _compare(engine: UnicornEngine, address: int) -> bool:
-    """Whether it is mapped, for both alike."""
-    physical = ctypes.c_uint64()
-    error = _lib.uc_vmem_translate(engine._handle, ctypes.c_uint64(address), ctypes.c_int(1), ctypes.byref(physical))
-    try:
-        found = engine.translate(address)
-    except MemoryFault:
-        assert error, hex(address)
-        return False
-    assert not error, hex(address)
-    assert physical.value == found, hex(address)
-    return True

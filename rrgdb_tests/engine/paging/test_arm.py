@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import random
 import struct
 
 import pytest
 
 from rrgdb.arch import ARCHES
-from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.paging.arm import translation
-from rrgdb.engine.unicorn.engine import UnicornEngine, _lib
-from rrgdb_tests.engine.paging.memory import memory
+from rrgdb.engine.unicorn.engine import UnicornEngine
+from rrgdb_tests.engine.paging.memory import mapped_for_both, memory
 
 EAE, PD0, PD1 = 1 << 31, 1 << 4, 1 << 5
 EE = 1 << 25
@@ -92,19 +90,5 @@ def test_unicorn_translates_the_same(long: bool) -> None:
             engine.write(register, choice.randrange(0, size, 1 << 12))
         engine.write("sctlr", engine.read("sctlr") | 1)
         for _ in range(50):
-            answers.add(_compare(engine, choice.getrandbits(32)))
+            answers.add(mapped_for_both(engine, choice.getrandbits(32)))
     assert answers == {True, False}
-
-
-def _compare(engine: UnicornEngine, address: int) -> bool:
-    """Whether it is mapped, for both alike."""
-    physical = ctypes.c_uint64()
-    error = _lib.uc_vmem_translate(engine._handle, ctypes.c_uint64(address), ctypes.c_int(1), ctypes.byref(physical))
-    try:
-        found = engine.translate(address)
-    except MemoryFault:
-        assert error, hex(address)
-        return False
-    assert not error, hex(address)
-    assert physical.value == found, hex(address)
-    return True

@@ -6,26 +6,22 @@ written is nobody else's, and replay computes it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Field
 from rrgdb.board.devices.virtio.disk import (
-    AT_ONCE,
     BLOCK_SIZE,
     CONFIG_SPACE,
     CONFIG_WCE,
-    DIGEST_MASK,
     DISCARD,
     FLUSH,
     GEOMETRY,
-    HEADER,
     ID_BYTES,
     IO_ERROR,
     MAX_TRANSFER,
     MAX_ZEROES,
-    OK,
     RANGE,
     READ_ONLY,
     SCSI,
@@ -36,10 +32,10 @@ from rrgdb.board.devices.virtio.disk import (
     UNSUPPORTED,
     ZEROES,
     Disk,
+    DiskRequests,
     Failure,
     Request,
     geometry,
-    split,
 )
 from rrgdb.board.devices.virtio.mmio import CONFIG, DRIVER_OK, VirtioDevice
 from rrgdb.board.devices.virtio.queue import EVENT_IDX, Chain, Piece, QueueError
@@ -56,7 +52,7 @@ _SCSI_PIECES = (2, 3)
 """to be read and to be written, that a SCSI command has at least"""
 
 
-class VirtioBlk(VirtioDevice):
+class VirtioBlk(DiskRequests, VirtioDevice):
     """One disk. ``content`` is the digest of what stands on it, 0 for what stood there at first. ``wce``: the driver
     has the write cache on; ``written_wce``: what stands in the configuration space for it since that was last read or
     written.
@@ -139,27 +135,9 @@ class VirtioBlk(VirtioDevice):
         finally:
             queue.ask_for_notifications(self.has(EVENT_IDX))
 
-    def _request(self, chain: Chain) -> int:
-        # Header and status may be parts of larger buffers, or be spread over several.
-        header, out = split(chain.readable, HEADER.size)
-        room = sum(piece.length for piece in chain.writable)
-        if sum(piece.length for piece in header) < HEADER.size or not room:
-            raise QueueError("a request without its header or its status")
-        into, status = split(chain.writable, room - 1)
-        self._left -= room + sum(piece.length for piece in out)
-        if self._left < 0:
-            raise QueueError(f"more than {MAX_TRANSFER} bytes in one notification")
-        kind, _, sector = HEADER.unpack(b"".join(map(self._load, header)))
-        try:
-            self._perform(kind & ~_BARRIER, sector, chain, out, into)
-            result = OK
-        except Failure as failure:
-            result = failure.status
-        self.machine.write_physical(status[0].address, bytes([result]))
-        return room
-
     def _perform(self, kind: int, sector: int, chain: Chain, out: Sequence[Piece], into: Sequence[Piece]) -> None:
         """The lowest bit of ``kind`` is the direction, which matters where it makes another request of it."""
+        kind &= ~_BARRIER
         match kind:
             case Request.IN:
                 for piece, offset in self._placed(sector, into):
@@ -181,21 +159,6 @@ class VirtioBlk(VirtioDevice):
             case _:
                 raise Failure(UNSUPPORTED)
 
-    def _placed(self, sector: int, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, int]]:
-        """Pieces of at most a MiB and their offsets on the disk; all of them are known to be there."""
-        length = sum(piece.length for piece in pieces)
-        self._require_there(sector, length)
-        offset = sector * SECTOR
-        for address, rest in pieces:
-            for at in range(0, rest, AT_ONCE):
-                part = Piece(address + at, min(AT_ONCE, rest - at))
-                yield part, offset
-                offset += part.length
-
-    def _require_there(self, sector: int, length: int) -> None:
-        if length % SECTOR or sector * SECTOR + length > self.disk.size:
-            raise Failure(IO_ERROR)
-
     def _zero(self, kind: int, out: Sequence[Piece]) -> None:
         """Discarded sectors keep what they hold, as in QEMU without ``discard=unmap``."""
         length = sum(piece.length for piece in out)
@@ -212,10 +175,7 @@ class VirtioBlk(VirtioDevice):
         if self.disk.readonly:
             raise Failure(IO_ERROR)
         if kind == Request.WRITE_ZEROES:
-            self._left -= count * SECTOR
-            if self._left < 0:
-                raise QueueError(f"more than {MAX_TRANSFER} bytes in one notification")
-            self._write(sector * SECTOR, bytes(count * SECTOR))
+            self._fill_with_zeros(sector, count)
 
     def _refuse_scsi(self, chain: Chain) -> None:
         """Commands for SCSI disks come to a disk that is none: its answer stands before the status."""
@@ -225,16 +185,3 @@ class VirtioBlk(VirtioDevice):
         answer = chain.writable[-2]
         self._tell([answer], _SCSI_FAILED.to_bytes(4, "little"))
         raise Failure(UNSUPPORTED)
-
-    def _write(self, offset: int, data: bytes) -> None:
-        self.content = self.content + self.disk.write(offset, data) & DIGEST_MASK
-
-    def _tell(self, into: Sequence[Piece], data: bytes) -> None:
-        for address, length in into:
-            self.machine.write_physical(address, data[:length])
-            data = data[length:]
-            if not data:
-                break
-
-    def _load(self, piece: Piece) -> bytes:
-        return self.machine.read_physical(*piece)

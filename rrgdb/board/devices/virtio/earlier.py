@@ -6,24 +6,20 @@ requests whose type has a direction bit or a barrier bit that the standard does 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rrgdb.board.device import Machine
 from rrgdb.board.devices.state import Field, StatefulDevice
 from rrgdb.board.devices.virtio.disk import (
-    AT_ONCE,
     BLOCK_SIZE,
     CONFIG_SPACE,
-    DIGEST_MASK,
     DISCARD,
     FLUSH,
-    HEADER,
     ID_BYTES,
     IO_ERROR,
     MAX_TRANSFER,
     MAX_ZEROES,
-    OK,
     RANGE,
     READ_ONLY,
     SECTOR,
@@ -32,9 +28,9 @@ from rrgdb.board.devices.virtio.disk import (
     UNSUPPORTED,
     ZEROES,
     Disk,
+    DiskRequests,
     Failure,
     Request,
-    split,
 )
 from rrgdb.board.devices.virtio.mmio import (
     CONFIG,
@@ -150,7 +146,7 @@ class EarlierVirtioDevice(StatefulDevice):
         """The configuration space."""
         raise NotImplementedError
 
-    def serve(self, readable: Sequence[Piece], writable: Sequence[Piece]) -> int:
+    def serve(self, chain: Chain) -> int:
         """Do what a chain asks for; returns the bytes written. Raises QueueError."""
         raise NotImplementedError
 
@@ -246,7 +242,7 @@ class EarlierVirtioDevice(StatefulDevice):
             for _ in range(served):
                 chain = rings.chain(rings.head(self.taken))
                 self.taken = self.taken + 1 & 0xFFFF
-                written = self.serve(chain.readable, chain.writable)
+                written = self.serve(chain)
                 rings.give_back(self.returned, chain.head, written)
                 self.returned = self.returned + 1 & 0xFFFF
             if served and rings.wants_interrupts:
@@ -276,7 +272,7 @@ class EarlierDenseVirtioMmio(EarlierVirtioMmio, DenseVirtioMmio):
     """The same, as close as they can be."""
 
 
-class EarlierVirtioBlk(EarlierVirtioDevice):
+class EarlierVirtioBlk(DiskRequests, EarlierVirtioDevice):
     """One disk. ``content`` is the digest of what stands on it, 0 for what stood there at first."""
 
     DEVICE_ID = 2
@@ -315,26 +311,10 @@ class EarlierVirtioBlk(EarlierVirtioDevice):
     def begin(self) -> None:
         self._left = MAX_TRANSFER
 
-    def serve(self, readable: Sequence[Piece], writable: Sequence[Piece]) -> int:
-        # Header and status may be parts of larger buffers, or be spread over several.
-        header, out = split(readable, HEADER.size)
-        room = sum(piece.length for piece in writable)
-        if sum(piece.length for piece in header) < HEADER.size or not room:
-            raise QueueError("a request without its header or its status")
-        into, status = split(writable, room - 1)
-        self._left -= room + sum(piece.length for piece in out)
-        if self._left < 0:
-            raise QueueError(f"more than {MAX_TRANSFER} bytes in one notification")
-        kind, _, sector = HEADER.unpack(b"".join(map(self._load, header)))
-        try:
-            self._perform(kind, sector, out, into)
-            result = OK
-        except Failure as failure:
-            result = failure.status
-        self.machine.write_physical(status[0].address, bytes([result]))
-        return room
+    def serve(self, chain: Chain) -> int:
+        return self._request(chain)
 
-    def _perform(self, kind: int, sector: int, out: Sequence[Piece], into: Sequence[Piece]) -> None:
+    def _perform(self, kind: int, sector: int, chain: Chain, out: Sequence[Piece], into: Sequence[Piece]) -> None:
         match kind:
             case Request.IN:
                 for piece, offset in self._placed(sector, into):
@@ -353,21 +333,6 @@ class EarlierVirtioBlk(EarlierVirtioDevice):
             case _:
                 raise Failure(UNSUPPORTED)
 
-    def _placed(self, sector: int, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, int]]:
-        """Pieces of at most a MiB and their offsets on the disk; all of them are known to be there."""
-        length = sum(piece.length for piece in pieces)
-        self._require_there(sector, length)
-        offset = sector * SECTOR
-        for address, rest in pieces:
-            for at in range(0, rest, AT_ONCE):
-                part = Piece(address + at, min(AT_ONCE, rest - at))
-                yield part, offset
-                offset += part.length
-
-    def _require_there(self, sector: int, length: int) -> None:
-        if length % SECTOR or sector * SECTOR + length > self.disk.size:
-            raise Failure(IO_ERROR)
-
     def _zero(self, kind: int, out: Sequence[Piece]) -> None:
         """Discarded sectors keep what they hold, as in QEMU without ``discard=unmap``."""
         if sum(piece.length for piece in out) != RANGE.size:
@@ -379,20 +344,4 @@ class EarlierVirtioBlk(EarlierVirtioDevice):
             raise Failure(IO_ERROR)
         self._require_there(sector, count * SECTOR)
         if kind == Request.WRITE_ZEROES:
-            self._left -= count * SECTOR
-            if self._left < 0:
-                raise QueueError(f"more than {MAX_TRANSFER} bytes in one notification")
-            self._write(sector * SECTOR, bytes(count * SECTOR))
-
-    def _write(self, offset: int, data: bytes) -> None:
-        self.content = self.content + self.disk.write(offset, data) & DIGEST_MASK
-
-    def _tell(self, into: Sequence[Piece], data: bytes) -> None:
-        for address, length in into:
-            self.machine.write_physical(address, data[:length])
-            data = data[length:]
-            if not data:
-                break
-
-    def _load(self, piece: Piece) -> bytes:
-        return self.machine.read_physical(*piece)
+            self._fill_with_zeros(sector, count)
