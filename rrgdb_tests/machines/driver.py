@@ -170,14 +170,14 @@ def _disk(name: str, scratch: Path) -> Path:
     return disk
 
 
-def _u_boot(name: str, emulator: str, board: str, scratch: Path, **more: object) -> Machine:
-    image = unpacked("u-boot-qemu", "all") / f"usr/lib/u-boot/{board}/u-boot.bin"
-    return replace(
-        Machine(
-            name, emulator, U_BOOT, ("Type: Hard Disk", "24 bytes read"), "poweroff ...", _disk(name, scratch), shift=6
-        ),
-        **{key: image if value is None else value for key, value in more.items()},  # type: ignore[arg-type]
-    )
+def _u_boot(name: str, emulator: str, scratch: Path) -> Machine:
+    """Without what it boots from."""
+    shown, disk = ("Type: Hard Disk", "24 bytes read"), _disk(name, scratch)
+    return Machine(name, emulator, U_BOOT, shown, "poweroff ...", disk, shift=6)
+
+
+def _u_boot_of(board: str) -> Path:
+    return unpacked("u-boot-qemu", "all") / f"usr/lib/u-boot/{board}/u-boot.bin"
 
 
 def _firmware() -> Path:
@@ -185,18 +185,18 @@ def _firmware() -> Path:
 
 
 def u_boot_riscv64(scratch: Path) -> Machine:
-    machine = _u_boot(
-        "u-boot-riscv64", "qemu-system-riscv64", "qemu-riscv64_smode", scratch, bios=_firmware(), kernel=None
-    )
-    return replace(machine, board="riscv64-virt")
+    machine = _u_boot("u-boot-riscv64", "qemu-system-riscv64", scratch)
+    return replace(machine, board="riscv64-virt", bios=_firmware(), kernel=_u_boot_of("qemu-riscv64_smode"))
 
 
 def u_boot_arm64(scratch: Path) -> Machine:
-    return _u_boot("u-boot-arm64", "qemu-system-aarch64", "qemu_arm64", scratch, cpu="cortex-a57", bios=None)
+    machine = _u_boot("u-boot-arm64", "qemu-system-aarch64", scratch)
+    return replace(machine, cpu="cortex-a57", bios=_u_boot_of("qemu_arm64"))
 
 
 def u_boot_arm(scratch: Path) -> Machine:
-    return _u_boot("u-boot-arm", "qemu-system-arm", "qemu_arm", scratch, cpu="cortex-a15", bios=None)
+    machine = _u_boot("u-boot-arm", "qemu-system-arm", scratch)
+    return replace(machine, cpu="cortex-a15", bios=_u_boot_of("qemu_arm"))
 
 
 COMMANDS = (
