@@ -19,6 +19,7 @@ from rrgdb.engine.base import ReadCallback, WriteCallback
 from rrgdb.engine.memory import Ram, Region
 from rrgdb.engine.unicorn.devices import Devices, check
 
+_READ_ONLY = const.UC_PROT_READ | const.UC_PROT_EXEC
 MANY_READS = 256
 """through the device, after which mapping the memory pays"""
 
@@ -102,8 +103,13 @@ class MappedRom:
                 self._handle,
                 ctypes.c_uint64(region.base),
                 ctypes.c_uint64(region.size),
-                ctypes.c_uint32(const.UC_PROT_READ | const.UC_PROT_EXEC),
+                ctypes.c_uint32(_READ_ONLY),
                 ctypes.c_void_p(self._ram.address + region.offset),
+            )
+            check(error, f"memory at {region.base:#x}")
+            # What uc_mem_map_ptr makes gets the stores that the hook has taken, until its permissions are set again.
+            error = _lib.uc_mem_protect(
+                self._handle, ctypes.c_uint64(region.base), ctypes.c_uint64(region.size), ctypes.c_uint32(_READ_ONLY)
             )
             check(error, f"memory at {region.base:#x}")
         else:
