@@ -27,6 +27,16 @@ static int aarch64_stores_only(const Core *c, const uint8_t *b)
     return (w & 0x3fc00000u) == 0x08000000u && ((w & 0x80000000u) || !(w & 0x00200000u));
 }
 
+/* MSR, SYS and exception returns, but not hints and barriers. */
+static int aarch64_unmasks(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t w;
+    (void)c;
+    (void)n;
+    memcpy(&w, b, 4);
+    return ((w & 0xffe00000u) == 0xd5000000u && (w & 0xffffe000u) != 0xd5032000u) || (w & 0xfffff000u) == 0xd69f0000u;
+}
+
 static int aarch64_settles(const Core *c)
 {
     (void)c;
@@ -37,6 +47,7 @@ static const Family aarch64_family = {
     .name = "aarch64",
     .plain_length = aarch64_plain_length,
     .indivisible = aarch64_indivisible,
+    .unmasks = aarch64_unmasks,
     .stores_only = aarch64_stores_only,
     .settles = aarch64_settles,
 };

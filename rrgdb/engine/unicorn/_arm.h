@@ -234,6 +234,19 @@ static int arm_indivisible(const Core *c, const uint8_t *b)
     return (w & 0x0e1000f0u) == 0x000000d0u && (first == (w >> 16 & 15) || (!(w & 0x00400000u) && first == (w & 15)));
 }
 
+/* CPS, MSR and what returns from an exception. */
+static int arm_unmasks(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t w = 0;
+    memcpy(&w, b, n);
+    if (n == 2)
+        return (w & 0xffe8u) == 0xb660u;
+    if (arm_in_thumb(c))
+        return (w & 0xd000ff80u) == 0x8000f380u || (w & 0xff00fff0u) == 0x8f00f3d0u || (w & 0xffd0u) == 0xe810u;
+    return (w & 0xfff10020u) == 0xf1000000u || (w & 0x0db0f000u) == 0x0120f000u || (w & 0x0c10f000u) == 0x0010f000u ||
+           (w & 0x0e508000u) == 0x08508000u || (w & 0xfe50ffffu) == 0xf8100a00u;
+}
+
 static int arm_stores_only(const Core *c, const uint8_t *b)
 {
     uint32_t w;
@@ -250,7 +263,7 @@ static int arm_stores_only(const Core *c, const uint8_t *b)
 static const place arm_places[] = {ARM_PLACES, {NULL, 0, 0}};
 
 #define ARM_FAMILY                                                                                        \
-    .plain_length = arm_plain_length, .indivisible = arm_indivisible,               \
+    .plain_length = arm_plain_length, .indivisible = arm_indivisible, .unmasks = arm_unmasks,              \
     .stores_only = arm_stores_only, .in_second = arm_in_thumb, .passes_over = it_inside, .held = it_holds, \
     .leave = it_leave, .catch_up = arm_catch_up, .counted = arm_counted, .undone = arm_undone,            \
     .begin_block = arm_begin_block, .translated = arm_translated, .block_counted = arm_block_counted,     \

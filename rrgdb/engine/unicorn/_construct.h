@@ -117,13 +117,14 @@ static int take_functions(Core *c, PyObject *functions)
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "family", "wide", "big_endian", "places", "filters", "code_pages", "ram",
-                            "fast", "pc", "stale_pc", "bare", "no_sync", NULL};
+                            "fast", "pc", "stale_pc", "bare", "no_sync", "inlines", NULL};
     unsigned long long uc, ram, no_sync;
     const char *family;
     PyObject *functions, *places, *filters[2], *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!sppO!(OO)OKpiIpK", names, &uc, &PyDict_Type, &functions, &family,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!sppO!(OO)OKpiIpKp", names, &uc, &PyDict_Type, &functions, &family,
                                      &c->wide, &c->big_endian, &PyDict_Type, &places, &filters[0], &filters[1], &pages,
-                                     &ram, &c->fast, &c->pc_id, &c->stale_pc, &c->bare, &no_sync))
+                                     &ram, &c->fast, &c->pc_id, &c->stale_pc, &c->bare, &no_sync,
+                                     &c->inlines))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     c->address_mask = c->wide ? UINT64_MAX : UINT32_MAX;

@@ -35,6 +35,9 @@
 #define MAX_CONTROLS 4
 #define MAX_MASKS 8
 #define CONTEXT_HEADER 40
+#define MAX_SITES (1u << 17)
+#define SITE_BYTES 40
+#define INLINE_CHUNK (1u << 18) /* instructions between two looks at what other threads ask for */
 #define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 
 enum reason {
@@ -78,6 +81,10 @@ typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits
 typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, epoch; uint8_t plain, bytes[PLAN_BYTES]; } plan;
+/* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0 */
+typedef struct { uint64_t budget; uint32_t current; uint8_t unused[52], seen[MAX_SITES]; } near_words;
+/* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it */
+typedef struct { uint8_t *end; uint64_t addr; uint32_t size, count; uint8_t length, original[SITE_BYTES]; } site;
 typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
 /* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */
 typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
@@ -280,6 +287,15 @@ typedef struct Core {
     uint64_t block;
     uint32_t block_size;
     uint8_t block_bytes[MAX_BLOCK];
+
+    /* see _inline.h; granted: what of the budget is not in icount yet */
+    int inlines;
+    near_words *near;
+    uint64_t granted;
+    site *sites; /* from number 1 */
+    uint32_t site_count, site_room, sites_checked, *site_table;
+    uint64_t site_mask;
+    uintptr_t buffer_begin, buffer_end;
 
     plan *plans; /* see _settled.h; settled: bytes of the block at hand, or 0 */
     uint32_t settled;

@@ -15,7 +15,11 @@
     static void name##_on_block(void *uc, uint64_t addr, uint32_t size, void *user)                         \
     {                                                                                                       \
         (void)uc;                                                                                           \
-        on_block(&name##_family, user, addr, size);                                                         \
+        on_block(&name##_family, user, addr, size, __builtin_return_address(0));                            \
+    }                                                                                                       \
+    static void name##_on_inlined(void)                                                                     \
+    {                                                                                                       \
+        on_inlined(&name##_family, __builtin_return_address(0));                                            \
     }                                                                                                       \
     static void name##_on_code(void *uc, uint64_t addr, uint32_t size, void *user)                          \
     {                                                                                                       \
@@ -46,6 +50,7 @@
     }                                                                                                       \
     static const Hooks name##_hooks = {                                                                     \
         .block = (void *)name##_on_block,                                                                   \
+        .inlined = (void *)name##_on_inlined,                                                               \
         .code = (void *)name##_on_code,                                                                     \
         .exact_code = (void *)name##_on_exact_code,                                                         \
         .tlb = (void *)name##_on_tlb,                                                                       \

@@ -34,6 +34,8 @@ struct Family {
     int (*keeps_flags)(const Core *c, const uint8_t *b, uint32_t n);
     /* Of four bytes: whether it cannot begin again after any of its accesses. */
     int (*indivisible)(const Core *c, const uint8_t *b);
+    /* Of a plain instruction of n bytes: whether it may change what masks interrupts. It ends its block then. */
+    int (*unmasks)(const Core *c, const uint8_t *b, uint32_t n);
     /* Of at least two bytes, then zeros: a store-conditional, which Unicorn makes by reading what stands there. */
     int (*stores_only)(const Core *c, const uint8_t *b);
 
@@ -113,7 +115,7 @@ struct Family {
 
 /* A family's copies of the hooks, for uc_hook_add. */
 struct Hooks {
-    void *block, *code, *exact_code, *tlb, *access, *invalid_memory;
+    void *block, *inlined, *code, *exact_code, *tlb, *access, *invalid_memory;
 };
 
 ALWAYS_INLINE int in_second(const Family *f, const Core *c)

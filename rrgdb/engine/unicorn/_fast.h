@@ -14,13 +14,14 @@
 #include "_core.h"
 #include "_family.h"
 #include "_footprint.h"
+#include "_inline.h"
 #include "_memory.h"
 #include "_points.h"
 #include "_watch.h"
 
 /* why a block's instructions are looked at one by one: for good, and as long as nothing changes */
 enum { BLOCK_EXACT = 1, BLOCK_MIXED = 2, BLOCK_POINT = 4, BLOCK_WATCHED = 8, BLOCK_CLOSE = 15 };
-enum { BLOCK_HOOKED = 16, BLOCK_INDIVISIBLE = 32 };
+enum { BLOCK_HOOKED = 16, BLOCK_INDIVISIBLE = 32, BLOCK_UNMASKS = 256 };
 enum { BLOCK_QUIET = 64, BLOCK_UNHOOKED = 128 }; /* quiet breakpoints stand in it; they lack hooks */
 
 #define MAX_TAILS 64
@@ -101,6 +102,7 @@ static block_entry *block_slot(Core *c, uint64_t key, uint32_t size)
 
 static void forget_blocks(Core *c)
 {
+    forget_sites(c);
     memset(c->blocks, 0, (c->block_mask + 1) * sizeof *c->blocks);
     c->block_count = 0;
     for (int i = 0; i < MAX_POINT_HOOKS; i++)
@@ -113,6 +115,7 @@ static void forget_exact(Core *c)
     for (int i = 0; i < c->exact_count; i++)
         c->hook_del(c->uc, c->exact_blocks[i].hook);
     c->exact_count = 0;
+    forget_sites(c);
     for (uint64_t i = 0; i <= c->block_mask; i++)
         c->blocks[i].flags &= ~(uint32_t)BLOCK_HOOKED;
     c->ctl(c->uc, CTL_TB_FLUSH);
@@ -185,6 +188,8 @@ static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n, u
             return BLOCK_EXACT;
         if (length == 4 && f->indivisible && f->indivisible(c, bytes + at))
             flags |= BLOCK_INDIVISIBLE;
+        if (f->unmasks && f->unmasks(c, bytes + at, length))
+            flags |= BLOCK_UNMASKS;
         at += length;
         count++;
     }
@@ -226,6 +231,7 @@ static int look_close(Core *c, uint64_t addr, uint32_t size, uint32_t reason)
             return 1;
         e->flags |= BLOCK_POINT;
     }
+    forget_sites(c);
     if (e->flags & BLOCK_HOOKED)
         return 1;
     int known = 0;
@@ -282,7 +288,7 @@ static void check_block(Core *c, block_entry *e, uint64_t addr)
 {
     e->checked = c->checked;
     e->hits = 0;
-    e->flags &= BLOCK_EXACT | BLOCK_HOOKED | BLOCK_INDIVISIBLE;
+    e->flags &= BLOCK_EXACT | BLOCK_HOOKED | BLOCK_INDIVISIBLE | BLOCK_UNMASKS;
     if (e->flags & BLOCK_INDIVISIBLE && c->guard_count)
         e->flags |= BLOCK_WATCHED;
     if (c->bp_count)
@@ -309,7 +315,8 @@ static void drop_hooks(Core *c)
     }
 }
 
-ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
+/* end: where the hook returns to, if the block may be counted inside its code from now on; else NULL */
+ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
 {
     uint64_t key = block_key(f, c, addr);
     c->tail_size = size;
@@ -354,6 +361,11 @@ ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t 
     c->block_icount = c->icount;
     c->icount += e->count;
     keep_state(c);
+    if (e->results || (c->awaiting && e->flags & BLOCK_UNMASKS))
+        return;
+    if (end && !e->needs && !(e->flags & (BLOCK_QUIET | BLOCK_UNMASKS)))
+        inline_block(c, end, addr, size, e->count);
+    grant(c);
 }
 
 /* The fast phase ended at pc without leaving at a block's entry: count what has retired of the current block.

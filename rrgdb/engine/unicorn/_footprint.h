@@ -58,14 +58,28 @@ static void forget_noted(Core *c)
         memset(c->noted, 0, (c->noted_mask + 1) * sizeof *c->noted);
     c->noted_count = 0;
     c->noted_lost = 0;
+    if (c->near)
+        memset(c->near->seen, 0, c->site_count + 1);
     c->seen_size = 0;
     c->epoch++;
+}
+
+/* Blocks that were counted by their own code, since these were noted. */
+static void note_inlined(Core *c)
+{
+    if (!c->near)
+        return;
+    for (uint32_t i = 1; i <= c->site_count; i++)
+        if (c->near->seen[i])
+            note_code(c, c->sites[i].addr, c->sites[i].size);
+    memset(c->near->seen, 0, c->site_count + 1);
 }
 
 /* take_code() -> (u64 address, u64 bytes) of every block noted, or None if some are not known; begins a new set */
 static PyObject *Core_take_code(Core *c, PyObject *Py_UNUSED(ignored))
 {
     PyObject *out = NULL;
+    note_inlined(c);
     if (!c->noted_lost)
         out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(c->noted_count * 16));
     else

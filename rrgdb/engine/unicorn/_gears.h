@@ -50,9 +50,16 @@ static void run_once(Core *c)
     c->stopped = 0;
     c->denied = 0;
     c->run_icount = c->icount;
+    c->hooked_pc = NO_PC;
+    hook_next(c);
+    Core *outer = running;
+    running = c;
     if (f->begin_run)
         f->begin_run(c);
     c->error = c->emu_start(c->uc, (c->pc - c->code_base) | (uint64_t)in_second(f, c), 0, 0, 0);
+    running = outer;
+    count_inlined(c);
+    hook_next(c);
     if (f->end_run)
         f->end_run(c);
 }

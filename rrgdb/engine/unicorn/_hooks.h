@@ -5,6 +5,7 @@
 #include "_family.h"
 #include "_fast.h"
 #include "_footprint.h"
+#include "_inline.h"
 #include "_memory.h"
 #include "_obstacle.h"
 #include "_settled.h"
@@ -47,7 +48,7 @@ static int unmasked(Core *c)
     return c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_UNMASKED;
 }
 
-ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
+ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
 {
     if (f->retired)
         f->retired(c);
@@ -70,7 +71,7 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
     if (f->begin_block && f->begin_block(c, addr, size))
         return;
     if (c->phase == PHASE_FAST) {
-        fast_block(f, c, addr, size);
+        fast_block(f, c, addr, size, end);
         return;
     }
     if (c->phase == PHASE_TAIL && c->icount != c->tail_icount) {
@@ -81,12 +82,30 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
         enter_block(c, addr, size);
 }
 
-ALWAYS_INLINE void on_block(const Family *f, Core *c, uint64_t addr, uint32_t size)
+/* end: where the hook returns to. */
+ALWAYS_INLINE void on_block(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
 {
     int held = f->held && f->held(c, 1);
-    before_block(f, c, addr, size);
+    count_inlined(c);
+    hook_next(c);
+    if (c->sites_checked != c->checked)
+        forget_sites(c);
+    before_block(f, c, addr, size, held ? NULL : end);
     if (held && c->stopped)
         f->leave(c);
+}
+
+/* The budget did not suffice for the block whose hook returns to end. */
+ALWAYS_INLINE void on_inlined(const Family *f, const uint8_t *end)
+{
+    Core *c = running;
+    const site *s = site_at(c, end);
+    if (!s) {
+        stop(c, R_LOST, NO_PC);
+        return;
+    }
+    c->near->budget += s->count;
+    on_block(f, c, s->addr, s->size, NULL);
 }
 
 /* Nonzero if the instruction must not run now. */
@@ -203,8 +222,12 @@ ALWAYS_INLINE void on_exact_code(const Family *f, Core *c, uint64_t addr, uint32
 
 ALWAYS_INLINE bool on_tlb(const Family *f, Core *c, uint64_t va, int type, tlb_result *result)
 {
+    count_inlined(c);
     note_fill(c);
-    if (!fill_tlb(f, c, va, type, result))
+    int filled = fill_tlb(f, c, va, type, result);
+    if (c->tlb_stale)
+        hook_next(c);
+    if (!filled)
         return false;
     if (f->goes_on && type != UC_MEM_FETCH)
         f->goes_on(c);

@@ -19,6 +19,7 @@
 #include "_footprint.h"
 #include "_gears.h"
 #include "_hooks.h"
+#include "_inline.h"
 #include "_pmp.h"
 #include "_translation.h"
 
@@ -30,6 +31,7 @@ static void Core_dealloc(Core *c)
     free(c->blocks);
     free(c->noted);
     free(c->plans);
+    free_sites(c);
     free(c->classes);
     Py_XDECREF(c->code_pages_owner);
     Py_TYPE(c)->tp_free((PyObject *)c);

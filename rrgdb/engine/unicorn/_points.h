@@ -8,6 +8,7 @@
 #include "_agent.h"
 #include "_core.h"
 #include "_family.h"
+#include "_inline.h"
 #include "_memory.h"
 
 static const bp_entry *breakpoint_at(const Core *c, uint64_t addr)
@@ -80,6 +81,7 @@ static void on_point(void *uc, uint64_t addr, uint32_t size, void *user)
     c->hooked_pc = addr;
     if (c->phase != PHASE_FAST || c->exact || c->stopped)
         return;
+    count_inlined(c);
     const bp_entry *point = breakpoint_at(c, addr);
     if (!point)
         return;

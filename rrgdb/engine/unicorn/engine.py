@@ -8,6 +8,7 @@ icount by icount.
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -55,6 +56,8 @@ GUARD_BYTES = 1 << 20
 """what guards of watched pages take of the physical addresses"""
 TRANSLATED_BYTES = 64 << 20
 """room for translated code; Unicorn's own choice is a GiB"""
+INLINE = "RRGDB_INLINE"
+"""in the environment: 0 if blocks are to be counted by hooks alone"""
 
 _EXITS = {
     _hot.LIMIT: Exit(ExitKind.LIMIT),
@@ -113,6 +116,7 @@ class UnicornEngine:
             stale_pc=family.stale_pc,
             bare=bare,
             no_sync=self._handle.value + no_sync() if keeps else 0,
+            inlines=fast and os.environ.get(INLINE) != "0",
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
         self._roms: list[MappedRom] = []

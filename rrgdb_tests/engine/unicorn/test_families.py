@@ -91,6 +91,7 @@ def _core(handle: int, *, ram: Ram, **given: Any) -> _hot.Core:
     chosen: dict[str, Any] = {"wide": False, "big_endian": False, "places": {}, "filters": ((), ()), "bare": False}
     chosen |= {
         "fast": False,
+        "inlines": False,
         "pc": ppc_const.UC_PPC_REG_PC,
         "stale_pc": 0,
         "no_sync": 0,

@@ -1,0 +1,307 @@
+/* Counting inside the code that Unicorn generates, on x86-64 hosts.
+ *
+ * At the head of each block Unicorn loads four arguments and calls the hook. Once the hook has found that a block may be
+ * counted as a whole, and needs nothing else, it replaces the loads of that one call, in place:
+ *
+ *     sub qword [budget], count
+ *     jb  call                    the budget does not suffice: the hook decides
+ *     mov dword [current], number of the block
+ *     mov byte [seen + number], 1
+ *     jmp behind                  past Unicorn's look at its exit flag
+ * call:
+ *     call hook                   the last bytes of the site, as before, but to a hook that finds the arguments by number
+ *
+ * So the budget says how many instructions may run before a hook must be called again: never beyond the limit, and
+ * none at all where the next block needs a look. The bytes of a site are recognised, never assumed; where they are others
+ * the hook stays. It is the thread that runs this code which changes it, and no other runs it.
+ *
+ * Unicorn may have dropped the code of a site and put other code in its place. So a site is put back only where all of
+ * its bytes are still ours.
+ */
+#pragma once
+#include "_core.h"
+#include "_footprint.h"
+
+#if defined(__x86_64__) && defined(__linux__)
+#define CAN_INLINE 1
+#else
+#define CAN_INLINE 0
+#endif
+
+/* The Core whose code this thread runs: a site's hook gets no arguments. */
+static _Thread_local Core *running;
+
+/* What ran since the last look, by the budget; the block at hand, if no hook knows it. */
+static inline void count_inlined(Core *c)
+{
+    near_words *n = c->near;
+    if (!n)
+        return;
+    c->icount += c->granted - n->budget;
+    c->granted = n->budget;
+    if (!n->current)
+        return;
+    const site *s = &c->sites[n->current];
+    n->current = 0;
+    c->block = s->addr;
+    c->block_length = c->tail_size = s->size;
+    c->block_icount = c->icount - s->count;
+}
+
+/* The next block calls its hook. */
+static inline void hook_next(Core *c)
+{
+    if (c->near)
+        c->granted = c->near->budget = 0;
+}
+
+static inline void grant(Core *c)
+{
+    uint64_t left = c->limit - c->icount;
+    if (c->near)
+        c->granted = c->near->budget = left < INLINE_CHUNK ? left : INLINE_CHUNK;
+}
+
+#if CAN_INLINE
+#include <stdio.h>
+#include <sys/mman.h>
+
+#define MOST_REACH (1ul << 30)
+#define REACH_STEP (16ul << 20)
+#define CALL_BYTES 5
+#define CHECK_BYTES 17 /* movabs rdi, uc; xor esi, esi; call helper_check_exit_request */
+
+static inline uint32_t *site_place(const Core *c, const uint8_t *end)
+{
+    uint64_t i = mix((uintptr_t)end) & c->site_mask;
+    while (c->site_table[i] && c->sites[c->site_table[i]].end != end)
+        i = (i + 1) & c->site_mask;
+    return &c->site_table[i];
+}
+
+static const site *site_at(const Core *c, const uint8_t *end)
+{
+    uint32_t n = c->site_count ? *site_place(c, end) : 0;
+    return n ? &c->sites[n] : NULL;
+}
+
+static uint8_t *put(uint8_t *to, uint32_t word)
+{
+    memcpy(to, &word, sizeof word);
+    return to + sizeof word;
+}
+
+/* Displacement of a word from the end of the instruction that names it. */
+static uint32_t from(const uint8_t *end, const void *word)
+{
+    return (uint32_t)((uintptr_t)word - (uintptr_t)end);
+}
+
+/* What replaces the loads of site number n; returns how many bytes that are, 0: there is no room for them. */
+static uint32_t inlined_bytes(const Core *c, uint32_t n, uint8_t *out)
+{
+    const site *s = &c->sites[n];
+    const uint8_t *begin = s->end - s->length;
+    uint32_t room = s->length - CALL_BYTES;
+    uint8_t *o = out;
+    *o++ = 0x48;
+    *o++ = s->count < 128 ? 0x83 : 0x81;
+    *o++ = 0x2d;
+    if (s->count < 128) {
+        o = put(o, from(begin + 8, &c->near->budget));
+        *o++ = (uint8_t)s->count;
+    } else {
+        o = put(o, from(begin + 11, &c->near->budget));
+        o = put(o, s->count);
+    }
+    *o++ = 0x72;
+    *o = (uint8_t)(room - (uint32_t)(o + 1 - out));
+    o++;
+    *o++ = 0xc7;
+    *o++ = 0x05;
+    o = put(o, from(begin + (o - out) + 8, &c->near->current));
+    o = put(o, n);
+    *o++ = 0xc6;
+    *o++ = 0x05;
+    o = put(o, from(begin + (o - out) + 5, &c->near->seen[n]));
+    *o++ = 1;
+    *o++ = 0xeb;
+    *o = (uint8_t)(s->length + CHECK_BYTES - (uint32_t)(o + 1 - out));
+    o++;
+    uint32_t used = (uint32_t)(o - out);
+    if (used > room)
+        return 0;
+    memset(o, 0x90, room - used);
+    return room;
+}
+
+/* No block is counted inside its code any more. Those that may be ask again. */
+static void forget_sites(Core *c)
+{
+    uint8_t bytes[SITE_BYTES];
+    c->sites_checked = c->checked;
+    if (!c->site_count)
+        return;
+    note_inlined(c);
+    for (uint32_t n = 1; n <= c->site_count; n++) {
+        const site *s = &c->sites[n];
+        uint8_t *begin = s->end - s->length;
+        uint32_t length = inlined_bytes(c, n, bytes);
+        if (memcmp(begin, bytes, length) == 0 && s->end[-CALL_BYTES] == 0xe8)
+            memcpy(begin, s->original, s->length);
+    }
+    memset(c->site_table, 0, (c->site_mask + 1) * sizeof *c->site_table);
+    c->site_count = 0;
+}
+
+static int grow_sites(Core *c)
+{
+    if (c->site_count + 1 < c->site_room)
+        return 1;
+    uint32_t room = c->site_room ? 2 * c->site_room : 1024;
+    if (room > MAX_SITES) {
+        forget_sites(c);
+        return 1;
+    }
+    site *sites = realloc(c->sites, room * sizeof *sites);
+    if (!sites)
+        return 0;
+    c->sites = sites;
+    uint32_t *table = calloc(2 * room, sizeof *table);
+    if (!table)
+        return 0;
+    free(c->site_table);
+    c->site_table = table;
+    c->site_mask = 2 * room - 1;
+    c->site_room = room;
+    for (uint32_t n = 1; n <= c->site_count; n++)
+        *site_place(c, sites[n].end) = n;
+    return 1;
+}
+
+/* Whether Unicorn's buffer there is writable and executable at once, and words can be mapped within its reach. */
+static int reach_code(Core *c, const uint8_t *at)
+{
+    if ((uintptr_t)at - c->buffer_begin < c->buffer_end - c->buffer_begin)
+        return 1;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    unsigned long begin = 0, end = 0;
+    char mode[5] = "", line[512];
+    int found = 0;
+    while (maps && !found && fgets(line, sizeof line, maps))
+        found = sscanf(line, "%lx-%lx %4s", &begin, &end, mode) == 3 && (uintptr_t)at - begin < end - begin;
+    if (maps)
+        fclose(maps);
+    if (!found || strncmp(mode, "rwx", 3) != 0 || end - begin > MOST_REACH || c->near)
+        return 0;
+    for (uintptr_t to = begin & -REACH_STEP; to > REACH_STEP && begin - to < MOST_REACH; to -= REACH_STEP) {
+        void *wanted = (void *)(to - REACH_STEP);
+        void *words = mmap(wanted, sizeof(near_words), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+        if (words == MAP_FAILED)
+            continue;
+        if (words != wanted) { /* a kernel that does not know the flag */
+            munmap(words, sizeof(near_words));
+            continue;
+        }
+        c->near = words;
+        c->buffer_begin = begin;
+        c->buffer_end = end;
+        return 1;
+    }
+    return 0;
+}
+
+/* Length of the loads and the call before end, if they are those of a hook for the block; otherwise 0. */
+static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size)
+{
+    const uint64_t uc = (uintptr_t)c->uc, core = (uintptr_t)c;
+    uint8_t bytes[SITE_BYTES], *o = bytes;
+    *o++ = 0x48;
+    *o++ = 0xbf;
+    memcpy(o, &uc, 8);
+    o += 8;
+    if (addr >> 32) {
+        *o++ = 0x48;
+        *o++ = 0xbe;
+        memcpy(o, &addr, 8);
+        o += 8;
+    } else {
+        *o++ = 0xbe;
+        o = put(o, (uint32_t)addr);
+    }
+    *o++ = 0xba;
+    o = put(o, size);
+    *o++ = 0x48;
+    *o++ = 0xb9;
+    memcpy(o, &core, 8);
+    o += 8;
+    *o++ = 0xe8;
+    uint32_t loads = (uint32_t)(o - bytes), length = loads + 4;
+    if (memcmp(end - length, bytes, loads) != 0 || memcmp(end, bytes, 10) != 0 || end[10] != 0x33 || end[11] != 0xf6 ||
+        end[12] != 0xe8)
+        return 0;
+    return length;
+}
+
+/* The hook that returns to end was called for a block that may be counted as a whole: from now on its code does. */
+static void inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count)
+{
+    uint8_t bytes[SITE_BYTES];
+    c->inlines = c->inlines && reach_code(c, end);
+    if (!c->inlines)
+        return;
+    uint32_t length = site_length(c, end, addr, size);
+    if (!length || !grow_sites(c))
+        return;
+    int64_t call = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);
+    if (call != (int32_t)call)
+        return;
+    uint32_t n = c->site_count + 1;
+    site *s = &c->sites[n];
+    *s = (site){.end = (uint8_t *)end, .addr = addr, .size = size, .count = count, .length = (uint8_t)length};
+    memcpy(s->original, end - length, length);
+    uint32_t used = inlined_bytes(c, n, bytes);
+    if (!used)
+        return;
+    c->site_count = n;
+    *site_place(c, end) = n;
+    memcpy(s->end - length, bytes, used);
+    put(s->end - 4, (uint32_t)call);
+}
+
+/* The code is not there any more, or will not run again. */
+static void free_sites(Core *c)
+{
+    free(c->sites);
+    free(c->site_table);
+    if (c->near)
+        munmap(c->near, sizeof *c->near);
+}
+#else
+static const site *site_at(const Core *c, const uint8_t *end)
+{
+    (void)c;
+    (void)end;
+    return NULL;
+}
+
+static void forget_sites(Core *c)
+{
+    c->sites_checked = c->checked;
+}
+
+static void inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count)
+{
+    (void)c;
+    (void)end;
+    (void)addr;
+    (void)size;
+    (void)count;
+}
+
+static void free_sites(Core *c)
+{
+    (void)c;
+}
+#endif
