@@ -117,19 +117,21 @@ static int take_functions(Core *c, PyObject *functions)
 static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"uc", "functions", "family", "wide", "big_endian", "places", "filters", "code_pages", "ram",
-                            "fast", "pc", "stale_pc", "bare", "no_sync", "inlines", NULL};
-    unsigned long long uc, ram, no_sync;
+                            "fast", "pc", "stale_pc", "bare", "no_sync", "inlines", "mapping", NULL};
+    unsigned long long uc, ram, no_sync, mapping_at;
     const char *family;
     PyObject *functions, *places, *filters[2], *pages;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!sppO!(OO)OKpiIpKp", names, &uc, &PyDict_Type, &functions, &family,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KO!sppO!(OO)OKpiIpKpK", names, &uc, &PyDict_Type, &functions, &family,
                                      &c->wide, &c->big_endian, &PyDict_Type, &places, &filters[0], &filters[1], &pages,
                                      &ram, &c->fast, &c->pc_id, &c->stale_pc, &c->bare, &no_sync,
-                                     &c->inlines))
+                                     &c->inlines, &mapping_at))
         return -1;
     c->uc = (void *)(uintptr_t)uc;
     c->address_mask = c->wide ? UINT64_MAX : UINT32_MAX;
     c->ram = (uint8_t *)(uintptr_t)ram;
     c->no_sync = (uint8_t *)(uintptr_t)no_sync;
+    c->mapping_at = (mapping_fn *)(uintptr_t)mapping_at;
+    c->mapping = c->mapping_at ? *c->mapping_at : NULL;
     c->skip = c->bp_last = c->watch_last = NO_ICOUNT;
     if (take_functions(c, functions) || take_family(c, family) || take_places(c, places) ||
         take_filters(c, &c->filters[0], filters[0]) || take_filters(c, &c->filters[1], filters[1]))

@@ -52,6 +52,8 @@ enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_
 enum { PHASE_SLOW, PHASE_FAST, PHASE_TAIL };
 enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4, PAGE_GUARDED = 8 };
 enum { REFUSED_DEVICE = 1, REFUSED_CODE, REFUSED_WATCH };
+typedef void *(*mapping_fn)(void *uc, uint64_t physical);
+
 enum { F_NONE, F_TAIL, F_EXACT }; /* how the fast phase was left at a block's entry */
 
 #define MANY_FILLS 512 /* of the virtual TLB, between two looks at how thick they come */
@@ -80,11 +82,18 @@ typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes;
 typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
 typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
-typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, epoch; uint8_t plain, bytes[PLAN_BYTES]; } plan;
+typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, bytes[PLAN_BYTES]; } plan;
 /* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0 */
 typedef struct { uint64_t budget; uint32_t current; uint8_t unused[52], seen[MAX_SITES]; } near_words;
-/* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it */
-typedef struct { uint8_t *end; uint64_t addr; uint32_t size, count; uint8_t length, original[SITE_BYTES]; } site;
+/* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it;
+ * host: its instructions; calls: hooks of instructions, which are passed over, the first at this distance from end; hooked: the hook of the block is not */
+typedef struct {
+    uint8_t *end;
+    uint64_t addr;
+    const uint8_t *host;
+    uint32_t size, count, calls, first;
+    uint8_t live, hooked, length, original[SITE_BYTES];
+} site;
 typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
 /* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */
 typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
@@ -296,6 +305,11 @@ typedef struct Core {
     uint32_t site_count, site_room, sites_checked, *site_table;
     uint64_t site_mask;
     uintptr_t buffer_begin, buffer_end;
+
+    /* see _whole.h */
+    int whole, look_next, mapping_passes;
+    const uint8_t *block_host;
+    mapping_fn mapping, *mapping_at; /* Unicorn's own, and where its address stands */
 
     plan *plans; /* see _settled.h; settled: bytes of the block at hand, or 0 */
     uint32_t settled;

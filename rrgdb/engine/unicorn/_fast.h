@@ -363,8 +363,8 @@ ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t 
     keep_state(c);
     if (e->results || (c->awaiting && e->flags & BLOCK_UNMASKS))
         return;
-    if (end && !e->needs && !(e->flags & (BLOCK_QUIET | BLOCK_UNMASKS)))
-        inline_block(c, end, addr, size, e->count);
+    if (end && !e->needs && !(e->flags & (BLOCK_QUIET | BLOCK_UNMASKS)) && !site_at(c, end))
+        inline_block(c, end, addr, size, e->count, NULL, 0);
     grant(c);
 }
 

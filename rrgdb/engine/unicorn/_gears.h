@@ -9,6 +9,7 @@
 #include "_fast.h"
 #include "_hooks.h"
 #include "_watch.h"
+#include "_whole.h"
 
 static void set_code_hook(Core *c, uint64_t begin, uint64_t end)
 {
@@ -70,7 +71,7 @@ static void run_slow(Core *c)
         if (c->family->look)
             c->family->look(c);
         run_once(c);
-    } while ((c->reason == R_SMC || c->reason == R_RESTART) && !c->error);
+    } while (((c->reason == R_SMC || c->reason == R_RESTART) && !c->error) || left_whole(c));
     if (c->error)
         c->reason = R_ERROR;
 }
@@ -115,6 +116,7 @@ static void set_mmu(Core *c, int on)
     if (c->fast) {
         forget_exact(c);
         watch_holes(c);
+        watch_mappings(c);
         c->ctl(c->uc, CTL_TLB_TYPE, on ? UC_TLB_CPU : UC_TLB_VIRTUAL);
         c->ctl(c->uc, CTL_TLB_FLUSH);
     }

@@ -78,7 +78,7 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
         stop(c, c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_TAIL_END, addr);
         return;
     }
-    if (!f->settles || !enter_settled(f, c, addr, size))
+    if (!f->settles || !enter_settled(f, c, addr, size, end))
         enter_block(c, addr, size);
 }
 
@@ -88,9 +88,12 @@ ALWAYS_INLINE void on_block(const Family *f, Core *c, uint64_t addr, uint32_t si
     int held = f->held && f->held(c, 1);
     count_inlined(c);
     hook_next(c);
+    c->whole = 0;
     if (c->sites_checked != c->checked)
         forget_sites(c);
     before_block(f, c, addr, size, held ? NULL : end);
+    if (c->mmu_seen && !c->whole)
+        leave_inlined(c, end);
     if (held && c->stopped)
         f->leave(c);
 }
@@ -105,7 +108,7 @@ ALWAYS_INLINE void on_inlined(const Family *f, const uint8_t *end)
         return;
     }
     c->near->budget += s->count;
-    on_block(f, c, s->addr, s->size, NULL);
+    on_block(f, c, s->addr, s->size, end);
 }
 
 /* Nonzero if the instruction must not run now. */
@@ -206,6 +209,11 @@ ALWAYS_INLINE void on_code(const Family *f, Core *c, uint64_t addr, uint32_t siz
 {
     if (c->phase == PHASE_FAST || (f->settles && count_settled(c, addr, size)))
         return;
+    if (c->whole) { /* behind the block: it cannot be decoded, and so is none of it */
+        count_inlined(c);
+        hook_next(c);
+        c->whole = 0;
+    }
     on_instruction(f, c, addr, size);
 }
 
@@ -260,6 +268,8 @@ static void store_to_device(Core *c, const region *to, uint64_t address, int siz
 
 ALWAYS_INLINE bool on_invalid_memory(const Family *f, Core *c, int type, uint64_t address, int size, int64_t value)
 {
+    if (c->whole)
+        return whole_refused(c, type);
     if (address - c->guard_base < (uint64_t)c->guard_count * PAGE)
         return guarded(f, c, type == UC_MEM_WRITE_PROT, address - c->guard_base, (uint32_t)size, (uint64_t)value);
     const region *memory = type == UC_MEM_WRITE_PROT ? region_at(c, address) : NULL;

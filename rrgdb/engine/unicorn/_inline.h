@@ -46,6 +46,7 @@ static inline void count_inlined(Core *c)
     c->block = s->addr;
     c->block_length = c->tail_size = s->size;
     c->block_icount = c->icount - s->count;
+    c->block_host = s->host;
 }
 
 /* The next block calls its hook. */
@@ -69,6 +70,7 @@ static inline void grant(Core *c)
 #define MOST_REACH (1ul << 30)
 #define REACH_STEP (16ul << 20)
 #define CALL_BYTES 5
+#define MOST_BETWEEN 2048 /* bytes of code of one instruction */
 #define CHECK_BYTES 17 /* movabs rdi, uc; xor esi, esi; call helper_check_exit_request */
 
 static inline uint32_t *site_place(const Core *c, const uint8_t *end)
@@ -135,21 +137,49 @@ static uint32_t inlined_bytes(const Core *c, uint32_t n, uint8_t *out)
     return room;
 }
 
+/* Code hooks of a block's instructions: each is passed over by a jump in its first two bytes, or called again. */
+static void call_instructions(const site *s)
+{
+    uint8_t *p = s->end + CHECK_BYTES, *last = p;
+    for (uint32_t left = s->calls; left && p - last < MOST_BETWEEN; p++)
+        if (p[0] == 0xeb && memcmp(p + 2, s->original + 2, 8) == 0) {
+            memcpy(p, s->original, 2);
+            last = p;
+            left--;
+        }
+}
+
+/* Whether the code of a site is still ours: Unicorn drops all code when its buffer is full, and generates other code there,
+ * or the same again. */
+static int is_ours(const Core *c, uint32_t n)
+{
+    uint8_t bytes[SITE_BYTES];
+    const site *s = &c->sites[n];
+    uint32_t length = s->hooked ? s->length : inlined_bytes(c, n, bytes);
+    return s->live && memcmp(s->end - s->length, s->hooked ? s->original : bytes, length) == 0 &&
+           s->end[-CALL_BYTES] == 0xe8 && (!s->calls || s->end[s->first] == 0xeb);
+}
+
+/* The block's hooks are called again: that of the block, and those of its instructions. */
+static void put_back(Core *c, uint32_t n)
+{
+    site *s = &c->sites[n];
+    if (is_ours(c, n)) {
+        call_instructions(s);
+        memcpy(s->end - s->length, s->original, s->length);
+    }
+    s->live = 0;
+}
+
 /* No block is counted inside its code any more. Those that may be ask again. */
 static void forget_sites(Core *c)
 {
-    uint8_t bytes[SITE_BYTES];
     c->sites_checked = c->checked;
     if (!c->site_count)
         return;
     note_inlined(c);
-    for (uint32_t n = 1; n <= c->site_count; n++) {
-        const site *s = &c->sites[n];
-        uint8_t *begin = s->end - s->length;
-        uint32_t length = inlined_bytes(c, n, bytes);
-        if (memcmp(begin, bytes, length) == 0 && s->end[-CALL_BYTES] == 0xe8)
-            memcpy(begin, s->original, s->length);
-    }
+    for (uint32_t n = 1; n <= c->site_count; n++)
+        put_back(c, n);
     memset(c->site_table, 0, (c->site_mask + 1) * sizeof *c->site_table);
     c->site_count = 0;
 }
@@ -212,8 +242,8 @@ static int reach_code(Core *c, const uint8_t *at)
     return 0;
 }
 
-/* Length of the loads and the call before end, if they are those of a hook for the block; otherwise 0. */
-static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size)
+/* Length of the loads and the call before end, if they are those of that hook, for the block or instruction; otherwise 0. */
+static uint32_t site_length(const Core *c, const uint8_t *end, const void *hook, uint64_t addr, uint32_t size)
 {
     const uint64_t uc = (uintptr_t)c->uc, core = (uintptr_t)c;
     uint8_t bytes[SITE_BYTES], *o = bytes;
@@ -237,37 +267,92 @@ static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, ui
     memcpy(o, &core, 8);
     o += 8;
     *o++ = 0xe8;
-    uint32_t loads = (uint32_t)(o - bytes), length = loads + 4;
-    if (memcmp(end - length, bytes, loads) != 0 || memcmp(end, bytes, 10) != 0 || end[10] != 0x33 || end[11] != 0xf6 ||
+    put(o, from(end, hook));
+    uint32_t length = (uint32_t)(o - bytes) + 4;
+    if (memcmp(end - length, bytes, length) != 0 || memcmp(end, bytes, 10) != 0 || end[10] != 0x33 || end[11] != 0xf6 ||
         end[12] != 0xe8)
         return 0;
     return length;
 }
 
-/* The hook that returns to end was called for a block that may be counted as a whole: from now on its code does. */
-static void inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count)
+/* Where the hooks of the block's instructions are in its code: offsets from end, and how far to jump over them in the upper
+ * byte. Zero: not all of them were found. */
+static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const uint8_t *host, uint32_t size, uint32_t *calls)
+{
+    const uint8_t *p = end + CHECK_BYTES;
+    uint32_t found = 0;
+    for (uint32_t at = 0, n; at < size; at += n) {
+        n = c->family->plain_length(c, host + at, size - at);
+        const uint8_t *last = p;
+        uint32_t length = 0;
+        for (p += SITE_BYTES - CALL_BYTES; !length && p - last < MOST_BETWEEN; p++)
+            if (p[-CALL_BYTES] == 0xe8)
+                length = site_length(c, p, c->hooks->code, addr + at, n);
+        if (!n || !length)
+            return 0;
+        p--;
+        calls[found++] = (uint32_t)(p - length - end) | (length + CHECK_BYTES - 2) << 24;
+        p += CHECK_BYTES;
+    }
+    return 1;
+}
+
+/* The hook that returns to end was called for a block that may be counted as a whole: from now on its code does. host: of
+ * its instructions, if they have hooks, which are passed over then; else NULL. hooked: the block keeps its own hook.
+ * Nonzero: done. */
+static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count, const uint8_t *host,
+                        int hooked)
 {
     uint8_t bytes[SITE_BYTES];
+    uint32_t calls[PLAN_BYTES];
     c->inlines = c->inlines && reach_code(c, end);
     if (!c->inlines)
-        return;
-    uint32_t length = site_length(c, end, addr, size);
+        return 0;
+    uint32_t length = site_length(c, end, c->hooks->block, addr, size);
     if (!length || !grow_sites(c))
-        return;
+        return 0;
     int64_t call = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);
-    if (call != (int32_t)call)
-        return;
-    uint32_t n = c->site_count + 1;
+    if (call != (int32_t)call || (host && !find_calls(c, end, addr, host, size, calls)))
+        return 0;
+    uint32_t *place = site_place(c, end), n = *place ? *place : c->site_count + 1;
     site *s = &c->sites[n];
-    *s = (site){.end = (uint8_t *)end, .addr = addr, .size = size, .count = count, .length = (uint8_t)length};
+    if (*place && (s->addr != addr || s->size != size)) { /* other code, at the same place: the footprint needs both */
+        n = c->site_count + 1;
+        s = &c->sites[n];
+    }
+    *s = (site){(uint8_t *)end, addr, host, size, count, host ? count : 0, host ? calls[0] & 0xffffff : 0, 1, (uint8_t)hooked, (uint8_t)length, {0}};
     memcpy(s->original, end - length, length);
     uint32_t used = inlined_bytes(c, n, bytes);
     if (!used)
-        return;
-    c->site_count = n;
-    *site_place(c, end) = n;
-    memcpy(s->end - length, bytes, used);
-    put(s->end - 4, (uint32_t)call);
+        return 0;
+    for (uint32_t i = 0; i < s->calls; i++) {
+        uint8_t *at = s->end + (calls[i] & 0xffffff);
+        at[0] = 0xeb;
+        at[1] = (uint8_t)(calls[i] >> 24);
+    }
+    if (n > c->site_count)
+        c->site_count = n;
+    *place = n;
+    if (!hooked) {
+        memcpy(s->end - length, bytes, used);
+        put(s->end - 4, (uint32_t)call);
+    }
+    return 1;
+}
+
+/* Whether the hooks of the instructions of the block are passed over, whose own hook returns to end. */
+static inline int passes_over(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size)
+{
+    const site *s = site_at(c, end);
+    return s && s->addr == addr && s->size == size && is_ours(c, (uint32_t)(s - c->sites));
+}
+
+/* The block whose hook returns to end is looked at instruction by instruction. */
+static inline void leave_inlined(Core *c, const uint8_t *end)
+{
+    const site *s = site_at(c, end);
+    if (s && s->live)
+        put_back(c, (uint32_t)(s - c->sites));
 }
 
 /* The code is not there any more, or will not run again. */
@@ -291,13 +376,32 @@ static void forget_sites(Core *c)
     c->sites_checked = c->checked;
 }
 
-static void inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count)
+static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count, const uint8_t *host,
+                        int hooked)
+{
+    (void)c;
+    (void)hooked;
+    (void)end;
+    (void)addr;
+    (void)size;
+    (void)count;
+    (void)host;
+    return 0;
+}
+
+static inline int passes_over(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size)
 {
     (void)c;
     (void)end;
     (void)addr;
     (void)size;
-    (void)count;
+    return 0;
+}
+
+static inline void leave_inlined(Core *c, const uint8_t *end)
+{
+    (void)c;
+    (void)end;
 }
 
 static void free_sites(Core *c)

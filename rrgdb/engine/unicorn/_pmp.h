@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "_core.h"
+#include "_inline.h"
 #include "_lists.h"
 #include "_memory.h"
 #include "_riscv_decode.h"
@@ -143,6 +144,7 @@ static PyObject *Core_set_pmp(Core *c, PyObject *list)
     if (take_items(list, n, take_pmp_entry, c))
         return NULL;
     c->riscv.pmp_count = (int)n;
+    forget_sites(c);
     c->ctl(c->uc, CTL_TLB_FLUSH);
     Py_RETURN_NONE;
 }

@@ -9,50 +9,72 @@
 #include "_family.h"
 #include "_footprint.h"
 #include "_memory.h"
+#include "_whole.h"
 
-static int all_plain(const Family *f, Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
+/* Look at the bytes of a plan: what of them holds for good. */
+static void look_over(const Family *f, Core *c, plan *p)
 {
     uint32_t needs = 0, results = 0;
-    for (uint32_t at = 0, n; at < size; at += n) {
-        n = f->plain_length(c, b + at, size - at);
-        if (!n)
-            return 0;
+    p->plain = p->unmasks = 0;
+    p->count = 0;
+    for (uint32_t at = 0, n; at < p->size; at += n) {
+        n = f->plain_length(c, p->bytes + at, p->size - at);
+        if (!n || (n == 4 && f->indivisible && f->indivisible(c, p->bytes + at)))
+            return;
+        p->unmasks |= f->unmasks && f->unmasks(c, p->bytes + at, n);
+        p->count++;
     }
-    return !f->block_needs || (f->block_needs(c, addr, b, size, &needs, &results) && !needs && !results);
+    p->plain = !f->block_needs || (f->block_needs(c, p->addr, p->bytes, p->size, &needs, &results) && !needs && !results);
+}
+
+/* Whether a breakpoint stands in a block. */
+static int points_within(const Core *c, uint64_t addr, uint32_t size)
+{
+    if (!c->bp_count || !c->bp_pages[addr >> 12 & 255])
+        return 0;
+    for (uint64_t i = 0; i <= c->bp_mask; i++)
+        if (c->bps[i].used && c->bps[i].address - addr < size)
+            return 1;
+    return 0;
 }
 
 /* Whether the block that begins is settled; then it is entered. */
-ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_t size)
+ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
 {
     uint32_t offset = (uint32_t)(addr & PAGE_MASK);
-    c->settled = 0;
-    if (!c->fast || !c->mmu_seen || !size || size > PLAN_BYTES || offset + size > PAGE)
+    int look = c->look_next;
+    c->settled = c->look_next = 0;
+    if (look || !c->fast || !c->mmu_seen || !size || size > PLAN_BYTES || offset + size > PAGE)
         return 0;
     const uint8_t *page = code_page(c, addr);
     if (!page)
         return 0;
     const uint8_t *host = page + offset;
-    plan *p = &c->plans[mix((uint64_t)(uintptr_t)host + ((uint64_t)size << 48)) & (PLANS - 1)];
+    plan *p = plan_of(c, host, size);
     if (p->host != host || p->addr != addr || p->size != size || memcmp(p->bytes, host, size) != 0) {
         p->host = host;
         p->addr = addr;
         p->size = size;
         p->epoch = 0;
         memcpy(p->bytes, host, size);
-        p->plain = all_plain(f, c, addr, p->bytes, size);
+        look_over(f, c, p);
     }
-    if (!p->plain || c->points || c->interrupt || c->icount + size > c->limit || !f->settles(c))
+    if (!p->plain || c->watch_count || c->range_on || c->interrupt || c->icount + p->count > c->limit || !f->settles(c) ||
+        points_within(c, addr, size))
         return 0;
     mark_code(c, page);
     if (p->epoch != c->epoch)
         note_code(c, addr, size);
     p->epoch = c->epoch;
     c->seen = c->block = addr;
-    c->seen_size = c->settled = size;
-    c->settled_host = host;
-    c->settled_bytes = p->bytes;
+    c->seen_size = size;
     c->block_size = 0;
     c->exact_pc = NO_PC;
+    if (end && c->mapping && enter_whole(c, p, end))
+        return 1;
+    c->settled = size;
+    c->settled_host = host;
+    c->settled_bytes = p->bytes;
     return 1;
 }
 

@@ -44,7 +44,7 @@ from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb.engine.unicorn.families.base import Sync, find_layout
 from rrgdb.engine.unicorn.kept import KeptRegisters
 from rrgdb.engine.unicorn.probes.layout import Context
-from rrgdb.engine.unicorn.probes.structure import no_sync
+from rrgdb.engine.unicorn.probes.structure import mapping_at, no_sync
 from rrgdb.engine.unicorn.registers import RegisterFile
 from rrgdb.engine.unicorn.rom import MappedRom
 
@@ -98,6 +98,7 @@ class UnicornEngine:
             self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
         self._fast = fast
         self._handle = self._uc._uch
+        inlines = fast and os.environ.get(INLINE) != "0"
         keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast)
         self._code_pages = bytearray(ram.pages)
         places = dict(family.places(self._uc, bare))
@@ -116,7 +117,8 @@ class UnicornEngine:
             stale_pc=family.stale_pc,
             bare=bare,
             no_sync=self._handle.value + no_sync() if keeps else 0,
-            inlines=fast and os.environ.get(INLINE) != "0",
+            inlines=inlines,
+            mapping=mapping_at(self._uc, arch.name) if inlines else 0,
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
         self._roms: list[MappedRom] = []

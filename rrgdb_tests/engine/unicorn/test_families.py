@@ -92,6 +92,7 @@ def _core(handle: int, *, ram: Ram, **given: Any) -> _hot.Core:
     chosen |= {
         "fast": False,
         "inlines": False,
+        "mapping": 0,
         "pc": ppc_const.UC_PPC_REG_PC,
         "stale_pc": 0,
         "no_sync": 0,

@@ -13,6 +13,7 @@ from typing import Any
 import unicorn
 from unicorn import unicorn_const as const
 from unicorn import x86_const
+from unicorn.unicorn_py3 import unicorn as binding
 
 from rrgdb.engine.base import EngineError
 
@@ -124,3 +125,16 @@ def no_sync() -> int:
         seen.append(structure(uc))
     places = [at for at, values in enumerate(zip(*seen, strict=True)) if values == (0, 1, 0) * 2]
     return one(places, "Hooks: how to leave the state alone")
+
+
+def mapping_at(uc: Any, family: str) -> int:
+    """Address of the word in an engine structure that points to Unicorn's search for what is mapped at a physical
+    address. 0 where this build of Unicorn does not show that function."""
+    try:
+        function = getattr(binding.uclib, f"find_memory_mapping_{family}")
+    except AttributeError:
+        return 0
+    wanted = (ctypes.cast(function, ctypes.c_void_p).value or 0).to_bytes(8, "little")
+    engine = structure(uc)
+    found = [at for at in range(0, len(engine) - 7, 8) if engine[at : at + 8] == wanted]
+    return uc._uch.value + found[0] if len(found) == 1 else 0
