@@ -35,6 +35,7 @@
 #define MAX_CONTROLS 4
 #define MAX_MASKS 8
 #define CONTEXT_HEADER 40
+#define MAX_COVERS 16
 #define MAX_SITES (1u << 17)
 #define SITE_BYTES 40
 #define INLINE_CHUNK (1u << 18) /* instructions between two looks at what other threads ask for */
@@ -50,7 +51,7 @@ enum reason {
 enum { CLASS_UNKNOWN = 0, CLASS_PLAIN = 1, CLASS_MMU = 2, CLASS_TRAP = 3, CLASS_SYSCALL = 4, CLASS_STATUS = 5 };
 
 enum { PHASE_SLOW, PHASE_FAST, PHASE_TAIL };
-enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4, PAGE_GUARDED = 8 };
+enum { PAGE_CODE = 1, PAGE_MIXED = 2, PAGE_WRITTEN = 4, PAGE_GUARDED = 8, PAGE_COVERED = 16 };
 enum { REFUSED_DEVICE = 1, REFUSED_CODE, REFUSED_WATCH };
 typedef void *(*mapping_fn)(void *uc, uint64_t physical);
 
@@ -63,6 +64,7 @@ enum { F_NONE, F_TAIL, F_EXACT }; /* how the fast phase was left at a block's en
 typedef void (*store_fn)(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user);
 /* RAM, or memory that is read and executed as such and has a device for its stores */
 typedef struct { uint64_t base, size; uint8_t *host; store_fn store; } region;
+typedef struct { uint64_t first, last; } span; /* of physical addresses */
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
 typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, second, cls; } class_entry;
 typedef struct {
@@ -263,7 +265,9 @@ typedef struct Core {
 
     region regions[MAX_REGIONS];
     int region_count;
-    size_t invalid_hooks[2 * MAX_REGIONS + 1];
+    span covers[MAX_COVERS]; /* ascending; see _cover.h */
+    int cover_count;
+    size_t invalid_hooks[2 * MAX_REGIONS + MAX_COVERS + 1];
     int invalid_hook_count;
     uint8_t *ram;
     uint8_t *code_pages;

@@ -12,6 +12,7 @@
  */
 #pragma once
 #include "_core.h"
+#include "_cover.h"
 #include "_family.h"
 #include "_footprint.h"
 #include "_inline.h"

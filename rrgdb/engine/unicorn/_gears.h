@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "_core.h"
+#include "_cover.h"
 #include "_family.h"
 #include "_fast.h"
 #include "_hooks.h"
@@ -74,38 +75,6 @@ static void run_slow(Core *c)
     } while (((c->reason == R_SMC || c->reason == R_RESTART) && !c->error) || left_whole(c));
     if (c->error)
         c->reason = R_ERROR;
-}
-
-/* Hook invalid accesses, but not over RAM: where there is a hook for them, Unicorn keeps every store on its slow path.
- *
- * There a store looks for translated code that it changes, and that is wanted where Unicorn translates addresses: off that
- * path, an entry of the TLB through which a page was written before code was translated from it, under another address,
- * is not told of that code. */
-static int watch_holes(Core *c)
-{
-    int error = 0;
-    if (c->bare)
-        return 0;
-    for (int i = 0; i < c->invalid_hook_count; i++)
-        c->hook_del(c->uc, c->invalid_hooks[i]);
-    c->invalid_hook_count = 0;
-    if (!c->fast || c->mmu_seen)
-        return c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_INVALID,
-                           c->hooks->invalid_memory, c, (uint64_t)0, UINT64_MAX);
-    uint64_t begin = 0;
-    for (int i = 0; i <= c->region_count; i++) {
-        uint64_t end = i < c->region_count ? c->regions[i].base - 1 : UINT64_MAX;
-        if (i == c->region_count || c->regions[i].base > begin)
-            error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_INVALID,
-                                 c->hooks->invalid_memory, c, begin, end);
-        if (i == c->region_count)
-            break;
-        begin = c->regions[i].base + c->regions[i].size;
-        if (c->regions[i].store)
-            error |= c->hook_add(c->uc, &c->invalid_hooks[c->invalid_hook_count++], UC_HOOK_MEM_WRITE_PROT,
-                                 c->hooks->invalid_memory, c, c->regions[i].base, begin - 1);
-    }
-    return error;
 }
 
 static void set_mmu(Core *c, int on)

@@ -87,13 +87,6 @@ static uint32_t copy_code(Core *c, uint64_t va, uint8_t *out, uint32_t n)
     return done;
 }
 
-static void mark_code(Core *c, const uint8_t *host)
-{
-    uint64_t page = (uint64_t)(host - c->ram) >> 12;
-    if (page < c->code_pages_length)
-        c->code_pages[page] = 1;
-}
-
 static inline int same_bytes(const uint8_t *a, const uint8_t *b, uint32_t n)
 {
     if (n == 4) {

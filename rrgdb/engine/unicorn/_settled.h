@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "_core.h"
+#include "_cover.h"
 #include "_family.h"
 #include "_footprint.h"
 #include "_memory.h"
