@@ -18,7 +18,7 @@
 #define MAX_REGIONS 256
 #define MAX_WATCHES 64
 #define MAX_BLOCK 4096
-#define PLAN_BYTES 512 /* of longer blocks there are no plans */
+#define PLAN_BYTES 2048 /* of longer blocks there are no plans */
 #define PLANS 8192
 #define MAX_FILTERS 16
 #define TLB_SIZE 256
@@ -84,7 +84,7 @@ typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes;
 typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
 typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
-typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, bytes[PLAN_BYTES]; } plan;
+typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, *bytes; } plan;
 /* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0 */
 typedef struct { uint64_t budget; uint32_t current; uint8_t unused[52], seen[MAX_SITES]; } near_words;
 /* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it;
@@ -313,6 +313,7 @@ typedef struct Core {
     /* see _whole.h */
     int whole, look_next, mapping_passes;
     const uint8_t *block_host;
+    uint64_t refused_pc; /* where an access was refused */
     mapping_fn mapping, *mapping_at; /* Unicorn's own, and where its address stands */
 
     plan *plans; /* see _settled.h; settled: bytes of the block at hand, or 0 */

@@ -30,6 +30,8 @@ static void Core_dealloc(Core *c)
     free(c->page_flags);
     free(c->blocks);
     free(c->noted);
+    for (int i = 0; c->plans && i < PLANS; i++)
+        free(c->plans[i].bytes);
     free(c->plans);
     free_sites(c);
     free(c->classes);

@@ -20,7 +20,7 @@ static void look_over(const Family *f, Core *c, plan *p)
     p->count = 0;
     for (uint32_t at = 0, n; at < p->size; at += n) {
         n = f->plain_length(c, p->bytes + at, p->size - at);
-        if (!n || (n == 4 && f->indivisible && f->indivisible(c, p->bytes + at)))
+        if (!n)
             return;
         p->unmasks |= f->unmasks && f->unmasks(c, p->bytes + at, n);
         p->count++;
@@ -53,6 +53,10 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
     const uint8_t *host = page + offset;
     plan *p = plan_of(c, host, size);
     if (p->host != host || p->addr != addr || p->size != size || memcmp(p->bytes, host, size) != 0) {
+        uint8_t *bytes = size > p->size ? realloc(p->bytes, size) : p->bytes;
+        if (!bytes)
+            return 0;
+        p->bytes = bytes;
         p->host = host;
         p->addr = addr;
         p->size = size;

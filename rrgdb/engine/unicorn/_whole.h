@@ -18,6 +18,15 @@ static plan *plan_of(Core *c, const uint8_t *host, uint32_t size)
     return &c->plans[mix((uint64_t)(uintptr_t)host + ((uint64_t)size << 48)) & (PLANS - 1)];
 }
 
+/* An access of the instruction at hand does not happen. */
+static void refuse(Core *c, int why)
+{
+    if (c->refused)
+        return;
+    c->refused = why;
+    c->reg_read(c->uc, c->pc_id, &c->refused_pc);
+}
+
 /* In place of Unicorn's search for what is mapped at a physical address; NULL: nothing. */
 static void *find_mapping(void *uc, uint64_t physical)
 {
@@ -28,13 +37,13 @@ static void *find_mapping(void *uc, uint64_t physical)
     }
     const region *r = region_at(c, physical);
     if (!r) {
-        c->refused = REFUSED_DEVICE;
+        refuse(c, REFUSED_DEVICE);
         return NULL;
     }
     count_inlined(c);
     const uint8_t *host = r->host + (physical - r->base);
     if (host + MAX_ACCESS > c->block_host && host < c->block_host + c->block_length) {
-        c->refused = REFUSED_CODE;
+        refuse(c, REFUSED_CODE);
         return NULL;
     }
     return c->mapping(uc, physical);
@@ -86,7 +95,7 @@ static int left_whole(Core *c)
         uint64_t count = 0;
         for (uint32_t n = 1; n && at < left; at += n, count++)
             n = f->plain_length(c, c->block_host + at, (uint32_t)(c->block_length - at));
-        if (at != left) {
+        if (at != left || (c->refused && c->refused_pc != pc)) { /* or a helper of Unicorn went on after it was refused */
             c->pc = pc;
             c->reason = R_LOST;
             return 0;
