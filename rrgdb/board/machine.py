@@ -276,6 +276,7 @@ class Board:
             if before < icount and self._take_interrupt():
                 self._do_due(before)
                 continue
+            engine.keep_time(self._shift, self._slept)
             # A timer whose time has come waits for an instruction.
             exit_ = engine.run_until(min(icount, max(self._position_of(timers.next), before + 1)))
             if self._do_due(before) and exit_.kind in _AT_THE_NEXT:

@@ -200,6 +200,10 @@ class Engine(Protocol):
     def limit(self, icount: int) -> None:
         """From within a device callback: lower the limit of the running ``run_until``."""
 
+    def keep_time(self, shift: int, slept: int) -> None:
+        """Virtual time is ``(icount << shift) + slept`` nanoseconds, in the runs that follow: instructions that only
+        read it need not trap."""
+
     def await_unmasked(self, on: bool) -> None:
         """An interrupt waits until it is unmasked: from now on a run returns UNMASKED, in every gear at the same
         position, once something that masks interrupts has changed."""

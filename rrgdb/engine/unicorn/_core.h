@@ -310,6 +310,10 @@ typedef struct Core {
     uint64_t site_mask;
     uintptr_t buffer_begin, buffer_end;
 
+    int keeps_time; /* virtual time is (icount << time_shift) + time_slept nanoseconds */
+    unsigned time_shift;
+    uint64_t time_slept;
+
     /* see _whole.h */
     int whole, look_next, mapping_passes;
     const uint8_t *block_host;

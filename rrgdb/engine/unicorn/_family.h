@@ -58,6 +58,8 @@ struct Family {
     int (*refuse)(Core *c, uint64_t addr, const uint8_t *b, uint32_t n, int harmless);
     /* It is of CLASS_STATUS. */
     int (*access_status)(Core *c, const uint8_t *b);
+    /* It is c->code, of CLASS_TRAP, and the run has stopped before it: perform it here. Zero: it is left to Python. */
+    int (*emulate)(Core *c);
     /* It is a system instruction, and will run. */
     void (*enter_system)(Core *c, const uint8_t *b, uint32_t n);
     /* It was counted and runs next. b: NULL if it cannot be read. */
@@ -121,6 +123,12 @@ struct Hooks {
 ALWAYS_INLINE int in_second(const Family *f, const Core *c)
 {
     return f->in_second && f->in_second(c);
+}
+
+/* Virtual time in ticks of so many in a number of nanoseconds. */
+static inline uint64_t ticks(const Core *c, uint64_t count, uint64_t nanoseconds)
+{
+    return (uint64_t)((((unsigned __int128)c->icount << c->time_shift) + c->time_slept) * count / nanoseconds);
 }
 
 /* Linear address of what Unicorn's pc says. */

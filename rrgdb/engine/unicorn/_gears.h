@@ -156,6 +156,18 @@ static int thick_tails(Core *c)
     return 1;
 }
 
+/* Whether the run has stopped before an instruction that is performed here, and goes on behind it. */
+static int emulated(Core *c)
+{
+    if (c->reason != R_TRAP || !c->family->emulate || !c->family->emulate(c))
+        return 0;
+    if (c->family->performed)
+        c->family->performed(c);
+    c->icount++;
+    c->pc += (uint64_t)c->code_size;
+    return 1;
+}
+
 /* Whether the run goes on, in whichever phase. */
 static int ended_early(const Core *c)
 {
@@ -178,6 +190,8 @@ static void run_phases(Core *c)
             if (!exact && c->spell_end < c->limit)
                 c->limit = c->spell_end;
             run_slow(c);
+            if (emulated(c))
+                continue;
             if (c->reason == R_MMU) {
                 set_mmu(c, !c->mmu_seen);
                 continue;
@@ -194,7 +208,7 @@ static void run_phases(Core *c)
                 set_mmu(c, !c->mmu_seen);
                 continue;
             }
-            if (next == DONE && c->reason == R_UNGUARD)
+            if (next == DONE && (c->reason == R_UNGUARD || emulated(c)))
                 continue;
             if (next == DONE)
                 return;
@@ -205,6 +219,8 @@ static void run_phases(Core *c)
         enter_phase(c, PHASE_TAIL, c->pc, c->pc + c->tail_size + MAX_INSN);
         c->tail_icount = c->icount;
         run_slow(c);
+        if (emulated(c))
+            continue;
         if (c->reason == R_MMU)
             set_mmu(c, !c->mmu_seen);
         else if (c->reason != R_TAIL_END && !ended_early(c))

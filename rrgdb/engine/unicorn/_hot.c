@@ -256,6 +256,17 @@ static PyObject *Core_trapped_code(Core *c, PyObject *Py_UNUSED(ignored))
     return PyBytes_FromStringAndSize((char *)c->code, c->code_size);
 }
 
+/* keep_time(shift, slept): virtual time is (icount << shift) + slept nanoseconds */
+static PyObject *Core_keep_time(Core *c, PyObject *args)
+{
+    unsigned long long slept;
+    if (!PyArg_ParseTuple(args, "IK", &c->time_shift, &slept))
+        return NULL;
+    c->time_slept = slept;
+    c->keeps_time = 1;
+    Py_RETURN_NONE;
+}
+
 /* read_registers(plan): plan holds (int32 id, int32 bytes) pairs, id < 0 for bytes of zero */
 static PyObject *Core_read_registers(Core *c, PyObject *args)
 {
@@ -317,6 +328,7 @@ static PyMethodDef Core_methods[] = {
     {"forget_code", (PyCFunction)Core_forget_code, METH_NOARGS, "what was executed so far is of no interest"},
     {"set_range", (PyCFunction)Core_set_range, METH_VARARGS, "set_range(start, end); equal: off"},
     {"trapped_code", (PyCFunction)Core_trapped_code, METH_NOARGS, "bytes of the instruction that trapped"},
+    {"keep_time", (PyCFunction)Core_keep_time, METH_VARARGS, "keep_time(shift, slept): what virtual time is"},
     {"read_registers", (PyCFunction)Core_read_registers, METH_VARARGS, "read_registers(plan) -> bytes"},
     {NULL, NULL, 0, NULL},
 };

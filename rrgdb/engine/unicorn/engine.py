@@ -336,6 +336,9 @@ class UnicornEngine:
     def limit(self, icount: int) -> None:
         self._core.lower_limit(icount)
 
+    def keep_time(self, shift: int, slept: int) -> None:
+        self._core.keep_time(shift, slept)
+
     def await_unmasked(self, on: bool) -> None:
         if not on and not self._awaiting:
             return
