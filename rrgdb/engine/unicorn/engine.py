@@ -54,7 +54,7 @@ _hot.set_agent_operations(native_table())
 _STATE = struct.Struct("<QQ")
 GUARD_BYTES = 1 << 20
 """what guards of watched pages take of the physical addresses"""
-TRANSLATED_BYTES = 64 << 20
+TRANSLATED_BYTES = 128 << 20
 """room for translated code; Unicorn's own choice is a GiB"""
 INLINE = "RRGDB_INLINE"
 """in the environment: 0 if blocks are to be counted by hooks alone"""
