@@ -56,10 +56,12 @@ static void run_once(Core *c)
     hook_next(c);
     Core *outer = running;
     running = c;
+    watch_mappings(c, 1);
     if (f->begin_run)
         f->begin_run(c);
     c->error = c->emu_start(c->uc, (c->pc - c->code_base) | (uint64_t)in_second(f, c), 0, 0, 0);
     running = outer;
+    watch_mappings(c, 0);
     count_inlined(c);
     hook_next(c);
     if (f->end_run)
@@ -85,7 +87,6 @@ static void set_mmu(Core *c, int on)
     if (c->fast) {
         forget_exact(c);
         watch_holes(c);
-        watch_mappings(c);
         c->ctl(c->uc, CTL_TLB_TYPE, on ? UC_TLB_CPU : UC_TLB_VIRTUAL);
         c->ctl(c->uc, CTL_TLB_FLUSH);
     }

@@ -336,6 +336,7 @@ static PyMethodDef Core_methods[] = {
 static PyMemberDef Core_members[] = {
     {"icount", T_ULONGLONG, offsetof(Core, icount), 0, "instructions retired"},
     {"limit", T_ULONGLONG, offsetof(Core, limit), 0, "stop before this instruction"},
+    {"user_limit", T_ULONGLONG, offsetof(Core, user_limit), READONLY, "of the last run, as it was lowered"},
     {"skip", T_ULONGLONG, offsetof(Core, skip), 0, "no breakpoint or range stop at this icount"},
     {"pc", T_ULONGLONG, offsetof(Core, pc), 0, "where the last run stopped"},
     {"last_pc", T_ULONGLONG, offsetof(Core, last_pc), READONLY, "last counted instruction of this run"},

@@ -242,8 +242,17 @@ static int reach_code(Core *c, const uint8_t *at)
     return 0;
 }
 
-/* Length of the loads and the call before end, if they are those of that hook, for the block or instruction; otherwise 0. */
-static uint32_t site_length(const Core *c, const uint8_t *end, const void *hook, uint64_t addr, uint32_t size)
+/* Whether Unicorn looks at its exit flag there. */
+static int is_check(const Core *c, const uint8_t *p)
+{
+    const uint64_t uc = (uintptr_t)c->uc;
+    return p[0] == 0x48 && p[1] == 0xbf && memcmp(p + 2, &uc, sizeof uc) == 0 && p[10] == 0x33 && p[11] == 0xf6 &&
+           p[12] == 0xe8;
+}
+
+/* Length of the loads and the call at p, if they are those of that hook, for the block or instruction, and Unicorn looks at
+ * its exit flag behind them; otherwise 0. */
+static uint32_t hook_at(const Core *c, const uint8_t *p, const void *hook, uint64_t addr, uint32_t size)
 {
     const uint64_t uc = (uintptr_t)c->uc, core = (uintptr_t)c;
     uint8_t bytes[SITE_BYTES], *o = bytes;
@@ -251,7 +260,12 @@ static uint32_t site_length(const Core *c, const uint8_t *end, const void *hook,
     *o++ = 0xbf;
     memcpy(o, &uc, 8);
     o += 8;
-    if (addr >> 32) {
+    if (addr >> 32 && (int64_t)addr == (int32_t)addr) {
+        *o++ = 0x48;
+        *o++ = 0xc7;
+        *o++ = 0xc6;
+        o = put(o, (uint32_t)addr);
+    } else if (addr >> 32) {
         *o++ = 0x48;
         *o++ = 0xbe;
         memcpy(o, &addr, 8);
@@ -267,32 +281,46 @@ static uint32_t site_length(const Core *c, const uint8_t *end, const void *hook,
     memcpy(o, &core, 8);
     o += 8;
     *o++ = 0xe8;
-    put(o, from(end, hook));
     uint32_t length = (uint32_t)(o - bytes) + 4;
-    if (memcmp(end - length, bytes, length) != 0 || memcmp(end, bytes, 10) != 0 || end[10] != 0x33 || end[11] != 0xf6 ||
-        end[12] != 0xe8)
-        return 0;
-    return length;
+    put(o, from(p + length, hook));
+    return memcmp(p, bytes, length) == 0 && is_check(c, p + length) ? length : 0;
+}
+
+/* The same, of the hook of a block that returns to end. */
+static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size)
+{
+    uint32_t length = !(addr >> 32) ? 35 : (int64_t)addr == (int32_t)addr ? 37 : 40;
+    return hook_at(c, end - length, c->hooks->block, addr, size) == length ? length : 0;
 }
 
 /* Where the hooks of the block's instructions are in its code: offsets from end, and how far to jump over them in the upper
- * byte. Zero: not all of them were found. */
+ * byte. Zero: there are not these alone. Where there are more of one instruction, Unicorn calls them by a function of its
+ * own; and behind the block may lie another, or what was left of one. All of them name the engine. */
 static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const uint8_t *host, uint32_t size, uint32_t *calls)
 {
+    const uint64_t uc = (uintptr_t)c->uc;
     const uint8_t *p = end + CHECK_BYTES;
     uint32_t found = 0;
     for (uint32_t at = 0, n; at < size; at += n) {
         n = c->family->plain_length(c, host + at, size - at);
         const uint8_t *last = p;
         uint32_t length = 0;
-        for (p += SITE_BYTES - CALL_BYTES; !length && p - last < MOST_BETWEEN; p++)
-            if (p[-CALL_BYTES] == 0xe8)
-                length = site_length(c, p, c->hooks->code, addr + at, n);
-        if (!n || !length)
+        if (!n)
             return 0;
-        p--;
-        calls[found++] = (uint32_t)(p - length - end) | (length + CHECK_BYTES - 2) << 24;
-        p += CHECK_BYTES;
+        while (!length) {
+            while (memcmp(p + 2, &uc, sizeof uc) != 0)
+                if (++p - last > MOST_BETWEEN || (uintptr_t)p + SITE_BYTES + CHECK_BYTES > c->buffer_end)
+                    return 0;
+            if (is_check(c, p)) {
+                p += CHECK_BYTES;
+                continue;
+            }
+            length = hook_at(c, p, c->hooks->code, addr + at, n);
+            if (!length)
+                return 0;
+        }
+        calls[found++] = (uint32_t)(p - end) | (length + CHECK_BYTES - 2) << 24;
+        p += length + CHECK_BYTES;
     }
     return 1;
 }
@@ -308,7 +336,7 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     c->inlines = c->inlines && reach_code(c, end);
     if (!c->inlines)
         return 0;
-    uint32_t length = site_length(c, end, c->hooks->block, addr, size);
+    uint32_t length = site_length(c, end, addr, size);
     if (!length || !grow_sites(c))
         return 0;
     int64_t call = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);

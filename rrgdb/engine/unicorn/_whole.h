@@ -114,9 +114,9 @@ static int left_whole(Core *c)
     return 1;
 }
 
-/* Whether the guest translates addresses has changed. */
-static void watch_mappings(Core *c)
+/* A run begins, or has ended. */
+static void watch_mappings(Core *c, int on)
 {
-    if (c->mapping_at)
-        *c->mapping_at = c->mapping && c->mmu_seen ? find_mapping : c->mapping;
+    if (c->mapping)
+        *c->mapping_at = on && c->mmu_seen ? find_mapping : c->mapping;
 }

@@ -202,6 +202,7 @@ class UnicornEngine:
             core.set_rules(*self.arch.rules(self))
         while True:
             reason = core.run(self._pc, icount)
+            icount = core.user_limit  # a device may have lowered it
             self._has_translated |= bool(core.mmu_seen)
             exits = edge
             if edge is not None:
