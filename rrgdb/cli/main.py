@@ -168,8 +168,19 @@ class _Verbs(click.Group):
             sys.exit(failures.tell(e, debug=debug))
 
 
+def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    from rrgdb.engine.unicorn.counting import way  # noqa: PLC0415 - the engine takes time to import
+
+    click.echo(f"rrgdb, version {rrgdb.__version__}\n{way()}")
+    ctx.exit()
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(rrgdb.__version__, prog_name="rrgdb")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """Run a guest, record it, and go backwards in it with plain GDB."""

@@ -32,6 +32,8 @@ REGISTER_PC: int
 REGISTER_ZERO: int
 REGISTER_ASK: int
 SLOW: int
+CAN_INLINE: int
+"""whether code of this host can be counted inside"""
 
 def set_agent_operations(table: bytes) -> None: ...
 
@@ -40,6 +42,7 @@ class Core:
 
     icount: int
     limit: int
+    user_limit: int
     skip: int
     pc: int
     last_pc: int
@@ -78,6 +81,8 @@ class Core:
         stale_pc: int,
         bare: bool,
         no_sync: int,
+        inlines: bool,
+        mapping: int,
     ) -> None:
         """Add the hooks that stay.
 
@@ -97,6 +102,9 @@ class Core:
         pc, stale_pc: the number of that register of Unicorn; how far ahead it is where an exception has ended a run.
         bare: exceptions and invalid accesses are others' to handle.
         no_sync: address of Unicorn's flag that keeps it from bringing the state up to date at each access, or 0.
+        inlines: blocks are counted inside the generated code, where that can be.
+        mapping: address of Unicorn's pointer to its search for what is mapped at a physical address, or 0: then blocks
+            of guests that translate addresses are never counted as a whole.
 
         Raises KeyError for a function or place that is missing, ValueError for a family or place that there is not, or
         for too many filters, RuntimeError if Unicorn refuses a hook.
@@ -117,6 +125,7 @@ class Core:
     def set_pmp(self, entries: Sequence[tuple[int, int, int, bool]], /) -> None: ...
     def set_controls(self, controls: Sequence[tuple[int, bytes, int, int]], /) -> None: ...
     def set_masks(self, places: Sequence[tuple[int, int]], /) -> None: ...
+    def keep_time(self, shift: int, slept: int, /) -> None: ...
     def await_unmasked(self, on: bool, /) -> None: ...
     def arrive(self, pc: int, /) -> int: ...
     def leave(self) -> None: ...

@@ -8,7 +8,6 @@ icount by icount.
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -37,7 +36,7 @@ from rrgdb.engine.base import (
 )
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.paging import Mapped
-from rrgdb.engine.unicorn import _hot
+from rrgdb.engine.unicorn import _hot, counting
 from rrgdb.engine.unicorn.build import build_id
 from rrgdb.engine.unicorn.devices import Devices
 from rrgdb.engine.unicorn.families import FAMILIES
@@ -56,8 +55,6 @@ GUARD_BYTES = 1 << 20
 """what guards of watched pages take of the physical addresses"""
 TRANSLATED_BYTES = 128 << 20
 """room for translated code; Unicorn's own choice is a GiB"""
-INLINE = "RRGDB_INLINE"
-"""in the environment: 0 if blocks are to be counted by hooks alone"""
 
 _EXITS = {
     _hot.LIMIT: Exit(ExitKind.LIMIT),
@@ -98,7 +95,7 @@ class UnicornEngine:
             self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
         self._fast = fast
         self._handle = self._uc._uch
-        inlines = fast and os.environ.get(INLINE) != "0"
+        inlines = fast and counting.inlines()
         keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast)
         self._code_pages = bytearray(ram.pages)
         places = dict(family.places(self._uc, bare))
