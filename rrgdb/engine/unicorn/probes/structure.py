@@ -6,7 +6,7 @@ Nothing is taken from a table of offsets: places are found by experiments on scr
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -82,12 +82,24 @@ def _candidates(uc: Any, marks: bytes) -> set[tuple[int, int]]:
     return found
 
 
+def _holding(uc: Any, ways: Iterable[tuple[int, int]], marks: bytes) -> set[tuple[int, int]]:
+    """Those of ``ways`` that lead to ``marks`` in that engine."""
+    mapped, size = memory(), len(marks)
+    places = {way: ctypes.c_uint64.from_address(uc._uch.value + way[0]).value + way[1] for way in ways}
+    return {
+        way
+        for way, at in places.items()
+        if readable(at, size, mapped) == size and ctypes.string_at(at, size) == marks
+    }
+
+
 def find_cpu(marked: Callable[[], Any], marks: bytes, family: str) -> tuple[tuple[int, int], ...]:
     """For ``cpu_of``: how the registers of a CPU are reached from its engine structure. ``marked`` makes an engine
     whose registers hold ``marks``. EngineError if they are not to be found."""
     # Other pointers may lie near the CPU by chance: what several engines have in common is no chance.
-    engines = [marked() for _ in range(4)]
-    common = set.intersection(*(_candidates(uc, marks) for uc in engines))
+    common = _candidates(marked(), marks)
+    for _ in range(3):
+        common &= _holding(marked(), common, marks)
     if not common:
         one([], f"{family}: its CPU")
     return tuple(sorted(common))
@@ -95,10 +107,7 @@ def find_cpu(marked: Callable[[], Any], marks: bytes, family: str) -> tuple[tupl
 
 def cpu_of(uc: Any, ways: tuple[tuple[int, int], ...], marks: bytes, family: str) -> int:
     """Address of the registers of an engine that holds ``marks`` in them. EngineError if they are not there."""
-    mapped = memory()
-    places = (ctypes.c_uint64.from_address(uc._uch.value + pointer).value + at for pointer, at in ways)
-    size = len(marks)
-    found = [at for at in places if readable(at, size, mapped) == size and ctypes.string_at(at, size) == marks]
+    found = [ctypes.c_uint64.from_address(uc._uch.value + pointer).value + at for pointer, at in _holding(uc, ways, marks)]
     if not found:
         one([], f"{family}: its CPU")
     return found[0]
