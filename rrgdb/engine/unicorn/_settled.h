@@ -16,12 +16,13 @@
 static void look_over(const Family *f, Core *c, plan *p)
 {
     uint32_t needs = 0, results = 0;
-    p->plain = p->unmasks = 0;
+    p->plain = p->unmasks = p->indivisible = 0;
     p->count = 0;
     for (uint32_t at = 0, n; at < p->size; at += n) {
         n = f->plain_length(c, p->bytes + at, p->size - at);
         if (!n)
             return;
+        p->indivisible |= n == 4 && f->indivisible && f->indivisible(c, p->bytes + at);
         p->unmasks |= f->unmasks && f->unmasks(c, p->bytes + at, n);
         p->count++;
     }
@@ -75,7 +76,7 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
     c->seen_size = size;
     c->block_size = 0;
     c->exact_pc = NO_PC;
-    if (end && c->mapping && enter_whole(c, p, end))
+    if (end && c->mapping && !p->indivisible && enter_whole(c, p, end))
         return 1;
     c->settled = size;
     c->settled_host = host;
