@@ -20,7 +20,7 @@ INLINES = platform.machine() == "x86_64"
 """whether blocks are counted inside their code on this host"""
 TABLES, MORE, MORE_SIZE = 0x30000, 0x100000, 0x40000
 VIRTUAL, DATA_AT, ALIAS, DEVICE_AT = 0x4000_0000, 0x4000_4000, 0x4000_8000, 0x4000_C000
-HOLE_AT = 0x4000_E000
+HOLE_AT, DATA_ALIAS = 0x4000_E000, 0x4001_0000
 MANY = 0x4010_0000
 _SLOW_BYTES = 16 << 20
 PAGED = ("riscv64", "riscv32", "aarch64")
@@ -30,7 +30,7 @@ def _page_of(address: int) -> int:
     """Where VIRTUAL and what lies behind it is."""
     if address >= MANY:
         return address - MANY + MORE
-    places = {VIRTUAL: CODE, DATA_AT: DATA, ALIAS: CODE, DEVICE_AT: DEVICE}
+    places = {VIRTUAL: CODE, DATA_AT: DATA, ALIAS: CODE, DEVICE_AT: DEVICE, DATA_ALIAS: DATA}
     base = address & -DATA_SIZE
     return places[base] + address - base
 
@@ -80,8 +80,8 @@ def make(family: str, code: str | bytes, *, fast: bool = True, paged: bool = Fal
     engine.map_ram(MORE, MORE_SIZE)
     if not paged:
         return bench
-    pages = [*range(VIRTUAL, DEVICE_AT + PAGE, PAGE), *range(MANY, MANY + MORE_SIZE, PAGE)]
-    pages = [page for page in pages if not HOLE_AT <= page < MANY]
+    pages = [*range(VIRTUAL, DEVICE_AT + PAGE, PAGE), *range(DATA_ALIAS, DATA_ALIAS + DATA_SIZE, PAGE)]
+    pages += range(MANY, MANY + MORE_SIZE, PAGE)
     if family != "aarch64":
         engine.write_memory(TABLES + 0x3800, assemble(family, "mret"))
         engine.write("mepc", VIRTUAL + offset)
