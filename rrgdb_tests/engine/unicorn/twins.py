@@ -35,10 +35,15 @@ def _page_of(address: int) -> int:
     return places[base] + address - base
 
 
+def _executes(page: int) -> bool:
+    """Whether it may be executed: entries of Unicorn's TLB differ in that."""
+    return not DATA_AT <= page < DEVICE_AT
+
+
 def _map_riscv64(bench: Bench, pages: list[int]) -> None:
     engine, root, middle, leaf = bench.engine, TABLES, TABLES + 0x1000, TABLES + 0x2000
     entries = [(root + 8 * (VIRTUAL >> 30), middle, 1), (middle, leaf, 1)]
-    entries += [(leaf + 8 * (page >> 12 & 511), _page_of(page), 0xCF) for page in pages]
+    entries += [(leaf + 8 * (page >> 12 & 511), _page_of(page), 0xCF if _executes(page) else 0xC7) for page in pages]
     for at, target, flags in entries:
         engine.write_memory(at, struct.pack("<Q", target >> 12 << 10 | flags))
     engine.write("satp", 8 << 60 | root >> 12)
@@ -47,7 +52,7 @@ def _map_riscv64(bench: Bench, pages: list[int]) -> None:
 def _map_riscv32(bench: Bench, pages: list[int]) -> None:
     engine, root, leaf = bench.engine, TABLES, TABLES + 0x1000
     entries = [(root + 4 * (VIRTUAL >> 22), leaf, 1)]
-    entries += [(leaf + 4 * (page >> 12 & 1023), _page_of(page), 0xCF) for page in pages]
+    entries += [(leaf + 4 * (page >> 12 & 1023), _page_of(page), 0xCF if _executes(page) else 0xC7) for page in pages]
     for at, target, flags in entries:
         engine.write_memory(at, struct.pack("<I", target >> 12 << 10 | flags))
     engine.write("satp", 1 << 31 | root >> 12)
@@ -56,7 +61,7 @@ def _map_riscv32(bench: Bench, pages: list[int]) -> None:
 def _map_aarch64(bench: Bench, pages: list[int]) -> None:
     engine, root, middle, leaf = bench.engine, TABLES, TABLES + 0x1000, TABLES + 0x2000
     entries = [(root + 8 * (VIRTUAL >> 30), middle | 3), (middle, leaf | 3)]
-    entries += [(leaf + 8 * (page >> 12 & 511), _page_of(page) | 0x703) for page in pages]
+    entries += [(leaf + 8 * (page >> 12 & 511), _page_of(page) | 0x703 | (not _executes(page)) << 53) for page in pages]
     for at, value in entries:
         engine.write_memory(at, struct.pack("<Q", value))
     for name, value in (("tcr_el1", 0x803519), ("mair_el1", 0xFF), ("ttbr0_el1", root)):
