@@ -224,7 +224,7 @@ static int reach_code(Core *c, const uint8_t *at)
         fclose(maps);
     if (!found || strncmp(mode, "rwx", 3) != 0 || end - begin > MOST_REACH || c->near)
         return 0;
-    for (uintptr_t to = begin & -REACH_STEP; to > REACH_STEP && begin - to < MOST_REACH; to -= REACH_STEP) {
+    for (uintptr_t to = begin & -REACH_STEP; to > REACH_STEP && end - to < 2 * MOST_REACH - REACH_STEP; to -= REACH_STEP) {
         void *wanted = (void *)(to - REACH_STEP);
         void *words = mmap(wanted, sizeof(near_words), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);

@@ -18,11 +18,12 @@ from rrgdb.engine.memory import PAGE
 from rrgdb.engine.unicorn import engine as engine_module
 from rrgdb.engine.unicorn.engine import INLINE
 from rrgdb_tests.engine.unicorn import twins as tw
-from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DEVICE, FAMILIES, HOLE, Bench, assemble
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench, assemble
 from rrgdb_tests.engine.unicorn.twins import INLINES, PAGED, Make, Twins, walk
 
 ARM = ("arm", "thumb")
 RISCV = ("riscv64", "riscv32")
+X86 = ("i386", "x86_64")
 # {p}: address register, {v}: the word that is stored, {patch}: what is stored over, in the block of the store and in
 # another one
 _RISCV = """
@@ -470,10 +471,18 @@ def test_blocks_that_cross_a_page(make: Make, family: str, paged: bool) -> None:
         on(running(make, family, paged, offset=offset & -4), runs=5)
 
 
-@every
-def test_what_cannot_be_decoded_behind_a_hot_block(make: Make, family: str, paged: bool) -> None:
-    undefined = {**dict.fromkeys(RISCV, ".word 0xffffffff"), "i386": "ud2", "x86_64": "ud2"}.get(family, ".word 0")
-    undefined = {"arm": ".word 0xe7f000f0", "thumb": ".hword 0xde00"}.get(family, undefined)
+UNDEFINED = {
+    **dict.fromkeys(RISCV, (".word 0xffffffff", ".hword 0", ".word 0x0b")),
+    "aarch64": (".word 0", ".word 0xffffffff", ".word 0xd5385ba0"),
+    "arm": (".word 0xe7f000f0",),
+    "thumb": (".hword 0xde00", ".word 0xa000f7f0"),
+    **dict.fromkeys(X86, ("ud2", ".byte 0x0f, 0xff")),
+}
+STRANGE = [(family, paged, undefined) for family, paged in EVERY for undefined in UNDEFINED[family]]
+
+
+@pytest.mark.parametrize(("family", "paged", "undefined"), STRANGE)
+def test_what_cannot_be_decoded_behind_a_hot_block(make: Make, family: str, paged: bool, undefined: str) -> None:
     program = PROGRAMS[family]
     skip = {
         **dict.fromkeys(RISCV, "bnez a2, 4f\naddi a4, a4, 1\n"),
@@ -820,3 +829,18 @@ def test_much_more_at_once(make: Make, family: str, paged: bool) -> None:
     for seed in range(100, 140):
         gc.collect()
         _Storm(running(make, family, paged), family, paged, seed).run(150)
+
+
+def test_a_counter_before_memory_that_is_not_there(make: Make) -> None:
+    """The limit behind it comes first."""
+    end = DATA + DATA_SIZE
+    twins = make("aarch64", "nop")
+    twins.write_memory(end - 8, assemble("aarch64", "nop\nmrs x1, cntvct_el0"))
+    clocks = _Clock(twins.inlined, 4), _Clock(twins.slow, 4)
+    for length in (1, 2, 2):
+        twins.write("pc", end - 8)
+        first = twins.slow.engine.icount
+        for clock, native in zip(clocks, (True, False), strict=True):
+            assert list(clock.run(first + length, native=native)) == []
+        twins.compare()
+    assert twins.run(1 << 40).kind is ExitKind.EXCEPTION
