@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -844,3 +846,17 @@ def test_a_counter_before_memory_that_is_not_there(make: Make) -> None:
             assert list(clock.run(first + length, native=native)) == []
         twins.compare()
     assert twins.run(1 << 40).kind is ExitKind.EXCEPTION
+
+
+@pytest.mark.skipif(not INLINES, reason="not on this host")
+def test_a_guest_with_much_memory_has_its_code_near_the_hooks() -> None:
+    """Its RAM is mapped first, as it is when a guest is opened; in a process of its own, where nothing else is."""
+    script = (
+        "from rrgdb_tests.engine.unicorn import rig\n"
+        "ram = rig.Ram(3 << 30)\n"
+        "bench = rig.Bench.with_code('aarch64', '1: add x0, x0, #1\\nb 1b', ram=ram)\n"
+        "bench.run(10_000)\n"
+        "print(bench.engine._core.inlined)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0
