@@ -441,6 +441,35 @@ def test_code_on_a_page_that_was_written_before_it_held_any(make: Make, family: 
     assert twins.slow.engine.read(f"{letter}6") > 10
 
 
+# a loop of one block that stores over its first instruction
+LOOPS = {
+    **dict.fromkeys(RISCV, ".option norvc\n1: {patch}\nsw a5, 0(a0)\nadd a4, a4, a6\nj 1b"),
+    "aarch64": "1: {patch}\nstr w5, [x0]\nadd w4, w4, w6\nb 1b",
+    "arm": "1: {patch}\nstr r5, [r0]\nadd r4, r4, r6\nb 1b",
+    "thumb": "1: {patch}\nstr.w r5, [r0]\nadd.w r4, r4, r6\nb.w 1b",
+    **dict.fromkeys(X86, "1: {patch}\nmov [{p}], ebp\nadd edx, esi\njmp 1b"),
+}
+
+
+@every
+def test_a_loop_that_stores_over_what_it_has_executed(make: Make, family: str, paged: bool) -> None:
+    """Wherever runs are stopped, the next round executes what was stored."""
+    program = PROGRAMS[family]
+    source = LOOPS[family].format(patch=program.patches[0], p=program.pointer)
+    found = set()
+    for steps in (1, 7, 700):
+        twins = make(family, source, paged=paged)
+        twins.write(program.pointer, data(paged) + 16)
+        twins.write(program.value, program.word(family, 1))
+        twins.run(2_000)
+        twins.write(program.pointer, code(paged))
+        end = twins.slow.engine.icount + 700
+        while twins.slow.engine.icount < end:
+            twins.run(min(end, twins.slow.engine.icount + steps))
+        found.add(twins.slow.state())
+    assert len(found) == 1
+
+
 @every
 def test_data_on_the_page_of_the_code(make: Make, family: str, paged: bool) -> None:
     twins = running(make, family, paged)
