@@ -18,7 +18,7 @@ from rrgdb.arch.cpu import Cpu
 from rrgdb.engine.base import NO_STOPS, ExitKind, Ranges, Stops, Watch
 from rrgdb.engine.memory import PAGE
 from rrgdb.engine.unicorn import engine as engine_module
-from rrgdb.engine.unicorn.engine import INLINE
+from rrgdb.engine.unicorn.counting import INLINE
 from rrgdb_tests.engine.unicorn import twins as tw
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES, HOLE, Bench, assemble
 from rrgdb_tests.engine.unicorn.twins import INLINES, PAGED, Make, Twins, walk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import random
 import struct
 from collections.abc import Callable
@@ -13,10 +12,12 @@ import pytest
 
 from rrgdb.engine.base import NO_STOPS, Collected, Exit, Stops
 from rrgdb.engine.memory import PAGE, Ram
-from rrgdb.engine.unicorn.engine import INLINE, UnicornEngine
+from rrgdb.engine.unicorn import _hot
+from rrgdb.engine.unicorn.counting import INLINE
+from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, Bench, assemble
 
-INLINES = platform.machine() == "x86_64"
+INLINES = bool(_hot.CAN_INLINE)
 """whether blocks are counted inside their code on this host"""
 TABLES, MORE, MORE_SIZE = 0x30000, 0x100000, 0x40000
 VIRTUAL, DATA_AT, ALIAS, DEVICE_AT = 0x4000_0000, 0x4000_4000, 0x4000_8000, 0x4000_C000
