@@ -84,7 +84,7 @@ typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes;
 typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
 typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
-typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, *bytes; } plan;
+typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, indivisible, *bytes; } plan;
 /* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0 */
 typedef struct { uint64_t budget; uint32_t current; uint8_t unused[52], seen[MAX_SITES]; } near_words;
 /* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it;

@@ -133,11 +133,18 @@ static void leave_exact(Core *c)
     }
 }
 
-/* A block of which every instruction is looked at begins. */
+/* A block of which every instruction is looked at begins. If it has jumped to itself, after it wrote into itself, the run is
+ * left: Unicorn has dropped the block, but not that jump. */
 static void enter_block(Core *c, uint64_t addr, uint32_t size)
 {
+    uint8_t now[MAX_BLOCK];
     if (size > MAX_BLOCK)
         size = MAX_BLOCK;
+    if (size && addr == c->block && size == c->block_size && copy_code(c, addr, now, size) == size &&
+        memcmp(now, c->block_bytes, size) != 0) {
+        stop(c, R_SMC, addr);
+        return;
+    }
     uint8_t *first = code_page(c, addr);
     if (first)
         mark_code(c, first);
@@ -364,7 +371,7 @@ ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t 
     keep_state(c);
     if (e->results || (c->awaiting && e->flags & BLOCK_UNMASKS))
         return;
-    if (end && !e->needs && !(e->flags & (BLOCK_QUIET | BLOCK_UNMASKS)) && !site_at(c, end))
+    if (end && !e->needs && !(e->flags & (BLOCK_QUIET | BLOCK_UNMASKS)) && !passes_over(c, end, addr, size))
         inline_block(c, end, addr, size, e->count, NULL, 0);
     grant(c);
 }

@@ -62,6 +62,7 @@ class Core:
     mmu_seen: int
     tlb_stale: int
     fills: int
+    inlined: int
     phase: int
     code_base: int
     def __init__(

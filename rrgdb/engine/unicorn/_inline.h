@@ -224,7 +224,7 @@ static int reach_code(Core *c, const uint8_t *at)
         fclose(maps);
     if (!found || strncmp(mode, "rwx", 3) != 0 || end - begin > MOST_REACH || c->near)
         return 0;
-    for (uintptr_t to = begin & -REACH_STEP; to > REACH_STEP && begin - to < MOST_REACH; to -= REACH_STEP) {
+    for (uintptr_t to = begin & -REACH_STEP; to > REACH_STEP && end - to < 2 * MOST_REACH - REACH_STEP; to -= REACH_STEP) {
         void *wanted = (void *)(to - REACH_STEP);
         void *words = mmap(wanted, sizeof(near_words), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
@@ -351,8 +351,10 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     *s = (site){(uint8_t *)end, addr, host, size, count, host ? count : 0, host ? calls[0] & 0xffffff : 0, 1, (uint8_t)hooked, (uint8_t)length, {0}};
     memcpy(s->original, end - length, length);
     uint32_t used = inlined_bytes(c, n, bytes);
-    if (!used)
+    if (!used) {
+        s->live = 0;
         return 0;
+    }
     for (uint32_t i = 0; i < s->calls; i++) {
         uint8_t *at = s->end + (calls[i] & 0xffffff);
         at[0] = 0xeb;

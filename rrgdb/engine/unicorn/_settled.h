@@ -16,12 +16,13 @@
 static void look_over(const Family *f, Core *c, plan *p)
 {
     uint32_t needs = 0, results = 0;
-    p->plain = p->unmasks = 0;
+    p->plain = p->unmasks = p->indivisible = 0;
     p->count = 0;
     for (uint32_t at = 0, n; at < p->size; at += n) {
         n = f->plain_length(c, p->bytes + at, p->size - at);
         if (!n)
             return;
+        p->indivisible |= n == 4 && f->indivisible && f->indivisible(c, p->bytes + at);
         p->unmasks |= f->unmasks && f->unmasks(c, p->bytes + at, n);
         p->count++;
     }
@@ -43,7 +44,7 @@ static int points_within(const Core *c, uint64_t addr, uint32_t size)
 ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
 {
     uint32_t offset = (uint32_t)(addr & PAGE_MASK);
-    int look = c->look_next;
+    int look = c->look_next, again = size && addr == c->block && (size == c->settled || size == c->block_size);
     c->settled = c->look_next = 0;
     if (look || !c->fast || !c->mmu_seen || !size || size > PLAN_BYTES || offset + size > PAGE)
         return 0;
@@ -53,6 +54,11 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
     const uint8_t *host = page + offset;
     plan *p = plan_of(c, host, size);
     if (p->host != host || p->addr != addr || p->size != size || memcmp(p->bytes, host, size) != 0) {
+        if (again && p->host == host && p->addr == addr && p->size == size) { /* see enter_block */
+            c->block_size = 0;
+            stop(c, R_SMC, addr);
+            return 1;
+        }
         uint8_t *bytes = size > p->size ? realloc(p->bytes, size) : p->bytes;
         if (!bytes)
             return 0;
@@ -75,7 +81,7 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
     c->seen_size = size;
     c->block_size = 0;
     c->exact_pc = NO_PC;
-    if (end && c->mapping && enter_whole(c, p, end))
+    if (end && c->mapping && !p->indivisible && enter_whole(c, p, end))
         return 1;
     c->settled = size;
     c->settled_host = host;

@@ -5,7 +5,8 @@
  * What such a block may not do is access a device, or write into itself: it would have to end there. Each access that is
  * not to memory that Unicorn has found before, or to a page with code, asks Unicorn's own search for what is mapped, and that
  * is asked here first. A store that may not happen finds nothing mapped, so the run ends before its instruction, and
- * that is looked at, as is one that raises an exception.
+ * that is looked at, as is one that raises an exception. Unicorn looks at its exit flag behind each store, but not behind
+ * those that its helpers make: blocks with such instructions are not counted as a whole.
  */
 #pragma once
 #include "_core.h"
@@ -114,9 +115,9 @@ static int left_whole(Core *c)
     return 1;
 }
 
-/* A run begins, or has ended. */
+/* A run begins, or has ended: between runs there is nobody to ask, and Unicorn searches for other reasons. */
 static void watch_mappings(Core *c, int on)
 {
     if (c->mapping)
-        *c->mapping_at = on && c->mmu_seen ? find_mapping : c->mapping;
+        *c->mapping_at = on && c->mmu_seen && c->family->settles ? find_mapping : c->mapping;
 }
