@@ -37,7 +37,7 @@
 #define CONTEXT_HEADER 40
 #define MAX_COVERS 16
 #define MAX_SITES (1u << 17)
-#define SITE_BYTES 40
+#define SITE_BYTES 41
 #define INLINE_CHUNK (1u << 18) /* instructions between two looks at what other threads ask for */
 #define BRIEF 1000000 /* instructions: what costs such a run some time is not worth a change */
 
@@ -85,16 +85,17 @@ typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits
 typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, indivisible, *bytes; } plan;
-/* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0 */
-typedef struct { uint64_t budget; uint32_t current; uint8_t unused[52], seen[MAX_SITES]; } near_words;
+/* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0; hook:
+ * what sites call that are far from it */
+typedef struct { uint64_t budget; void *hook; uint32_t current; uint8_t unused[44], seen[MAX_SITES]; } near_words;
 /* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it;
- * host: its instructions; calls: hooks of instructions, which are passed over, the first at this distance from end; hooked: the hook of the block is not */
+ * call, behind: of the call itself, and of Unicorn's look at its exit flag; host: its instructions; calls: hooks of instructions, which are passed over, the first at this distance from end; hooked: the hook of the block is not */
 typedef struct {
     uint8_t *end;
     uint64_t addr;
     const uint8_t *host;
     uint32_t size, count, calls, first;
-    uint8_t live, hooked, length, original[SITE_BYTES];
+    uint8_t live, hooked, length, call, behind, original[SITE_BYTES];
 } site;
 typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
 /* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */

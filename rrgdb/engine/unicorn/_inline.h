@@ -9,7 +9,7 @@
  *     mov byte [seen + number], 1
  *     jmp behind                  past Unicorn's look at its exit flag
  * call:
- *     call hook                   the last bytes of the site, as before, but to a hook that finds the arguments by number
+ *     call hook                   the last bytes of the site, as before, but to a hook that finds the arguments by its place
  *
  * So the budget says how many instructions may run before a hook must be called again: never beyond the limit, and
  * none at all where the next block needs a look. The bytes of a site are recognised, never assumed; where they are others
@@ -67,11 +67,12 @@ static inline void grant(Core *c)
 #include <stdio.h>
 #include <sys/mman.h>
 
-#define MOST_REACH (1ul << 30)
+#define REACH (1ul << 31)
 #define REACH_STEP (16ul << 20)
-#define CALL_BYTES 5
+#define MOST_CODE (256ul << 20) /* of one engine */
 #define MOST_BETWEEN 2048 /* bytes of code of one instruction */
-#define CHECK_BYTES 17 /* movabs rdi, uc; xor esi, esi; call helper_check_exit_request */
+#define CHECK_LOADS 12 /* movabs rdi, uc; xor esi, esi; then a call of helper_check_exit_request */
+#define MOST_CHECK (CHECK_LOADS + 6)
 
 static inline uint32_t *site_place(const Core *c, const uint8_t *end)
 {
@@ -104,7 +105,7 @@ static uint32_t inlined_bytes(const Core *c, uint32_t n, uint8_t *out)
 {
     const site *s = &c->sites[n];
     const uint8_t *begin = s->end - s->length;
-    uint32_t room = s->length - CALL_BYTES;
+    uint32_t room = (uint32_t)(s->length - s->call);
     uint8_t *o = out;
     *o++ = 0x48;
     *o++ = s->count < 128 ? 0x83 : 0x81;
@@ -128,7 +129,7 @@ static uint32_t inlined_bytes(const Core *c, uint32_t n, uint8_t *out)
     o = put(o, from(begin + (o - out) + 5, &c->near->seen[n]));
     *o++ = 1;
     *o++ = 0xeb;
-    *o = (uint8_t)(s->length + CHECK_BYTES - (uint32_t)(o + 1 - out));
+    *o = (uint8_t)((uint32_t)(s->length + s->behind) - (uint32_t)(o + 1 - out));
     o++;
     uint32_t used = (uint32_t)(o - out);
     if (used > room)
@@ -140,7 +141,7 @@ static uint32_t inlined_bytes(const Core *c, uint32_t n, uint8_t *out)
 /* Code hooks of a block's instructions: each is passed over by a jump in its first two bytes, or called again. */
 static void call_instructions(const site *s)
 {
-    uint8_t *p = s->end + CHECK_BYTES, *last = p;
+    uint8_t *p = s->end + s->behind, *last = p;
     for (uint32_t left = s->calls; left && p - last < MOST_BETWEEN; p++)
         if (p[0] == 0xeb && memcmp(p + 2, s->original + 2, 8) == 0) {
             memcpy(p, s->original, 2);
@@ -157,7 +158,7 @@ static int is_ours(const Core *c, uint32_t n)
     const site *s = &c->sites[n];
     uint32_t length = s->hooked ? s->length : inlined_bytes(c, n, bytes);
     return s->live && memcmp(s->end - s->length, s->hooked ? s->original : bytes, length) == 0 &&
-           s->end[-CALL_BYTES] == 0xe8 && (!s->calls || s->end[s->first] == 0xeb);
+           s->end[-s->call] == s->original[s->length - s->call] && (!s->calls || s->end[s->first] == 0xeb);
 }
 
 /* The block's hooks are called again: that of the block, and those of its instructions. */
@@ -222,9 +223,14 @@ static int reach_code(Core *c, const uint8_t *at)
         found = sscanf(line, "%lx-%lx %4s", &begin, &end, mode) == 3 && (uintptr_t)at - begin < end - begin;
     if (maps)
         fclose(maps);
-    if (!found || strncmp(mode, "rwx", 3) != 0 || end - begin > MOST_REACH || c->near)
+    if (!found || strncmp(mode, "rwx", 3) != 0 || c->near)
         return 0;
-    for (uintptr_t to = begin & -REACH_STEP; to > REACH_STEP && end - to < 2 * MOST_REACH - REACH_STEP; to -= REACH_STEP) {
+    /* The buffers of several engines may be one mapping. */
+    if ((uintptr_t)at - begin > MOST_CODE)
+        begin = (uintptr_t)at - MOST_CODE;
+    if (end - (uintptr_t)at > MOST_CODE)
+        end = (uintptr_t)at + MOST_CODE;
+    for (uintptr_t to = begin & -REACH_STEP; to > REACH_STEP && end - to < REACH - REACH_STEP; to -= REACH_STEP) {
         void *wanted = (void *)(to - REACH_STEP);
         void *words = mmap(wanted, sizeof(near_words), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
@@ -235,6 +241,7 @@ static int reach_code(Core *c, const uint8_t *at)
             continue;
         }
         c->near = words;
+        c->near->hook = c->hooks->inlined;
         c->buffer_begin = begin;
         c->buffer_end = end;
         return 1;
@@ -242,20 +249,39 @@ static int reach_code(Core *c, const uint8_t *at)
     return 0;
 }
 
-/* Whether Unicorn looks at its exit flag there. */
-static int is_check(const Core *c, const uint8_t *p)
+/* Length of the call at p, and what it calls; 0: there is none. It may go by a word behind the block. */
+static uint32_t call_at(const Core *c, const uint8_t *p, const void **to)
 {
-    const uint64_t uc = (uintptr_t)c->uc;
-    return p[0] == 0x48 && p[1] == 0xbf && memcmp(p + 2, &uc, sizeof uc) == 0 && p[10] == 0x33 && p[11] == 0xf6 &&
-           p[12] == 0xe8;
+    int32_t away;
+    if (p[0] == 0xe8) {
+        memcpy(&away, p + 1, 4);
+        *to = p + 5 + away;
+        return 5;
+    }
+    memcpy(&away, p + 2, 4);
+    const uint8_t *word = p + 6 + away;
+    if (p[0] != 0xff || p[1] != 0x15 || (uintptr_t)word - c->buffer_begin >= c->buffer_end - c->buffer_begin - 8)
+        return 0;
+    memcpy(to, word, sizeof *to);
+    return 6;
 }
 
-/* Length of the loads and the call at p, if they are those of that hook, for the block or instruction, and Unicorn looks at
- * its exit flag behind them; otherwise 0. */
-static uint32_t hook_at(const Core *c, const uint8_t *p, const void *hook, uint64_t addr, uint32_t size)
+/* Length of Unicorn's look at its exit flag at p; 0: it is something else. */
+static uint32_t check_at(const Core *c, const uint8_t *p)
+{
+    const uint64_t uc = (uintptr_t)c->uc;
+    const void *helper;
+    if (p[0] != 0x48 || p[1] != 0xbf || memcmp(p + 2, &uc, sizeof uc) != 0 || p[10] != 0x33 || p[11] != 0xf6)
+        return 0;
+    uint32_t call = call_at(c, p + CHECK_LOADS, &helper);
+    return call ? CHECK_LOADS + call : 0;
+}
+
+/* The loads of the arguments of a hook for the block or instruction; returns how many bytes they are. */
+static uint32_t loads_of(const Core *c, uint64_t addr, uint32_t size, uint8_t *out)
 {
     const uint64_t uc = (uintptr_t)c->uc, core = (uintptr_t)c;
-    uint8_t bytes[SITE_BYTES], *o = bytes;
+    uint8_t *o = out;
     *o++ = 0x48;
     *o++ = 0xbf;
     memcpy(o, &uc, 8);
@@ -279,18 +305,30 @@ static uint32_t hook_at(const Core *c, const uint8_t *p, const void *hook, uint6
     *o++ = 0x48;
     *o++ = 0xb9;
     memcpy(o, &core, 8);
-    o += 8;
-    *o++ = 0xe8;
-    uint32_t length = (uint32_t)(o - bytes) + 4;
-    put(o, from(p + length, hook));
-    return memcmp(p, bytes, length) == 0 && is_check(c, p + length) ? length : 0;
+    return (uint32_t)(o + 8 - out);
 }
 
-/* The same, of the hook of a block that returns to end. */
-static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size)
+/* Length of the loads and the call at p, if they are those of that hook; otherwise 0. */
+static uint32_t hook_at(const Core *c, const uint8_t *p, const void *hook, uint64_t addr, uint32_t size)
 {
-    uint32_t length = !(addr >> 32) ? 35 : (int64_t)addr == (int32_t)addr ? 37 : 40;
-    return hook_at(c, end - length, c->hooks->block, addr, size) == length ? length : 0;
+    uint8_t bytes[SITE_BYTES];
+    const void *called = NULL;
+    uint32_t loads = loads_of(c, addr, size, bytes);
+    if (memcmp(p, bytes, loads) != 0)
+        return 0;
+    uint32_t call = call_at(c, p + loads, &called);
+    return call && called == hook ? loads + call : 0;
+}
+
+/* The same, of the hook of a block that returns to end; call: of the call alone. */
+static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t *call)
+{
+    uint8_t bytes[SITE_BYTES];
+    uint32_t loads = loads_of(c, addr, size, bytes);
+    for (*call = 5; *call <= 6; ++*call)
+        if (hook_at(c, end - loads - *call, c->hooks->block, addr, size) == loads + *call)
+            return loads + *call;
+    return 0;
 }
 
 /* Where the hooks of the block's instructions are in its code: offsets from end, and how far to jump over them in the upper
@@ -299,7 +337,7 @@ static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, ui
 static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const uint8_t *host, uint32_t size, uint32_t *calls)
 {
     const uint64_t uc = (uintptr_t)c->uc;
-    const uint8_t *p = end + CHECK_BYTES;
+    const uint8_t *p = end + check_at(c, end);
     uint32_t found = 0;
     for (uint32_t at = 0, n; at < size; at += n) {
         n = c->family->plain_length(c, host + at, size - at);
@@ -309,18 +347,22 @@ static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const ui
             return 0;
         while (!length) {
             while (memcmp(p + 2, &uc, sizeof uc) != 0)
-                if (++p - last > MOST_BETWEEN || (uintptr_t)p + SITE_BYTES + CHECK_BYTES > c->buffer_end)
+                if (++p - last > MOST_BETWEEN || (uintptr_t)p + SITE_BYTES + MOST_CHECK > c->buffer_end)
                     return 0;
-            if (is_check(c, p)) {
-                p += CHECK_BYTES;
+            uint32_t check = check_at(c, p);
+            if (check) {
+                p += check;
                 continue;
             }
             length = hook_at(c, p, c->hooks->code, addr + at, n);
             if (!length)
                 return 0;
         }
-        calls[found++] = (uint32_t)(p - end) | (length + CHECK_BYTES - 2) << 24;
-        p += length + CHECK_BYTES;
+        uint32_t behind = check_at(c, p + length);
+        if (!behind)
+            return 0;
+        calls[found++] = (uint32_t)(p - end) | (length + behind - 2) << 24;
+        p += length + behind;
     }
     return 1;
 }
@@ -336,11 +378,11 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     c->inlines = c->inlines && reach_code(c, end);
     if (!c->inlines)
         return 0;
-    uint32_t length = site_length(c, end, addr, size);
-    if (!length || !grow_sites(c))
+    uint32_t call, length = site_length(c, end, addr, size, &call), behind = check_at(c, end);
+    if (!length || !behind || !grow_sites(c))
         return 0;
-    int64_t call = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);
-    if (call != (int32_t)call || (host && !find_calls(c, end, addr, host, size, calls)))
+    int64_t away = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);
+    if ((call == 5 && away != (int32_t)away) || (host && !find_calls(c, end, addr, host, size, calls)))
         return 0;
     uint32_t *place = site_place(c, end), n = *place ? *place : c->site_count + 1;
     site *s = &c->sites[n];
@@ -348,7 +390,13 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
         n = c->site_count + 1;
         s = &c->sites[n];
     }
-    *s = (site){(uint8_t *)end, addr, host, size, count, host ? count : 0, host ? calls[0] & 0xffffff : 0, 1, (uint8_t)hooked, (uint8_t)length, {0}};
+    *s = (site){.end = (uint8_t *)end, .addr = addr, .host = host, .size = size, .count = count, .live = 1};
+    s->hooked = (uint8_t)hooked;
+    s->length = (uint8_t)length;
+    s->call = (uint8_t)call;
+    s->behind = (uint8_t)behind;
+    s->calls = host ? count : 0;
+    s->first = host ? calls[0] & 0xffffff : 0;
     memcpy(s->original, end - length, length);
     uint32_t used = inlined_bytes(c, n, bytes);
     if (!used) {
@@ -365,7 +413,7 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     *place = n;
     if (!hooked) {
         memcpy(s->end - length, bytes, used);
-        put(s->end - 4, (uint32_t)call);
+        put(s->end - 4, call == 5 ? (uint32_t)away : from(end, &c->near->hook));
     }
     return 1;
 }

@@ -8,7 +8,6 @@ icount by icount.
 from __future__ import annotations
 
 import ctypes
-import mmap
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -56,8 +55,6 @@ GUARD_BYTES = 1 << 20
 """what guards of watched pages take of the physical addresses"""
 TRANSLATED_BYTES = 128 << 20
 """room for translated code; Unicorn's own choice is a GiB"""
-_free = [mmap.mmap(-1, TRANSLATED_BYTES * 5 // 4, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0)]
-"""a place for it within 2 GiB of the hooks, which it calls; the guest's RAM would be there otherwise"""
 
 _EXITS = {
     _hot.LIMIT: Exit(ExitKind.LIMIT),
@@ -87,8 +84,6 @@ class UnicornEngine:
         self.family = family = FAMILIES[arch.name]
         self.ram = ram
         self.build = build_id()
-        while _free:
-            _free.pop().close()
         self._uc = self._new_cpu(model) if uc is None else uc
         self._uc.ctl_exits_enabled(True)
         self._bare = bare = uc is not None

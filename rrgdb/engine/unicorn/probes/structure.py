@@ -87,9 +87,7 @@ def _holding(uc: Any, ways: Iterable[tuple[int, int]], marks: bytes) -> set[tupl
     mapped, size = memory(), len(marks)
     places = {way: ctypes.c_uint64.from_address(uc._uch.value + way[0]).value + way[1] for way in ways}
     return {
-        way
-        for way, at in places.items()
-        if readable(at, size, mapped) == size and ctypes.string_at(at, size) == marks
+        way for way, at in places.items() if readable(at, size, mapped) == size and ctypes.string_at(at, size) == marks
     }
 
 
@@ -107,7 +105,9 @@ def find_cpu(marked: Callable[[], Any], marks: bytes, family: str) -> tuple[tupl
 
 def cpu_of(uc: Any, ways: tuple[tuple[int, int], ...], marks: bytes, family: str) -> int:
     """Address of the registers of an engine that holds ``marks`` in them. EngineError if they are not there."""
-    found = [ctypes.c_uint64.from_address(uc._uch.value + pointer).value + at for pointer, at in _holding(uc, ways, marks)]
+    found = [
+        ctypes.c_uint64.from_address(uc._uch.value + pointer).value + at for pointer, at in _holding(uc, ways, marks)
+    ]
     if not found:
         one([], f"{family}: its CPU")
     return found[0]
