@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import subprocess
 import sys
@@ -878,7 +879,7 @@ def test_a_counter_before_memory_that_is_not_there(make: Make) -> None:
 
 
 @pytest.mark.skipif(not INLINES, reason="not on this host")
-def test_a_guest_with_much_memory_has_its_code_near_the_hooks() -> None:
+def test_a_guest_with_much_memory_is_counted_inside_too() -> None:
     """Its RAM is mapped first, as it is when a guest is opened; in a process of its own, where nothing else is."""
     script = (
         "from rrgdb_tests.engine.unicorn import rig\n"
@@ -887,5 +888,6 @@ def test_a_guest_with_much_memory_has_its_code_near_the_hooks() -> None:
         "bench.run(10_000)\n"
         "print(bench.engine._core.inlined)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    environment = os.environ | {"RRGDB_INLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert int(done.stdout) > 0
