@@ -62,7 +62,6 @@ static void run_once(Core *c)
     c->error = c->emu_start(c->uc, (c->pc - c->code_base) | (uint64_t)in_second(f, c), 0, 0, 0);
     running = outer;
     watch_mappings(c, 0);
-    count_inlined(c);
     hook_next(c);
     if (f->end_run)
         f->end_run(c);

@@ -86,7 +86,6 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
 ALWAYS_INLINE void on_block(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
 {
     int held = f->held && f->held(c, 1);
-    count_inlined(c);
     hook_next(c);
     c->whole = 0;
     if (c->sites_checked != c->checked)
@@ -210,7 +209,6 @@ ALWAYS_INLINE void on_code(const Family *f, Core *c, uint64_t addr, uint32_t siz
     if (c->phase == PHASE_FAST || (f->settles && count_settled(c, addr, size)))
         return;
     if (c->whole) { /* behind the block: it cannot be decoded, and so is none of it */
-        count_inlined(c);
         hook_next(c);
         c->whole = 0;
     }

@@ -49,9 +49,10 @@ static inline void count_inlined(Core *c)
     c->block_host = s->host;
 }
 
-/* The next block calls its hook. */
+/* What ran is counted, and the next block calls its hook. */
 static inline void hook_next(Core *c)
 {
+    count_inlined(c);
     if (c->near)
         c->granted = c->near->budget = 0;
 }

@@ -878,7 +878,7 @@ def test_a_counter_before_memory_that_is_not_there(make: Make) -> None:
     assert twins.run(1 << 40).kind is ExitKind.EXCEPTION
 
 
-@pytest.mark.skipif(not INLINES, reason="not on this host")
+@pytest.mark.skipif(not INLINES, reason="the code of this host is not counted inside")
 def test_a_guest_with_much_memory_is_counted_inside_too() -> None:
     """Its RAM is mapped first, as it is when a guest is opened; in a process of its own, where nothing else is."""
     script = (
