@@ -86,8 +86,14 @@ typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; }
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, indivisible, *bytes; } plan;
 /* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0; hook:
- * what sites call that are far from it */
-typedef struct { uint64_t budget; void *hook; uint32_t current; uint8_t unused[44], seen[MAX_SITES]; } near_words;
+ * what sites call that are far from it; code: see _exit_flag.h */
+typedef struct {
+    uint64_t budget;
+    void *hook;
+    uint32_t current;
+    uint8_t unused[44], seen[MAX_SITES];
+    _Alignas(PAGE) uint8_t code[PAGE];
+} near_words;
 /* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it;
  * call, behind: of the call itself, and of Unicorn's look at its exit flag; host: its instructions; calls: hooks of instructions, which are passed over, the first at this distance from end; hooked: the hook of the block is not */
 typedef struct {
@@ -310,6 +316,12 @@ typedef struct Core {
     uint32_t site_count, site_room, sites_checked, *site_table;
     uint64_t site_mask;
     uintptr_t buffer_begin, buffer_end;
+    const uint8_t *at_hand; /* the registers of the CPU, as generated code has them at hand */
+
+    /* see _exit_flag.h; exit_flag: where it is from the registers, or 0; exit_looks: made in place, so far */
+    const void *exit_helper;
+    int8_t exit_flag;
+    uint64_t exit_looks;
 
     int keeps_time; /* virtual time is (icount << time_shift) + time_slept nanoseconds */
     unsigned time_shift;

@@ -11,10 +11,18 @@
 
 #define FAMILIES(X) X(x86) X(arm) X(armv7m) X(aarch64) X(riscv) X(plain)
 
+/* Generated code keeps a pointer to the CPU's registers in rbp. */
+#if CAN_INLINE
+#define REGISTERS_AT_HAND(core) ((Core *)(core))->at_hand = *(const uint8_t **)__builtin_frame_address(0)
+#else
+#define REGISTERS_AT_HAND(core) (void)(core)
+#endif
+
 #define DEFINE_HOOKS(name)                                                                                  \
     static void name##_on_block(void *uc, uint64_t addr, uint32_t size, void *user)                         \
     {                                                                                                       \
         (void)uc;                                                                                           \
+        REGISTERS_AT_HAND(user);                                                                            \
         on_block(&name##_family, user, addr, size, __builtin_return_address(0));                            \
     }                                                                                                       \
     static void name##_on_inlined(void)                                                                     \

@@ -358,6 +358,7 @@ static PyMemberDef Core_members[] = {
     {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
     {"code_base", T_ULONGLONG, offsetof(Core, code_base), READONLY, "x86: of the code segment, when address() was asked last"},
     {"inlined", T_UINT, offsetof(Core, site_count), READONLY, "blocks that are counted inside their code"},
+    {"exit_looks", T_ULONGLONG, offsetof(Core, exit_looks), READONLY, "looks at Unicorn's exit flag that were put in its code"},
     {"phase", T_INT, offsetof(Core, phase), READONLY, "the phase of the last run: SLOW or another"},
     {NULL, 0, 0, 0, NULL},
 };

@@ -63,6 +63,7 @@ class Core:
     tlb_stale: int
     fills: int
     inlined: int
+    exit_looks: int
     phase: int
     code_base: int
     def __init__(

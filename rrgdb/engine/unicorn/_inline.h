@@ -20,13 +20,9 @@
  */
 #pragma once
 #include "_core.h"
+#include "_exit_flag.h"
 #include "_footprint.h"
-
-#if defined(__x86_64__) && defined(__linux__)
-#define CAN_INLINE 1
-#else
-#define CAN_INLINE 0
-#endif
+#include "_generated.h"
 
 /* The Core whose code this thread runs: a site's hook gets no arguments. */
 static _Thread_local Core *running;
@@ -71,9 +67,6 @@ static inline void grant(Core *c)
 #define REACH (1ul << 31)
 #define REACH_STEP (16ul << 20)
 #define MOST_CODE (256ul << 20) /* of one engine */
-#define MOST_BETWEEN 2048 /* bytes of code of one instruction */
-#define CHECK_LOADS 12 /* movabs rdi, uc; xor esi, esi; then a call of helper_check_exit_request */
-#define MOST_CHECK (CHECK_LOADS + 6)
 
 static inline uint32_t *site_place(const Core *c, const uint8_t *end)
 {
@@ -87,18 +80,6 @@ static const site *site_at(const Core *c, const uint8_t *end)
 {
     uint32_t n = c->site_count ? *site_place(c, end) : 0;
     return n ? &c->sites[n] : NULL;
-}
-
-static uint8_t *put(uint8_t *to, uint32_t word)
-{
-    memcpy(to, &word, sizeof word);
-    return to + sizeof word;
-}
-
-/* Displacement of a word from the end of the instruction that names it. */
-static uint32_t from(const uint8_t *end, const void *word)
-{
-    return (uint32_t)((uintptr_t)word - (uintptr_t)end);
 }
 
 /* What replaces the loads of site number n; returns how many bytes that are, 0: there is no room for them. */
@@ -250,77 +231,6 @@ static int reach_code(Core *c, const uint8_t *at)
     return 0;
 }
 
-/* Length of the call at p, and what it calls; 0: there is none. It may go by a word behind the block. */
-static uint32_t call_at(const Core *c, const uint8_t *p, const void **to)
-{
-    int32_t away;
-    if (p[0] == 0xe8) {
-        memcpy(&away, p + 1, 4);
-        *to = p + 5 + away;
-        return 5;
-    }
-    memcpy(&away, p + 2, 4);
-    const uint8_t *word = p + 6 + away;
-    if (p[0] != 0xff || p[1] != 0x15 || (uintptr_t)word - c->buffer_begin >= c->buffer_end - c->buffer_begin - 8)
-        return 0;
-    memcpy(to, word, sizeof *to);
-    return 6;
-}
-
-/* Length of Unicorn's look at its exit flag at p; 0: it is something else. */
-static uint32_t check_at(const Core *c, const uint8_t *p)
-{
-    const uint64_t uc = (uintptr_t)c->uc;
-    const void *helper;
-    if (p[0] != 0x48 || p[1] != 0xbf || memcmp(p + 2, &uc, sizeof uc) != 0 || p[10] != 0x33 || p[11] != 0xf6)
-        return 0;
-    uint32_t call = call_at(c, p + CHECK_LOADS, &helper);
-    return call ? CHECK_LOADS + call : 0;
-}
-
-/* The loads of the arguments of a hook for the block or instruction; returns how many bytes they are. */
-static uint32_t loads_of(const Core *c, uint64_t addr, uint32_t size, uint8_t *out)
-{
-    const uint64_t uc = (uintptr_t)c->uc, core = (uintptr_t)c;
-    uint8_t *o = out;
-    *o++ = 0x48;
-    *o++ = 0xbf;
-    memcpy(o, &uc, 8);
-    o += 8;
-    if (addr >> 32 && (int64_t)addr == (int32_t)addr) {
-        *o++ = 0x48;
-        *o++ = 0xc7;
-        *o++ = 0xc6;
-        o = put(o, (uint32_t)addr);
-    } else if (addr >> 32) {
-        *o++ = 0x48;
-        *o++ = 0xbe;
-        memcpy(o, &addr, 8);
-        o += 8;
-    } else {
-        *o++ = 0xbe;
-        o = put(o, (uint32_t)addr);
-    }
-    *o++ = 0xba;
-    o = put(o, size);
-    *o++ = 0x48;
-    *o++ = 0xb9;
-    memcpy(o, &core, 8);
-    return (uint32_t)(o + 8 - out);
-}
-
-/* Length of the loads and the call at p, if they are those of that hook; otherwise 0. */
-static uint32_t hook_at(const Core *c, const uint8_t *p, const void *hook, uint64_t addr, uint32_t size)
-{
-    uint8_t bytes[SITE_BYTES];
-    const void *called = NULL;
-    uint32_t loads = loads_of(c, addr, size, bytes);
-    if (memcmp(p, bytes, loads) != 0)
-        return 0;
-    uint32_t call = call_at(c, p + loads, &called);
-    return call && called == hook ? loads + call : 0;
-}
-
 /* The same, of the hook of a block that returns to end; call: of the call alone. */
 static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t *call)
 {
@@ -338,7 +248,8 @@ static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, ui
 static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const uint8_t *host, uint32_t size, uint32_t *calls)
 {
     const uint64_t uc = (uintptr_t)c->uc;
-    const uint8_t *p = end + check_at(c, end);
+    const void *helper;
+    const uint8_t *p = end + check_at(c, end, &helper);
     uint32_t found = 0;
     for (uint32_t at = 0, n; at < size; at += n) {
         n = c->family->plain_length(c, host + at, size - at);
@@ -350,7 +261,7 @@ static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const ui
             while (memcmp(p + 2, &uc, sizeof uc) != 0)
                 if (++p - last > MOST_BETWEEN || (uintptr_t)p + SITE_BYTES + MOST_CHECK > c->buffer_end)
                     return 0;
-            uint32_t check = check_at(c, p);
+            uint32_t check = check_at(c, p, &helper);
             if (check) {
                 p += check;
                 continue;
@@ -359,7 +270,7 @@ static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const ui
             if (!length)
                 return 0;
         }
-        uint32_t behind = check_at(c, p + length);
+        uint32_t behind = check_at(c, p + length, &helper);
         if (!behind)
             return 0;
         calls[found++] = (uint32_t)(p - end) | (length + behind - 2) << 24;
@@ -379,7 +290,8 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     c->inlines = c->inlines && reach_code(c, end);
     if (!c->inlines)
         return 0;
-    uint32_t call, length = site_length(c, end, addr, size, &call), behind = check_at(c, end);
+    const void *helper;
+    uint32_t call, length = site_length(c, end, addr, size, &call), behind = check_at(c, end, &helper);
     if (!length || !behind || !grow_sites(c))
         return 0;
     int64_t away = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);
@@ -403,6 +315,15 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     if (!used) {
         s->live = 0;
         return 0;
+    }
+    if (!c->exit_helper)
+        prepare_exit(c, helper, c->at_hand);
+    const uint8_t *looks = end + behind;
+    for (uint32_t i = 0; c->exit_flag; i++) {
+        looks = look_in_place(c, looks);
+        if (i == s->calls || looks != end + (calls[i] & 0xffffff))
+            break;
+        looks += (calls[i] >> 24) + 2;
     }
     for (uint32_t i = 0; i < s->calls; i++) {
         uint8_t *at = s->end + (calls[i] & 0xffffff);

@@ -165,6 +165,7 @@ def running(make: Make, family: str, paged: bool, *, offset: int = 0, warm: int 
     twins.write(program.value, program.word(family, 1))
     twins.run(warm)
     assert not INLINES or twins.sites >= 3
+    assert not INLINES or twins.inlined.engine._core.exit_looks >= 2  # behind its load and its store
     return twins
 
 
