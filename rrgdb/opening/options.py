@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rrgdb.errors import UsageError
 
-INTERVAL = 0.1
+INTERVAL = 0.05
 """seconds of guest time between automatic snapshots"""
 BUDGET = 4 << 30
 """bytes that the snapshot store may take"""

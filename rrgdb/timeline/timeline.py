@@ -27,8 +27,10 @@ from rrgdb.timeline.where import Divert, Drop, Leave, TimelineError, Whereabouts
 
 __all__ = ["NEAR", "Timeline", "TimelineError"]
 
-NEAR = tuple(64 << 2 * k for k in range(10))
+NEAR = tuple(64 << 3 * k for k in range(7))
 """distances before a seek's target (instructions) at which checkpoints are left: the next step back is short"""
+FAR = 8
+"""part of the way from the nearest mark to a seek's target, before which a checkpoint would spare little of the way"""
 _PHYSICAL = 3
 """kind of a debugger's write: to a physical address; 0 is a register, 1 a virtual address, 2 is TRAP_TAKEN's"""
 _REGISTER, _MEMORY = struct.Struct("<BI"), struct.Struct("<BQ")
@@ -175,9 +177,10 @@ class Timeline:
     def _replay_to(self, icount: int) -> None:
         """Run forward in history, leaving checkpoints near the target."""
         here = self.icount
+        farthest = (icount - here) // FAR
         for distance in reversed(NEAR):
             at = icount - distance
-            if at > here and not self.interrupted:
+            if at > here and distance <= farthest and not self.interrupted:
                 self.forward.advance(at)
                 here = self.icount
                 if here == at:

@@ -1,6 +1,6 @@
 """Checkpoints that a run forward through history leaves on its way.
 
-Whoever runs to a breakpoint often steps back from there, and the last snapshot may lie 0.1 s of replay before it.
+Whoever runs to a breakpoint often steps back from there, and the last snapshot may lie 0.05 s of replay before it.
 Nobody knows where a run will stop, so it leaves a checkpoint every now and then, and only the latest of its own stay.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from rrgdb.timeline.checkpoints import Mark
 from rrgdb.timeline.marks import Marks
 
-STRIDE = 0.015
+STRIDE = 0.006
 """seconds of the thread's own time between two checkpoints, at least"""
-SHARE = 32
+SHARE = 10
 """... and so many times what the last one took"""
 KEPT = 2
 """checkpoints of a trail that stay: the latest may lie just before the stop"""

@@ -111,3 +111,23 @@ def test_the_live_present_and_diversions_leave_no_trail(tmp_path: Path, monkeypa
         t.write_memory(0x80001000, b"diverted")
         t.run(NONE, steps=10_000)
         assert [m.icount for m in _checkpoints(opened)] == before
+
+
+def test_a_seek_leaves_checkpoints_near_its_target_only(opened: Opened) -> None:
+    """Each of them spares a later seek most of the way, or is not worth its pages."""
+    t = opened.timeline
+    t.seek(40_000)
+    assert [40_000 - m.icount for m in _checkpoints(opened)] == [4096, 512, 64]
+    t.seek(39_950)  # a short way from the second
+    assert [40_000 - m.icount for m in _checkpoints(opened)] == [4096, 512, 64]
+
+
+def test_steps_back_over_checkpoints_are_exact(opened: Opened, recording: Path, tmp_path: Path) -> None:
+    t = opened.timeline
+    t.seek(40_000)
+    backward = Backward(t)
+    positions = [*range(39_999, 39_930, -1), 39_487, 35_903]
+    right = digests_straight(recording, sorted(positions), tmp_path / "s")
+    for position in positions:
+        backward.step(NONE, t.icount - position)
+        assert (t.icount, t.marks.state_digest()) == (position, right[position])
