@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from rrgdb.engine.unicorn.probes.layout import Context
-from rrgdb.engine.unicorn.probes.structure import cpu_of, find_cpu, one
+from rrgdb.engine.unicorn.probes.structure import find_cpu, holding, one, place
 
 
 @dataclass(frozen=True)
@@ -26,42 +26,43 @@ class Cpus:
     registers: tuple[int, ...]
     size: int
 
-    @cached_property
-    def marks(self) -> tuple[int, ...]:
-        return tuple(0x5A17C0DE + 0x01010101 * n for n in range(len(self.registers)))
+    def _marks(self, turn: int) -> tuple[int, ...]:
+        return tuple((0x5A17C0DE ^ turn * 0x11111111) + 0x01010101 * n for n in range(len(self.registers)))
 
-    @cached_property
-    def _packed(self) -> bytes:
-        return struct.pack(f"<{len(self.marks)}{'Q' if self.size == 8 else 'I'}", *self.marks)
+    def _packed(self, turn: int) -> bytes:
+        return struct.pack(f"<{len(self.registers)}{'Q' if self.size == 8 else 'I'}", *self._marks(turn))
 
     def _write(self, uc: Any, values: Sequence[int]) -> None:
         for register, value in zip(self.registers, values, strict=True):
             uc.reg_write(register, value)
 
-    def marked(self) -> Any:
-        """A new engine whose registers hold the marks."""
+    def _marked(self, turn: int) -> tuple[Any, bytes]:
+        """A new engine, and what its registers hold."""
         uc = self.make()
-        self._write(uc, self.marks)
-        return uc
+        self._write(uc, self._marks(turn))
+        return uc, self._packed(turn)
 
     @cached_property
     def _ways(self) -> tuple[tuple[int, int], ...]:
-        return find_cpu(self.marked, self._packed, self.family)
+        return find_cpu(self._marked, self.family)
 
     def address(self, uc: Any) -> int:
         """That of the first general register, of an engine that is not running. EngineError where it is not found."""
         kept = tuple(uc.reg_read(register) for register in self.registers)  # the first access makes the CPU
-        self._write(uc, self.marks)
-        found = cpu_of(uc, self._ways, self._packed, self.family)
+        ways = self._ways
+        # What was in memory before holds one of them at most.
+        for turn in (1, 2, 3):
+            self._write(uc, self._marks(turn))
+            ways = holding(uc, ways, self._packed(turn))
         self._write(uc, kept)
-        return found
+        return one(sorted({place(uc, way) for way in ways}), f"{self.family}: its CPU")
 
     def offset(self, write: Callable[[Any, int], None], first: int, second: int, what: str) -> int:
         """Distance from the first general register to the one byte that differs when ``write(uc, value)`` has written
         either value. EngineError, saying ``what`` is hidden, if it is not one byte."""
-        uc = self.marked()
+        uc, marks = self._marked(0)
         context = Context(uc)
-        start = context.save().find(self._packed)
+        start = context.save().find(marks)
         write(uc, first)
         before = context.save()
         write(uc, second)

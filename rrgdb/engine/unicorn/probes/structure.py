@@ -70,47 +70,48 @@ def one(found: list[int], what: str) -> int:
 
 
 def _candidates(uc: Any, marks: bytes) -> set[tuple[int, int]]:
-    """(place of a pointer in the engine structure, distance from where it points to the registers)"""
+    """(place of a pointer in the engine structure, distance from where it points to the marks)"""
     engine, mapped = structure(uc), memory()
     found = set()
     for at in range(0, len(engine) - 7, 8):
         pointer = int.from_bytes(engine[at : at + 8], "little")
         size = readable(pointer, _CPU_BYTES, mapped) if pointer >> 16 else 0
-        place = ctypes.string_at(pointer, size).find(marks) if size else -1
-        if place >= 0:
+        near = ctypes.string_at(pointer, size) if size else b""
+        place = near.find(marks)
+        while place >= 0:
             found.add((at, place))
+            place = near.find(marks, place + 1)
     return found
 
 
-def _holding(uc: Any, ways: Iterable[tuple[int, int]], marks: bytes) -> set[tuple[int, int]]:
-    """Those of ``ways`` that lead to ``marks`` in that engine."""
+def holding(uc: Any, ways: Iterable[tuple[int, int]], marks: bytes) -> tuple[tuple[int, int], ...]:
+    """Those of ``ways`` (as of ``find_cpu``) that lead to ``marks`` in that engine."""
     mapped, size = memory(), len(marks)
-    places = {way: ctypes.c_uint64.from_address(uc._uch.value + way[0]).value + way[1] for way in ways}
-    return {
+    places = {way: place(uc, way) for way in ways}
+    return tuple(
         way for way, at in places.items() if readable(at, size, mapped) == size and ctypes.string_at(at, size) == marks
-    }
+    )
 
 
-def find_cpu(marked: Callable[[], Any], marks: bytes, family: str) -> tuple[tuple[int, int], ...]:
-    """For ``cpu_of``: how the registers of a CPU are reached from its engine structure. ``marked`` makes an engine
-    whose registers hold ``marks``. EngineError if they are not to be found."""
+def place(uc: Any, way: tuple[int, int]) -> int:
+    """Where a way leads."""
+    pointer, distance = way
+    return int(ctypes.c_uint64.from_address(uc._uch.value + pointer).value) + distance
+
+
+def find_cpu(marked: Callable[[int], tuple[Any, bytes]], family: str) -> tuple[tuple[int, int], ...]:
+    """How the registers of a CPU are reached from its engine structure: (place of a pointer in it, distance from where
+    that points). ``marked(n)``: the n-th engine and what its registers hold, each time something else: memory of this
+    process near the engine may hold what was looked for before, and would go on holding it. EngineError if there is no
+    way."""
     # Other pointers may lie near the CPU by chance: what several engines have in common is no chance.
-    common = _candidates(marked(), marks)
-    for _ in range(3):
-        common &= _holding(marked(), common, marks)
+    common = tuple(sorted(_candidates(*marked(0))))
+    for n in range(1, 4):
+        uc, marks = marked(n)
+        common = holding(uc, common, marks)
     if not common:
         one([], f"{family}: its CPU")
-    return tuple(sorted(common))
-
-
-def cpu_of(uc: Any, ways: tuple[tuple[int, int], ...], marks: bytes, family: str) -> int:
-    """Address of the registers of an engine that holds ``marks`` in them. EngineError if they are not there."""
-    found = [
-        ctypes.c_uint64.from_address(uc._uch.value + pointer).value + at for pointer, at in _holding(uc, ways, marks)
-    ]
-    if not found:
-        one([], f"{family}: its CPU")
-    return found[0]
+    return common
 
 
 @cache
