@@ -32,15 +32,15 @@ static int take_register(void *to, Py_ssize_t k, PyObject *item)
 {
     Core *c = to;
     (void)k;
-    int id;
+    int id, at;
     unsigned int bits;
-    if (!PyArg_ParseTuple(item, "iI", &id, &bits))
+    if (!PyArg_ParseTuple(item, "iIi", &id, &bits, &at))
         return -1;
-    c->registers[c->register_count++] = (agent_register){id, bits};
+    c->registers[c->register_count++] = (agent_register){id, bits, at};
     return 0;
 }
 
-/* set_registers([(id, bits), ...]): by GDB's numbers, for conditions */
+/* set_registers([(id, bits, place), ...]): by GDB's numbers, for conditions */
 static PyObject *Core_set_registers(Core *c, PyObject *list)
 {
     Py_ssize_t n = list_length(list, MAX_REGISTERS, "registers");

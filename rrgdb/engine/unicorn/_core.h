@@ -26,6 +26,7 @@
 #define BP_FILTER 1024
 #define MAX_EXACT 128 /* every code hook costs each instruction that is translated */
 #define MAX_POINT_HOOKS 64
+#define MAX_JUDGED 256
 #define MAX_GUARDS (2 * MAX_WATCHES)
 #define GUARD_SIZE (MAX_GUARDS * PAGE)
 #define MAX_ACCESS 8 /* bytes of one load, as Unicorn makes them: wider ones come in parts */
@@ -78,7 +79,8 @@ typedef struct agent_code {
     uint32_t count;
     agent_step steps[];
 } agent_code;
-typedef struct { int32_t id; uint32_t bits; } agent_register; /* id: Unicorn's, or one of those in _agent.h */
+/* id: Unicorn's, or one of those in _agent.h; place: bytes from the CPU's registers, -1: not known */
+typedef struct { int32_t id; uint32_t bits; int32_t place; } agent_register;
 typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes; } bp_entry; /* no codes: ask Python */
 /* key: see block_key; needs, results: see block_needs of _family.h */
 typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
@@ -86,13 +88,14 @@ typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; }
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, indivisible, *bytes; } plan;
 /* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0; hook:
- * what sites call that are far from it; code: see _exit_flag.h */
+ * what sites call that are far from it; code: see _exit_flag.h; conditions: see
+ * _condition.h */
 typedef struct {
     uint64_t budget;
     void *hook;
     uint32_t current;
     uint8_t unused[44], seen[MAX_SITES];
-    _Alignas(PAGE) uint8_t code[PAGE];
+    _Alignas(PAGE) uint8_t code[PAGE], conditions[4 * PAGE];
 } near_words;
 /* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it;
  * call, behind: of the call itself, and of Unicorn's look at its exit flag; host: its instructions; calls: hooks of instructions, which are passed over, the first at this distance from end; hooked: the hook of the block is not */
@@ -114,7 +117,12 @@ typedef struct {
     size_t handle;
     uint64_t addr, block; /* block: key of the one that it was found in last */
     int64_t before;       /* instructions of that block before it; -1: none begins there */
+    const uint8_t *conditions[2]; /* see _condition.h: for a call of this hook, and of all */
+    int left_to_hook;             /* there is none */
 } point_hook;
+/* a call of a point hook that is preceded by its condition; end: where it returns to; call, behind: as in site; all: Unicorn
+ * calls all hooks by one */
+typedef struct { point_hook *hook; uint8_t *end, length, call, behind, all, original[SITE_BYTES]; } judged;
 typedef struct {
     uint64_t address;  /* virtual */
     uint64_t physical; /* NO_PC: nothing was mapped there yet */
@@ -239,6 +247,8 @@ typedef struct Core {
     uint32_t register_count;
     point_hook point_hooks[MAX_POINT_HOOKS]; /* see _points.h */
     int point_hook_count;
+    judged judged[MAX_JUDGED]; /* see _condition.h */
+    uint32_t judged_count, conditions_used;
 
     int collect;
     uint64_t bp_last;
@@ -316,6 +326,7 @@ typedef struct Core {
     uint32_t site_count, site_room, sites_checked, *site_table;
     uint64_t site_mask;
     uintptr_t buffer_begin, buffer_end;
+    const uint8_t *block_code; /* of the block at hand, behind the call of its hook */
     const uint8_t *at_hand; /* the registers of the CPU, as generated code has them at hand */
 
     /* see _exit_flag.h; exit_flag: where it is from the registers, or 0; exit_looks: made in place, so far */

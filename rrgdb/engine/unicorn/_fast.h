@@ -364,6 +364,7 @@ ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t 
         note_code(c, addr, size);
     }
     c->hooked_pc = NO_PC;
+    c->block_code = end;
     c->block = addr;
     c->block_length = size;
     c->block_icount = c->icount;
@@ -371,7 +372,7 @@ ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t 
     keep_state(c);
     if (e->results || (c->awaiting && e->flags & BLOCK_UNMASKS))
         return;
-    if (end && !e->needs && !(e->flags & (BLOCK_QUIET | BLOCK_UNMASKS)) && !passes_over(c, end, addr, size))
+    if (end && !e->needs && !(e->flags & BLOCK_UNMASKS) && !passes_over(c, end, addr, size))
         inline_block(c, end, addr, size, e->count, NULL, 0);
     grant(c);
 }

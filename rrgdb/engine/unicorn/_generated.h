@@ -52,10 +52,10 @@ static uint32_t check_at(const Core *c, const uint8_t *p, const void **helper)
     return call ? CHECK_LOADS + call : 0;
 }
 
-/* The loads of the arguments of a hook for the block or instruction; returns how many bytes they are. */
-static uint32_t loads_of(const Core *c, uint64_t addr, uint32_t size, uint8_t *out)
+/* The loads of the arguments of a hook for the block or instruction, as user gave it; returns how many bytes they are. */
+static uint32_t loads_of(const Core *c, uint64_t addr, uint32_t size, const void *user, uint8_t *out)
 {
-    const uint64_t uc = (uintptr_t)c->uc, core = (uintptr_t)c;
+    const uint64_t uc = (uintptr_t)c->uc, told = (uintptr_t)user;
     uint8_t *o = out;
     *o++ = 0x48;
     *o++ = 0xbf;
@@ -79,7 +79,7 @@ static uint32_t loads_of(const Core *c, uint64_t addr, uint32_t size, uint8_t *o
     o = put(o, size);
     *o++ = 0x48;
     *o++ = 0xb9;
-    memcpy(o, &core, 8);
+    memcpy(o, &told, 8);
     return (uint32_t)(o + 8 - out);
 }
 
@@ -88,7 +88,7 @@ static uint32_t hook_at(const Core *c, const uint8_t *p, const void *hook, uint6
 {
     uint8_t bytes[SITE_BYTES];
     const void *called = NULL;
-    uint32_t loads = loads_of(c, addr, size, bytes);
+    uint32_t loads = loads_of(c, addr, size, c, bytes);
     if (memcmp(p, bytes, loads) != 0)
         return 0;
     uint32_t call = call_at(c, p + loads, &called);

@@ -53,6 +53,7 @@ static PyObject *Core_add_region(Core *c, PyObject *args)
         c->regions[at] = c->regions[at - 1];
     c->regions[at] = (region){base, size, (uint8_t *)(uintptr_t)host, (store_fn)(uintptr_t)store};
     c->tlb_stale = c->watches_moved = 1;
+    c->checked++;
     if (watch_holes(c)) {
         PyErr_SetString(PyExc_RuntimeError, "Unicorn refused a hook");
         return NULL;
@@ -64,6 +65,7 @@ static PyObject *Core_clear_regions(Core *c, PyObject *Py_UNUSED(ignored))
 {
     c->region_count = 0;
     c->tlb_stale = c->watches_moved = 1;
+    c->checked++;
     Py_RETURN_NONE;
 }
 
@@ -312,7 +314,7 @@ static PyMethodDef Core_methods[] = {
     {"request_interrupt", (PyCFunction)Core_request_interrupt, METH_NOARGS, "stop before the next instruction"},
     {"clear_interrupt", (PyCFunction)Core_clear_interrupt, METH_NOARGS, "withdraw request_interrupt"},
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, second, class): second: of the second instruction set"},
-    {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits), ...]): for conditions"},
+    {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits, place), ...]): for conditions"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
     {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind), ...]): within pages"},
     {"place_watches", (PyCFunction)Core_place_watches, METH_O, "place_watches([physical or None, ...]): where they are now"},
@@ -358,6 +360,7 @@ static PyMemberDef Core_members[] = {
     {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
     {"code_base", T_ULONGLONG, offsetof(Core, code_base), READONLY, "x86: of the code segment, when address() was asked last"},
     {"inlined", T_UINT, offsetof(Core, site_count), READONLY, "blocks that are counted inside their code"},
+    {"judged", T_UINT, offsetof(Core, judged_count), READONLY, "breakpoints whose conditions their code judges"},
     {"exit_looks", T_ULONGLONG, offsetof(Core, exit_looks), READONLY, "looks at Unicorn's exit flag that were put in its code"},
     {"phase", T_INT, offsetof(Core, phase), READONLY, "the phase of the last run: SLOW or another"},
     {NULL, 0, 0, 0, NULL},

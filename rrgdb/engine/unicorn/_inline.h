@@ -19,6 +19,7 @@
  * its bytes are still ours.
  */
 #pragma once
+#include "_condition.h"
 #include "_core.h"
 #include "_exit_flag.h"
 #include "_footprint.h"
@@ -43,6 +44,7 @@ static inline void count_inlined(Core *c)
     c->block_length = c->tail_size = s->size;
     c->block_icount = c->icount - s->count;
     c->block_host = s->host;
+    c->block_code = s->end;
 }
 
 /* What ran is counted, and the next block calls its hook. */
@@ -158,6 +160,7 @@ static void put_back(Core *c, uint32_t n)
 static void forget_sites(Core *c)
 {
     c->sites_checked = c->checked;
+    forget_conditions(c);
     if (!c->site_count)
         return;
     note_inlined(c);
@@ -235,7 +238,7 @@ static int reach_code(Core *c, const uint8_t *at)
 static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t *call)
 {
     uint8_t bytes[SITE_BYTES];
-    uint32_t loads = loads_of(c, addr, size, bytes);
+    uint32_t loads = loads_of(c, addr, size, c, bytes);
     for (*call = 5; *call <= 6; ++*call)
         if (hook_at(c, end - loads - *call, c->hooks->block, addr, size) == loads + *call)
             return loads + *call;

@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "_agent.h"
+#include "_condition.h"
 #include "_core.h"
 #include "_family.h"
 #include "_inline.h"
@@ -77,7 +78,6 @@ static void on_point(void *uc, uint64_t addr, uint32_t size, void *user)
     point_hook *h = user;
     Core *c = h->core;
     (void)uc;
-    (void)size;
     c->hooked_pc = addr;
     if (c->phase != PHASE_FAST || c->exact || c->stopped)
         return;
@@ -98,9 +98,11 @@ static void on_point(void *uc, uint64_t addr, uint32_t size, void *user)
     if (at == c->skip)
         return;
     int holds = point_holds(c, point, addr);
-    if (holds == AGENT_TRUE && c->collect) {
+    if (holds == AGENT_FALSE)
+        judge_inside(c, h, point, size);
+    else if (holds == AGENT_TRUE && c->collect) {
         c->bp_last = at;
-    } else if (holds != AGENT_FALSE) {
+    } else {
         if (c->family->block_left)
             c->family->block_left(c, addr);
         c->icount = at;
@@ -121,6 +123,8 @@ static int place_point_hooks(Core *c, uint64_t addr, uint32_t size)
         h->core = c;
         h->addr = point->address;
         h->block = NO_PC;
+        h->conditions[0] = h->conditions[1] = NULL;
+        h->left_to_hook = 0;
         c->point_hook_count++;
         c->ctl(c->uc, CTL_TB_REMOVE, h->addr, h->addr + 1);
     }

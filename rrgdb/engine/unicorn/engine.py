@@ -95,7 +95,7 @@ class UnicornEngine:
             self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
         self._fast = fast
         self._handle = self._uc._uch
-        inlines = fast and counting.inlines()
+        self._inlines = inlines = fast and counting.inlines()
         keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast)
         self._code_pages = bytearray(ram.pages)
         places = dict(family.places(self._uc, bare))
@@ -145,7 +145,7 @@ class UnicornEngine:
             layout.hidden,
             places.get("privilege"),
         )
-        self._core.set_registers(self._registers.in_hooks())
+        self._core.set_registers([(*r, -1) for r in self._registers.in_hooks()])
         self._faults = family.faults(
             arch,
             family.kinds,
@@ -171,7 +171,7 @@ class UnicornEngine:
         """what the rules follow from that the hooks have"""
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
-        self._awaiting = self._masks_known = False
+        self._awaiting = self._masks_known = self._places_known = False
         self._pc = self._core.address()
 
     def _new_cpu(self, model: str | None) -> Any:
@@ -568,6 +568,9 @@ class UnicornEngine:
         if watches:
             self._set_watches(stops.watches)
         if breakpoints:
+            if self._inlines and not self._places_known and any(conditions for _, conditions in stops.breakpoints):
+                core.set_registers(self._registers.in_code(self.family.arch, self.family.mode))
+                self._places_known = True
             core.set_breakpoints(stops.breakpoints)
         if stops.within != old.within:
             core.set_range(*(stops.within or (0, 0)))

@@ -15,9 +15,23 @@ import unicorn
 from rrgdb.arch.base import Arch, Register
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.unicorn import _hot
+from rrgdb.engine.unicorn.probes.places import places
 
 _STRICT = "UC_IGNORE_REG_BREAK"
 """in the environment: Unicorn returns an error for a register that the CPU model lacks, and does not print a warning"""
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    before = os.environ.get(_STRICT)
+    os.environ[_STRICT] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_STRICT]
+        else:
+            os.environ[_STRICT] = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +198,14 @@ class RegisterFile:
         REGISTER_ASK where it cannot."""
         return [self._in_hook(r, slot) for r, slot in self._all.registers]
 
+    def in_code(self, arch: int, mode: int) -> list[tuple[int, int, int]]:
+        """The same with the place in the CPU's structure, for generated code; -1: it is not simply there."""
+        registers = self.in_hooks()
+        simple = tuple((number, bits >> 3) for number, bits in registers if number >= 0 and bits in (32, 64))
+        with _strict():
+            found = dict(zip(simple, places(arch, mode, simple), strict=True)) if simple else {}
+        return [(number, bits, found.get((number, bits >> 3), -1)) for number, bits in registers]
+
     def _in_hook(self, r: Register, slot: _Slot) -> tuple[int, int]:
         bits = r.width or r.bits
         if r.name == self._pc:
@@ -207,15 +229,8 @@ class RegisterFile:
 
     def _find_absent(self) -> frozenset[str]:
         """Coprocessor registers that this CPU model does not have."""
-        before = os.environ.get(_STRICT)
-        os.environ[_STRICT] = "1"
-        try:
+        with _strict():
             return frozenset(name for name, slot in self._slots.items() if slot.selector and self._refused(slot))
-        finally:
-            if before is None:
-                del os.environ[_STRICT]
-            else:
-                os.environ[_STRICT] = before
 
     def _refused(self, slot: _Slot) -> bool:
         ctypes.memset(self._buffer, 0, 64)

@@ -154,7 +154,7 @@ _STEPS = (
 )
 
 
-def _encode(steps: list[Step]) -> bytes:
+def encode(steps: list[Step]) -> bytes:
     """Jumps go to the step of that number, round and round."""
     sizes = {"const": 9, "goto": 3, "if_goto": 3, "reg": 3, "ext": 2, "zero_ext": 2, "pick": 2}
     offsets = [0]
@@ -172,7 +172,7 @@ def _encode(steps: list[Step]) -> bytes:
 
 
 _PROGRAMS = st.lists(_STEPS, max_size=25).map(
-    lambda steps: _encode([*(Step("const", n) for n in (DATA + 8, 3, 5, 9)), *steps, Step("end", 0)])
+    lambda steps: encode([*(Step("const", n) for n in (DATA + 8, 3, 5, 9)), *steps, Step("end", 0)])
 )
 
 
