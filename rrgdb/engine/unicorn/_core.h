@@ -176,7 +176,7 @@ typedef struct { /* see _armv7m.h */
 typedef struct { int number; uint64_t value; } riscv_unboxed;
 
 typedef struct { /* see _riscv.h and _pmp.h; the pointers are NULL in a script's CPU */
-    uint32_t *privilege, *status;
+    uint32_t *privilege, *status, *counters; /* counters: mcounteren */
     uint64_t *floats;
     pmp_entry pmp[MAX_PMP];
     int pmp_count;
@@ -334,9 +334,9 @@ typedef struct Core {
     int8_t exit_flag;
     uint64_t exit_looks;
 
-    int keeps_time; /* virtual time is (icount << time_shift) + time_slept nanoseconds */
+    int keeps_time; /* virtual time is (icount << time_shift) + time_slept nanoseconds; time_ahead: of the guest's clock, ticks */
     unsigned time_shift;
-    uint64_t time_slept;
+    uint64_t time_slept, time_ahead;
 
     /* see _whole.h */
     int whole, look_next, mapping_passes;

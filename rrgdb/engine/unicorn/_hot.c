@@ -258,13 +258,15 @@ static PyObject *Core_trapped_code(Core *c, PyObject *Py_UNUSED(ignored))
     return PyBytes_FromStringAndSize((char *)c->code, c->code_size);
 }
 
-/* keep_time(shift, slept): virtual time is (icount << shift) + slept nanoseconds */
+/* keep_time(shift, slept, ahead): virtual time is (icount << shift) + slept nanoseconds, and the guest's clock so many of its
+ * ticks ahead of it */
 static PyObject *Core_keep_time(Core *c, PyObject *args)
 {
-    unsigned long long slept;
-    if (!PyArg_ParseTuple(args, "IK", &c->time_shift, &slept))
+    unsigned long long slept, ahead;
+    if (!PyArg_ParseTuple(args, "IKK", &c->time_shift, &slept, &ahead))
         return NULL;
     c->time_slept = slept;
+    c->time_ahead = ahead;
     c->keeps_time = 1;
     Py_RETURN_NONE;
 }
@@ -330,7 +332,7 @@ static PyMethodDef Core_methods[] = {
     {"forget_code", (PyCFunction)Core_forget_code, METH_NOARGS, "what was executed so far is of no interest"},
     {"set_range", (PyCFunction)Core_set_range, METH_VARARGS, "set_range(start, end); equal: off"},
     {"trapped_code", (PyCFunction)Core_trapped_code, METH_NOARGS, "bytes of the instruction that trapped"},
-    {"keep_time", (PyCFunction)Core_keep_time, METH_VARARGS, "keep_time(shift, slept): what virtual time is"},
+    {"keep_time", (PyCFunction)Core_keep_time, METH_VARARGS, "keep_time(shift, slept, ahead): what virtual time is"},
     {"read_registers", (PyCFunction)Core_read_registers, METH_VARARGS, "read_registers(plan) -> bytes"},
     {NULL, NULL, 0, NULL},
 };
@@ -360,6 +362,7 @@ static PyMemberDef Core_members[] = {
     {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
     {"code_base", T_ULONGLONG, offsetof(Core, code_base), READONLY, "x86: of the code segment, when address() was asked last"},
     {"inlined", T_UINT, offsetof(Core, site_count), READONLY, "blocks that are counted inside their code"},
+    {"time_ahead", T_ULONGLONG, offsetof(Core, time_ahead), 0, "see keep_time"},
     {"judged", T_UINT, offsetof(Core, judged_count), READONLY, "breakpoints whose conditions their code judges"},
     {"exit_looks", T_ULONGLONG, offsetof(Core, exit_looks), READONLY, "looks at Unicorn's exit flag that were put in its code"},
     {"phase", T_INT, offsetof(Core, phase), READONLY, "the phase of the last run: SLOW or another"},

@@ -67,7 +67,8 @@ static inline void grant(Core *c)
 #include <sys/mman.h>
 
 #define REACH (1ul << 31)
-#define REACH_STEP (16ul << 20)
+#define REACH_STEP (16ul << 20) /* nothing is mapped below */
+#define NEAR_SPACE (64ul << 10)
 #define MOST_CODE (256ul << 20) /* of one engine */
 
 static inline uint32_t *site_place(const Core *c, const uint8_t *end)
@@ -195,43 +196,67 @@ static int grow_sites(Core *c)
     return 1;
 }
 
+/* What this process has mapped, one after the other; zero: no more. */
+static int next_mapping(FILE *maps, unsigned long *begin, unsigned long *end, char *mode)
+{
+    char line[512];
+    while (maps && fgets(line, sizeof line, maps))
+        if (sscanf(line, "%lx-%lx %4s", begin, end, mode) == 3)
+            return 1;
+    return 0;
+}
+
+/* Words where nothing is mapped yet, within reach of all of the buffer; NULL: there is no room. */
+static near_words *map_near(FILE *maps, unsigned long low, unsigned long high)
+{
+    const unsigned long size = sizeof(near_words);
+    unsigned long begin, end, free_from = REACH_STEP;
+    char mode[5];
+    rewind(maps);
+    while (next_mapping(maps, &begin, &end, mode)) {
+        /* as near to the buffer as that hole has it, and not at its very end, where something else may grow */
+        unsigned long to = begin <= low ? begin - size - NEAR_SPACE : free_from + NEAR_SPACE;
+        int fits = begin > free_from && begin - free_from >= size + 2 * NEAR_SPACE;
+        free_from = end;
+        if (!fits || (to < low ? high - to : to + size - low) >= REACH)
+            continue;
+        void *words = mmap((void *)to, size, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+        if (words == (void *)to)
+            return words;
+        if (words != MAP_FAILED) /* a kernel that does not know the flag */
+            munmap(words, size);
+    }
+    return NULL;
+}
+
 /* Whether Unicorn's buffer there is writable and executable at once, and words can be mapped within its reach. */
 static int reach_code(Core *c, const uint8_t *at)
 {
     if ((uintptr_t)at - c->buffer_begin < c->buffer_end - c->buffer_begin)
         return 1;
-    FILE *maps = fopen("/proc/self/maps", "re");
+    FILE *maps = c->near ? NULL : fopen("/proc/self/maps", "re");
     unsigned long begin = 0, end = 0;
-    char mode[5] = "", line[512];
+    char mode[5] = "";
     int found = 0;
-    while (maps && !found && fgets(line, sizeof line, maps))
-        found = sscanf(line, "%lx-%lx %4s", &begin, &end, mode) == 3 && (uintptr_t)at - begin < end - begin;
+    while (!found && next_mapping(maps, &begin, &end, mode))
+        found = (uintptr_t)at - begin < end - begin;
+    if (found && strncmp(mode, "rwx", 3) == 0) {
+        /* The buffers of several engines may be one mapping. */
+        if ((uintptr_t)at - begin > MOST_CODE)
+            begin = (uintptr_t)at - MOST_CODE;
+        if (end - (uintptr_t)at > MOST_CODE)
+            end = (uintptr_t)at + MOST_CODE;
+        c->near = map_near(maps, begin, end);
+    }
     if (maps)
         fclose(maps);
-    if (!found || strncmp(mode, "rwx", 3) != 0 || c->near)
+    if (!c->near || !found)
         return 0;
-    /* The buffers of several engines may be one mapping. */
-    if ((uintptr_t)at - begin > MOST_CODE)
-        begin = (uintptr_t)at - MOST_CODE;
-    if (end - (uintptr_t)at > MOST_CODE)
-        end = (uintptr_t)at + MOST_CODE;
-    for (uintptr_t to = begin & -REACH_STEP; to > REACH_STEP && end - to < REACH - REACH_STEP; to -= REACH_STEP) {
-        void *wanted = (void *)(to - REACH_STEP);
-        void *words = mmap(wanted, sizeof(near_words), PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-        if (words == MAP_FAILED)
-            continue;
-        if (words != wanted) { /* a kernel that does not know the flag */
-            munmap(words, sizeof(near_words));
-            continue;
-        }
-        c->near = words;
-        c->near->hook = c->hooks->inlined;
-        c->buffer_begin = begin;
-        c->buffer_end = end;
-        return 1;
-    }
-    return 0;
+    c->near->hook = c->hooks->inlined;
+    c->buffer_begin = begin;
+    c->buffer_end = end;
+    return 1;
 }
 
 /* The same, of the hook of a block that returns to end; call: of the call alone. */

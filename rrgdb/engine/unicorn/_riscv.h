@@ -16,6 +16,10 @@
 #define RV_BOX 0xffffffff00000000ull
 #define RV_NAN 0xffffffff7fc00000ull
 #define RV_MSTATUS 0x300u
+#define RV_RD (31u << 7)
+#define RV_RDTIME 0xc0102073u
+#define RV_RDTIMEH 0xc8102073u
+#define RV_TM 2 /* of mcounteren */
 
 /* ---- status registers ------------------------------------------------------------------------- */
 
@@ -192,6 +196,23 @@ static int rv_grants(Core *c, uint64_t va, int type, int whole)
     return c->riscv.pmp_count ? pmp_grants(c, va, type, whole) : UC_PROT_RWX;
 }
 
+/* RDTIME and RDTIMEH, which tell virtual time at 10 MHz (arch/riscv_csr.py). Where mcounteren has a say in user mode, and
+ * scounteren, is left to Python. */
+static int rv_emulate(Core *c)
+{
+    uint32_t w = rv_word(c->code), low = (w & ~RV_RD) == RV_RDTIME, high = !c->wide && (w & ~RV_RD) == RV_RDTIMEH;
+    if (!c->keeps_time || !c->riscv.counters || (!low && !high))
+        return 0;
+    if (*c->riscv.privilege == RV_USER || (*c->riscv.privilege != RV_MACHINE && !(*c->riscv.counters & RV_TM)))
+        return 0;
+    uint64_t count = ticks(c, 1, 100) + c->time_ahead;
+    if (high)
+        count >>= 32;
+    if (rv_bits(w, 7, 5))
+        c->reg_write(c->uc, c->registers[rv_bits(w, 7, 5)].id, &count);
+    return 1;
+}
+
 static void rv_begin_run(Core *c)
 {
     c->riscv.status_rd = 0;
@@ -208,6 +229,7 @@ static const place riscv_places[] = {
     POINTER_PLACE("privilege", riscv.privilege),
     POINTER_PLACE("status", riscv.status),
     POINTER_PLACE("floats", riscv.floats),
+    POINTER_PLACE("counters", riscv.counters),
     {NULL, 0, 0},
 };
 
@@ -219,6 +241,7 @@ static const Family riscv_family = {
     .stores_only = rv_stores_only,
     .refuse = rv_refuse,
     .access_status = rv_status_access,
+    .emulate = rv_emulate,
     .enter_system = rv_enter_system,
     .counted = rv_counted,
     .retired = rv_retired,

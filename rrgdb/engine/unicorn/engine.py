@@ -335,7 +335,11 @@ class UnicornEngine:
         self._core.lower_limit(icount)
 
     def keep_time(self, shift: int, slept: int) -> None:
-        self._core.keep_time(shift, slept)
+        self._core.keep_time(shift, slept, self._clock_ahead)
+
+    @property
+    def _clock_ahead(self) -> int:
+        return self._kept.values.get(self.family.clock_ahead, 0)
 
     def await_unmasked(self, on: bool) -> None:
         if not on and not self._awaiting:
@@ -368,6 +372,7 @@ class UnicornEngine:
     def write(self, name: str, value: int) -> None:
         if name in self._kept.values:
             self._kept.write(name, value)
+            self._core.time_ahead = self._clock_ahead
             self._protect()
             return
         if name in self.arch.computed and not self._bare:

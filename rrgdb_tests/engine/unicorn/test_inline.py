@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,6 +199,18 @@ def test_the_environment_switches_it_off(monkeypatch: pytest.MonkeyPatch) -> Non
             bench.engine.write(PROGRAMS[family].pointer, data(paged))
             bench.run(3_000)
             assert bool(bench.engine._core.inlined) is inlined, (family, paged, value)
+
+
+def test_a_process_in_which_little_is_free_near_the_code(make: Make) -> None:
+    """Gigabytes of this process's own lie below Unicorn's buffer, without a gap."""
+    twins = make("riscv64", PROGRAMS["riscv64"].code("riscv64"))
+    twins.write("a0", DATA)
+    twins.run(3)
+    others = [mmap.mmap(-1, 128 << 20) for _ in range(20)]
+    twins.run(3_000)
+    assert bool(twins.sites) is INLINES
+    for other in others:
+        other.close()
 
 
 @every
@@ -607,8 +620,9 @@ def test_an_interrupt_that_waits_is_told_of_the_first_unmasking(make: Make, fami
 class _Clock:
     """A host whose virtual time is that of one engine; the counters of the other are read by Python."""
 
-    def __init__(self, bench: Bench, shift: int) -> None:
-        self.bench, self.shift, self.slept = bench, shift, 0
+    def __init__(self, bench: Bench, shift: int, native: Callable[[Cpu], bool] = lambda _cpu: False) -> None:
+        """``native``: whether reads of the counters need no Python."""
+        self.bench, self.shift, self.slept, self.native = bench, shift, 0, native
 
     def virtual_ns(self) -> int:
         return (self.bench.engine.icount << self.shift) + self.slept
@@ -629,7 +643,7 @@ class _Clock:
                 yield engine.icount, "halt"
             else:
                 assert exit_.trap is not None
-                assert not native or not _at_el1(engine)
+                assert not native or not self.native(engine)
                 try:
                     engine.arch.emulate(engine, exit_.trap, exit_.code, self)  # type: ignore[arg-type]
                 except IllegalInstruction:
@@ -658,7 +672,39 @@ def test_counters_are_those_that_python_reads(make: Make, el1: bool, enabled: in
     if not el1:
         twins.write("cpsr", 0)
     for shift in (0, 3):
-        clocks = _Clock(twins.inlined, shift), _Clock(twins.slow, shift)
+        clocks = _Clock(twins.inlined, shift, _at_el1), _Clock(twins.slow, shift)
+        for length in (1, 2, 3, 300, 5, 1_001, 4_000):
+            end = twins.slow.engine.icount + length
+            seen = [list(clock.run(end, native=native)) for clock, native in zip(clocks, (True, False), strict=True)]
+            assert seen[0] == seen[1]
+            twins.compare()
+
+
+TIME = (
+    "1: rdtime a1\n{more}\nadd a3, a3, a1\nrdtime zero\nrdtime ra\nxor a3, a3, ra\nrdtime t6\naddi a4, a4, 1\n"
+    "csrrs a5, time, zero\ncsrrc a6, time, zero\nandi a2, a4, 63\nbnez a2, 1b\n{sleep}\nj 1b"
+)
+
+
+@pytest.mark.parametrize("family", RISCV)
+@pytest.mark.parametrize(
+    ("level", "enabled", "paged"),
+    [(3, 0, False), (3, 2, False), (1, 2, True), (1, 0, True), (1, 5, True), (0, 7, False)],
+)
+def test_the_time_is_that_which_python_reads(make: Make, family: str, level: int, enabled: int, paged: bool) -> None:
+    more = "rdtimeh a7\nadd a3, a3, a7" if family == "riscv32" else "nop"
+    twins = make(family, TIME.format(more=more, sleep="wfi" if level == 3 else "nop"), paged=paged)
+    twins.write("mcounteren", enabled)
+    if level == 0:
+        twins.write("priv", 0)
+
+    def native(cpu: Cpu) -> bool:
+        """But of the form that clears."""
+        return (level == 3 or (level == 1 and enabled & 2 > 0)) and cpu.read_memory(cpu.pc, 2)[1] & 0x30 != 0x30
+
+    for shift, ahead in ((0, 0), (3, 12_345), (20, (1 << 64) - 7)):
+        twins.write("time_ahead", ahead)
+        clocks = _Clock(twins.inlined, shift, native), _Clock(twins.slow, shift)
         for length in (1, 2, 3, 300, 5, 1_001, 4_000):
             end = twins.slow.engine.icount + length
             seen = [list(clock.run(end, native=native)) for clock, native in zip(clocks, (True, False), strict=True)]

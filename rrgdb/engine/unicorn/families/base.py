@@ -93,6 +93,8 @@ class Family:
     masks: Callable[[Any], Sequence[tuple[int, int]]] | None = None
     """(engine of Unicorn) -> (address in this process, bytes) of what says which interrupts are masked; an instruction
     that changes it ends its block"""
+    clock_ahead: str = ""
+    """the kept register that says by how many ticks the guest's clock is ahead of virtual time"""
     refresh: Act | None = None
     """works out anew what Unicorn keeps outside the context that was restored, of a script's machine"""
 

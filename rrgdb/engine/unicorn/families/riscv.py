@@ -10,6 +10,7 @@ from unicorn import unicorn_const as const
 
 from rrgdb.arch import riscv as arch
 from rrgdb.arch.base import ExceptionKind
+from rrgdb.arch.riscv_interrupts import TIME_AHEAD
 from rrgdb.arch.riscv_levels import MACHINE
 from rrgdb.engine.paging import riscv as paging
 from rrgdb.engine.unicorn.families.base import Family, numbers
@@ -91,6 +92,7 @@ def _family(xlen: int, models: Mapping[str, int]) -> Family:
         faults=_Faults,
         stale_pc=4,
         native="riscv",
+        clock_ahead=TIME_AHEAD,
         places=lambda uc, bare: {} if bare else asdict(probes.find_addresses(uc, wide)),
         translation={"satp": 15 << 60 if wide else 1 << 31},
         paging=paging.translation,

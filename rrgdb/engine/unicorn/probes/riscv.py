@@ -33,12 +33,13 @@ _MAX_TAIL = 512
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """In this process: the privilege (4 bytes), ``mstatus``, and the first of 32 floating-point registers, 8 bytes
-    each."""
+    """In this process: the privilege (4 bytes), ``mstatus``, the first of 32 floating-point registers, 8 bytes each,
+    and ``mcounteren``."""
 
     privilege: int
     status: int
     floats: int
+    counters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def find_addresses(uc: Any, wide: bool) -> Addresses:
         privilege=registers + _privilege(wide),
         status=registers + _status(wide),
         floats=registers + _offset(wide, riscv_const.UC_RISCV_REG_F0, 0, 1),
+        counters=registers + _offset(wide, riscv_const.UC_RISCV_REG_MCOUNTEREN, 0, 2),
     )
 
 
