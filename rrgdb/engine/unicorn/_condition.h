@@ -25,7 +25,6 @@ static const uint8_t stack_registers[] = {RAX, RCX, RDX, RSI, RDI, R8, R9};
 #define MOST_VALUES ((int)sizeof stack_registers)
 #define MOST_JUMPS 64
 #define MOST_REGIONS 8
-#define MOST_SEARCHED (32 << 10) /* bytes of code of a block */
 #define HOOK_CODE_INDEX 2 /* Unicorn's number of hooks on instructions, UC_HOOK_CODE_IDX */
 
 typedef struct {
@@ -368,10 +367,8 @@ static judged find_judged(const Core *c, point_hook *h, uint32_t size)
 {
     uint8_t alone[SITE_BYTES], among[SITE_BYTES];
     uint32_t loads[2] = {loads_of(c, h->addr, size, h, alone), loads_for_all(c, h->addr, size, among)};
-    const uint8_t *last = c->block_code + MOST_SEARCHED;
-    if ((uintptr_t)last > c->buffer_end - SITE_BYTES - MOST_CHECK)
-        last = (const uint8_t *)c->buffer_end - SITE_BYTES - MOST_CHECK;
-    for (const uint8_t *p = c->block_code; p < last; p++)
+    const uint8_t *last = code_end(c, c->block_code, c->block);
+    for (const uint8_t *p = c->block_code; last && p + SITE_BYTES + MOST_CHECK <= last; p++)
         for (int all = 0; all < 2; all++) {
             const void *called, *helper;
             if (memcmp(p, all ? among : alone, loads[all]) != 0)

@@ -98,11 +98,11 @@ typedef struct {
     _Alignas(PAGE) uint8_t code[PAGE], conditions[4 * PAGE];
 } near_words;
 /* A block that is counted by its code. end: where the call of the hook returns to; length: of what is replaced before it;
- * call, behind: of the call itself, and of Unicorn's look at its exit flag; host: its instructions; calls: hooks of instructions, which are passed over, the first at this distance from end; hooked: the hook of the block is not */
+ * call, behind: of the call itself, and of Unicorn's look at its exit flag; last: end of the block's code; host: its instructions; calls: hooks of instructions, which are passed over, the first at this distance from end; hooked: the hook of the block is not */
 typedef struct {
     uint8_t *end;
     uint64_t addr;
-    const uint8_t *host;
+    const uint8_t *host, *last;
     uint32_t size, count, calls, first;
     uint8_t live, hooked, length, call, behind, original[SITE_BYTES];
 } site;

@@ -56,12 +56,12 @@ static void prepare_exit(Core *c, const void *helper, const uint8_t *registers)
         c->exit_flag = 0;
 }
 
-/* The calls from p on, until something else is called that gets the engine. */
-static const uint8_t *look_in_place(Core *c, const uint8_t *p)
+/* The calls from p on, until something else is called that gets the engine, or the block ends. */
+static const uint8_t *look_in_place(Core *c, const uint8_t *p, const uint8_t *end)
 {
     const uint64_t uc = (uintptr_t)c->uc;
     const void *helper;
-    for (const uint8_t *last = p; p - last < MOST_BETWEEN && (uintptr_t)p + SITE_BYTES + MOST_CHECK < c->buffer_end; p++) {
+    for (; p + MOST_CHECK <= end; p++) {
         if (memcmp(p + 2, &uc, sizeof uc) != 0)
             continue;
         uint32_t length = check_at(c, p, &helper);
@@ -80,7 +80,6 @@ static const uint8_t *look_in_place(Core *c, const uint8_t *p)
         memset(o, 0x90, (size_t)(p + length - o));
         c->exit_looks++;
         p += length - 1;
-        last = p;
     }
     return p;
 }

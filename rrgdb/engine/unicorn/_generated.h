@@ -11,7 +11,8 @@
 #if CAN_INLINE
 #define CHECK_LOADS 12 /* movabs rdi, uc; xor esi, esi; then a call of helper_check_exit_request */
 #define MOST_CHECK (CHECK_LOADS + 6)
-#define MOST_BETWEEN 2048 /* bytes of code of one instruction */
+#define MOST_KNOWN 64 /* words before a block's hook is called first */
+#define MOST_OF_BLOCK (64ul << 10) /* bytes of code */
 
 static uint8_t *put(uint8_t *to, uint32_t word)
 {
@@ -23,6 +24,28 @@ static uint8_t *put(uint8_t *to, uint32_t word)
 static uint32_t from(const uint8_t *end, const void *word)
 {
     return (uint32_t)((uintptr_t)word - (uintptr_t)end);
+}
+
+/* End of the code of the block whose hook returns to a place in it; NULL: it is not known. Before its code is what Unicorn
+ * knows of it: at which address it is, and further on, one behind the other, where its code begins and how long it is.
+ * What lies behind the code may be anything: what Unicorn knows of another block, of which parts are never written, and hold code
+ * that was there before. */
+static const uint8_t *code_end(const Core *c, const uint8_t *place, uint64_t addr)
+{
+    const uint8_t *word = (const uint8_t *)((uintptr_t)place & -sizeof(uint64_t));
+    uint64_t found[2], known;
+    for (int i = 0; i < MOST_KNOWN && (uintptr_t)word > c->buffer_begin + MOST_KNOWN; i++, word -= sizeof known) {
+        memcpy(found, word, sizeof found);
+        if (found[0] <= (uintptr_t)word || found[0] >= (uintptr_t)place || found[0] + found[1] <= (uintptr_t)place ||
+            found[0] + found[1] > c->buffer_end || found[1] > MOST_OF_BLOCK)
+            continue;
+        for (int back = 1; back <= MOST_KNOWN / 4; back++) {
+            memcpy(&known, word - (size_t)back * sizeof known, sizeof known);
+            if (known == addr)
+                return (const uint8_t *)(uintptr_t)(found[0] + found[1]);
+        }
+    }
+    return NULL;
 }
 
 /* Length of the call at p, and what it calls; 0: there is none. It may go by a word behind the block. */

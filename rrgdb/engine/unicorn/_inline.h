@@ -126,11 +126,10 @@ static uint32_t inlined_bytes(const Core *c, uint32_t n, uint8_t *out)
 /* Code hooks of a block's instructions: each is passed over by a jump in its first two bytes, or called again. */
 static void call_instructions(const site *s)
 {
-    uint8_t *p = s->end + s->behind, *last = p;
-    for (uint32_t left = s->calls; left && p - last < MOST_BETWEEN; p++)
+    uint8_t *p = s->end + s->behind;
+    for (uint32_t left = s->calls; left && p + MOST_CHECK <= s->last; p++)
         if (p[0] == 0xeb && memcmp(p + 2, s->original + 2, 8) == 0) {
             memcpy(p, s->original, 2);
-            last = p;
             left--;
         }
 }
@@ -273,7 +272,8 @@ static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, ui
 /* Where the hooks of the block's instructions are in its code: offsets from end, and how far to jump over them in the upper
  * byte. Zero: there are not these alone. Where there are more of one instruction, Unicorn calls them by a function of its
  * own; and behind the block may lie another, or what was left of one. All of them name the engine. */
-static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const uint8_t *host, uint32_t size, uint32_t *calls)
+static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const uint8_t *host, uint32_t size,
+                      const uint8_t *last, uint32_t *calls)
 {
     const uint64_t uc = (uintptr_t)c->uc;
     const void *helper;
@@ -281,14 +281,14 @@ static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const ui
     uint32_t found = 0;
     for (uint32_t at = 0, n; at < size; at += n) {
         n = c->family->plain_length(c, host + at, size - at);
-        const uint8_t *last = p;
         uint32_t length = 0;
         if (!n)
             return 0;
         while (!length) {
-            while (memcmp(p + 2, &uc, sizeof uc) != 0)
-                if (++p - last > MOST_BETWEEN || (uintptr_t)p + SITE_BYTES + MOST_CHECK > c->buffer_end)
-                    return 0;
+            while (p + MOST_CHECK <= last && memcmp(p + 2, &uc, sizeof uc) != 0)
+                p++;
+            if (p + MOST_CHECK > last)
+                return 0;
             uint32_t check = check_at(c, p, &helper);
             if (check) {
                 p += check;
@@ -319,11 +319,12 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     if (!c->inlines)
         return 0;
     const void *helper;
+    const uint8_t *last = code_end(c, end, addr);
     uint32_t call, length = site_length(c, end, addr, size, &call), behind = check_at(c, end, &helper);
-    if (!length || !behind || !grow_sites(c))
+    if (!last || !length || !behind || !grow_sites(c))
         return 0;
     int64_t away = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);
-    if ((call == 5 && away != (int32_t)away) || (host && !find_calls(c, end, addr, host, size, calls)))
+    if ((call == 5 && away != (int32_t)away) || (host && !find_calls(c, end, addr, host, size, last, calls)))
         return 0;
     uint32_t *place = site_place(c, end), n = *place ? *place : c->site_count + 1;
     site *s = &c->sites[n];
@@ -338,6 +339,7 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     s->behind = (uint8_t)behind;
     s->calls = host ? count : 0;
     s->first = host ? calls[0] & 0xffffff : 0;
+    s->last = last;
     memcpy(s->original, end - length, length);
     uint32_t used = inlined_bytes(c, n, bytes);
     if (!used) {
@@ -348,7 +350,7 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
         prepare_exit(c, helper, c->at_hand);
     const uint8_t *looks = end + behind;
     for (uint32_t i = 0; c->exit_flag; i++) {
-        looks = look_in_place(c, looks);
+        looks = look_in_place(c, looks, last);
         if (i == s->calls || looks != end + (calls[i] & 0xffffff))
             break;
         looks += (calls[i] >> 24) + 2;

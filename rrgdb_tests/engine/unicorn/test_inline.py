@@ -213,6 +213,26 @@ def test_a_process_in_which_little_is_free_near_the_code(make: Make) -> None:
         other.close()
 
 
+def test_code_that_was_there_before_is_left_alone(make: Make) -> None:
+    """Behind a block lies what Unicorn has generated earlier, or keeps of the next block."""
+    load = "lw a3, 0(a0)\n"
+    hooked = f".option norvc\n1: fadd.s fa0, fa0, fa1\n{load * 20}j 1b"  # is not counted inside
+    twins = make("riscv64", hooked)
+    twins.write("mstatus", 1 << 13)
+    twins.write("a0", DATA)
+    for operand in ("fa0", "fa1"):
+        twins.write(operand, 0xFFFFFFFF_3F800000)
+    twins.run(2_000)
+    assert not twins.inlined.engine._core.exit_looks
+    short = assemble("riscv64", f".option norvc\n1: addi a1, a1, 1\n{load}j 1b")
+    twins.write("pc", CODE)
+    twins.write_memory(CODE, short)
+    for bench in (twins.inlined, twins.slow):
+        bench.engine.drop_translations()
+    twins.run(4_000)
+    assert twins.inlined.engine._core.exit_looks == INLINES
+
+
 @every
 def test_every_limit_is_kept(make: Make, family: str, paged: bool) -> None:
     """From one position to each of those behind it that need more than one block."""
