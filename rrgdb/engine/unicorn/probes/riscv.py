@@ -21,7 +21,7 @@ from rrgdb.arch.base import Protection
 from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.experiments import Probe, common, found_at, missing, written
 from rrgdb.engine.unicorn.probes.layout import Context, Layout
-from rrgdb.engine.unicorn.probes.structure import one, scratch
+from rrgdb.engine.unicorn.probes.structure import changed, one, scratch
 
 _CODE = 0x10000
 _ENTRIES = 16
@@ -93,10 +93,6 @@ def _scratch(wide: bool) -> Any:
     return uc
 
 
-def _changed(before: bytes, after: bytes) -> list[int]:
-    return [at for at in range(len(before)) if before[at] != after[at]]
-
-
 @cache
 def _cpus(wide: bool) -> Cpus:
     registers = tuple(riscv_const.UC_RISCV_REG_X0 + n for n in range(1, 32))
@@ -158,8 +154,8 @@ def find_pmp_table(wide: bool, more_bytes: int) -> PmpTable:
     pair = struct.pack(f"<2{'Q' if wide else 'I'}", 0x12345 << 2 & ~15, (0x12345 << 2 & ~15) + 15)
     ranges = [at for at in range(0, len(after), word) if after.startswith(pair, at)]
     first = one(ranges, "RISC-V: its PMP table")
-    configurations = [at for at in _changed(before, after) if after[at] == 0x1B]
-    counts = [at for at in _changed(before, after) if at >= first + _ENTRIES * 2 * word]
+    configurations = [at for at in changed(before, after) if after[at] == 0x1B]
+    counts = [at for at in changed(before, after) if at >= first + _ENTRIES * 2 * word]
     return PmpTable(one(configurations, "RISC-V: its PMP table"), first, one(counts, "RISC-V: its PMP table"), word)
 
 
