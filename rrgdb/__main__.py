@@ -5,24 +5,20 @@ interrupted, in one line.
 """
 
 import os
-import signal
 import sys
 from itertools import takewhile
 
-_INTERRUPTED = 128 + signal.SIGINT
+from rrgdb.cli.early import INTERRUPTED, importing
 
 
 def main() -> None:
     """Entry point: see ``rrgdb.cli.main.main``."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # and not ignored
-        # Not by an exception: it could come up inside of another import, and be taken for that one's failure.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    # Or numpy's library for linear algebra, which nothing here uses, starts a thread for each CPU: half of the time
+    # that numpy takes to import.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        from rrgdb.cli.main import main as command_line  # noqa: PLC0415 - see above
-
-        if handler is signal.default_int_handler:
-            signal.signal(signal.SIGINT, handler)
+        with importing():
+            from rrgdb.cli.main import main as command_line  # noqa: PLC0415 - see above
         command_line()
     except ImportError as error:
         # Of rrgdb itself, before the verb: behind it are the guest's arguments as well.
@@ -31,7 +27,7 @@ def main() -> None:
         print(f"rrgdb: {' '.join(str(error).split())[:400]}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ INTERRUPT = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\ne
 
 
 def command(start: list[str], first: Path | None = None, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``rrgdb machines`` (or other arguments) with the modules in ``first`` before all others."""
+    """Run ``rrgdb replay nothing`` (or other arguments) with the modules in ``first`` before all others."""
     return subprocess.run(
-        [sys.executable, "-P", *start, *(arguments or ("machines",))],
+        [sys.executable, "-P", *start, *(arguments or ("replay", "nothing"))],
         env={**os.environ, "PYTHONPATH": str(first or "")},
         capture_output=True,
         text=True,
@@ -65,11 +65,11 @@ def test_debug_of_the_guests_arguments_is_not_ours(tmp_path: Path) -> None:
 
 def test_interrupt_once_the_modules_are_there() -> None:
     text = (
-        "import os, signal, time, rrgdb.cli.main\n"
-        "rrgdb.cli.main.machine_rows = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\n"
+        "import os, signal, time, rrgdb.cli.verbs.machines as machines\n"
+        "machines.machine_rows = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\n"
         "from rrgdb.__main__ import main; main()"
     )
-    done = command(["-c", text])
+    done = command(["-c", text], None, "machines")
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "rrgdb: interrupted")
 
 
@@ -80,7 +80,7 @@ def test_a_recording_that_is_not_begun_leaves_nothing(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("rrgdb.opening.live._go_live", fail)
+    monkeypatch.setattr("rrgdb.opening.live.go_live", fail)
     image = tmp_path / "image"
     image.write_bytes(bytes(16))
     with pytest.raises(error):
@@ -118,7 +118,7 @@ def test_another_unicorn(tmp_path: Path, text: str, version: str | None, said: t
 
 
 def test_a_module_that_cannot_be_imported(tmp_path: Path) -> None:
-    put(tmp_path, "capstone", "raise ImportError('no\\n\\nlibrary')\n")
+    put(tmp_path, "zstandard", "raise ImportError('no\\n\\nlibrary')\n")
     done = command(CONSOLE_SCRIPT, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "rrgdb: no library\n")
 

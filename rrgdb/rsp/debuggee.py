@@ -9,10 +9,10 @@ serves a brief packet (``Command.brief``) may be called on trio's thread instead
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
 
+from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 

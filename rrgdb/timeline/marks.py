@@ -28,9 +28,8 @@ from rrgdb.timeline.checkpoints import Checkpoints, Mark
 from rrgdb.timeline.delta import Delta, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest
 from rrgdb.timeline.disks import Disks
+from rrgdb.timeline.options import MEMORY_BUDGET
 
-MEMORY_BUDGET = 256 << 20
-"""bytes that checkpoints may take unless somebody says otherwise"""
 _STATES = 64
 """states of snapshots on disk that are kept in memory"""
 

@@ -59,10 +59,9 @@ def taking(states: Sequence[bytes], values: Sequence[int]) -> list[int]:
 
 def mappings(mode: str = "") -> list[tuple[int, int]]:
     """(start, end) of what this process has mapped, in a way that begins with ``mode``, ascending."""
-    # A library's path need not be ASCII.
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-        lines = [line.split()[:2] for line in maps]
-    return [(int(a, 16), int(b, 16)) for a, b in (span.split("-") for span, way in lines if way.startswith(mode))]
+    with open("/proc/self/maps", "rb") as maps:  # the path of a library may be anything
+        spans = re.findall(rb"^([0-9a-f]+)-([0-9a-f]+) " + mode.encode(), maps.read(), re.MULTILINE)
+    return [(int(low, 16), int(high, 16)) for low, high in spans]
 
 
 def memory() -> list[tuple[int, int]]:
