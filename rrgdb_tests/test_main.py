@@ -51,13 +51,13 @@ def test_interrupt_while_modules_are_imported(tmp_path: Path, start: list[str], 
 def test_interrupts_stay_ignored_where_they_are(tmp_path: Path) -> None:
     """A shell starts what runs in the background so."""
     (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n")
-    put(tmp_path, "elftools", INTERRUPT + "raise ImportError('reached')\n")
+    put(tmp_path, "xxhash", INTERRUPT + "raise ImportError('reached')\n")
     done = command(MODULE, tmp_path)
     assert (done.returncode, done.stderr) == (1, "rrgdb: reached\n")
 
 
 def test_debug_of_the_guests_arguments_is_not_ours(tmp_path: Path) -> None:
-    put(tmp_path, "elftools", "raise ImportError('reached')\n")
+    put(tmp_path, "xxhash", "raise ImportError('reached')\n")
     done = command(MODULE, tmp_path, "run", "x.elf", "--debug")
     assert (done.returncode, done.stderr) == (1, "rrgdb: reached\n")
     assert "Traceback" in command(MODULE, tmp_path, "--debug", "run", "x.elf").stderr
