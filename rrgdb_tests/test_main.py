@@ -129,3 +129,27 @@ def test_what_the_library_offers() -> None:
         assert getattr(rrgdb, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = rrgdb.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("verb", "status", "out", "err"),
+    [
+        ("sys.exit(3)", 3, "said\n", ""),
+        ("sys.exit(None)", 0, "said\n", ""),
+        ("sys.exit('why')", 1, "said\n", "why\n"),
+        ("threading.Timer(0.2, print, ['late']).start(); sys.exit(4)", 4, "said\nlate\n", ""),
+        ("sys.stdout.write('unfinished'); sys.exit(5)", 5, "said\nunfinished", ""),
+        ("sys.stdout.close(); sys.exit(6)", 6, "said\n", ""),
+    ],
+)
+def test_what_was_said_is_written_before_the_end(verb: str, status: int, out: str, err: str) -> None:
+    text = (
+        "import os, sys, threading, rrgdb.cli.main\n"
+        f"def verb():\n    print('said')\n    {verb}\n"
+        "rrgdb.cli.main.main = verb\n"
+        "from rrgdb.__main__ import main; main()"
+    )
+    done = command(["-c", text])
+    assert (done.returncode, done.stdout) == (status, out)
+    assert err in done.stderr
+    assert bool(err) == bool(done.stderr)

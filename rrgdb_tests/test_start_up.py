@@ -24,7 +24,9 @@ OTHERS = ("rrgdb.arch.x86", "rrgdb.arch.arm", "rrgdb.engine.unicorn.families.aar
 MODULES = """
 import json, sys
 sys.argv[0] = "rrgdb"
-from rrgdb.__main__ import main
+from rrgdb.cli.early import importing
+with importing():
+    from rrgdb.cli.main import main
 try:
     main()
 except SystemExit as end:
