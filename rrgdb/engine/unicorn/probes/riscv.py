@@ -89,7 +89,6 @@ class PmpTable:
 def _scratch(wide: bool) -> Any:
     uc = scratch(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64 if wide else const.UC_MODE_RISCV32)
     uc.ctl_set_cpu_model(riscv_const.UC_CPU_RISCV64_SIFIVE_U54 if wide else riscv_const.UC_CPU_RISCV32_SIFIVE_U34)
-    uc.mem_map(_CODE, 0x1000)
     return uc
 
 
@@ -141,6 +140,7 @@ def find_pmp_table(wide: bool, more_bytes: int) -> PmpTable:
     def written(csr: int, value: int, address: int = 0) -> tuple[bytes, bytes]:
         """Context before and behind ``csrw csr, a0``, with ``address`` in pmpaddr0."""
         uc = _scratch(wide)
+        uc.mem_map(_CODE, 0x1000)
         context = Context(uc, Layout(more_bytes))
         uc.mem_write(_CODE, struct.pack("<II", _PMPADDR << 20 | 12 << 15 | 1 << 12 | 0x73, csr << 20 | 0x51073))
         uc.reg_write(riscv_const.UC_RISCV_REG_A2, address)
