@@ -48,6 +48,23 @@ def imported(*arguments: str | Path, asked: bytes = b"") -> tuple[object, set[st
     return status, set(modules)
 
 
+@pytest.mark.parametrize(
+    ("module", "other"),
+    [
+        ("rrgdb.engine.unicorn.families.aarch64", "rrgdb.engine.unicorn.families.arm"),
+        ("rrgdb.board.boards.riscv_virt", "rrgdb.board.boards.arm_virt"),
+        ("rrgdb.board.devices.uart.ns16550", "rrgdb.board.devices.uart.pl011"),
+        ("rrgdb.opening", "rrgdb.opening.live"),
+        ("rrgdb.qcow2", "rrgdb.qcow2.image"),
+        ("rrgdb.qcow2.image", "rrgdb.qcow2.check"),
+        ("rrgdb", "rrgdb.api"),
+    ],
+)
+def test_one_does_not_import_the_other(module: str, other: str) -> None:
+    text = f"import sys, {module}; sys.exit({other!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", text], check=False, timeout=100).returncode == 0
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     """A recording, and what was imported to make it."""
