@@ -237,7 +237,8 @@ class Arch:
     pc: str
     sp: str
     expedite: tuple[str, ...]
-    """registers sent with every stop reply (pc, sp, fp, flags)"""
+    """registers sent with every stop reply: what GDB asks for at a stop (pc, sp, fp, link, flags), and what a function
+    returns its value in"""
     elf_machine: str
     """pyelftools' name: EM_RISCV, EM_ARM, EM_AARCH64, EM_386, EM_X86_64"""
     models: tuple[str, ...]

@@ -41,3 +41,5 @@ class Command(Generic[F]):
     """the guest runs until it stops or is interrupted"""
     brief: bool = False
     """served in microseconds, the guest does not move: no need for another thread"""
+    steps: frozenset[bytes] = frozenset()
+    """arguments with which the only thread of a debuggee makes one step forward: see ``Debuggee.steps_at_once``"""
