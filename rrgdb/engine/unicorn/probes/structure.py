@@ -97,7 +97,7 @@ def _candidates(uc: Any, marks: bytes) -> set[tuple[int, int]]:
     words = enumerate(struct.unpack_from(f"<{len(engine) // 8}Q", engine))
     pointers = [(8 * n, word, readable(word, _CPU_BYTES, mapped)) for n, word in words if word >> 16]
     places = _occurrences([(word, word + size) for _, word, size in pointers if size], marks)
-    found = set()
+    found = set[tuple[int, int]]()
     for at, pointer, size in pointers:
         near = places[bisect_left(places, pointer) : bisect_right(places, pointer + size - len(marks))]
         found.update((at, place - pointer) for place in near)
