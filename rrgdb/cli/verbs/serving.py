@@ -9,7 +9,6 @@ import click
 from rrgdb.backends.base import Backend
 from rrgdb.backends.keys import Monitored
 from rrgdb.backends.serial import parse as parse_serial
-from rrgdb.cli import monitored
 from rrgdb.cli.terminal import say
 from rrgdb.opening.opened import Opened
 from rrgdb.rsp import server
@@ -43,6 +42,8 @@ def serve(
         """A guest that ends with no debugger attached ends rrgdb; it may have done so before the server was up."""
         target.on_end = finish
         if isinstance(backend, Monitored):
+            from rrgdb.cli import monitored  # noqa: PLC0415 - where there is somebody to type
+
             monitored.connect(backend, target, engine.post)
         if target.ended_alone:
             finish()
