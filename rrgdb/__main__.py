@@ -8,7 +8,7 @@ import os
 import sys
 from itertools import takewhile
 
-from rrgdb.cli.early import INTERRUPTED, importing
+from rrgdb.cli.early import INTERRUPTED, alone, importing
 
 
 def main() -> None:
@@ -16,6 +16,7 @@ def main() -> None:
     # Or numpy's library for linear algebra, which nothing here uses, starts a thread for each CPU: half of the time
     # that numpy takes to import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    alone()
     try:
         with importing():
             from rrgdb.cli.main import main as command_line  # noqa: PLC0415 - see above

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,29 @@ def test_garbage_is_collected_again() -> None:
     with pytest.raises(ImportError), importing():
         raise ImportError
     assert gc.isenabled()
+
+
+def test_what_was_garbage_before_is_found_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where a process does one command, which ends before there is any."""
+    for alone in (False, True):
+        monkeypatch.setattr("rrgdb.cli.early._alone", [True] * alone)
+        circle: list[object] = []
+        circle.append(circle)
+        lost = weakref.ref(held := Held(circle))
+        circle.append(held)
+        del circle, held
+        try:
+            with importing():
+                pass
+            gc.collect()
+            assert (lost() is not None) == alone
+        finally:
+            gc.unfreeze()
+
+
+class Held:
+    def __init__(self, by: object) -> None:
+        self.by = by
 
 
 def test_a_table_of_what_is_imported_when_asked_for() -> None:
