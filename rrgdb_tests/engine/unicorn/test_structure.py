@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrgdb.engine.base import EngineError
+from rrgdb.engine.unicorn.families import FAMILIES
 from rrgdb.engine.unicorn.probes import aarch64, armv7m, experiments, structure, thumb
 from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.structure import holding
@@ -98,3 +99,15 @@ def test_bytes_that_changed_as_was_asked_for(states: list[bytes], values: list[i
 def test_a_value_is_found_at_each_multiple_of_four(state: bytes, value: bytes) -> None:
     wanted = {at for at in range(0, len(state), 4) if state[at : at + len(value)] == value}
     assert experiments.found_at(state, value) == wanted
+
+
+@pytest.mark.parametrize("family", ["riscv64", "aarch64", "x86_64"])
+def test_an_engine_that_was_there_before_is_not_this_one(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies behind an engine's structure may be the remains of another's."""
+    uc = structure.scratch(FAMILIES[family].arch, FAMILIES[family].mode)
+    uc.mem_map(0x10000, 0x1000)  # Unicorn makes the CPU when it needs it first
+    found = structure.mapping_at(uc, family)
+    assert uc._uch.value < found < uc._uch.value + structure.no_sync()
+    whole = structure.structure
+    monkeypatch.setattr(structure, "structure", lambda *given: whole(*given) * 2)
+    assert structure.mapping_at(uc, family) == found

@@ -188,6 +188,11 @@ def mapping_at(uc: Any, family: str) -> int:
     except AttributeError:
         return 0
     wanted = (ctypes.cast(function, ctypes.c_void_p).value or 0).to_bytes(8, "little")
-    engine = structure(uc, memory())
+    try:
+        inside = no_sync()
+    except EngineError:
+        return 0
+    # Behind the structure may lie what was one before; the flag is in it.
+    engine = structure(uc, memory())[:inside]
     found = [at for at in range(0, len(engine) - 7, 8) if engine[at : at + 8] == wanted]
     return uc._uch.value + found[0] if len(found) == 1 else 0
