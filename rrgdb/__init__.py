@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from rrgdb.lazy import offered
+
 if TYPE_CHECKING:
     from rrgdb.api import Recording, Snapshot, Stop, StopKind
     from rrgdb.api import open_recording as open
@@ -30,45 +32,26 @@ __all__ = [
     "open",
 ]
 
-_PLACES = {
-    "ARCHES": "arch",
-    "Divergence": "recording.door",
-    "Error": "errors",
-    "MemoryFault": "arch.cpu",
-    "Recording": "api",
-    "Session": "attached",
-    "Snapshot": "api",
-    "Stop": "api",
-    "StopKind": "api",
-    "TimelineError": "timeline.timeline",
-    "attach": "attached",
-    "open": "api",
-}
-"""name -> the module that has it, imported when the name is asked for first: the command line must be able to say what
-is wrong with an import"""
-
-
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        value: object = _version()
-    elif name in _PLACES:
-        from importlib import import_module  # noqa: PLC0415
-
-        value = getattr(import_module(f"{__name__}.{_PLACES[name]}"), {"open": "open_recording"}.get(name, name))
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+__getattr__ = offered(
+    __name__,
+    {
+        "ARCHES": "rrgdb.arch:ARCHES",
+        "Divergence": "rrgdb.recording.door:Divergence",
+        "Error": "rrgdb.errors:Error",
+        "MemoryFault": "rrgdb.arch.cpu:MemoryFault",
+        "Recording": "rrgdb.api:Recording",
+        "Session": "rrgdb.attached:Session",
+        "Snapshot": "rrgdb.api:Snapshot",
+        "Stop": "rrgdb.api:Stop",
+        "StopKind": "rrgdb.api:StopKind",
+        "TimelineError": "rrgdb.timeline.timeline:TimelineError",
+        "__version__": "rrgdb.version:VERSION",
+        "attach": "rrgdb.attached:attach",
+        "open": "rrgdb.api:open_recording",
+    },
+)
+"""the command line must be able to say what is wrong with an import"""
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
-
-    try:
-        return version("rrgdb")
-    except PackageNotFoundError:
-        return "unknown"

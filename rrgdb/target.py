@@ -69,6 +69,7 @@ class Target:
         self._system = tuple(RegisterInfo(r.name, r.bits, False) for r in self.arch.shown_registers)
         self._executable = _executable(opened)
         self._names = {i: r.name for i, r in enumerate(self.arch.registers)}
+        self._sizes = {i: (r.name, r.bits + 7 >> 3) for i, r in enumerate(self.arch.registers)}
 
     # -- description -----------------------------------------------------------------------------
 
@@ -131,9 +132,13 @@ class Target:
         return r.bits + 7 >> 3
 
     def read_register(self, thread: int, number: int) -> bytes:
-        size = self._size(number)
-        value = self.arch.read_numbered(self._cpu(thread), number) & (1 << 8 * size) - 1
-        return value.to_bytes(size, self.arch.byteorder)
+        cpu, known = self._cpu(thread), self._sizes.get(number)
+        if known is not None:  # some are asked for at each stop
+            name, size = known
+            value = cpu.read(name)
+        else:
+            size, value = self._size(number), self.arch.read_numbered(cpu, number)
+        return (value & (1 << 8 * size) - 1).to_bytes(size, self.arch.byteorder)
 
     def write_register(self, thread: int, number: int, data: bytes) -> None:
         self._check_writable(thread)
@@ -233,6 +238,11 @@ class Target:
             self._explain(stop.address, points.breakpoints.get(stop.address))
         self._last = self._told_stop(stop)
         return self._last
+
+    @property
+    def steps_at_once(self) -> bool:
+        """In history, where answers and inputs are in the log. A watch may have to be told from before its access."""
+        return self.timeline.in_history and not any(type in _WATCH_KINDS for type, _, _ in self._points)
 
     def _explain(self, address: int, condition: Condition | None) -> None:
         """Tell why a breakpoint has stopped whose condition cannot be evaluated."""

@@ -14,3 +14,12 @@ def _escaped(c: str) -> str:
     if "\udc80" <= c <= "\udcff":
         return f"\\x{ord(c) - 0xDC00:02x}"
     return c.encode("unicode_escape").decode("ascii")
+
+
+def attribute(text: str) -> str:
+    """``text`` as the value of an attribute in XML, with its quotes."""
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(character, entity)
+    for white in "\n\r\t":
+        text = text.replace(white, f"&#{ord(white)};")
+    return f'"{text}"'

@@ -86,7 +86,7 @@ def test_whatever_a_verb_raises_is_one_line(
     def fail(*_args: Any, **_options: Any) -> None:
         raise error
 
-    monkeypatch.setattr(opening, "replay", fail)
+    monkeypatch.setattr("rrgdb.cli.verbs.verify.replay", fail)
     got, heard = run(*["--debug"] * debug, "verify", "x.rrgdb")
     assert got == status
     *before, last = heard.splitlines()
@@ -105,7 +105,7 @@ def test_a_thread_that_fails_is_one_line(run: Run, monkeypatch: pytest.MonkeyPat
         thread.join()
         raise OptionError("behind it")
 
-    monkeypatch.setattr(opening, "replay", fail)
+    monkeypatch.setattr("rrgdb.cli.verbs.verify.replay", fail)
     status, heard = run("verify", "x.rrgdb")
     assert status == 2
     assert heard.splitlines()[0].startswith("rrgdb: internal error (KeyError: 'lost')")
@@ -161,7 +161,7 @@ def test_debug_is_not_taken_from_the_guests_arguments(run: Run, monkeypatch: pyt
     def fail(*_args: Any, **_options: Any) -> None:
         raise EngineError("no")
 
-    monkeypatch.setattr(opening, "record", fail)
+    monkeypatch.setattr("rrgdb.cli.verbs.live.record", fail)
     for arguments in (["run", "x.elf", "--debug"], ["record", "x.elf", "--", "--debug"], ["run", "--", "x", "--debug"]):
         assert run(*arguments) == (1, "rrgdb: no\n")
     assert "Traceback" in run("--debug", "run", "x.elf")[1]

@@ -21,9 +21,9 @@ INTERRUPT = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\ne
 
 
 def command(start: list[str], first: Path | None = None, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``rrgdb machines`` (or other arguments) with the modules in ``first`` before all others."""
+    """Run ``rrgdb replay nothing`` (or other arguments) with the modules in ``first`` before all others."""
     return subprocess.run(
-        [sys.executable, "-P", *start, *(arguments or ("machines",))],
+        [sys.executable, "-P", *start, *(arguments or ("replay", "nothing"))],
         env={**os.environ, "PYTHONPATH": str(first or "")},
         capture_output=True,
         text=True,
@@ -51,13 +51,13 @@ def test_interrupt_while_modules_are_imported(tmp_path: Path, start: list[str], 
 def test_interrupts_stay_ignored_where_they_are(tmp_path: Path) -> None:
     """A shell starts what runs in the background so."""
     (tmp_path / "sitecustomize.py").write_text("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n")
-    put(tmp_path, "elftools", INTERRUPT + "raise ImportError('reached')\n")
+    put(tmp_path, "xxhash", INTERRUPT + "raise ImportError('reached')\n")
     done = command(MODULE, tmp_path)
     assert (done.returncode, done.stderr) == (1, "rrgdb: reached\n")
 
 
 def test_debug_of_the_guests_arguments_is_not_ours(tmp_path: Path) -> None:
-    put(tmp_path, "elftools", "raise ImportError('reached')\n")
+    put(tmp_path, "xxhash", "raise ImportError('reached')\n")
     done = command(MODULE, tmp_path, "run", "x.elf", "--debug")
     assert (done.returncode, done.stderr) == (1, "rrgdb: reached\n")
     assert "Traceback" in command(MODULE, tmp_path, "--debug", "run", "x.elf").stderr
@@ -65,11 +65,11 @@ def test_debug_of_the_guests_arguments_is_not_ours(tmp_path: Path) -> None:
 
 def test_interrupt_once_the_modules_are_there() -> None:
     text = (
-        "import os, signal, time, rrgdb.cli.main\n"
-        "rrgdb.cli.main.machine_rows = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\n"
+        "import os, signal, time, rrgdb.cli.verbs.machines as machines\n"
+        "machines.machine_rows = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(60))\n"
         "from rrgdb.__main__ import main; main()"
     )
-    done = command(["-c", text])
+    done = command(["-c", text], None, "machines")
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "rrgdb: interrupted")
 
 
@@ -80,7 +80,7 @@ def test_a_recording_that_is_not_begun_leaves_nothing(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("rrgdb.opening.live._go_live", fail)
+    monkeypatch.setattr("rrgdb.opening.live.go_live", fail)
     image = tmp_path / "image"
     image.write_bytes(bytes(16))
     with pytest.raises(error):
@@ -118,7 +118,7 @@ def test_another_unicorn(tmp_path: Path, text: str, version: str | None, said: t
 
 
 def test_a_module_that_cannot_be_imported(tmp_path: Path) -> None:
-    put(tmp_path, "capstone", "raise ImportError('no\\n\\nlibrary')\n")
+    put(tmp_path, "zstandard", "raise ImportError('no\\n\\nlibrary')\n")
     done = command(CONSOLE_SCRIPT, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "rrgdb: no library\n")
 
@@ -129,3 +129,27 @@ def test_what_the_library_offers() -> None:
         assert getattr(rrgdb, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = rrgdb.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("verb", "status", "out", "err"),
+    [
+        ("sys.exit(3)", 3, "said\n", ""),
+        ("sys.exit(None)", 0, "said\n", ""),
+        ("sys.exit('why')", 1, "said\n", "why\n"),
+        ("threading.Timer(0.2, print, ['late']).start(); sys.exit(4)", 4, "said\nlate\n", ""),
+        ("sys.stdout.write('unfinished'); sys.exit(5)", 5, "said\nunfinished", ""),
+        ("sys.stdout.close(); sys.exit(6)", 6, "said\n", ""),
+    ],
+)
+def test_what_was_said_is_written_before_the_end(verb: str, status: int, out: str, err: str) -> None:
+    text = (
+        "import os, sys, threading, rrgdb.cli.main\n"
+        f"def verb():\n    print('said')\n    {verb}\n"
+        "rrgdb.cli.main.main = verb\n"
+        "from rrgdb.__main__ import main; main()"
+    )
+    done = command(["-c", text])
+    assert (done.returncode, done.stdout) == (status, out)
+    assert err in done.stderr
+    assert bool(err) == bool(done.stderr)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from rrgdb.qcow2.cli import main as qcow2
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
 from rrgdb.target import Target
-from rrgdb.text import shown
+from rrgdb.text import attribute, shown
 from rrgdb.timeline.stop import Points
 from rrgdb_tests.guests import build
 from rrgdb_tests.rsp.stub import Stub
@@ -167,3 +168,8 @@ def test_messages_are_a_line_each_for_users_of_the_library_too(original: Path, m
     monkeypatch.setattr(at_rest, "_of_recording", lambda *_: [f"snapshot {name} is passed over" for name in HOSTILE])
     with opening.replay(original, writable=False) as opened:
         assert opened.messages == tuple(f"snapshot {name} is passed over" for name in SHOWN)
+
+
+@given(st.text(st.sampled_from("&<>\"'\n\r\t ") | st.characters(exclude_categories=("C",))))
+def test_an_attribute_of_xml(text: str) -> None:
+    assert ElementTree.fromstring(f"<x a={attribute(text)}/>").get("a") == text

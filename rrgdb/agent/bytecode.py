@@ -5,8 +5,7 @@ variables and printf are refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 STACK_LIMIT = 100

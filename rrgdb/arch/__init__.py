@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from rrgdb.arch.aarch64 import AARCH64
-from rrgdb.arch.arm import ARM
-from rrgdb.arch.armv7m import ARMV7M
 from rrgdb.arch.base import Arch
 from rrgdb.arch.cpu import ByteOrder
-from rrgdb.arch.riscv import RISCV32, RISCV64
-from rrgdb.arch.x86 import I386, X86_64
+from rrgdb.lazy import Imported
 
 __all__ = ["ARCHES", "by_elf"]
 
-ARCHES: dict[str, Arch] = {arch.name: arch for arch in (RISCV32, RISCV64, ARM, ARMV7M, AARCH64, I386, X86_64)}
+ARCHES: Imported[Arch] = Imported(
+    {
+        "riscv32": "rrgdb.arch.riscv:RISCV32",
+        "riscv64": "rrgdb.arch.riscv:RISCV64",
+        "arm": "rrgdb.arch.arm:ARM",
+        "armv7m": "rrgdb.arch.armv7m:ARMV7M",
+        "aarch64": "rrgdb.arch.aarch64:AARCH64",
+        "i386": "rrgdb.arch.x86:I386",
+        "x86_64": "rrgdb.arch.x86:X86_64",
+    }
+)
+_BY_ELF: dict[tuple[str, int, ByteOrder], str] = {
+    ("EM_RISCV", 32, "little"): "riscv32",
+    ("EM_RISCV", 64, "little"): "riscv64",
+    ("EM_ARM", 32, "little"): "arm",
+    ("EM_AARCH64", 64, "little"): "aarch64",
+    ("EM_386", 32, "little"): "i386",
+    ("EM_X86_64", 64, "little"): "x86_64",
+}
+"""what those say of themselves that are asked for by an ELF file: not to import the others"""
 
 
 def by_elf(machine: str, elfclass: int, byteorder: ByteOrder) -> Arch:
@@ -20,6 +35,9 @@ def by_elf(machine: str, elfclass: int, byteorder: ByteOrder) -> Arch:
 
     Raises ``ValueError`` naming what was found and what is supported.
     """
+    known = _BY_ELF.get((machine, elfclass, byteorder))
+    if known is not None:
+        return ARCHES[known]
     for arch in ARCHES.values():
         if (arch.elf_machine, arch.bits, arch.byteorder) == (machine, elfclass, byteorder):
             return arch

@@ -6,7 +6,7 @@ Nothing here knows which engine runs a family, nor what that calls its registers
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, IntEnum, auto
 from functools import cached_property
 from typing import Protocol
@@ -14,6 +14,7 @@ from typing import Protocol
 from rrgdb.arch.core_format import CoreFormat
 from rrgdb.arch.cpu import ByteOrder, Cpu
 from rrgdb.arch.system import SystemRegister
+from rrgdb.data import dataclass
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -236,7 +237,8 @@ class Arch:
     pc: str
     sp: str
     expedite: tuple[str, ...]
-    """registers sent with every stop reply (pc, sp, fp, flags)"""
+    """registers sent with every stop reply: what GDB asks for at a stop (pc, sp, fp, link, flags), and what a function
+    returns its value in"""
     elf_machine: str
     """pyelftools' name: EM_RISCV, EM_ARM, EM_AARCH64, EM_386, EM_X86_64"""
     models: tuple[str, ...]

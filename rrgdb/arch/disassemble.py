@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import capstone
-
 from rrgdb.arch.base import Arch
 from rrgdb.arch.cpu import ByteOrder
 
 
 @lru_cache(maxsize=8)
 def _decoder(capstone_arch: str, modes: tuple[str, ...], byteorder: ByteOrder) -> Any:
+    import capstone  # noqa: PLC0415 - takes as long as all of rrgdb's own families, and few guests die
+
     mode = capstone.CS_MODE_BIG_ENDIAN if byteorder == "big" else 0
     for name in modes:
         mode |= getattr(capstone, name)

@@ -217,7 +217,7 @@ def _arch(xlen: int) -> Arch:
         features=_features(xlen),
         pc="pc",
         sp="sp",
-        expedite=("pc", "sp", "fp", "ra"),
+        expedite=("pc", "sp", "fp", "ra", "a0"),
         elf_machine="EM_RISCV",
         models=("sifive-u54",) if xlen == 64 else ("sifive-u34",),
         capstone_arch="CS_ARCH_RISCV",

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import quoteattr
-
 from rrgdb.arch.base import Arch, Register
 from rrgdb.arch.system import FEATURE, GROUP, SystemRegister
+from rrgdb.text import attribute
 
 
 def _reg(register: Register) -> str:
-    group = f" group={quoteattr(register.group)}" if register.group else ""
+    group = f" group={attribute(register.group)}" if register.group else ""
     return (
-        f"<reg name={quoteattr(register.name)} bitsize={quoteattr(str(register.bits))} "
-        f"type={quoteattr(register.type)}{group}/>"
+        f"<reg name={attribute(register.name)} bitsize={attribute(str(register.bits))} "
+        f"type={attribute(register.type)}{group}/>"
     )
 
 
 def _system(register: SystemRegister) -> str:
     """GDB does not save it for a call, which would read and write each of them."""
     return (
-        f"<reg name={quoteattr(register.name)} bitsize={quoteattr(str(register.bits))} "
-        f'type={quoteattr(register.type)} group={quoteattr(GROUP)} save-restore="no"/>'
+        f"<reg name={attribute(register.name)} bitsize={attribute(str(register.bits))} "
+        f'type={attribute(register.type)} group={attribute(GROUP)} save-restore="no"/>'
     )
 
 
@@ -31,7 +30,7 @@ def target_xml(arch: Arch) -> str:
     The OS ABI is "none": with its default, GNU/Linux, GDB steps RISC-V by breakpoints on the next instruction, and so
     never into a trap handler."""
     features = "".join(
-        f"<feature name={quoteattr(feature.name)}>\n{feature.types}\n"
+        f"<feature name={attribute(feature.name)}>\n{feature.types}\n"
         + "".join(_reg(register) + "\n" for register in feature.registers)
         + "</feature>\n"
         for feature in arch.features

@@ -209,7 +209,7 @@ def _arch(bits: int) -> Arch:
         features=_features(bits),
         pc="rip" if wide else "eip",
         sp="rsp" if wide else "esp",
-        expedite=("rip", "rsp", "rbp", "eflags") if wide else ("eip", "esp", "ebp", "eflags"),
+        expedite=("rip", "rsp", "rbp", "eflags", "rax") if wide else ("eip", "esp", "ebp", "eflags", "eax"),
         elf_machine="EM_X86_64" if wide else "EM_386",
         models=("qemu64", "core2duo", "nehalem") if wide else ("qemu32", "pentium3", "n270"),
         capstone_arch="CS_ARCH_X86",

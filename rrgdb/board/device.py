@@ -145,3 +145,7 @@ class Console(Protocol):
 
     def take(self, count: int) -> None:
         """The guest has read so many of them: as many reads of the data register."""
+
+
+DeviceFactory = Callable[[str, Machine], Device]
+"""(name, machine) -> device in its power-on state"""

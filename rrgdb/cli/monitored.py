@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 from collections.abc import Callable
 
-from rrgdb.backends.base import Backend
 from rrgdb.backends.keys import Monitored
 from rrgdb.errors import one_line
 from rrgdb.rsp import monitor
@@ -21,10 +19,8 @@ Post = Callable[[Callable[[], None]], None]
 """have a function called soon by the thread that owns the guest; returns at once"""
 
 
-def connect(backend: Backend, target: Target, post: Post) -> None:
-    """Serve the keys of a backend that has some, from now on."""
-    if not isinstance(backend, Monitored):
-        return
+def connect(backend: Monitored, target: Target, post: Post) -> None:
+    """Serve the keys of a backend from now on."""
     session = Session(target, lambda _text: None)
 
     def command(line: str, reply: Callable[[str], None]) -> None:
@@ -46,20 +42,3 @@ def _answer(session: Session, line: str) -> str:
         return "".join(f"{shown(said)}\n" for said in monitor.run(session, line, moving=False).splitlines())
     except Exception as e:  # whatever it is, the guest goes on
         return f"{shown(one_line(e))}\n"
-
-
-class Posted:
-    """Functions for a thread that runs the guest until it is interrupted."""
-
-    def __init__(self, interrupt: Callable[[], None]) -> None:
-        self._interrupt = interrupt
-        self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-
-    def post(self, function: Callable[[], None]) -> None:
-        self._waiting.put(function)
-        self._interrupt()
-
-    def serve(self) -> None:
-        """Call what waits."""
-        while not self._waiting.empty():
-            self._waiting.get()()

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import signal
-import threading
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from rrgdb.text import shown
-
-_REFRESH = 0.2
-"""seconds"""
 
 
 def say(text: str) -> None:
@@ -33,34 +28,12 @@ def counting(
     what: str, done: Callable[[], int], total: int | None = None, unit: str = "instructions"
 ) -> Iterator[None]:
     """A line on a terminal (stderr) that shows how far something is; ``done`` is called by another thread."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    of = "" if total is None else " of {task.total:,}"
-    columns: list[ProgressColumn] = [TextColumn(f"{what}: {{task.completed:,}}{of} {unit}"), TimeElapsedColumn()]
-    if total is not None:
-        columns.insert(1, BarColumn())
-    progress = Progress(*columns, console=console, transient=True, auto_refresh=False)
-    task = progress.add_task(what, total=total)
-    over = threading.Event()
+    with ExitStack() as shown_there:
+        if sys.stderr.isatty():
+            from rrgdb.cli import progress  # noqa: PLC0415 - nothing of it is needed without a terminal
 
-    def refresh() -> None:
-        # The terminal may be gone by now.
-        with suppress(OSError):
-            while not over.wait(_REFRESH):
-                progress.update(task, completed=done(), refresh=True)
-
-    thread = threading.Thread(target=refresh, daemon=True)
-    progress.start()
-    thread.start()
-    try:
+            shown_there.enter_context(progress.line(what, done, total, unit))
         yield
-    finally:
-        over.set()
-        thread.join()
-        with suppress(OSError):
-            progress.stop()
 
 
 def hangups() -> tuple[signal.Signals, ...]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rrgdb.opening import NewDisk
+from rrgdb.errors import Error
+from rrgdb.lazy import imported
+
+if TYPE_CHECKING:
+    from rrgdb.opening.options import NewDisk
 
 recording_argument = click.argument("recording", metavar="DIR", type=click.Path(path_type=Path))
 SIZES = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -59,28 +62,30 @@ class Seconds(click.FloatRange):
 
 
 class Parsed(click.ParamType[Any]):
-    """Text that ``parse`` turns into a value; its one-line errors are usage errors."""
+    """Text that a function turns into a value; errors of rrgdb's are usage errors. ``parse``: "module:function",
+    imported when there is something to parse."""
 
-    def __init__(self, name: str, parse: Callable[[str], Any], error: type[Exception]) -> None:
+    def __init__(self, name: str, parse: str) -> None:
         self.name = name
         self._parse = parse
-        self._error = error
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         try:
-            return self._parse(value)
-        except self._error as e:
+            return imported(self._parse)(value)
+        except Error as e:
             self.fail(str(e), param, ctx)
 
 
-class Disk(click.ParamType[NewDisk]):
+class Disk(click.ParamType["NewDisk"]):
     """``[NAME=]FILE[,format=raw|qcow2][,readonly]``; a comma in FILE is doubled, as for QEMU."""
 
     name = "disk"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NewDisk:
+        from rrgdb.opening.options import NewDisk  # noqa: PLC0415 - not to say what the options are
+
         if isinstance(value, NewDisk):
             return value
         file, *settings = (part.replace("\0", ",") for part in str(value).replace(",,", "\0").split(","))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from rrgdb.arch.cpu import MemoryFault
+from rrgdb.data import dataclass
 from rrgdb.engine import _pages
-from rrgdb.engine.tracking import PAGE, WAYS, PageNumbers, Way, address_of, track
+from rrgdb.engine.tracking import PAGE, WAYS, PageNumbers, Way, address_of, merged, track
 
-__all__ = ["PAGE", "ZERO_PAGE", "PageNumbers", "Ram", "Region", "Replacement"]
+__all__ = ["PAGE", "ZERO_PAGE", "PageNumbers", "Ram", "Region", "Replacement", "merged"]
 
 ZERO_PAGE = _pages.ZERO
 _WRITTEN_LISTS = 64
@@ -95,7 +95,7 @@ class Ram:
         """The pages that ``dirty()`` has just told, all of them, keep their contents and are clean."""
         self._written.append(dirty)
         if len(self._written) > _WRITTEN_LISTS:
-            self._written = [np.unique(np.concatenate(self._written))]
+            self._written = [merged(*self._written)]
         self._tracker.clean(dirty)
 
     @contextlib.contextmanager
@@ -120,7 +120,7 @@ class Ram:
 
     def take_written(self) -> PageNumbers:
         """Numbers of the pages written since this was called last, ascending; a superset, as some may come twice."""
-        written = np.unique(np.concatenate([*self._written, self.dirty()]))
+        written = merged(*self._written, self.dirty())
         self._written.clear()
         return written
 

@@ -33,6 +33,16 @@ _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 _ACCESS = mmap.PROT_READ | mmap.PROT_WRITE
 
 
+def merged(*numbers: PageNumbers) -> PageNumbers:
+    """All numbers of ascending arrays, as one. (numpy's own ``unique`` imports masked arrays, which takes 15 ms.)"""
+    some = [part for part in numbers if len(part)]
+    if len(some) < 2:
+        return some[0] if some else np.array([], dtype=np.int64)
+    every: PageNumbers = np.sort(np.concatenate(some))
+    once: PageNumbers = every[np.append(np.diff(every) != 0, [True])]
+    return once
+
+
 class Tracker(Protocol):
     """A mapping of zeros at ``address`` whose pages are clean until they are written."""
 
@@ -183,7 +193,7 @@ class PrivateCopies(_File):
         _pages.drop(self.address, self._size, dirty)
 
     def populated(self) -> PageNumbers:
-        return np.union1d(self.dirty(), self._filled())
+        return merged(self.dirty(), self._filled())
 
 
 Way = Callable[[int], Tracker]

@@ -9,7 +9,7 @@ from pathlib import Path
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.build import build_id
 from rrgdb.opening.disks import disks_of
-from rrgdb.opening.guests import Plan, ScriptPlan
+from rrgdb.opening.guests import Plan
 from rrgdb.opening.images import plan_recorded
 from rrgdb.opening.opened import Opened
 from rrgdb.opening.options import OptionError
@@ -19,7 +19,8 @@ from rrgdb.recording.directory import Recording, RecordingError
 from rrgdb.snapshots.images import DiskImage
 from rrgdb.text import shown
 from rrgdb.timeline.index import Index
-from rrgdb.timeline.marks import MEMORY_BUDGET, Marks, WrongMachineError
+from rrgdb.timeline.marks import Marks, WrongMachineError
+from rrgdb.timeline.options import MEMORY_BUDGET
 from rrgdb.timeline.timeline import Timeline
 
 
@@ -47,7 +48,10 @@ def replay(
             raise OptionError(f"--disk {next(iter(disks))}: the recording has no disks")
         images: Sequence[DiskImage] = ()
         messages: list[str] = []
-        if recording.manifest.guest.kind == "script":
+        of_script = recording.manifest.guest.kind == "script"
+        if of_script:
+            from rrgdb.opening.scripts import ScriptPlan  # noqa: PLC0415 - a board's guest needs nothing of it
+
             plan: Plan = ScriptPlan.recorded(recording)
         else:
             plan = plan_recorded(recording)
@@ -55,7 +59,7 @@ def replay(
             for image in images:
                 stack.callback(image.close)
         opened = _open(stack, recording, plan, images, messages, checkpoint_memory, jobs)
-        if isinstance(plan, ScriptPlan):
+        if of_script:
             # What the script did before its first instruction.
             opened.timeline.seek(opened.timeline.start)
         stack.pop_all()

@@ -19,7 +19,7 @@ def board_for(name: str | None, cpu: str | None, arch: str | None) -> BoardSpec:
         if spec is None:
             raise OptionError(f"-M {name[:60]}: expected one of {', '.join((*SHARED, *BOARDS))}")
         return spec
-    of_model = next((known.name for known in ARCHES.values() if cpu in known.models), None)
+    of_model = None if cpu is None else next((known.name for known in ARCHES.values() if cpu in known.models), None)
     if arch == "riscv64" and of_model == "riscv32":
         arch = of_model  # files that are no ELF files do not tell how wide the CPU is
     chosen = arch or of_model

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass, replace
+import os
+from dataclasses import replace
 from pathlib import Path
 
 from rrgdb.arch import ARCHES
@@ -12,6 +12,7 @@ from rrgdb.board.boards import BOARDS, board_of
 from rrgdb.board.firmware.boot import File, arch_of, boot, seed_sizes
 from rrgdb.board.firmware.image import MAX_FILE, Image, ImageError, Placed, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec, Clock, RamLayout
+from rrgdb.data import dataclass
 from rrgdb.opening.boards import board_for
 from rrgdb.opening.booting import KERNEL, add_firmware, description, images_of
 from rrgdb.opening.guests import BoardPlan
@@ -113,7 +114,7 @@ def _settings(options: GuestOptions, spec: BoardSpec, own: Settings) -> Settings
     if options.randomness and own.append is None:
         raise OptionError("-M dtb-randomness=on: expected with -kernel or -bios: an IMAGE gets no device tree")
     sizes = seed_sizes(spec) if options.randomness else {}
-    seeds = {name: secrets.token_hex(size) for name, size in sizes.items()}
+    seeds = {name: os.urandom(size).hex() for name, size in sizes.items()}
     settings = replace(
         own,
         kaslr_seed=seeds.get("kaslr-seed"),

@@ -1,21 +1,20 @@
-"""New recordings: of an image on a board, and of what a script does."""
+"""New recordings of an image on a board."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
-from rrgdb.arch.base import Arch
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.build import build_id
 from rrgdb.errors import Error
 from rrgdb.opening.disks import new_disks
-from rrgdb.opening.guests import Plan, ScriptPlan
+from rrgdb.opening.guests import Plan
 from rrgdb.opening.images import asked_for
+from rrgdb.opening.limits import BUDGET, INTERVAL
 from rrgdb.opening.opened import Opened
-from rrgdb.opening.options import BUDGET, INTERVAL, GuestOptions, NewDisk, OptionError
+from rrgdb.opening.options import GuestOptions, NewDisk, OptionError
 from rrgdb.opening.stores import create_store
 from rrgdb.opening.workers import pool_for
 from rrgdb.recording.directory import Recording, default_path
@@ -24,7 +23,8 @@ from rrgdb.snapshots import naming
 from rrgdb.snapshots.images import DiskImage
 from rrgdb.snapshots.naming import START
 from rrgdb.timeline.index import Index
-from rrgdb.timeline.marks import MEMORY_BUDGET, Marks
+from rrgdb.timeline.marks import Marks
+from rrgdb.timeline.options import MEMORY_BUDGET
 from rrgdb.timeline.recorder import Recorder
 from rrgdb.timeline.timeline import Timeline
 
@@ -75,47 +75,15 @@ def record(
             disks=listed,
             revision=spec.revision,
         )
-        stack.callback(_give_up, recording)
+        stack.callback(give_up, recording)
         if plan.placed.left_out:
             say(plan.placed.left_out)
-        opened = _go_live(stack, recording, plan, images, interval, budget, checkpoint_memory, jobs, say, starting)
+        opened = go_live(stack, recording, plan, images, interval, budget, checkpoint_memory, jobs, say, starting)
         stack.pop_all()
         return opened
 
 
-def record_script(
-    path: Path,
-    uc: Any,
-    arch: Arch,
-    memory: int,
-    *,
-    interval: float = INTERVAL,
-    budget: int = BUDGET,
-    say: Say = lambda _line: None,
-) -> Opened:
-    """Begin a recording of what a script does with ``uc``, a plain ``unicorn.Uc``, in directory ``path``, standing at
-    icount 0. ``memory``: bytes that the script can map altogether, a multiple of 4096.
-
-    Raises OSError, EngineError, RecordingError, StoreError: one line each.
-    """
-    with ExitStack() as stack:
-        recording = Recording.create(
-            path,
-            kind="script",
-            board=arch.name,
-            cpu=str(uc.ctl_get_cpu_model()),
-            ram_bytes=memory,
-            images=[],
-            engine=build_id(),
-        )
-        stack.callback(_give_up, recording)
-        plan = ScriptPlan(arch, memory, uc)
-        opened = _go_live(stack, recording, plan, [], interval, budget, MEMORY_BUDGET, 1, say, START)
-        stack.pop_all()
-        return opened
-
-
-def _go_live(
+def go_live(
     stack: ExitStack,
     recording: Recording,
     plan: Plan,
@@ -155,7 +123,7 @@ def _go_live(
     return Opened(timeline, recording, built.guest, built.door, store, ram, pool_for(recording, timeline, jobs))
 
 
-def _give_up(recording: Recording) -> None:
+def give_up(recording: Recording) -> None:
     """Nothing was recorded: nothing is left."""
     with suppress(Error):
         recording.close()

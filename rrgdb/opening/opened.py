@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from rrgdb.data import dataclass
 from rrgdb.engine.memory import Ram
 from rrgdb.errors import Error
 from rrgdb.guest import Guest
@@ -14,7 +14,9 @@ from rrgdb.recording.door import Door
 from rrgdb.recording.log import LogError
 from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.timeline import Timeline
-from rrgdb.workers.pool import Pool
+
+if TYPE_CHECKING:
+    from rrgdb.workers.pool import Pool
 
 
 @dataclass(slots=True)

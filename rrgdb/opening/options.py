@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from rrgdb.data import dataclass
 from rrgdb.errors import UsageError
 
-INTERVAL = 0.05
-"""seconds of guest time between automatic snapshots"""
-BUDGET = 4 << 30
-"""bytes that the snapshot store may take"""
 MAX_SHIFT = 10
 """QEMU's"""
 VIRTIO = ("disk", "rng", "console")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
+from rrgdb.data import dataclass
 from rrgdb.opening.options import MAX_SHIFT, VIRTIO
 from rrgdb.recording.manifest import MAX_DISKS, Option
 

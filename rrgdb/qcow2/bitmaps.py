@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .errors import Qcow2Error
-from .layout import AUTOCLEAR_BITMAPS, EXT_BITMAPS, OFFSET_MASK
-from .state import State
+from .layout import EXT_BITMAPS, OFFSET_MASK
+from .state import State, has_bitmaps
 
 _EXTENSION = struct.Struct(">IIQQ")
 _ENTRY = struct.Struct(">QIIBBHI")
@@ -20,12 +20,6 @@ _MAX_DIRECTORY_BYTES = 64 << 20
 _MAX_TABLE_BYTES = 256 << 20
 _MAX_GRANULARITY_BITS = 63
 _IN_USE, _AUTO = 1, 2
-
-
-def has_bitmaps(state: State) -> bool:
-    """Whether there are bitmaps that are said to be consistent; others count as absent."""
-    there = any(kind == EXT_BITMAPS for kind, _ in state.preamble.extensions)
-    return there and bool(state.header.autoclear_features & AUTOCLEAR_BITMAPS)
 
 
 @dataclass(frozen=True)

@@ -7,28 +7,30 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import backing as under
 from . import chain, keeping, options, resizing, vmstate
 from .backing import Backing
-from .check import check_state
 from .errors import Qcow2UsageError
 from .extents import Extent, map_image, merged, stored
 from .hostfile import Buffer, HostFile, sync_directory
-from .info import Info, read_info
 from .layout import MAX_SNAPSHOTS, SECTOR
 from .opening import open_writable, write_new
 from .packing import write_compressed
 from .preamble import with_backing
-from .problems import CheckResult
 from .progress import Progress, silent
 from .snapshot_table import Snapshot, require_fitting
 from .state import State, is_unchanged, load_damaged, load_state
 from .tables import Entries
 from .view import View, read_clusters, require_range
 from .writer import Writer
+
+if TYPE_CHECKING:
+    from .info import Info
+    from .problems import CheckResult
 
 _KEPT_L1_TABLES = 64
 
@@ -288,6 +290,8 @@ class Image:
 
     def info(self) -> Info:
         """A summary for people. Raises Qcow2Error if it should name bitmaps, and their directory is damaged."""
+        from .info import read_info  # noqa: PLC0415 - for people
+
         self._require_open()
         return read_info(self._file, self._state)
 
@@ -596,6 +600,8 @@ class Image:
 
     def check(self) -> CheckResult:
         """Compare refcounts with references and look at the flags. A writable image is committed first."""
+        from .check import check_state  # noqa: PLC0415 - whole images are seldom looked at
+
         self._require_open()
         if self._writer is not None:
             self._writer.commit()

@@ -237,7 +237,7 @@ class Mapper:
             part, weights = tables[start : start + self.cache.batch], times[start : start + self.cache.batch]
             self.cache.begin()
             slots = self.cache.load(part)
-            for weight in np.unique(weights).tolist():
+            for weight in sorted(set(weights.tolist())):
                 entries = self.cache.rows[slots[weights == weight], :: 1 + self.geometry.extended]
                 clusters = data_references(entries[entries != 0], self.geometry)
                 self._require_inside(clusters, total)

@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from .bitmaps import has_bitmaps
 from .errors import Qcow2Error, Qcow2UnsupportedError
 from .hostfile import HostFile
 from .layout import INCOMPAT_CORRUPT, INCOMPAT_DIRTY
 from .mapping import Mapper
 from .preamble import Preamble
 from .refcounts import Refcounts, count_dtype, read_counts, read_refcount_table
-from .repair import repair_refcounts
-from .state import State, load_state
+from .state import State, has_bitmaps, load_state
 from .tables import Entries
 from .writer import Writer, tree_references
 
@@ -24,6 +22,8 @@ def open_writable(file: HostFile, *, barriers: bool) -> tuple[State, Writer]:
     state = load_state(file)
     _require_writable(state)
     if state.header.incompatible_features & INCOMPAT_DIRTY:
+        from .repair import repair_refcounts  # noqa: PLC0415 - few images are dirty
+
         repair_refcounts(state)
         state = load_state(file)
     writer = _verified_writer(state, barriers=barriers)

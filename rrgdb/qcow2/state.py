@@ -10,6 +10,8 @@ import numpy as np
 from .errors import Qcow2Error, Qcow2UsageError
 from .hostfile import HostFile
 from .layout import (
+    AUTOCLEAR_BITMAPS,
+    EXT_BITMAPS,
     MAX_CLUSTER_BITS,
     MAX_SNAPSHOTS,
     V3_LENGTH,
@@ -157,3 +159,9 @@ def _first_cluster(file: HostFile) -> bytes:
     head = file.read(0, 512)
     bits = int.from_bytes(head[20:24], "big")
     return head + file.read(512, (1 << bits) - 512) if 9 < bits <= MAX_CLUSTER_BITS else head
+
+
+def has_bitmaps(state: State) -> bool:
+    """Whether there are bitmaps that are said to be consistent; others count as absent."""
+    there = any(kind == EXT_BITMAPS for kind, _ in state.preamble.extensions)
+    return there and bool(state.header.autoclear_features & AUTOCLEAR_BITMAPS)

@@ -3,8 +3,7 @@ replay goes another way can be told from a damaged one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from rrgdb.data import dataclass
 from rrgdb.recording.manifest import Manifest
 
 BEHAVIOUR = 3

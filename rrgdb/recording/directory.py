@@ -17,11 +17,9 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -43,6 +41,7 @@ from rrgdb.recording.files import (
 from rrgdb.recording.index import IndexFile
 from rrgdb.recording.log import EventLog
 from rrgdb.recording.manifest import Disk, Guest, Image, Manifest, ManifestError, Option
+from rrgdb.version import VERSION
 
 MANIFEST = "manifest.json"
 IMAGES = "images"
@@ -72,13 +71,6 @@ class NewImage(NamedTuple):
 def image_file(image: Image) -> str:
     """Name of an image's file in ``images/``: whatever the manifest says, it stays in there."""
     return f"{image.sha256[:16]}-{re.sub(r'[^A-Za-z0-9._+-]', '_', image.name)[-64:]}"
-
-
-def _rrgdb_version() -> str:
-    try:
-        return version("rrgdb")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _make_directory(path: Path) -> int | None:
@@ -203,7 +195,7 @@ class Recording:
         )
         guest = Guest(kind, board, cpu, ram_bytes, entries, dict(options or {}), tuple(disks), revision)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = Manifest(secrets.token_bytes(16), created, _rrgdb_version(), engine, guest, behaviour=BEHAVIOUR)
+        manifest = Manifest(os.urandom(16), created, VERSION, engine, guest, behaviour=BEHAVIOUR)
         manifests.parse(manifest.to_json().encode(), path / MANIFEST)
         mode = _make_directory(path)
         held: int | None = None

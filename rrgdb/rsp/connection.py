@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 import trio
 
@@ -75,6 +76,7 @@ class Connection:
         self._hand, self._handed = trio.open_memory_channel[Call](1)
         """from the task that reads to the one that serves"""
         self._relented = trio.Event()
+        self._insisting = False
         self._reading = True
         self._read_all = trio.Event()
         self._outbox = Outbox()
@@ -120,8 +122,8 @@ class Connection:
     async def _obey(self, steps: Iterator[list[Action]]) -> None:
         for actions in steps:
             call = await self._do(actions)
-            while call is not None and call.brief and self._engine.rests:
-                call = await self._do(await self._answer(call))
+            while call is not None and self._at_once(call):
+                call = await self._do(await self._answer(call, partial(self._engine.call_briefly, moves=call.resumes)))
             if call is not None:
                 self._hand.send_nowait(call)
 
@@ -130,7 +132,7 @@ class Connection:
             async for handed in self._handed:
                 call: Call | None = handed
                 while call is not None:
-                    call = await self._do(await self._answer(call))
+                    call = await self._do(await self._answer(call, self._engine.call))
         except trio.BrokenResourceError:
             await self._do(self._protocol.lost())
 
@@ -155,9 +157,11 @@ class Connection:
                 self._say_farewell(action.reason)
             elif action is Order.INTERRUPT:
                 self._relented = trio.Event()
+                self._insisting = True
                 self._nursery.start_soon(self._engine.insist, self._relented)
             elif action is Order.RELENT:
                 self._relented.set()
+                self._insisting = False
             else:
                 self._hand.close()
         return None
@@ -168,8 +172,11 @@ class Connection:
         self._reading = False
         self._nursery.cancel_scope.deadline = trio.current_time() + FAREWELL_SECONDS
 
-    async def _answer(self, call: Call) -> list[Action]:
-        serve = self._engine.call_briefly if call.brief else self._engine.call
+    def _at_once(self, call: Call) -> bool:
+        """Whether a packet is served here and now. What an interrupt is for is left to the thread that heeds it."""
+        return self._engine.rests and not self._insisting and self._dispatcher.at_once(call)
+
+    async def _answer(self, call: Call, serve: Callable[..., Awaitable[bytes | None]]) -> list[Action]:
         try:
             reply = await serve(self._dispatcher.handle, call)
             frame = None if reply is None else packets.encode(reply)

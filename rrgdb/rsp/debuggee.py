@@ -1,7 +1,8 @@
 """The debuggee as the protocol sees it: the one interface between ``rsp`` and the rest of rrgdb.
 
 Every method but ``interrupt`` is called on the engine thread, one at a time, and may block while the guest runs. What
-serves a brief packet (``Command.brief``) may be called on trio's thread instead while the engine thread rests.
+serves a brief packet (``Command.brief``), or one step (``Debuggee.steps_at_once``), may be called on trio's thread
+instead while the engine thread rests.
 
 ``Auxv``, ``Libraries``, ``Syscalls`` and ``Files`` are for programs, which no debuggee of rrgdb is yet.
 """
@@ -9,10 +10,10 @@ serves a brief packet (``Command.brief``) may be called on trio's thread instead
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
 
+from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 
@@ -414,6 +415,11 @@ class Debuggee(Protocol):
 
         ``separately``: a stop tells only watchpoints that hold its one address; the others that the same instruction
         hit are stops of their own, the next ones."""
+
+    @property
+    def steps_at_once(self) -> bool:
+        """One step forward takes microseconds now, and waits for nothing: no need for another thread, nor for
+        ``interrupt``. Asked while nothing runs."""
 
     def last_stop(self) -> StopReply:
         """For ``?``; stops a guest that runs on its own first."""

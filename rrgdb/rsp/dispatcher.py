@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from rrgdb.data import dataclass
 from rrgdb.rsp.commands import COMMANDS
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import DebuggeeError
@@ -36,6 +36,11 @@ class Call:
     def brief(self) -> bool:
         """Served in microseconds, and the guest does not move."""
         return self.command is not None and self.command.brief
+
+    @property
+    def steps(self) -> bool:
+        """One step forward, if there is but one thread."""
+        return self.command is not None and self.arguments in self.command.steps
 
     @property
     def resumes(self) -> bool:
@@ -88,6 +93,11 @@ class Dispatcher:
     def look_up(self, payload: bytes) -> Call:
         """What the packet asks for. Raises nothing."""
         return _look_up_short(payload) if len(payload) <= _SHORT else _look_up(payload)
+
+    def at_once(self, call: Call) -> bool:
+        """Whether a packet is served in microseconds, and waits for nothing. Asked while nothing is served."""
+        debuggee = self.session.debuggee
+        return call.brief or (call.steps and debuggee.steps_at_once and len(debuggee.threads()) == 1)
 
     def handle(self, call: Call) -> bytes | None:
         """Serve one packet. None: no reply (``k``, ``R``). Raises nothing for any bytes, unless rrgdb has a bug."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from rrgdb.data import dataclass
 from rrgdb.errors import Error
 from rrgdb.rsp.packets import NACK, Decoder, Event, Packet, Rejected, Signal
 

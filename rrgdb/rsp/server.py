@@ -24,6 +24,7 @@ from rrgdb.rsp.address import Address, AddressError, StdioAddress, TcpAddress, U
 from rrgdb.rsp.connection import Connection, greet, refuse
 from rrgdb.rsp.debuggee import Debuggee
 from rrgdb.rsp.greeting import Greeting, StrangerError
+from rrgdb.rsp.straight import StraightStream
 from rrgdb.serving.calls import CallQueue, tell
 
 log = logging.getLogger("rrgdb.rsp")
@@ -164,7 +165,7 @@ class _Server:
             await self._refuse(stream, greeting)
             return
         _keep_alive(stream.socket)
-        connection = Connection(stream, greeting, self._debuggee, self._engine)
+        connection = Connection(StraightStream(stream), greeting, self._debuggee, self._engine)
         try:
             await connection.run()
         finally:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from rrgdb.arch.cpu import MemoryFault
+from rrgdb.data import dataclass
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import Region
 from rrgdb.engine.unicorn.scripted import ScriptEngine, UcError

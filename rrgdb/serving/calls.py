@@ -98,6 +98,10 @@ class CallQueue:
         self._idling = False
         self._resting = False
         """the serving thread waits for a call; it goes on under ``_lock``"""
+        self._asleep = False
+        """it waits without asking ``idle`` again"""
+        self._moves = 0
+        """brief calls that moved the debuggee"""
         self._lock = threading.Lock()
         self._made = 0
         """calls on their way; trio's side alone"""
@@ -136,14 +140,16 @@ class CallQueue:
                 return None
             if pause is None:
                 break
+            before = self._moves
             if pause:
                 with suppress(queue.Empty):
                     return self._wait(pause)
-            quiet = True
+            quiet = self._moves == before
         return self._wait()
 
     def _wait(self, seconds: float | None = None) -> _Call[object] | _Posted | None:
         """Raises queue.Empty if no call comes for so long."""
+        self._asleep = seconds is None and self._idle is not None
         self._resting = True
         try:
             return self._calls.get(timeout=seconds)
@@ -189,12 +195,18 @@ class CallQueue:
             raise call.error
         return call.result[0]
 
-    async def call_briefly(self, function: Callable[..., _T], *args: object) -> _T:
-        """The same for a function that takes microseconds and moves nothing: made here and now if the serving thread
-        rests. To wake that thread, and this one again, takes longer than most such calls."""
+    async def call_briefly(self, function: Callable[..., _T], *args: object, moves: bool = False) -> _T:
+        """The same for a function that takes microseconds: made here and now if the serving thread rests. To wake that
+        thread, and this one again, takes longer than most such calls. ``moves``: as a call of that thread, it begins
+        what ``idle`` waits for anew."""
         if not self._made:
             with self._lock:
                 if self.rests:
+                    if moves:
+                        self._moves += 1
+                        if self._asleep:
+                            self._asleep = False
+                            self._calls.put(_Posted(lambda: None))
                     return function(*args)
         return await self.call(function, *args)
 

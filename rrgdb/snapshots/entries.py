@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from rrgdb.data import dataclass
 from rrgdb.qcow2 import Snapshot
 from rrgdb.snapshots.errors import StoreError
+from rrgdb.snapshots.naming import AUTOMATIC
 from rrgdb.snapshots.overlays import Kept, Moment
 from rrgdb.snapshots.state import MAX_BYTES, GuestState
 
 PAGE = 4096
-AUTOMATIC = "auto-"
-"""names of automatic snapshots begin so"""
 LENGTH_BYTES = 4
 RAM_OFFSET = MAX_BYTES + LENGTH_BYTES
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rrgdb.snapshots.entries import AUTOMATIC
-
+AUTOMATIC = "auto-"
+"""names of automatic snapshots begin so"""
 START = "start"
 """what the starting snapshot is called unless the user says otherwise; as a place to go to, always icount 0"""
 _PLACES = (START, "end")

@@ -68,16 +68,6 @@ class Delta:
         return found
 
 
-def merged(*numbers: PageNumbers) -> PageNumbers:
-    """All numbers of ascending arrays, as one."""
-    some = [part for part in numbers if len(part)]
-    if len(some) < 2:
-        return some[0] if some else np.array([], dtype=np.int64)
-    every: PageNumbers = np.sort(np.concatenate(some))
-    once: PageNumbers = every[np.append(np.diff(every) != 0, [True])]
-    return once
-
-
 def page_numbers(numbers: Iterable[int]) -> PageNumbers:
     """Numbers in any order as an ascending array."""
     return np.array(sorted(numbers), dtype=np.int64)

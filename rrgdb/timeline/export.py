@@ -20,7 +20,6 @@ from rrgdb.errors import Error
 from rrgdb.guest import Guest
 from rrgdb.timeline.delta import page_numbers
 
-FORMATS = ("core", "raw")
 _PIECE = 2048
 """pages that are copied between two looks at ``interrupted``"""
 _PT_LOAD, _PT_NOTE, _ET_CORE = 1, 4, 4

@@ -217,7 +217,7 @@ class Index:
 
 
 def _asked(*numbers: Iterable[int]) -> list[Ranges]:
-    return [np.unique(np.array(list(some), dtype=np.uint64)) for some in numbers]
+    return [np.array(sorted(set(some)), dtype=np.uint64) for some in numbers]
 
 
 def _union(*parts: Ranges) -> Ranges:

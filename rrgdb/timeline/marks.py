@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from rrgdb.engine.base import EngineError
-from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement
+from rrgdb.engine.memory import PAGE, ZERO_PAGE, PageNumbers, Replacement, merged
 from rrgdb.errors import Error
 from rrgdb.guest import Guest
 from rrgdb.recording.door import Door
@@ -25,12 +25,11 @@ from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.state import GuestState
 from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.checkpoints import Checkpoints, Mark
-from rrgdb.timeline.delta import Delta, merged, page_numbers
+from rrgdb.timeline.delta import Delta, page_numbers
 from rrgdb.timeline.digest import RamDigest, state_digest
 from rrgdb.timeline.disks import Disks
+from rrgdb.timeline.options import MEMORY_BUDGET
 
-MEMORY_BUDGET = 256 << 20
-"""bytes that checkpoints may take unless somebody says otherwise"""
 _STATES = 64
 """states of snapshots on disk that are kept in memory"""
 

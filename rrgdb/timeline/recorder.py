@@ -10,8 +10,8 @@ from rrgdb.guest import Guest
 from rrgdb.recording.door import Door, Mode
 from rrgdb.recording.events import Event, EventKind
 from rrgdb.recording.log import EventLog
-from rrgdb.snapshots.entries import AUTOMATIC
 from rrgdb.snapshots.errors import NoRoomError, StoreError
+from rrgdb.snapshots.naming import AUTOMATIC
 from rrgdb.snapshots.store import SnapshotStore
 from rrgdb.timeline.index import Index
 from rrgdb.timeline.marks import Marks

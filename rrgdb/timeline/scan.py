@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from rrgdb.data import dataclass
 from rrgdb.engine.base import ExitKind, WatchHit, armed
 from rrgdb.timeline.checkpoints import Mark
 from rrgdb.timeline.stop import Points

@@ -7,91 +7,27 @@ connection does, however the main process went. Both ends trust each other: mess
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from socket import socketpair
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rrgdb.workers.executor import Failed, R, Task, WorkerError
 
-MAX_JOBS = 8
+if TYPE_CHECKING:
+    from rrgdb.workers.process import Worker
+
 CHECKPOINTS = 32 << 20
 """bytes of checkpoints that a worker keeps; with guest RAM and about 100 MiB that is what it takes"""
 LOOK = 0.02
 """seconds between two looks at whether the user has had enough"""
 AHEAD = 4
 """tasks for each worker that may be under way or done before the first of them is"""
-GRACE = 2.0
-"""seconds that a worker has to end"""
 DEATHS = 3
 """how often, for each of them, a worker that has died is replaced"""
 TRIES = 2
 """how many workers may die of one task before it is left to the main process"""
-_START = "import sys; sys.path[:] = sys.argv[2:]; from rrgdb.cli.worker import main; main(int(sys.argv[1]))"
-
-
-def default_jobs() -> int:
-    """As many as there are processors for this process, within reason."""
-    return max(1, min(len(os.sched_getaffinity(0)), MAX_JOBS))
-
-
-class _Worker:
-    def __init__(self, recording: Path, disks: Mapping[str, str]) -> None:
-        ours, theirs = socketpair()
-        with theirs:
-            try:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _START, str(theirs.fileno()), *sys.path],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            except (OSError, ValueError) as e:
-                ours.close()
-                raise WorkerError(f"cannot start a worker process: {e}") from e
-        self.connection = Connection(ours.detach())
-        self.ready = False
-        self.dead = False
-        self.busy: int | None = None
-        self.send((str(recording), dict(disks)))
-
-    def send(self, message: Any) -> None:
-        try:
-            self.connection.send(message)
-        except OSError as e:
-            raise self._ended() from e
-
-    def receive(self) -> tuple[int, Any]:
-        """(number of the task, its result); number -1: it is ready."""
-        try:
-            number, result = self.connection.recv()
-        except (OSError, EOFError) as e:
-            raise self._ended() from e
-        if number < 0:
-            self.ready = True
-        elif number == self.busy:
-            self.busy = None
-        return number, result
-
-    def _ended(self) -> WorkerError:
-        self.dead = True
-        return WorkerError(f"worker process {self.process.pid} has ended")
-
-    def close(self) -> None:
-        self.connection.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(GRACE)
-            return
-        self.process.kill()
-        self.process.wait()
 
 
 class Pool:
@@ -104,7 +40,7 @@ class Pool:
         self._recording = recording.resolve()
         self._disks = disks
         self._jobs = jobs
-        self._workers: list[_Worker] | None = None
+        self._workers: list[Worker] | None = None
         self._number = 0
         self._deaths = 0
         self._were_ready = False
@@ -119,7 +55,12 @@ class Pool:
         if self._workers is None:
             self._workers = []
             for _ in range(self._jobs):
-                self._workers.append(_Worker(self._recording, self._disks))
+                self._workers.append(self._one())
+
+    def _one(self) -> Worker:
+        from rrgdb.workers.process import Worker  # noqa: PLC0415 - most sessions end without any
+
+        return Worker(self._recording, self._disks)
 
     def ready(self, seconds: float = 0) -> bool:
         """Whether one of them is, after at most so long. Raises WorkerError."""
@@ -134,18 +75,18 @@ class Pool:
 
     def _receive(self, seconds: float) -> list[tuple[int, Any]]:
         """What workers have sent, (number of the task, its result). One that has died is replaced."""
-        by_connection = {w.connection: w for w in self._workers or []}
+        from rrgdb.workers.process import wait  # noqa: PLC0415 - as above
+
         found = []
-        for connection in wait(list(by_connection), seconds):
-            assert isinstance(connection, Connection)
+        for worker in wait(self._workers or [], seconds):
             try:
-                found.append(by_connection[connection].receive())
+                found.append(worker.receive())
             except WorkerError as e:
-                self._replace(by_connection[connection], e)
+                self._replace(worker, e)
         self._were_ready |= any(number < 0 for number, _ in found)
         return found
 
-    def _replace(self, worker: _Worker, why: WorkerError) -> None:
+    def _replace(self, worker: Worker, why: WorkerError) -> None:
         """Raises WorkerError if that is of no use: none can be started, or one after the other dies."""
         assert self._workers is not None
         self._deaths += 1
@@ -154,10 +95,10 @@ class Pool:
         worker.close()
         code = worker.process.returncode
         how = f"signal {-code}" if code < 0 else f"status {code}"
-        self._workers[self._workers.index(worker)] = _Worker(self._recording, self._disks)
+        self._workers[self._workers.index(worker)] = self._one()
         self._say(f"{why} ({how}): another one takes its place")
 
-    def _give(self, worker: _Worker, number: int, task: Task[Any]) -> bool:
+    def _give(self, worker: Worker, number: int, task: Task[Any]) -> bool:
         """Whether a worker has got a task; if not, it was dead and is replaced."""
         try:
             worker.send((number, task))

@@ -51,6 +51,8 @@ _BREAK_STOPS = {ZType.SOFTWARE: StopReason.SWBREAK, ZType.HARDWARE: StopReason.H
 
 class FakeDebuggee:
     byteorder: Literal["little", "big"] = "little"
+    at_once = False
+    """whether steps are made on trio's thread"""
     faceless = False
     """nothing but what every debuggee can"""
 
@@ -257,6 +259,10 @@ class FakeDebuggee:
             left = how is Resume.RANGE_STEP and moved == thread and not start <= self._value(thread, PC) < end
             if left or self.icount == self.break_at:
                 return StopReply(StopReason.STEP, thread=thread)
+
+    @property
+    def steps_at_once(self) -> bool:
+        return self.at_once
 
     def last_stop(self) -> StopReply:
         return self.stop

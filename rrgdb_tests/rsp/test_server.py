@@ -430,6 +430,71 @@ async def test_what_moves_or_changes_the_guest_runs_on_the_engine_thread(fake: F
     assert fake.called_on == {"engine"}
 
 
+ONE_STEP = (b"s", b"vCont;s", b"vCont;s:1;c", b"vCont;s:p1.1;c:p1.-1")
+
+
+async def called_on(fake: FakeDebuggee, running: Running, client: Client, packet: bytes) -> set[str]:
+    """The threads on which a packet is served while the engine thread rests."""
+    while not running.engine.rests:
+        await trio.sleep(0.001)
+    fake.called_on.clear()
+    await client.ask(packet)
+    return set(fake.called_on)
+
+
+async def test_a_step_that_takes_no_time_is_made_where_it_is_read(fake: FakeDebuggee) -> None:
+    fake.at_once = True
+    here = {threading.current_thread().name}
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"?")
+        for packet in ONE_STEP:
+            assert await called_on(fake, running, client, packet) == here, packet
+        for packet in (b"vCont;r80000000,80000004:p1.1", b"vCont;s:p1.9;c", b"bs", b"S05", b"c"):
+            assert await called_on(fake, running, client, packet) == {"engine"}, packet
+        fake.at_once = False
+        for packet in ONE_STEP:
+            assert await called_on(fake, running, client, packet) == {"engine"}, packet
+
+
+async def test_what_a_step_made_at_once_says_comes_before_its_reply(fake: FakeDebuggee) -> None:
+    fake.at_once, fake.say = True, "said\n"
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"?")
+        for _ in range(3):
+            await client.send(encode(b"vCont;s:p1.1;c:p1.-1"))
+            assert await client.reply() == b"O" + b"said\n".hex().encode()
+            assert (await client.reply() or b"").startswith(b"T05")
+
+
+async def test_a_step_that_an_interrupt_is_for_is_left_to_the_engine_thread(fake: FakeDebuggee) -> None:
+    fake.at_once = True
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"?")
+        while not running.engine.rests:
+            await trio.sleep(0.001)
+        fake.called_on.clear()
+        await client.send(b"\x03")
+        assert (await client.ask(b"vCont;s:p1.1;c:p1.-1") or b"")[:1] == b"T"
+        assert fake.called_on == {"engine"}
+
+
+async def test_a_reply_that_the_system_does_not_take_at_once_arrives_whole(fake: FakeDebuggee) -> None:
+    """A debugger that asks for a lot, and reads it late."""
+    async with serving(fake) as running:
+        client = await running.connect()
+        await client.ask(b"?")
+        wanted = await client.ask(b"qXfer:features:read:target.xml:0,ffff")
+        number = 2000
+        for _ in range(number // 100):
+            await client.send(encode(b"qXfer:features:read:target.xml:0,ffff") * 100)
+            await trio.sleep(0)
+        for _ in range(number):
+            assert await client.reply() == wanted
+
+
 async def test_brief_packets_are_served_where_they_are_read_unless_others_wait(fake: FakeDebuggee) -> None:
     where: list[str] = []
     read: Callable[..., bytes] = fake.read_registers

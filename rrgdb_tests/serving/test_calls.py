@@ -201,3 +201,46 @@ async def test_a_brief_call_never_comes_between_idle_work() -> None:
             await engine.call(worked.clear)
             while not worked.is_set():
                 assert not await engine.call_briefly(busy.is_set)
+
+
+async def test_a_brief_call_that_moves_begins_the_rest_anew() -> None:
+    """Idle work comes only when nothing has moved for so long, and it comes at all."""
+    moved = [0.0]
+    told = list[tuple[bool, float]]()
+
+    def idle(quiet: bool) -> float | None:
+        told.append((quiet, time.monotonic() - moved[0]))
+        return None if quiet else 0.05
+
+    def move() -> None:
+        moved[0] = time.monotonic()
+
+    with EngineThread(idle=idle) as engine, trio.fail_after(60):
+        for _ in range(3):
+            told.clear()
+            while not engine.rests:
+                await trio.sleep(0.001)
+            # The thread sleeps, with nothing to do; a call by another one lets it ask again.
+            for _ in range(20):
+                await engine.call_briefly(move, moves=True)
+                await trio.sleep(0.01)
+            while not any(quiet for quiet, _ in told):
+                await trio.sleep(0.001)
+            assert min(since for quiet, since in told if quiet) >= 0.045
+
+
+async def test_a_brief_call_that_moves_nothing_wakes_nobody() -> None:
+    asked = list[bool]()
+
+    def idle(quiet: bool) -> None:
+        asked.append(quiet)
+
+    with EngineThread(idle=idle) as engine, trio.fail_after(60):
+        await engine.call(lambda: None)
+        while not engine.rests:
+            await trio.sleep(0.001)
+        before = len(asked)
+        for _ in range(50):
+            await engine.call_briefly(lambda: None)
+        await trio.sleep(0.02)
+        assert len(asked) == before

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import pytest
 
-from rrgdb.board.boards import BOARDS, EARLIER, board_of
+from rrgdb.board.boards import BOARDS, board_of, earlier
 from rrgdb.opening import replay
 from rrgdb.recording import behaviour
 from rrgdb.recording.behaviour import BEHAVIOUR, CHANGES
@@ -101,7 +101,7 @@ def test_nothing_is_said_of_changes_on_other_cpus(tmp_path: Path) -> None:
 def test_a_board_is_kept_in_the_revision_of_the_recording(tmp_path: Path) -> None:
     path = unpack("aarch64-ticker", KEPT["aarch64-ticker"][0], tmp_path)
     first = board_of("aarch64-virt", 1)
-    assert first in EARLIER
+    assert first in earlier()
     latest = replace(BOARDS[first.name], revision=3, placements=())
     with patch.dict(BOARDS, {first.name: latest}):
         assert board_of(first.name, 1) is first

@@ -17,32 +17,56 @@ Slots are filled from the last one down, as QEMU fills them.
 
 from __future__ import annotations
 
-from rrgdb.board.boards import arm_virt, riscv_virt
-from rrgdb.board.boards.arm_virt import AARCH64_VIRT, ARM_VIRT
-from rrgdb.board.boards.mps2 import MPS2_AN385
-from rrgdb.board.boards.pc import I386_PC, X86_64_PC
-from rrgdb.board.boards.riscv_virt import RISCV32_VIRT, RISCV64_VIRT
 from rrgdb.board.spec import BoardSpec
+from rrgdb.lazy import Imported
 
-BOARDS: dict[str, BoardSpec] = {
-    b.name: b for b in (AARCH64_VIRT, ARM_VIRT, I386_PC, MPS2_AN385, RISCV32_VIRT, RISCV64_VIRT, X86_64_PC)
-}
-"""in their latest revisions"""
-EARLIER: tuple[BoardSpec, ...] = (
-    *arm_virt.EARLIER,
-    *riscv_virt.EARLIER,
+BOARDS: Imported[BoardSpec] = Imported(
+    {
+        "aarch64-virt": "rrgdb.board.boards.arm_virt:AARCH64_VIRT",
+        "arm-virt": "rrgdb.board.boards.arm_virt:ARM_VIRT",
+        "i386-pc": "rrgdb.board.boards.pc:I386_PC",
+        "mps2-an385": "rrgdb.board.boards.mps2:MPS2_AN385",
+        "riscv32-virt": "rrgdb.board.boards.riscv_virt:RISCV32_VIRT",
+        "riscv64-virt": "rrgdb.board.boards.riscv_virt:RISCV64_VIRT",
+        "x86_64-pc": "rrgdb.board.boards.pc:X86_64_PC",
+    }
 )
-"""revisions of the past, for recordings that were made with them"""
+"""in their latest revisions"""
+_EARLIER: Imported[tuple[BoardSpec, ...]] = Imported(
+    {
+        "arm": "rrgdb.board.boards.arm_virt:EARLIER",
+        "riscv": "rrgdb.board.boards.riscv_virt:EARLIER",
+    }
+)
+_DEFAULT = {
+    "aarch64": "aarch64-virt",
+    "arm": "arm-virt",
+    "armv7m": "mps2-an385",
+    "i386": "i386-pc",
+    "riscv32": "riscv32-virt",
+    "riscv64": "riscv64-virt",
+    "x86_64": "x86_64-pc",
+}
+"""name of an arch -> the first board that has it"""
 
 
 def board_of(name: str, revision: int) -> BoardSpec | None:
     """The board of that name in that revision; None if there is none."""
-    known = (b for b in (*BOARDS.values(), *EARLIER) if (b.name, b.revision) == (name, revision))
-    return next(known, None)
+    latest = BOARDS.get(name)
+    if latest is not None and latest.revision == revision:
+        return latest
+    return next((board for board in earlier() if (board.name, board.revision) == (name, revision)), None)
+
+
+def earlier() -> tuple[BoardSpec, ...]:
+    """Boards in revisions of the past, for recordings that were made with them."""
+    return tuple(board for boards in _EARLIER.values() for board in boards)
 
 
 def default_board(arch: str) -> BoardSpec:
     """The board for images of ``arch`` (``Arch.name``). Raises ``ValueError`` if there is none."""
+    if arch in _DEFAULT:
+        return BOARDS[_DEFAULT[arch]]
     for board in BOARDS.values():
         if arch in board.arches:
             return board
@@ -50,4 +74,4 @@ def default_board(arch: str) -> BoardSpec:
     raise ValueError(f"no board for architecture {arch!r}, expected one of {known}")
 
 
-__all__ = ["BOARDS", "EARLIER", "board_of", "default_board"]
+__all__ = ["BOARDS", "board_of", "default_board", "earlier"]

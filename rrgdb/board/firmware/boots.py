@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from rrgdb.board.firmware.kernels import File
+from rrgdb.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 if TYPE_CHECKING:

@@ -5,35 +5,26 @@ Every rejection is an ``ImageError`` of one line: file, offset in the file, what
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from io import BytesIO
+from dataclasses import field, replace
 from itertools import pairwise
-from typing import Any
-
-from elftools.common.exceptions import ELFError
-from elftools.common.utils import struct_parse
-from elftools.construct import ConstructError
-from elftools.elf.structs import ELFStructs
 
 from rrgdb.arch import ARCHES, by_elf
 from rrgdb.arch.base import Arch
-from rrgdb.board.firmware import multiboot
+from rrgdb.board.firmware import elf, multiboot
 from rrgdb.board.firmware.arm_attributes import is_m_profile
 from rrgdb.board.firmware.configuration import configuration
+from rrgdb.board.firmware.elf import Header, ProgramHeader
 from rrgdb.board.firmware.multiboot import ImageError
 from rrgdb.board.spec import BoardSpec, RamLayout
+from rrgdb.data import dataclass
 
 MAX_FILE = 1 << 30
-MAX_SEGMENTS = 256
 MAX_SEGMENT_BYTES = 4 << 30
 MAX_HEADERS = 1 << 20
 """bytes of a segment that are looked at for being headers alone"""
-IDENT_BYTES = 16
 STACK_BYTES = 1 << 16
 """of the stack, as far as anybody asks for its bounds"""
-_PARSE_ERRORS = (ELFError, ConstructError, ValueError, LookupError, TypeError, ArithmeticError, struct.error)
 
 __all__ = ["Image", "ImageError", "Placed", "Segment", "is_elf", "load_elf", "load_image", "load_raw", "place_image"]
 
@@ -226,59 +217,46 @@ def ranges(regions: Sequence[tuple[int, int]]) -> str:
 
 
 def _load_elf(data: bytes, name: str) -> Image:
-    arch, header, structs = _elf_header(data, name)
-    _check_type(header["e_type"], name)
+    arch, header = _elf_header(data, name)
+    _check_type(header.type, name)
     boot = multiboot.find_header(data, name) if arch.name == "i386" else None
     if boot is not None and boot.addresses is not None:
         return _load_multiboot(data, name, boot.offset, boot.addresses)
-    image = _elf_image(data, name, arch, header, structs, any_type=False)
+    image = _elf_image(data, name, arch, header, any_type=False)
     return _checked(replace(image, multiboot=boot is not None))
 
 
-def _elf_image(data: bytes, name: str, arch: Arch, header: Any, structs: ELFStructs, *, any_type: bool) -> Image:
-    headers = _program_headers(data, name, header, structs)
+def _elf_image(data: bytes, name: str, arch: Arch, header: Header, *, any_type: bool) -> Image:
+    headers = elf.read_program_headers(data, name, header)
     if not any_type:
         _check_static(headers, name, header)
-    loadable = [h for h in headers if h["p_type"] == "PT_LOAD" and h["p_memsz"] > 0]
+    loadable = [h for h in headers if h.type == elf.PT_LOAD and h.memsz > 0]
     if not loadable:
-        raise ImageError(name, header["e_phoff"], "no segment to load", "at least one PT_LOAD")
+        raise ImageError(name, header.phoff, "no segment to load", "at least one PT_LOAD")
     # Bounds the memory that the copies below take to the size of the file.
-    if sum(h["p_filesz"] for h in loadable) > len(data):
+    if sum(h.filesz for h in loadable) > len(data):
         what = f"segments of more bytes than the file's {len(data)} (cut off?)"
-        raise ImageError(name, header["e_phoff"], what, "each byte of the file in one segment at most")
+        raise ImageError(name, header.phoff, what, "each byte of the file in one segment at most")
     segments = [_segment(data, name, h, arch) for h in loadable]
-    entry = _physical_entry(header["e_entry"], [s for s, h in zip(segments, loadable, strict=True) if h["p_flags"] & 1])
+    entry = _physical_entry(header.entry, [s for s, h in zip(segments, loadable, strict=True) if h.flags & 1])
     return Image(name, arch, entry, _without_runtime_tails(segments), headers=_header_ranges(header, headers))
 
 
-def _elf_header(data: bytes, name: str) -> tuple[Arch, Any, ELFStructs]:
-    if len(data) < IDENT_BYTES:
-        raise ImageError(name, len(data), "ELF header is cut off", f"{IDENT_BYTES} bytes of e_ident")
-    elfclass = {1: 32, 2: 64}.get(data[4])
-    if elfclass is None:
-        raise ImageError(name, 4, f"ELF class {data[4]}", "1 (32-bit) or 2 (64-bit)")
-    if data[5] not in (1, 2):
-        raise ImageError(name, 5, f"ELF data encoding {data[5]}", "1 (little-endian)")
-    structs = ELFStructs(little_endian=data[5] == 1, elfclass=elfclass)
+def _elf_header(data: bytes, name: str) -> tuple[Arch, Header]:
+    header = elf.read_header(data, name)
     try:
-        structs.create_basic_structs()
-        header = struct_parse(structs.Elf_Ehdr, BytesIO(data), 0)
-        structs.create_advanced_structs(header["e_type"], header["e_machine"])
-    except _PARSE_ERRORS as error:
-        raise ImageError(name, 0, "ELF header is cut off or malformed", f"an ELF{elfclass} header") from error
-    try:
-        arch = by_elf(str(header["e_machine"]), elfclass, "little" if data[5] == 1 else "big")
+        arch = by_elf(elf.machine_name(header.machine), header.bits, header.byteorder)
     except ValueError as error:
         raise ImageError(name, 0x12, str(error), "a machine of a board") from error
     if arch.name == "arm" and is_m_profile(data):
         arch = ARCHES["armv7m"]
-    return arch, header, structs
+    return arch, header
 
 
-def _header_ranges(header: Any, headers: Sequence[Any]) -> tuple[tuple[int, int], ...]:
-    table = header["e_phoff"]
-    notes = [(h["p_offset"], h["p_offset"] + h["p_filesz"]) for h in headers if h["p_type"] == "PT_NOTE"]
-    return ((0, header["e_ehsize"]), (table, table + len(headers) * header["e_phentsize"]), *notes)
+def _header_ranges(header: Header, headers: Sequence[ProgramHeader]) -> tuple[tuple[int, int], ...]:
+    table = header.phoff
+    notes = [(h.offset, h.offset + h.filesz) for h in headers if h.type == elf.PT_NOTE]
+    return ((0, header.ehsize), (table, table + len(headers) * header.phentsize), *notes)
 
 
 def _without_runtime_tails(segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -294,45 +272,28 @@ def _without_runtime_tails(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     return tuple(segment for segment in map(stored, segments) if segment.memsz)
 
 
-def _check_type(e_type: object, name: str) -> None:
-    if e_type == "ET_EXEC":
+def _check_type(type_: int, name: str) -> None:
+    if type_ == elf.ET_EXEC:
         return
+    found = elf.type_name(type_)
     what = {
         "ET_REL": "relocatable object file (ET_REL)",
         "ET_DYN": "position-independent or shared file (ET_DYN); Linux programs are not supported yet",
         "ET_CORE": "core dump (ET_CORE)",
-    }.get(str(e_type), f"ELF type {e_type}")
+    }.get(found, f"ELF type {found}")
     raise ImageError(name, 0x10, what, "an executable linked to fixed addresses (ET_EXEC)")
 
 
-def _program_headers(data: bytes, name: str, header: Any, structs: ELFStructs) -> list[Any]:
-    count, offset, size = header["e_phnum"], header["e_phoff"], header["e_phentsize"]
-    if not 0 < count <= MAX_SEGMENTS:
-        raise ImageError(name, 0x2C if structs.elfclass == 32 else 0x38, f"{count} segments", f"1 to {MAX_SEGMENTS}")
-    least = structs.Elf_Phdr.sizeof()
-    if size < least:
-        raise ImageError(name, 0x2A if structs.elfclass == 32 else 0x36, f"e_phentsize {size}", f"at least {least}")
-    if offset + count * size > len(data):
-        raise ImageError(name, offset, f"{count} program headers are cut off", f"{count * size} bytes there")
-    stream = BytesIO(data)
-    try:
-        headers = [struct_parse(structs.Elf_Phdr, stream, offset + index * size) for index in range(count)]
-    except _PARSE_ERRORS as error:
-        raise ImageError(name, offset, "malformed program header", "an Elf_Phdr") from error
-    return headers
-
-
-def _check_static(headers: Sequence[Any], name: str, header: Any) -> None:
+def _check_static(headers: Sequence[ProgramHeader], name: str, header: Header) -> None:
     for index, program_header in enumerate(headers):
-        if program_header["p_type"] == "PT_INTERP":
+        if program_header.type == elf.PT_INTERP:
             what = "dynamically linked Linux program (PT_INTERP); Linux programs are not supported yet"
-            offset = header["e_phoff"] + index * header["e_phentsize"]
+            offset = header.phoff + index * header.phentsize
             raise ImageError(name, offset, what, "a static executable for a board")
 
 
-def _segment(data: bytes, name: str, header: Any, arch: Arch) -> Segment:
-    offset, filesz, memsz = header["p_offset"], header["p_filesz"], header["p_memsz"]
-    paddr, vaddr = header["p_paddr"], header["p_vaddr"]
+def _segment(data: bytes, name: str, header: ProgramHeader, arch: Arch) -> Segment:
+    offset, filesz, memsz, paddr, vaddr = header.offset, header.filesz, header.memsz, header.paddr, header.vaddr
     if filesz > memsz:
         raise ImageError(name, offset, f"segment {paddr:#x} has p_filesz {filesz:#x}", f"at most p_memsz {memsz:#x}")
     if memsz > MAX_SEGMENT_BYTES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 from rrgdb.arch import ARCHES
@@ -19,6 +18,7 @@ from rrgdb.board.firmware.image import (
 )
 from rrgdb.board.firmware.kernels import File
 from rrgdb.board.spec import BoardSpec, RamLayout
+from rrgdb.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

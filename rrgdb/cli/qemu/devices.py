@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rrgdb.cli.qemu.values import Settings
-from rrgdb.opening import LoaderFile, NewDisk, OptionError
+from rrgdb.data import dataclass
+from rrgdb.opening.options import LoaderFile, NewDisk, OptionError
 
 _ANY: Collection[str] = ()
 _DRIVE: dict[str, tuple[Collection[str], str]] = {

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rrgdb.cli.qemu.values import Settings, split
-from rrgdb.opening import OptionError
-from rrgdb.opening.options import MAX_SHIFT
+from rrgdb.data import dataclass
+from rrgdb.opening.options import MAX_SHIFT, OptionError
 
 SWITCH = ("on", "off")
 AUTO_SHIFT = 3

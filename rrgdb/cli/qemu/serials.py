@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rrgdb.cli.qemu.values import Settings, brief
-from rrgdb.opening import OptionError
+from rrgdb.opening.options import OptionError
 
 _SOCKET = {
     "wait": (("off",), "the guest does not wait for whoever connects"),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from rrgdb.cli.types import SIZES
-from rrgdb.opening import OptionError
+from rrgdb.opening.options import OptionError
 
 _SWITCH = {"on": True, "yes": True, "true": True, "y": True, "off": False, "no": False, "false": False, "n": False}
 _LONGEST = 60

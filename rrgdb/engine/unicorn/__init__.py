@@ -1,7 +1,6 @@
 """The engine on Unicorn. The native half, ``_hot``, is built when rrgdb is installed."""
 
 import re
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +30,8 @@ def _check_unicorn() -> None:
 
 def _installed(where: Path) -> str:
     """The version of a package that cannot be imported, as its installer noted it."""
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415 - only where something is wrong
+
     try:
         found = distribution("unicorn")
     except PackageNotFoundError:

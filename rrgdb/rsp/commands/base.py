@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic
 
+from rrgdb.data import dataclass
 from rrgdb.rsp.faces import F, Face
 from rrgdb.rsp.session import Session
 
@@ -41,3 +41,5 @@ class Command(Generic[F]):
     """the guest runs until it stops or is interrupted"""
     brief: bool = False
     """served in microseconds, the guest does not move: no need for another thread"""
+    steps: frozenset[bytes] = frozenset()
+    """arguments with which the only thread of a debuggee makes one step forward: see ``Debuggee.steps_at_once``"""

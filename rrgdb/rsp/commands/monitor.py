@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rrgdb.rsp import monitor
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import Debuggee, DebuggeeError
 from rrgdb.rsp.faces import BASE
@@ -15,6 +14,8 @@ _REPLY_LIMIT = PACKET_SIZE // 8
 
 
 def _command(session: Session, _: Debuggee, arguments: bytes) -> bytes:
+    from rrgdb.rsp import monitor  # noqa: PLC0415 - a table of all that it can say: for those who ask
+
     line = data(arguments, "monitor command").decode("utf-8", "replace")
     try:
         text = monitor.run(session, line)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+from rrgdb.data import dataclass
 from rrgdb.rsp.commands.base import Command, always
 from rrgdb.rsp.debuggee import Debuggee, Resume
 from rrgdb.rsp.faces import BASE, TIME
@@ -129,13 +129,15 @@ def _vcont(session: Session, debuggee: Debuggee, arguments: bytes) -> bytes:
     return _run(session, resumed[thread], thread, alone=len(resumed) < len(threads))
 
 
+_ONE_STEP = frozenset((b"s:p1.1;c:p1.-1", b"s:1;c", b"s:p1.1", b"s:1", b"s"))
+"""as GDB (with and without multiprocess) and LLDB say it"""
 _resume = partial(Command, needs_process=True, console=True, resumes=True)
 
 COMMANDS = (
     Command(b"vCont?", BASE, _actions),
-    _resume(b"vCont", BASE, _vcont, b";", always("vContSupported+")),
+    _resume(b"vCont", BASE, _vcont, b";", always("vContSupported+"), steps=_ONE_STEP),
     _resume(b"c", BASE, _plain(Resume.CONTINUE)),
-    _resume(b"s", BASE, _plain(Resume.STEP)),
+    _resume(b"s", BASE, _plain(Resume.STEP), steps=frozenset((b"",))),
     _resume(b"C", BASE, _with_signal(Resume.CONTINUE)),
     _resume(b"S", BASE, _with_signal(Resume.STEP)),
     _resume(b"bc", TIME, _plain(Resume.REVERSE_CONTINUE), advertises=always("ReverseContinue+")),

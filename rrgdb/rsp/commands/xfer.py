@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
-from xml.sax.saxutils import quoteattr
 
 from rrgdb.rsp.commands.base import Command, always
 from rrgdb.rsp.debuggee import Auxv, Debuggee, DebuggeeError, Executable, Libraries, LinkMap, MemoryMap
@@ -14,6 +13,7 @@ from rrgdb.rsp.faces import AUXV, BASE, EXECUTABLE, LIBRARIES, MEMORY_MAP, F, Fa
 from rrgdb.rsp.packets import PACKET_SIZE
 from rrgdb.rsp.session import Session
 from rrgdb.rsp.wire import ENOENT, address_and_length, number
+from rrgdb.text import attribute
 
 LIBRARIES_LIMIT = 10_000
 # every byte may need an escape
@@ -22,7 +22,8 @@ _MEMORY_MAP_DTD = (
     '<!DOCTYPE memory-map PUBLIC "+//IDN gnu.org//DTD GDB Memory Map V1.0//EN"'
     ' "http://sourceware.org/gdb/gdb-memory-map.dtd">'
 )
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_IN_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+"""a pattern; it takes 4 ms to compile"""
 
 
 def _features(_: Session, debuggee: Debuggee, __: bytes) -> bytes:
@@ -65,7 +66,7 @@ def _chain(libraries: Libraries, start: int, previous: int) -> Iterator[LinkMap]
 
 
 def _library(link_map: LinkMap, namespace: int) -> str:
-    name = quoteattr(_NOT_IN_XML.sub("\ufffd", link_map.name.decode("utf-8", "replace")))
+    name = attribute(re.sub(_NOT_IN_XML, "\ufffd", link_map.name.decode("utf-8", "replace")))
     lmid = f' lmid="{namespace:#x}"' if namespace else ""
     return (
         f'<library name={name} lm="{link_map.address:#x}" l_addr="{link_map.offset:#x}"'

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from rrgdb.board.boards import BOARDS, EARLIER
+from rrgdb.board.boards import BOARDS, earlier
 from rrgdb.board.devices.uart.line import LINE_BYTES
 from rrgdb.board.devices.uart.ns16550 import InterruptingNs16550, Ns16550
 from rrgdb.board.devices.uart.pl011 import FIFO_BYTES, InterruptingPl011, Pl011
@@ -273,7 +273,7 @@ def test_a_board_without_a_line_has_the_uarts_of_before() -> None:
     known = {Ns16550: False, Pl011: False, InterruptingNs16550: True, InterruptingPl011: True}
     found = {
         (place.factory, place.line is not None)
-        for board in (*EARLIER, *BOARDS.values())
+        for board in (*earlier(), *BOARDS.values())
         for place in board.placements
         if place.factory in known
     }

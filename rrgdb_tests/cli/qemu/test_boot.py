@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrgdb.cli.main import cli
-from rrgdb.cli.qemu import boot as qemu
-from rrgdb.cli.qemu.boot import Chosen
+from rrgdb.cli.qemu import chosen as qemu
+from rrgdb.cli.qemu.chosen import Chosen
 from rrgdb.cli.qemu.table import BY_NAME, Fate
 from rrgdb.errors import one_line
 from rrgdb.opening import BootFiles, GuestOptions, LoaderFile, NewDisk, OptionError

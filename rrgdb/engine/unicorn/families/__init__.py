@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from rrgdb.engine.unicorn.families.aarch64 import AARCH64
-from rrgdb.engine.unicorn.families.arm import ARM
-from rrgdb.engine.unicorn.families.armv7m import ARMV7M
-from rrgdb.engine.unicorn.families.base import Family
-from rrgdb.engine.unicorn.families.riscv import RISCV32, RISCV64
-from rrgdb.engine.unicorn.families.x86 import I386, X86_64
+from typing import TYPE_CHECKING
+
+from rrgdb.lazy import Imported
+
+if TYPE_CHECKING:
+    from rrgdb.engine.unicorn.families.base import Family
 
 __all__ = ["FAMILIES"]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (RISCV32, RISCV64, ARM, ARMV7M, AARCH64, I386, X86_64)}
+FAMILIES: Imported[Family] = Imported(
+    {
+        "riscv32": "rrgdb.engine.unicorn.families.riscv:RISCV32",
+        "riscv64": "rrgdb.engine.unicorn.families.riscv:RISCV64",
+        "arm": "rrgdb.engine.unicorn.families.arm:ARM",
+        "armv7m": "rrgdb.engine.unicorn.families.armv7m:ARMV7M",
+        "aarch64": "rrgdb.engine.unicorn.families.aarch64:AARCH64",
+        "i386": "rrgdb.engine.unicorn.families.x86:I386",
+        "x86_64": "rrgdb.engine.unicorn.families.x86:X86_64",
+    }
+)
 """by ``Arch.name``"""

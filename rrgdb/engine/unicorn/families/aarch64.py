@@ -10,7 +10,7 @@ from unicorn import unicorn_const as const
 from rrgdb.arch import aarch64 as arch
 from rrgdb.engine.memory import PAGE
 from rrgdb.engine.paging import aarch64 as paging
-from rrgdb.engine.unicorn.families.arm import KINDS, check_mode
+from rrgdb.engine.unicorn.families.arm_common import KINDS, check_mode
 from rrgdb.engine.unicorn.families.base import Family, numbers
 from rrgdb.engine.unicorn.faults import FaultReader
 from rrgdb.engine.unicorn.probes import aarch64 as probes

@@ -1,4 +1,4 @@
-"""32-bit ARM on Unicorn; and what AArch64 has in common with it."""
+"""32-bit ARM on Unicorn."""
 
 from __future__ import annotations
 
@@ -9,24 +9,15 @@ from unicorn import arm_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch import arm as arch
-from rrgdb.arch.base import ExceptionKind
-from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE
 from rrgdb.engine.paging import arm as paging
-from rrgdb.engine.unicorn.families.base import Act, Family, Sync, numbers
+from rrgdb.engine.unicorn.families.arm_common import KINDS, check_mode
+from rrgdb.engine.unicorn.families.base import Family, Sync, numbers
 from rrgdb.engine.unicorn.faults import FaultReader
 from rrgdb.engine.unicorn.probes import arm as probes
 from rrgdb.engine.unicorn.probes import thumb
-from rrgdb.engine.unicorn.probes.layout import Context
-from rrgdb.engine.unicorn.registers import Part, Quirk, RegisterFile
+from rrgdb.engine.unicorn.registers import Part, Quirk
 
-KINDS = {
-    1: ExceptionKind.UNDEFINED,
-    2: ExceptionKind.SYSCALL,
-    3: ExceptionKind.FETCH_FAULT,
-    4: ExceptionKind.READ_FAULT,
-    7: ExceptionKind.BREAKPOINT,
-}
 _MODES = frozenset((0x10, 0x11, 0x12, 0x13, 0x16, 0x17, 0x1A, 0x1B, 0x1F))
 
 _COPROCESSOR_FILTER = (
@@ -69,22 +60,6 @@ def _coprocessor(encoding: tuple[int, ...]) -> Part:
     wide = len(encoding) == 2
     crn, crm, opc1, opc2 = (0, *encoding, 0) if wide else encoding
     return Part(arm_const.UC_ARM_REG_CP_REG, 32, 8, struct.pack("<7I4x", 15, wide, 0, crn, crm, opc1, opc2))
-
-
-def check_mode(control: str, modes: frozenset[int]) -> Act:
-    """``Family.check``: ``control`` is the control register, ``modes`` are all values of PSTATE.M."""
-
-    def check(registers: RegisterFile, context: Context) -> None:
-        mode = registers.raw_read("cpsr") & 0x1F
-        if mode not in modes:
-            raise EngineError(f"a CPU state of mode {mode:#x}, which there is not")
-        before = context.save()
-        # What Unicorn works out of the state for translated code is in there as well: a write works it out anew.
-        registers.raw_write(control, registers.raw_read(control))
-        if context.save() != before:
-            raise EngineError("a CPU state that does not agree with itself")
-
-    return check
 
 
 class _Faults(FaultReader):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rrgdb.data import dataclass
 from rrgdb.engine.unicorn.probes.layout import Context
-from rrgdb.engine.unicorn.probes.structure import find_cpu, holding, one, place
+from rrgdb.engine.unicorn.probes.structure import changed, find_cpu, holding, one, place
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,5 @@ class Cpus:
         before = context.save()
         write(uc, second)
         after = context.save()
-        found = [at for at in range(len(before)) if before[at] != after[at]] if start >= 0 else []
+        found = changed(before, after) if start >= 0 else []
         return one(found, f"{self.family}: {what}") - start

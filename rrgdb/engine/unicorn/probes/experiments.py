@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from unicorn import unicorn_const as const
 
 from rrgdb.engine.unicorn.probes.layout import Bound, Context, Layout
-from rrgdb.engine.unicorn.probes.structure import mappings, scratch
+from rrgdb.engine.unicorn.probes.structure import changed, mappings, scratch
 
 CODE = 0x10000
 ENGINES = 3
@@ -43,7 +43,13 @@ class Probe:
 
 
 def found_at(state: bytes, value: bytes) -> set[int]:
-    return {at for at in range(0, len(state) - len(value) + 1, 4) if state[at : at + len(value)] == value}
+    """Places, multiples of 4."""
+    found, at = set[int](), state.find(value)
+    while at >= 0:
+        if at % 4 == 0:
+            found.add(at)
+        at = state.find(value, at - at % 4 + 4)
+    return found
 
 
 def hosts(arch: int, mode: int, code: str, registers: dict[int, int], count: int = 1) -> tuple[int, ...]:
@@ -55,7 +61,8 @@ def hosts(arch: int, mode: int, code: str, registers: dict[int, int], count: int
 
 def different(states: list[bytes]) -> tuple[int, ...]:
     """8-byte words that are not the same in all states."""
-    return tuple(at for at in range(0, len(states[0]) - 7, 8) if len({s[at : at + 8] for s in states}) > 1)
+    first, size = states[0], len(states[0]) & -8
+    return tuple(sorted({at & -8 for other in states[1:] for at in changed(first[:size], other)}))
 
 
 def words(first: int, shift: int, count: int) -> str:
@@ -84,8 +91,8 @@ def rounding(context: Context, write: Callable[[int], None]) -> tuple[Bound, ...
     for mode in range(4):
         write(mode)
         states.append(context.save())
-    columns = enumerate(zip(*states, strict=True))
-    return tuple(Bound(at, 1, _ROUNDINGS) for at, values in columns if set(values) == {0, 1, 2, 3})
+    places = changed(*states[:2])
+    return tuple(Bound(at, 1, _ROUNDINGS) for at in places if {state[at] for state in states} == {0, 1, 2, 3})
 
 
 def common(places: Iterable[set[int]]) -> int | None:

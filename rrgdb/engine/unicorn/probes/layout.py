@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 import unicorn
 from unicorn.unicorn_py3 import unicorn as binding
+
+from rrgdb.data import dataclass
 
 HEADER = 40
 """bytes before the CPU's own in a uc_context"""

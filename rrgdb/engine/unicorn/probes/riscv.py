@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,10 +17,11 @@ from unicorn import riscv_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch.base import Protection
+from rrgdb.data import dataclass
 from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.experiments import Probe, common, found_at, missing, written
 from rrgdb.engine.unicorn.probes.layout import Context, Layout
-from rrgdb.engine.unicorn.probes.structure import one, scratch
+from rrgdb.engine.unicorn.probes.structure import changed, one, scratch
 
 _CODE = 0x10000
 _ENTRIES = 16
@@ -89,12 +89,7 @@ class PmpTable:
 def _scratch(wide: bool) -> Any:
     uc = scratch(const.UC_ARCH_RISCV, const.UC_MODE_RISCV64 if wide else const.UC_MODE_RISCV32)
     uc.ctl_set_cpu_model(riscv_const.UC_CPU_RISCV64_SIFIVE_U54 if wide else riscv_const.UC_CPU_RISCV32_SIFIVE_U34)
-    uc.mem_map(_CODE, 0x1000)
     return uc
-
-
-def _changed(before: bytes, after: bytes) -> list[int]:
-    return [at for at in range(len(before)) if before[at] != after[at]]
 
 
 @cache
@@ -145,6 +140,7 @@ def find_pmp_table(wide: bool, more_bytes: int) -> PmpTable:
     def written(csr: int, value: int, address: int = 0) -> tuple[bytes, bytes]:
         """Context before and behind ``csrw csr, a0``, with ``address`` in pmpaddr0."""
         uc = _scratch(wide)
+        uc.mem_map(_CODE, 0x1000)
         context = Context(uc, Layout(more_bytes))
         uc.mem_write(_CODE, struct.pack("<II", _PMPADDR << 20 | 12 << 15 | 1 << 12 | 0x73, csr << 20 | 0x51073))
         uc.reg_write(riscv_const.UC_RISCV_REG_A2, address)
@@ -158,8 +154,8 @@ def find_pmp_table(wide: bool, more_bytes: int) -> PmpTable:
     pair = struct.pack(f"<2{'Q' if wide else 'I'}", 0x12345 << 2 & ~15, (0x12345 << 2 & ~15) + 15)
     ranges = [at for at in range(0, len(after), word) if after.startswith(pair, at)]
     first = one(ranges, "RISC-V: its PMP table")
-    configurations = [at for at in _changed(before, after) if after[at] == 0x1B]
-    counts = [at for at in _changed(before, after) if at >= first + _ENTRIES * 2 * word]
+    configurations = [at for at in changed(before, after) if after[at] == 0x1B]
+    counts = [at for at in changed(before, after) if at >= first + _ENTRIES * 2 * word]
     return PmpTable(one(configurations, "RISC-V: its PMP table"), first, one(counts, "RISC-V: its PMP table"), word)
 
 

@@ -6,8 +6,12 @@ Nothing is taken from a table of offsets: places are found by experiments on scr
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+import re
+import struct
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import unicorn
@@ -22,6 +26,8 @@ _ENGINE_BYTES = 24 << 10
 _CPU_BYTES = 128 << 10
 _CODE = 0x10000
 _TRANSLATED_BYTES = 1 << 20
+_START = itemgetter(0)
+_NOT_ZERO = re.compile(rb"[^\0]")
 
 
 def scratch(arch: int, mode: int) -> Any:
@@ -32,17 +38,30 @@ def scratch(arch: int, mode: int) -> Any:
     return uc
 
 
-def structure(uc: Any) -> bytes:
-    """The engine structure as it is now."""
-    return ctypes.string_at(uc._uch.value, readable(uc._uch.value, _ENGINE_BYTES))
+def structure(uc: Any, mapped: list[tuple[int, int]]) -> bytes:
+    """The engine structure as it is now. ``mapped`` is what ``memory`` said since the engine was made."""
+    return ctypes.string_at(uc._uch.value, readable(uc._uch.value, _ENGINE_BYTES, mapped))
+
+
+def changed(before: bytes, after: bytes) -> list[int]:
+    """Places of the bytes that differ, ascending; what one of the two has behind the other's end is not looked at."""
+    size = min(len(before), len(after))
+    first, second = int.from_bytes(before[:size], "little"), int.from_bytes(after[:size], "little")
+    return [other.start() for other in _NOT_ZERO.finditer((first ^ second).to_bytes(size, "little"))]
+
+
+def taking(states: Sequence[bytes], values: Sequence[int]) -> list[int]:
+    """Places at which a byte is ``values[n]`` in ``states[n]``, for each n. The first two values differ."""
+    columns = ((at, [state[at : at + 1] for state in states]) for at in changed(*states[:2]))
+    wanted = [bytes([value]) for value in values]
+    return [at for at, column in columns if column == wanted]
 
 
 def mappings(mode: str = "") -> list[tuple[int, int]]:
     """(start, end) of what this process has mapped, in a way that begins with ``mode``, ascending."""
-    # A library's path need not be ASCII.
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-        lines = [line.split()[:2] for line in maps]
-    return [(int(a, 16), int(b, 16)) for a, b in (span.split("-") for span, way in lines if way.startswith(mode))]
+    with open("/proc/self/maps", "rb") as maps:  # the path of a library may be anything
+        spans = re.findall(rb"^([0-9a-f]+)-([0-9a-f]+) " + mode.encode(), maps.read(), re.MULTILINE)
+    return [(int(low, 16), int(high, 16)) for low, high in spans]
 
 
 def memory() -> list[tuple[int, int]]:
@@ -50,12 +69,14 @@ def memory() -> list[tuple[int, int]]:
     return mappings("rw")
 
 
-def readable(address: int, most: int, mapped: list[tuple[int, int]] | None = None) -> int:
-    """How many bytes, at most ``most``, can be read from ``address`` on; 0 if it is no address of this process."""
+def readable(address: int, most: int, mapped: list[tuple[int, int]]) -> int:
+    """How many bytes, at most ``most``, can be read from ``address`` on; 0 if it is no address of this process.
+    ``mapped`` is what ``memory`` said."""
     end = address
-    for low, high in memory() if mapped is None else mapped:
-        if low <= end < high:
-            end = high
+    for low, high in mapped[max(bisect_right(mapped, address, key=_START) - 1, 0) :]:
+        if not low <= end < high or end - address >= most:
+            break
+        end = high
     return min(end - address, most)
 
 
@@ -71,17 +92,40 @@ def one(found: list[int], what: str) -> int:
 
 def _candidates(uc: Any, marks: bytes) -> set[tuple[int, int]]:
     """(place of a pointer in the engine structure, distance from where it points to the marks)"""
-    engine, mapped = structure(uc), memory()
-    found = set()
-    for at in range(0, len(engine) - 7, 8):
-        pointer = int.from_bytes(engine[at : at + 8], "little")
-        size = readable(pointer, _CPU_BYTES, mapped) if pointer >> 16 else 0
-        near = ctypes.string_at(pointer, size) if size else b""
-        place = near.find(marks)
-        while place >= 0:
-            found.add((at, place))
-            place = near.find(marks, place + 1)
+    mapped = memory()
+    engine = structure(uc, mapped)
+    words = enumerate(struct.unpack_from(f"<{len(engine) // 8}Q", engine))
+    pointers = [(8 * n, word, readable(word, _CPU_BYTES, mapped)) for n, word in words if word >> 16]
+    places = _occurrences([(word, word + size) for _, word, size in pointers if size], marks)
+    found = set[tuple[int, int]]()
+    for at, pointer, size in pointers:
+        near = places[bisect_left(places, pointer) : bisect_right(places, pointer + size - len(marks))]
+        found.update((at, place - pointer) for place in near)
     return found
+
+
+def _occurrences(spans: list[tuple[int, int]], marks: bytes) -> list[int]:
+    """Addresses, ascending, at which ``marks`` stand within spans (start, end) of this process. Pointers lie close
+    together: what their spans share is searched once."""
+    found: list[int] = []
+    for start, end in _merged(spans):
+        content = ctypes.string_at(start, end - start)
+        at = content.find(marks)
+        while at >= 0:
+            found.append(start + at)
+            at = content.find(marks, at + 1)
+    return found
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same addresses as ascending spans that do not touch."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def holding(uc: Any, ways: Iterable[tuple[int, int]], marks: bytes) -> tuple[tuple[int, int], ...]:
@@ -123,18 +167,17 @@ def no_sync() -> int:
     uc.mem_map(_CODE, 0x1000)
     uc.mem_write(_CODE, b"\x90\x90")
     pc = x86_const.UC_X86_REG_EIP
-    seen: list[bytes] = []
 
     def run() -> None:
         uc.emu_start(_CODE, _CODE + 2)
 
     acts = (lambda: uc.reg_write_batch([(pc, _CODE)]), lambda: uc.reg_write(pc, _CODE), run)
     run()
+    mapped, seen = memory(), list[bytes]()
     for act in acts * 2:
         act()
-        seen.append(structure(uc))
-    places = [at for at, values in enumerate(zip(*seen, strict=True)) if values == (0, 1, 0) * 2]
-    return one(places, "Hooks: how to leave the state alone")
+        seen.append(structure(uc, mapped))
+    return one(taking(seen, (0, 1, 0) * 2), "Hooks: how to leave the state alone")
 
 
 def mapping_at(uc: Any, family: str) -> int:
@@ -145,6 +188,11 @@ def mapping_at(uc: Any, family: str) -> int:
     except AttributeError:
         return 0
     wanted = (ctypes.cast(function, ctypes.c_void_p).value or 0).to_bytes(8, "little")
-    engine = structure(uc)
+    try:
+        inside = no_sync()
+    except EngineError:
+        return 0
+    # Behind the structure may lie what was one before; the flag is in it.
+    engine = structure(uc, memory())[:inside]
     found = [at for at in range(0, len(engine) - 7, 8) if engine[at : at + 8] == wanted]
     return uc._uch.value + found[0] if len(found) == 1 else 0

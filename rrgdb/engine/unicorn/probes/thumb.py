@@ -8,17 +8,17 @@ lie is found by experiments on scratch engines, once a process; what is found is
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from unicorn import arm_const
 from unicorn import unicorn_const as const
 
+from rrgdb.data import dataclass
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.layout import Context
-from rrgdb.engine.unicorn.probes.structure import one, scratch, structure
+from rrgdb.engine.unicorn.probes.structure import memory, one, scratch, structure, taking
 
 _MAX_NESTED = 64
 """jump buffers of nested runs stand in a row"""
@@ -62,11 +62,11 @@ def _find_no_exit(jump: int) -> int:
     inside, outside = bytes.fromhex(_ENDS_INSIDE_IT), bytes.fromhex(_ENDS_OUTSIDE)
     uc.mem_write(_CODE, inside + outside)
     uc.reg_write(arm_const.UC_ARM_REG_PC, _CODE | 1)
-    seen = []
+    mapped, seen = memory(), []
     for start in (_CODE + len(inside), _CODE, _CODE + len(inside)):
         uc.ctl_flush_tb()
         uc.ctl_request_cache(start)
-        seen.append(structure(uc))
+        seen.append(structure(uc, mapped))
     before, within, after = seen
     places = [at for at in range(jump - 16, jump) if (before[at], within[at], after[at]) == (0, 1, 0)]
     return one(places, "ARM: whether a block may exit")
@@ -77,9 +77,9 @@ def _find_jump() -> int:
     uc = _scratch()
     uc.mem_write(_CODE, bytes.fromhex("00bf00bf"))
     uc.reg_write(arm_const.UC_ARM_REG_PC, _CODE | 1)
-    outside = structure(uc)
-    seen: list[bytes] = []
-    uc.hook_add(const.UC_HOOK_CODE, lambda *_: seen.append(structure(uc)))
+    mapped = memory()
+    outside, seen = structure(uc, mapped), list[bytes]()
+    uc.hook_add(const.UC_HOOK_CODE, lambda *_: seen.append(structure(uc, mapped)))
     uc.emu_start(_CODE | 1, _CODE + 4)
     inside = seen[0]
     room = _hot.JUMP_BYTES * _MAX_NESTED
@@ -107,8 +107,8 @@ def _find_flags() -> tuple[int, int]:
         return context.save()
 
     arm, thumb, it, other = (state(0x1D3 | bits) for bits in (0, 0x20, 0x0600FC00, 0x0200A400))
-    flag = [at for at in range(len(arm)) if (arm[at], thumb[at], it[at]) == (0, 1, 0)]
-    bits = [at for at in range(len(arm)) if (arm[at], it[at], other[at]) == (0, 0xFF, 0xA5)]
+    flag = taking((arm, thumb, it), (0, 1, 0))
+    bits = taking((arm, it, other), (0, 0xFF, 0xA5))
     return one(flag, "ARM: the Thumb state"), one(bits, "ARM: ITSTATE")
 
 

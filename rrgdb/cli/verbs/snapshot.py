@@ -9,27 +9,22 @@ from typing import Any
 
 import click
 
-from rrgdb import opening
 from rrgdb.cli import terminal
-from rrgdb.cli.types import Number, moved_disks_option, recording_argument
-from rrgdb.opening import Opened
+from rrgdb.opening.at_rest import replay
+from rrgdb.opening.opened import Opened
 from rrgdb.recording.directory import recording_of
 from rrgdb.snapshots import naming
 from rrgdb.snapshots.entries import Stored
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.text import shown
-from rrgdb.timeline.export import FORMATS, ExportError, export
+from rrgdb.timeline.export import ExportError
+from rrgdb.timeline.export import export as exported
 from rrgdb.timeline.timeline import TimelineError
-
-
-@click.group()
-def snapshot() -> None:
-    """List, create, delete and export the snapshots of a recording."""
 
 
 def _open(path: Path, *, writable: bool, disks: Sequence[tuple[str, Path]] | None = None) -> Opened:
     """``disks``: where images of disks are; None: the guest does not run."""
-    opened = opening.replay(path, writable=writable, disks=dict(disks or ()), disks_needed=disks is not None)
+    opened = replay(path, writable=writable, disks=dict(disks or ()), disks_needed=disks is not None)
     opened.timeline.say = terminal.say
     for message in opened.messages:
         terminal.say(message)
@@ -58,11 +53,7 @@ def _go(opened: Opened, icount: int) -> None:
         raise TimelineError(f"interrupted at icount {timeline.icount}, on the way to {icount}")
 
 
-@snapshot.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@recording_argument
 def list_(recording: Path, as_json: bool) -> None:
-    """List snapshots: the icount, the bytes of RAM that differ from the one before, the name."""
     with _open(recording, writable=False) as opened:
         rows = _rows(opened)
     if as_json:
@@ -88,13 +79,7 @@ def _rows(opened: Opened) -> list[dict[str, Any]]:
     ]
 
 
-@snapshot.command()
-@click.option("--at", "icount", type=Number(), metavar="ICOUNT", help="Where; default: the end of history.")
-@moved_disks_option
-@recording_argument
-@click.argument("name")
 def create(recording: Path, name: str, icount: int | None, disks: tuple[tuple[str, Path], ...]) -> None:
-    """Take a snapshot called NAME. It is never thinned out."""
     problem = naming.problem(name)
     if problem is not None:
         raise click.BadParameter(problem, param_hint="NAME")
@@ -110,11 +95,7 @@ def create(recording: Path, name: str, icount: int | None, disks: tuple[tuple[st
         terminal.tell(f"snapshot {name} at icount {opened.timeline.icount}")
 
 
-@snapshot.command()
-@recording_argument
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
 def delete(recording: Path, names: tuple[str, ...]) -> None:
-    """Delete snapshots. History stays as it is; going there takes longer."""
     with _open(recording, writable=True) as opened:
         marks = opened.timeline.marks
         going = _known(opened, names)
@@ -123,16 +104,9 @@ def delete(recording: Path, names: tuple[str, ...]) -> None:
         click.echo(f"{len(going)} snapshot{'s' if len(going) != 1 else ''} deleted")
 
 
-@snapshot.command(name="export")
-@click.option("--at", "icount", type=Number(), metavar="ICOUNT", help="The state at this icount, instead of NAME.")
-@click.option("--format", type=click.Choice(FORMATS), default="core", show_default=True, help="What to write.")
-@moved_disks_option
-@recording_argument
-@click.argument("where", metavar="[NAME] FILE", nargs=-1, required=True)
-def export_(
+def export(
     recording: Path, where: tuple[str, ...], icount: int | None, format: str, disks: tuple[tuple[str, Path], ...]
 ) -> None:
-    """Write the state of a snapshot to FILE, as an ELF core for GDB or as the plain bytes of RAM."""
     if len(where) != (2 if icount is None else 1):
         raise click.UsageError("expected a snapshot's NAME and FILE, or --at ICOUNT and FILE")
     file = Path(where[-1])
@@ -149,7 +123,7 @@ def export_(
             done = pages
 
         with terminal.interrupting(timeline.interrupt), terminal.counting("writing", lambda: done, unit="pages"):
-            export(opened.guest, file, format, _image(opened), progress, lambda: timeline.interrupted)
+            exported(opened.guest, file, format, _image(opened), progress, lambda: timeline.interrupted)
         terminal.tell(f"{file}: the state at icount {timeline.icount}")
 
 
