@@ -120,8 +120,7 @@ class Session:
         self._memory = self._engine.ram.view()
         """keeps what the script mapped, as long as it can read it"""
         self._timeline = self._opened.timeline
-        self._guest.callback = lambda hook, args: self._hooks[hook](*args)
-        self._hooks: dict[int, Callable[..., Any]] = {}
+        self._guest.uc = uc
         self._numbers = 0
         self._thread = threading.get_ident()
         self._guest.did(Op(Kind.CONTEXT, (), self._engine.save_context()))
@@ -235,21 +234,21 @@ class Session:
         self._guest.machine.protect(address, size, perms)
         self._guest.did(Op(Kind.PROTECT, (address, size, perms)))
 
-    def _hook(self, callback: Callable[..., Any] | None) -> int:
+    def _hook(self, callback: Callable[..., Any] | None, data: Any) -> int:
         if callback is None:
             return 0
         self._numbers += 1
-        self._hooks[self._numbers] = lambda *args: callback(self.uc, *args)
+        self._guest.callbacks[self._numbers] = (callback, data)
         return self._numbers
 
-    def map_device(self, address: int, size: int, read: Any, write: Any) -> None:
-        device = (address, size, self._hook(read), self._hook(write))
+    def map_device(self, address: int, size: int, read: Any, read_data: Any, write: Any, write_data: Any) -> None:
+        device = (address, size, self._hook(read, read_data), self._hook(write, write_data))
         self._guest.machine.map_device(*device)
         self._guest.did(Op(Kind.DEVICE, device))
 
     def add_hook(self, kind: int, callback: Any, data: Any, begin: int, end: int, aux1: int, aux2: int) -> int:
         mask = (1 << 64) - 1
-        number = self._hook(lambda uc, *args: callback(uc, *args, data))
+        number = self._hook(callback, data)
         hook = Hook(number, kind, begin & mask, end & mask, aux1, aux2)
         self._guest.machine.add_hook(hook)
         self._guest.did(Op(Kind.HOOK, hook))

@@ -42,13 +42,10 @@ class Host(Protocol):
 class Journal(Host, Protocol):
     """What a guest asks for that somebody outside drives: what is done to it is written down, and read back."""
 
-    @property
-    def recording(self) -> bool:
-        """The guest is at its live present."""
-
-    @property
-    def replaying(self) -> bool:
-        """The guest is in history. Neither: in a diversion."""
+    recording: bool
+    """the guest is at its live present"""
+    replaying: bool
+    """the guest is in history. Neither: in a diversion"""
 
     def noted(self, source: str, icount: int, data: bytes) -> None:
         """Log an input that has reached the guest already."""

@@ -223,20 +223,21 @@ class EventLog:
 
         ValueError if the icount is below the horizon or below that of the last event of its kind, if the guest has
         ended, or if the source or the payload is too long; LogError if there are 255 other sources already."""
-        events = self._lists[event.kind]
-        floor = max(self.horizon, events.icount(-1) if events else 0)
-        if not floor <= event.icount <= MAX_ICOUNT:
-            raise ValueError(f"expected an icount of at least {floor}, got {event.icount}")
-        if len(event.payload) > MAX_PAYLOAD:
-            raise ValueError(f"expected a payload of at most {MAX_PAYLOAD} bytes, got {len(event.payload)}")
+        icount, kind, source, payload = event
+        events = self._lists[kind]
+        floor = max(self.horizon, events.last_icount)
+        if not floor <= icount <= MAX_ICOUNT:
+            raise ValueError(f"expected an icount of at least {floor}, got {icount}")
+        if len(payload) > MAX_PAYLOAD:
+            raise ValueError(f"expected a payload of at most {MAX_PAYLOAD} bytes, got {len(payload)}")
         if self._lists[EventKind.END]:
             raise ValueError("expected no event behind the end of the guest")
-        if event.source not in self._names:
-            check_source_name(event.source)
+        if source not in self._names:
+            check_source_name(source)
             if len(self._names) == MAX_SOURCES:
-                raise LogError(f"{self.path}: source {event.source!r} is one more than the {MAX_SOURCES} that fit")
-            self._names.append(event.source)
-        events.append(event.icount, self._names.index(event.source), event.payload)
+                raise LogError(f"{self.path}: source {source!r} is one more than the {MAX_SOURCES} that fit")
+            self._names.append(source)
+        events.append(icount, self._names.index(source), payload)
 
     def drop_pending(self, answers: int, inputs: int) -> None:
         """Keep only the first ``answers`` answers and ``inputs`` inputs; ValueError if others are written already."""
@@ -252,7 +253,8 @@ class EventLog:
         ValueError if an event lies behind ``horizon`` or the horizon would go down; LogError if writing fails: events
         that are not on disk are still pending then, and earlier chunks are whole."""
         waiting = [event for kind, events in self._lists.items() for event in events[self._written[kind] :]]
-        waiting.sort(key=lambda event: (event.icount, CHRONOLOGY[event.kind]))
+        if len({event.kind for event in waiting}) > 1:
+            waiting.sort(key=lambda event: (event.icount, CHRONOLOGY[event.kind]))
         floor = max(self.horizon, waiting[-1].icount if waiting else 0)
         if not floor <= horizon <= MAX_ICOUNT:
             raise ValueError(f"expected a horizon of at least {floor}, got {horizon}")

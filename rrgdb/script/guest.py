@@ -25,12 +25,17 @@ MAX_CALLS = 1 << 16
 """of hooks, while one instruction of history executes: beyond that it would never end"""
 
 
+def _number(value: Any) -> int:
+    """What a hook returned."""
+    return index(value) if hasattr(value, "__index__") else int(bool(value))
+
+
 class RunOver(BaseException):
     """The live guest cannot go on: it is the script's turn. No error; whoever runs the guest passes it on."""
 
 
 class ScriptGuest:
-    """Part of ``rrgdb.guest.Guest``. ``callback(hook, args)`` calls the script's hook."""
+    """Part of ``rrgdb.guest.Guest``."""
 
     def __init__(self, engine: ScriptEngine, journal: Journal) -> None:
         self.engine = engine
@@ -44,7 +49,10 @@ class ScriptGuest:
         self.notices = Notices()
         self.hardware = None
         self.debugged = False
-        self.callback: Callable[[int, tuple[Any, ...]], Any] = lambda _hook, _args: 0
+        self.uc: Any = None
+        """what the script's hooks are called with"""
+        self.callbacks: dict[int, tuple[Callable[..., Any], Any]] = {}
+        """the script's hooks, and what it wants each to get"""
         self.running = False
         """between START and END"""
         self.ending: int | None = None
@@ -59,11 +67,11 @@ class ScriptGuest:
         self._stop_asked = False
         self._frame: list[bytes] | None = None
         self._call = (-1, 0)
-        self._resumed = -1
+        self._resumed = self._began = -1
         self._failure: Exception | None = None
         self.early = False
         """in a hook that is called before its instruction begins"""
-        engine.dispatch = self._called
+        engine.bind = self._bind
         journal.attach_input(SOURCE, self._deliver)
 
     # -- what the script does --------------------------------------------------------------------
@@ -113,8 +121,11 @@ class ScriptGuest:
             self._until = op.fields[1]
             self.engine.begin(*op.fields)
             self._resumed = -1
+            self._began = self.engine.icount
         elif op.kind is Kind.END:
             self.running = False
+            if self.engine.icount == self._began:
+                self._resumed = -1  # in history it is not even begun
         else:
             self.machine.perform(op)
 
@@ -128,50 +139,58 @@ class ScriptGuest:
 
     # -- hooks -----------------------------------------------------------------------------------
 
-    def _called(self, hook: int, early: bool, args: tuple[Any, ...]) -> int:
-        """What Unicorn calls: an exception must not unwind through it, so it ends the run and is raised behind it."""
-        try:
-            return self._answer(hook, early, args)
-        except Exception as e:
-            self._failure = self._failure or e
-            self.engine.stop()
-            return 0
+    def _bind(self, number: int, early: bool) -> Callable[..., int]:
+        """See ``ScriptEngine.bind``: an exception ends the run and is raised behind it."""
+        engine, journal, uc = self.engine, self._journal, self.uc
+        function, data = self.callbacks.get(number, (_number, None))
 
-    def _answer(self, hook: int, early: bool, args: tuple[Any, ...]) -> int:
-        icount = self.engine.icount
-        if early:
+        def come_early(told: bool, *args: Any) -> int:
             # What it does enters before the next instruction, as inputs do. After a stop there Unicorn tells again.
-            if not self._journal.recording or (self._resumed >= 0 and self.engine.at_entry):
+            if not journal.recording or (told and self._resumed >= 0):
                 return 0
             self.early = True
-            value = self._guarded(hook, args)
-            self.early = False
-            return value
-        at = max(icount - 1, 0)
-        call = self._call[1] + 1 if self._call[0] == at else 0
-        self._call = (at, call)
-        if self._journal.recording:
-            return self._record(hook, at, call, args)
-        return self._replay(hook, at, call) if self._journal.replaying else 0
+            try:
+                value = function(uc, *args, data)
+                return value if type(value) is int else _number(value)
+            except BaseException as e:
+                return self._raised(e)
+            finally:
+                self.early = False
 
-    def _guarded(self, hook: int, args: tuple[Any, ...]) -> int:
-        try:
-            value = self.callback(hook, args)
-            return index(value) if hasattr(value, "__index__") else int(bool(value))
-        except BaseException as e:
-            if self.error is None:
-                self.error = e
-            self.stop()
-            return 0
+        def come_within(*args: Any) -> int:
+            try:
+                at = (engine.icount or 1) - 1
+                last, call = self._call
+                call = call + 1 if last == at else 0
+                self._call = (at, call)
+                if not journal.recording:
+                    return self._replay(number, at, call) if journal.replaying else 0
+                outer = self._frame
+                ops: list[bytes] = []
+                self._frame = ops
+                try:
+                    told = function(uc, *args, data)
+                    value = told if type(told) is int else _number(told)
+                except BaseException as e:
+                    value = self._raised(e)
+                self._frame = outer
+                if ops or value:
+                    for payload in encode_answer(call, number, value, ops):
+                        journal.answered(SOURCE, at, payload)
+                return value
+            except Exception as e:
+                self._failure = self._failure or e
+                engine.stop()
+                return 0
 
-    def _record(self, hook: int, at: int, call: int, args: tuple[Any, ...]) -> int:
-        outer, self._frame = self._frame, []
-        value = self._guarded(hook, args)
-        ops, self._frame = self._frame, outer
-        if ops or value:
-            for payload in encode_answer(call, hook, value, ops):
-                self._journal.answered(SOURCE, at, payload)
-        return value
+        return come_early if early else come_within
+
+    def _raised(self, error: BaseException) -> int:
+        """By a hook of the script's."""
+        if self.error is None:
+            self.error = error
+        self.stop()
+        return 0
 
     def _replay(self, hook: int, at: int, call: int) -> int:
         if call > MAX_CALLS:

@@ -9,7 +9,7 @@ that the hook returned (two's complement), then the operations that it did.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -112,8 +112,14 @@ class Answer(NamedTuple):
         return cls(call, hook, bool(last), value, raw[_ANSWER.size :])
 
 
-def encode_answer(call: int, hook: int, value: int, ops: list[bytes]) -> Iterator[bytes]:
+def encode_answer(call: int, hook: int, value: int, ops: list[bytes]) -> Iterable[bytes]:
     """The payloads, in order, of one call of a hook."""
+    if not ops:
+        return (_ANSWER.pack(call, hook, 1, value & _MASK),)
+    return _encode_parts(call, hook, value, ops)
+
+
+def _encode_parts(call: int, hook: int, value: int, ops: list[bytes]) -> Iterator[bytes]:
     part: list[bytes] = []
     size = 0
     for op in ops:

@@ -132,7 +132,7 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->no_sync = (uint8_t *)(uintptr_t)no_sync;
     c->mapping_at = (mapping_fn *)(uintptr_t)mapping_at;
     c->mapping = c->mapping_at ? *c->mapping_at : NULL;
-    c->skip = c->bp_last = c->watch_last = NO_ICOUNT;
+    c->skip = c->bp_last = c->watch_last = c->untold_icount = NO_ICOUNT;
     if (take_functions(c, functions) || take_family(c, family) || take_places(c, places) ||
         take_filters(c, &c->filters[0], filters[0]) || take_filters(c, &c->filters[1], filters[1]))
         return -1;
@@ -161,11 +161,11 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     }
     size_t h;
     int e = add_hook(c, UC_HOOK_BLOCK, c->hooks->block, &h);
-    if (c->fast)
+    if (c->fast && !c->bare)
         e |= add_hook(c, UC_HOOK_TLB_FILL, c->hooks->tlb, &h);
-    if (c->bare) {
+    if (c->bare && !c->fast) {
         enter_phase(c, PHASE_SLOW, 0, 0); /* counting comes before all hooks of others */
-    } else {
+    } else if (!c->bare) {
         e |= add_hook(c, UC_HOOK_INTR, (void *)on_interrupt, &h);
         e |= add_hook(c, UC_HOOK_INSN_INVALID, (void *)on_invalid_insn, &h);
     }

@@ -65,7 +65,8 @@ enum { F_NONE, F_TAIL, F_EXACT }; /* how the fast phase was left at a block's en
 typedef void (*store_fn)(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user);
 /* RAM, or memory that is read and executed as such and has a device for its stores */
 typedef struct { uint64_t base, size; uint8_t *host; store_fn store; } region;
-typedef struct { uint64_t first, last; } span; /* of physical addresses */
+typedef struct { uint64_t first, last; } span; /* of addresses */
+typedef struct { span *list; Py_ssize_t count; uint64_t first, last; } spans; /* first, last: of them all */
 typedef struct { uint64_t tag; uint8_t *host; } tlb_entry;
 typedef struct { uint8_t bytes[MAX_INSN]; uint8_t size, second, cls; } class_entry;
 typedef struct {
@@ -82,8 +83,8 @@ typedef struct agent_code {
 /* id: Unicorn's, or one of those in _agent.h; place: bytes from the CPU's registers, -1: not known */
 typedef struct { int32_t id; uint32_t bits; int32_t place; } agent_register;
 typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes; } bp_entry; /* no codes: ask Python */
-/* key: see block_key; needs, results: see block_needs of _family.h */
-typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results; } block_entry;
+/* key: see block_key; needs, results: see block_needs of _family.h; copy: where its bytes are kept, see _script.h */
+typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results, copy; } block_entry;
 typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, indivisible, *bytes; } plan;
@@ -282,6 +283,8 @@ typedef struct Core {
 
     region regions[MAX_REGIONS];
     int region_count;
+    const region *found; /* the one of an access before in this run, or NULL */
+    void *found_mapping; /* what Unicorn has found there, or NULL */
     span covers[MAX_COVERS]; /* ascending; see _cover.h */
     int cover_count;
     size_t invalid_hooks[2 * MAX_REGIONS + MAX_COVERS + 1];
@@ -343,6 +346,18 @@ typedef struct Core {
     const uint8_t *block_host;
     uint64_t refused_pc; /* where an access was refused */
     mapping_fn mapping, *mapping_at; /* Unicorn's own, and where its address stands */
+
+    /* see _script.h; hooked_code, hooked_memory: what the script has hooks for; slow_hooks: they leave no room for the fast gear;
+     * copies: bytes of blocks; begins, again: the run has not passed a block yet, and the block at hand was told to the script's hooks in
+     * an earlier one; untold: where a run was stopped before they were told; begun_icount, restart_icount: where Python began a run,
+ * and where an instruction began again */
+    spans hooked_code, hooked_memory;
+    int slow_hooks, begins, again;
+    uint64_t untold, untold_icount, begun_icount, restart_icount;
+    uint8_t *copies;
+    uint32_t copies_used, copies_room;
+    uint64_t tail_begin, tail_end;
+    uint32_t entered; /* bytes of the block at hand, where each instruction is looked at */
 
     plan *plans; /* see _settled.h; settled: bytes of the block at hand, or 0 */
     uint32_t settled;

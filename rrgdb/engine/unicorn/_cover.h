@@ -99,6 +99,6 @@ static inline void mark_code(Core *c, const uint8_t *host)
     if (page >= c->code_pages_length)
         return;
     c->code_pages[page] = 1;
-    if (c->mmu_seen && c->fast && !(c->page_flags[page] & PAGE_COVERED))
+    if (c->mmu_seen && c->fast && !c->bare && !(c->page_flags[page] & PAGE_COVERED))
         cover(c, host);
 }

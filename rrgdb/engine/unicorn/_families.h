@@ -39,6 +39,11 @@
         (void)uc;                                                                                           \
         on_exact_code(&name##_family, user, addr, size);                                                    \
     }                                                                                                       \
+    static void name##_on_first_code(void *uc, uint64_t addr, uint32_t size, void *user)                    \
+    {                                                                                                       \
+        (void)uc;                                                                                           \
+        on_first_code(&name##_family, user, addr, size);                                                    \
+    }                                                                                                       \
     static bool name##_on_tlb(void *uc, uint64_t va, int type, tlb_result *result, void *user)              \
     {                                                                                                       \
         (void)uc;                                                                                           \
@@ -61,6 +66,7 @@
         .inlined = (void *)name##_on_inlined,                                                               \
         .code = (void *)name##_on_code,                                                                     \
         .exact_code = (void *)name##_on_exact_code,                                                         \
+        .first_code = (void *)name##_on_first_code,                                                         \
         .tlb = (void *)name##_on_tlb,                                                                       \
         .access = (void *)name##_on_access,                                                                 \
         .invalid_memory = (void *)name##_on_invalid_memory,                                                 \

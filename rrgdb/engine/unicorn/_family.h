@@ -19,6 +19,7 @@ struct Family {
     const place *places;  /* the last one has no name */
     int places_optional;  /* a CPU without them is run without mending */
     int restarts_itself;  /* Unicorn begins an instruction again that wrote into its own block */
+    uint32_t single_step; /* number of an exception that comes behind its instruction, or 0 */
 
     /* ---- instructions by their bytes, of which n are there */
 
@@ -36,6 +37,9 @@ struct Family {
     int (*indivisible)(const Core *c, const uint8_t *b);
     /* Of a plain instruction of n bytes: whether it may change what masks interrupts. It ends its block then. */
     int (*unmasks)(const Core *c, const uint8_t *b, uint32_t n);
+    /* Of a plain instruction of n bytes: whether it may raise an exception for which state is lost that Unicorn computes late. Not
+     * by an access. */
+    int (*raises)(const Core *c, const uint8_t *b, uint32_t n);
     /* Of at least two bytes, then zeros: a store-conditional, which Unicorn makes by reading what stands there. */
     int (*stores_only)(const Core *c, const uint8_t *b);
 
@@ -117,7 +121,7 @@ struct Family {
 
 /* A family's copies of the hooks, for uc_hook_add. */
 struct Hooks {
-    void *block, *inlined, *code, *exact_code, *tlb, *access, *invalid_memory;
+    void *block, *inlined, *code, *exact_code, *first_code, *tlb, *access, *invalid_memory;
 };
 
 ALWAYS_INLINE int in_second(const Family *f, const Core *c)

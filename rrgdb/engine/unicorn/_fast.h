@@ -18,6 +18,7 @@
 #include "_inline.h"
 #include "_memory.h"
 #include "_points.h"
+#include "_script.h"
 #include "_watch.h"
 
 /* why a block's instructions are looked at one by one: for good, and as long as nothing changes */
@@ -104,8 +105,9 @@ static block_entry *block_slot(Core *c, uint64_t key, uint32_t size)
 static void forget_blocks(Core *c)
 {
     forget_sites(c);
-    memset(c->blocks, 0, (c->block_mask + 1) * sizeof *c->blocks);
-    c->block_count = 0;
+    if (c->block_count)
+        memset(c->blocks, 0, (c->block_mask + 1) * sizeof *c->blocks);
+    c->block_count = c->copies_used = 0;
     for (int i = 0; i < MAX_POINT_HOOKS; i++)
         c->point_hooks[i].block = NO_PC;
 }
@@ -154,6 +156,7 @@ static void enter_block(Core *c, uint64_t addr, uint32_t size)
             mark_code(c, last);
     }
     c->exact_pc = NO_PC;
+    c->entered = size;
     if (addr != c->seen || size != c->seen_size)
         note_code(c, addr, size);
     c->block = addr;
@@ -203,6 +206,8 @@ static uint32_t block_flags(Core *c, uint64_t addr, uint32_t size, uint32_t n, u
     }
     if (f->block_needs && !f->block_needs(c, addr, bytes, size, needs, results))
         return BLOCK_EXACT;
+    if (c->bare && (flags & BLOCK_INDIVISIBLE || script_exact(c, addr, bytes, size)))
+        return BLOCK_EXACT;
     return count == n ? flags : BLOCK_EXACT;
 }
 
@@ -216,7 +221,7 @@ static uint32_t point_flags(Core *c, const block_entry *e, uint64_t addr)
         const bp_entry *point = &c->bps[i];
         if (!point->used || point->address - addr >= size)
             continue;
-        if (!is_quiet(c, point))
+        if (c->bare || !is_quiet(c, point))
             return BLOCK_POINT;
         flags |= point_hook_at(c, point->address) ? BLOCK_QUIET : BLOCK_QUIET | BLOCK_UNHOOKED;
     }
@@ -269,8 +274,10 @@ static block_entry *add_block(Core *c, uint64_t addr, uint32_t size, uint32_t co
     uint64_t key = block_key(c->family, c, addr);
     block_entry *e = block_slot(c, key, size);
     uint32_t pages[2] = {(uint32_t)((first - c->ram) >> 12), (uint32_t)((last - c->ram) >> 12)};
-    *e = (block_entry){key, size, count, flags, 0, c->checked - 1, 0, pages[0], pages[1], needs, results};
-    c->block_count++;
+    c->block_count += !e->size;
+    *e = (block_entry){key, size, count, flags, 0, c->checked - 1, 0, pages[0], pages[1], needs, results, 0};
+    if (c->bare && !keep_copy(c, e, addr))
+        e->flags |= BLOCK_EXACT;
     mark_code(c, first);
     mark_code(c, last);
     return e;
@@ -301,6 +308,8 @@ static void check_block(Core *c, block_entry *e, uint64_t addr)
         e->flags |= BLOCK_WATCHED;
     if (c->bp_count)
         e->flags |= point_flags(c, e, addr);
+    if (in_spans(&c->hooked_code, addr, addr + e->size - 1))
+        e->flags |= BLOCK_POINT;
     if ((c->page_flags[e->first] | c->page_flags[e->last]) & PAGE_MIXED)
         e->flags |= BLOCK_MIXED;
 }
@@ -338,8 +347,14 @@ ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t 
         if (!e->size && !(e = new_block(c, addr, size)))
             return;
     }
+    if (c->bare && !same_copy(c, e, addr) && !(e = new_block(c, addr, size)))
+        return;
     if (e->checked != c->checked)
         check_block(c, e, addr);
+    if (c->bare && f->held && f->held(c, 1)) {
+        leave_fast(c, F_TAIL, addr);
+        return;
+    }
     if (f->held && e->flags & BLOCK_QUIET && f->held(c, 1))
         e->flags |= BLOCK_POINT;
     if (e->flags & (BLOCK_CLOSE | BLOCK_UNHOOKED)) {
@@ -369,7 +384,11 @@ ALWAYS_INLINE void fast_block(const Family *f, Core *c, uint64_t addr, uint32_t 
     c->block_length = size;
     c->block_icount = c->icount;
     c->icount += e->count;
-    keep_state(c);
+    if (c->bare)
+        sync_state(c);
+    else
+        keep_state(c);
+    c->whole = c->bare;
     if (e->results || (c->awaiting && e->flags & BLOCK_UNMASKS))
         return;
     if (end && !e->needs && !(e->flags & BLOCK_UNMASKS) && !passes_over(c, end, addr, size))

@@ -9,6 +9,7 @@
 #include "_family.h"
 #include "_fast.h"
 #include "_hooks.h"
+#include "_script.h"
 #include "_watch.h"
 #include "_whole.h"
 
@@ -32,6 +33,8 @@ static void enter_phase(Core *c, int phase, uint64_t start, uint64_t end)
         c->ctl(c->uc, CTL_TB_FLUSH);
     } else if (phase == PHASE_TAIL) {
         set_code_hook(c, start, end - 1);
+        c->tail_begin = start;
+        c->tail_end = end;
         c->ctl(c->uc, CTL_TB_REMOVE, start, end);
     }
     c->phase = phase;
@@ -53,6 +56,9 @@ static void run_once(Core *c)
     c->denied = 0;
     c->run_icount = c->icount;
     c->hooked_pc = NO_PC;
+    c->begins = 1;
+    c->whole = 0;
+    c->found = NULL;
     hook_next(c);
     Core *outer = running;
     running = c;
@@ -86,6 +92,8 @@ static void set_mmu(Core *c, int on)
     if (c->fast) {
         forget_exact(c);
         watch_holes(c);
+    }
+    if (c->fast && !c->bare) {
         c->ctl(c->uc, CTL_TLB_TYPE, on ? UC_TLB_CPU : UC_TLB_VIRTUAL);
         c->ctl(c->uc, CTL_TLB_FLUSH);
     }
@@ -94,8 +102,38 @@ static void set_mmu(Core *c, int on)
 }
 
 /* The fast phase. DONE: the run ends for c->reason; TAIL: go on with the tail phase at c->pc, for c->tail_size bytes;
- * AGAIN: go on at c->pc. */
-enum { DONE, TAIL, AGAIN };
+ * AGAIN, AFRESH: go on at c->pc. */
+enum { DONE, TAIL, AGAIN, AFRESH };
+
+/* A script's run has ended by itself outside of exact blocks. Where that was within a block, it comes about again where every
+ * instruction is looked at; no hook of the script's has been called. */
+static int ended_whole(Core *c)
+{
+    uint64_t pc = 0, block = c->block;
+    c->reg_read(c->uc, c->pc_id, &pc);
+    c->pc = pc = linear(c, c->error == UC_ERR_EXCEPTION ? pc - c->stale_pc : pc);
+    if (c->whole && c->error == UC_ERR_FETCH_UNMAPPED && c->refused && c->refused != REFUSED_DEVICE) {
+        /* Unicorn has read the block at hand, to translate one that begins within it. */
+        c->whole = 0;
+        c->untold = pc;
+        c->untold_icount = c->icount;
+        return AFRESH;
+    }
+    if (c->whole && pc - block < c->block_length) {
+        c->whole = 0;
+        if (settle(c, pc)) {
+            c->reason = R_LOST;
+            return DONE;
+        }
+        if (c->refused)
+            look_close(c, block, c->block_length, BLOCK_EXACT);
+        return TAIL;
+    }
+    c->whole = 0;
+    if (c->error)
+        c->reason = R_ERROR;
+    return DONE;
+}
 
 static int run_fast(Core *c)
 {
@@ -118,6 +156,8 @@ static int run_fast(Core *c)
     if (c->reason == R_UNGUARD || c->reason == R_BREAKPOINT || c->reason == R_LOST || c->reason == R_UNMASKED ||
         c->reason == R_WATCHPOINT)
         return DONE;
+    if (c->bare)
+        return ended_whole(c);
     uint64_t pc = 0;
     c->reg_read(c->uc, c->pc_id, &pc);
     c->pc = linear(c, c->exception >= 0 ? pc - c->stale_pc : pc);
@@ -181,7 +221,8 @@ static void run_phases(Core *c)
             c->family->enter(c);
         if (c->watch_count || c->guard_count || c->access_hooked || c->unguard)
             place_guards(c);
-        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->slowly;
+        int exact = !c->fast || c->mmu_seen || (c->watch_count && c->code_watched) || c->range_on || c->slowly ||
+                    c->slow_hooks || (c->bare && c->watch_count);
         c->limit = c->user_limit;
         if (c->single && c->limit > c->icount + 1)
             c->limit = c->icount + 1;
@@ -202,6 +243,8 @@ static void run_phases(Core *c)
         }
         if (c->limit < c->icount + MIN_FAST || watches_changed(c)) {
             c->tail_size = MAX_BLOCK;
+            if (c->bare && thick_tails(c)) /* a script may count every run */
+                continue;
         } else {
             int next = run_fast(c);
             if (next == DONE && c->reason == R_MMU) {
@@ -212,7 +255,7 @@ static void run_phases(Core *c)
                 continue;
             if (next == DONE)
                 return;
-            if (thick_tails(c) || next == AGAIN)
+            if (next == AFRESH || thick_tails(c) || next == AGAIN)
                 continue;
         }
         /* an instruction that cannot be decoded is not part of its block's size */

@@ -8,6 +8,7 @@
 #include "_inline.h"
 #include "_memory.h"
 #include "_obstacle.h"
+#include "_script.h"
 #include "_settled.h"
 #include "_translation.h"
 #include "_watch.h"
@@ -74,7 +75,9 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
         fast_block(f, c, addr, size, end);
         return;
     }
-    if (c->phase == PHASE_TAIL && c->icount != c->tail_icount) {
+    /* A script's hook may have moved pc before anything ran. */
+    int elsewhere = c->bare && addr - c->tail_begin >= c->tail_end - c->tail_begin;
+    if (c->phase == PHASE_TAIL && (c->icount != c->tail_icount || elsewhere)) {
         stop(c, c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_TAIL_END, addr);
         return;
     }
@@ -88,11 +91,14 @@ ALWAYS_INLINE void on_block(const Family *f, Core *c, uint64_t addr, uint32_t si
     int held = f->held && f->held(c, 1);
     hook_next(c);
     c->whole = 0;
+    uint64_t icount = c->icount;
     if (c->sites_checked != c->checked)
         forget_sites(c);
     before_block(f, c, addr, size, held ? NULL : end);
     if (c->mmu_seen && !c->whole)
         leave_inlined(c, end);
+    if (c->bare)
+        tell_script(c, addr, icount);
     if (held && c->stopped)
         f->leave(c);
 }
@@ -212,6 +218,11 @@ ALWAYS_INLINE void on_code(const Family *f, Core *c, uint64_t addr, uint32_t siz
         hook_next(c);
         c->whole = 0;
     }
+    if (c->bare && c->fast) { /* a companion may have come before */
+        if (addr == c->exact_pc)
+            return;
+        c->exact_pc = addr;
+    }
     on_instruction(f, c, addr, size);
 }
 
@@ -224,6 +235,15 @@ ALWAYS_INLINE void on_exact_code(const Family *f, Core *c, uint64_t addr, uint32
         return;
     c->exact_pc = addr;
     on_instruction(f, c, addr, size);
+}
+
+/* Before the script's hooks for instructions. Those of rrgdb that come behind them pass over what was looked at here. */
+ALWAYS_INLINE void on_first_code(const Family *f, Core *c, uint64_t addr, uint32_t size)
+{
+    if (c->phase == PHASE_FAST)
+        on_exact_code(f, c, addr, size);
+    else
+        on_code(f, c, addr, size);
 }
 
 ALWAYS_INLINE bool on_tlb(const Family *f, Core *c, uint64_t va, int type, tlb_result *result)

@@ -21,6 +21,7 @@
 #include "_hooks.h"
 #include "_inline.h"
 #include "_pmp.h"
+#include "_script.h"
 #include "_translation.h"
 
 static void Core_dealloc(Core *c)
@@ -29,6 +30,9 @@ static void Core_dealloc(Core *c)
     free_breakpoints(c->bps, c->bp_mask + 1);
     free(c->page_flags);
     free(c->blocks);
+    free(c->copies);
+    free(c->hooked_code.list);
+    free(c->hooked_memory.list);
     free(c->noted);
     for (int i = 0; c->plans && i < PLANS; i++)
         free(c->plans[i].bytes);
@@ -49,6 +53,7 @@ static PyObject *Core_add_region(Core *c, PyObject *args)
         return NULL;
     }
     int at = c->region_count++;
+    c->found = NULL;
     for (; at > 0 && c->regions[at - 1].base > base; at--)
         c->regions[at] = c->regions[at - 1];
     c->regions[at] = (region){base, size, (uint8_t *)(uintptr_t)host, (store_fn)(uintptr_t)store};
@@ -64,6 +69,7 @@ static PyObject *Core_add_region(Core *c, PyObject *args)
 static PyObject *Core_clear_regions(Core *c, PyObject *Py_UNUSED(ignored))
 {
     c->region_count = 0;
+    c->found = NULL;
     c->tlb_stale = c->watches_moved = 1;
     c->checked++;
     Py_RETURN_NONE;
@@ -75,6 +81,8 @@ static PyObject *Core_run(Core *c, PyObject *args)
     if (!PyArg_ParseTuple(args, "KK", &pc, &limit))
         return NULL;
     c->user_limit = limit;
+    c->begun_icount = c->icount;
+    c->restart_icount = NO_ICOUNT;
     c->pc = pc;
     if ((c->exact_count || c->point_hook_count) && c->hooks_checked != c->checked && limit - c->icount > BRIEF)
         drop_hooks(c);
@@ -330,6 +338,11 @@ static PyMethodDef Core_methods[] = {
     {"forget_blocks", (PyCFunction)Core_forget_blocks, METH_NOARGS, "code was changed from outside"},
     {"take_code", (PyCFunction)Core_take_code, METH_NOARGS, "take_code() -> u64 pairs: address, bytes of what was executed"},
     {"forget_code", (PyCFunction)Core_forget_code, METH_NOARGS, "what was executed so far is of no interest"},
+    {"set_hooked", (PyCFunction)Core_set_hooked, METH_VARARGS, "set_hooked(slow, code, memory): (first, last) of what a script has hooks for"},
+    {"accompany", (PyCFunction)Core_accompany, METH_VARARGS, "accompany(kind, begin, end) -> handles of the companions of a script's hook"},
+    {"refuses", (PyCFunction)Core_refuses, METH_VARARGS, "refuses(type) -> whether an access that a script has a hook for is not made now"},
+    {"count_stopped", (PyCFunction)Core_count_stopped, METH_NOARGS, "a hook has stopped the run within an instruction, which went on"},
+    {"dismiss", (PyCFunction)Core_dismiss, METH_VARARGS, "dismiss(handle): of a companion"},
     {"set_range", (PyCFunction)Core_set_range, METH_VARARGS, "set_range(start, end); equal: off"},
     {"trapped_code", (PyCFunction)Core_trapped_code, METH_NOARGS, "bytes of the instruction that trapped"},
     {"keep_time", (PyCFunction)Core_keep_time, METH_VARARGS, "keep_time(shift, slept, ahead): what virtual time is"},
@@ -338,7 +351,6 @@ static PyMethodDef Core_methods[] = {
 };
 
 static PyMemberDef Core_members[] = {
-    {"icount", T_ULONGLONG, offsetof(Core, icount), 0, "instructions retired"},
     {"limit", T_ULONGLONG, offsetof(Core, limit), 0, "stop before this instruction"},
     {"user_limit", T_ULONGLONG, offsetof(Core, user_limit), READONLY, "of the last run, as it was lowered"},
     {"skip", T_ULONGLONG, offsetof(Core, skip), 0, "no breakpoint or range stop at this icount"},
@@ -365,8 +377,33 @@ static PyMemberDef Core_members[] = {
     {"time_ahead", T_ULONGLONG, offsetof(Core, time_ahead), 0, "see keep_time"},
     {"judged", T_UINT, offsetof(Core, judged_count), READONLY, "breakpoints whose conditions their code judges"},
     {"exit_looks", T_ULONGLONG, offsetof(Core, exit_looks), READONLY, "looks at Unicorn's exit flag that were put in its code"},
+    {"whole", T_INT, offsetof(Core, whole), READONLY, "the block at hand is counted as a whole"},
+    {"again", T_INT, offsetof(Core, again), READONLY, "the block that begins was told to a script's hooks before"},
     {"phase", T_INT, offsetof(Core, phase), READONLY, "the phase of the last run: SLOW or another"},
     {NULL, 0, 0, 0, NULL},
+};
+
+/* From within a hook of a script, blocks may have been counted by their code since. */
+static PyObject *Core_get_icount(Core *c, void *Py_UNUSED(closure))
+{
+    count_inlined(c);
+    return PyLong_FromUnsignedLongLong(c->icount);
+}
+
+static int Core_set_icount(Core *c, PyObject *value, void *Py_UNUSED(closure))
+{
+    uint64_t icount = value ? PyLong_AsUnsignedLongLong(value) : NO_ICOUNT;
+    if (!value || (icount == UINT64_MAX && PyErr_Occurred()))
+        return -1;
+    hook_next(c);
+    c->icount = icount;
+    c->untold_icount = NO_ICOUNT;
+    return 0;
+}
+
+static PyGetSetDef Core_computed[] = {
+    {"icount", (getter)Core_get_icount, (setter)Core_set_icount, "instructions retired", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyTypeObject CoreType = {
@@ -380,6 +417,7 @@ static PyTypeObject CoreType = {
     .tp_dealloc = (destructor)Core_dealloc,
     .tp_methods = Core_methods,
     .tp_members = Core_members,
+    .tp_getset = Core_computed,
 };
 
 static PyMethodDef module_methods[] = {

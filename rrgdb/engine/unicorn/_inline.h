@@ -26,7 +26,7 @@
 #include "_generated.h"
 
 /* The Core whose code this thread runs: a site's hook gets no arguments. */
-static _Thread_local Core *running;
+static _Thread_local Core *running __attribute__((tls_model("initial-exec")));
 
 /* What ran since the last look, by the budget; the block at hand, if no hook knows it. */
 static inline void count_inlined(Core *c)

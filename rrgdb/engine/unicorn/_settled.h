@@ -46,7 +46,7 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
     uint32_t offset = (uint32_t)(addr & PAGE_MASK);
     int look = c->look_next, again = size && addr == c->block && (size == c->settled || size == c->block_size);
     c->settled = c->look_next = 0;
-    if (look || !c->fast || !c->mmu_seen || !size || size > PLAN_BYTES || offset + size > PAGE)
+    if (look || !c->fast || c->bare || !c->mmu_seen || !size || size > PLAN_BYTES || offset + size > PAGE)
         return 0;
     const uint8_t *page = code_page(c, addr);
     if (!page)

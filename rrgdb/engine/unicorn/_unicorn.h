@@ -23,8 +23,12 @@
 #define UC_MEM_WRITE 17
 #define UC_MEM_FETCH 18
 #define UC_MEM_WRITE_UNMAPPED 20
+#define UC_MEM_FETCH_UNMAPPED 21
 #define UC_ERR_WRITE_UNMAPPED 7
+#define UC_ERR_FETCH_UNMAPPED 8
+#define UC_ERR_EXCEPTION 21
 #define UC_MEM_WRITE_PROT 22
+#define UC_MEM_FETCH_PROT 24
 
 #define CTL(type, args, io) ((type) | (args) << 26 | (unsigned)(io) << 30)
 #define CTL_TB_REQUEST CTL(8, 2, 3)

@@ -13,6 +13,7 @@
 #include "_family.h"
 #include "_inline.h"
 #include "_memory.h"
+#include "_script.h"
 
 static plan *plan_of(Core *c, const uint8_t *host, uint32_t size)
 {
@@ -25,7 +26,25 @@ static void refuse(Core *c, int why)
     if (c->refused)
         return;
     c->refused = why;
-    c->reg_read(c->uc, c->pc_id, &c->refused_pc);
+    if (!c->bare) /* a script's runs without hooks that would bring it up to date */
+        c->reg_read(c->uc, c->pc_id, &c->refused_pc);
+}
+
+/* Whether that access of a plain block of a script's is made. */
+static int script_accesses(Core *c, const region *r, uint64_t physical)
+{
+    if (in_spans(&c->hooked_memory, physical, physical)) {
+        refuse(c, REFUSED_WATCH);
+        return 0;
+    }
+    const uint8_t *host = r->host + (physical - r->base);
+    uint64_t first = (uint64_t)(host - c->ram) >> 12, last = (uint64_t)(host + MAX_ACCESS - 1 - c->ram) >> 12;
+    if (last < c->code_pages_length && !(c->code_pages[first] | c->code_pages[last]))
+        return 1;
+    count_inlined(c);
+    if (physical + MAX_ACCESS > c->block && physical < c->block + c->block_length)
+        refuse(c, REFUSED_CODE);
+    return !c->refused;
 }
 
 /* In place of Unicorn's search for what is mapped at a physical address; NULL: nothing. */
@@ -36,10 +55,21 @@ static void *find_mapping(void *uc, uint64_t physical)
         c->mapping_passes = 0;
         return c->mapping(uc, physical);
     }
-    const region *r = region_at(c, physical);
+    const region *r = c->found;
+    if (!r || physical - r->base >= r->size) {
+        r = c->found = region_at(c, physical);
+        c->found_mapping = NULL;
+    }
     if (!r) {
         refuse(c, REFUSED_DEVICE);
         return NULL;
+    }
+    if (c->bare) {
+        if (!script_accesses(c, r, physical))
+            return NULL;
+        if (!c->found_mapping) /* each piece of RAM is one for Unicorn as well */
+            c->found_mapping = c->mapping(uc, physical);
+        return c->found_mapping;
     }
     count_inlined(c);
     const uint8_t *host = r->host + (physical - r->base);
@@ -118,6 +148,7 @@ static int left_whole(Core *c)
 /* A run begins, or has ended: between runs there is nobody to ask, and Unicorn searches for other reasons. */
 static void watch_mappings(Core *c, int on)
 {
+    int asked = c->bare ? c->fast && c->phase == PHASE_FAST : c->mmu_seen && c->family->settles;
     if (c->mapping)
-        *c->mapping_at = on && c->mmu_seen && c->family->settles ? find_mapping : c->mapping;
+        *c->mapping_at = on && asked ? find_mapping : c->mapping;
 }

@@ -11,6 +11,7 @@
 #pragma once
 #include "_core.h"
 #include "_family.h"
+#include "_fast.h"
 #include "_memory.h"
 #include "_watch.h"
 #include "_x86_decode.h"
@@ -18,6 +19,7 @@
 #define X86_CONDITIONS 0x8d5u /* OF SF ZF AF PF CF */
 #define X86_DEBUG 1
 #define X86_RF (1u << 16)
+#define X86_TF (1u << 8)
 #define X86_CS32 (1u << 4)  /* of Unicorn's flags of the mode (hflags) */
 #define X86_CS64 (1u << 15)
 
@@ -118,7 +120,8 @@ static void x86_remember(Core *c, const uint8_t *b, uint32_t n)
 }
 
 /* The instruction counted last wrote into its own block and begins again, as a block of its own. Nonzero if the run was
- * left: its flags are lost unless it was the first of the run, and the fast phase knows nothing of such blocks. */
+ * left: its flags are lost unless it was the first of the run, and the fast phase knows nothing of such blocks; or it has
+ * been entered. */
 static int x86_begun_again(Core *c, uint64_t addr, uint32_t size)
 {
     uint8_t b[MAX_INSN];
@@ -127,13 +130,22 @@ static int x86_begun_again(Core *c, uint64_t addr, uint32_t size)
     forget_hits(c);
     c->icount--;
     c->last_pc = c->exact_pc = NO_PC;
-    if (c->icount != c->run_icount) {
-        c->x86.stale_flags = 1;
+    /* The hooks of a script are told of as many attempts as in the slow gear, where fewer runs begin. */
+    int first = c->icount == c->run_icount;
+    if (c->bare && c->fast)
+        first = c->icount == c->begun_icount || c->icount == c->restart_icount;
+    if (!first) {
+        c->x86.stale_flags = c->icount != c->run_icount;
+        c->restart_icount = c->icount;
         stop(c, R_RESTART, addr);
         return 1;
     }
     if (c->phase != PHASE_FAST)
         return 0;
+    if (c->bare) { /* a script's hooks are told of no further attempt */
+        enter_block(c, addr, size);
+        return 1;
+    }
     c->tail_size = size;
     leave_fast(c, F_TAIL, addr);
     return 1;
@@ -150,7 +162,7 @@ static int x86_begins_run(const Core *c, uint64_t addr, const uint8_t *b, uint32
         return 0;
     if (b[i] == 0x0f)
         return i + 2 < n && b[i + 1] == 0xc7 && (b[i + 2] >> 3 & 7) == 1;
-    return c->fast && !c->mmu_seen && addr != c->block && x86_keeps_flags(c, b, n);
+    return c->fast && !c->bare && !c->mmu_seen && addr != c->block && x86_keeps_flags(c, b, n);
 }
 
 /* Unicorn has restored its cc_op to what it was before the hook, but the hook had the flags all computed, into cc_src. */
@@ -210,7 +222,8 @@ static void x86_enter(Core *c)
     x86_look(c);
     x86_look_at_debug(c);
     c->single = !c->bare && x86_register(c, c->x86.flags_id) & X86_RF;
-    c->slowly = c->x86.other_size || c->x86.guest_points;
+    c->slowly = c->x86.other_size || c->x86.guest_points ||
+                (c->bare && (x86_register(c, c->x86.debug_id + 7) & 0xff || x86_register(c, c->x86.flags_id) & X86_TF));
 }
 
 static void x86_begin_run(Core *c)
@@ -256,11 +269,13 @@ static const Family x86_family = {
     .name = "x86",
     .places = x86_places,
     .restarts_itself = 1,
+    .single_step = X86_DEBUG,
     .plain_length = x86_plain_length,
     .interesting = x86_interesting,
     .harmless = x86_harmless,
     .unknown_length = x86_unknown_length,
     .keeps_flags = x86_keeps_flags,
+    .raises = x86_raises,
     .remember = x86_remember,
     .refuse = x86_refuse,
     .counted = x86_counted,

@@ -81,6 +81,13 @@ static int x86_interesting(const Core *c, const uint8_t *b, uint32_t n)
     return i + 1 < n && ((b[i] == 0x0f && x86_second[b[i + 1]]) || (b[i] == 0xd9 && x87_second[b[i + 1]]));
 }
 
+/* DIV, IDIV and FWAIT: whatever they raise, Unicorn computes the flags as they were kept before the instruction. */
+static int x86_raises(const Core *c, const uint8_t *b, uint32_t n)
+{
+    uint32_t i = x86_opcode(c, b, n);
+    return i < n && (b[i] == 0x9b || ((b[i] & 0xfe) == 0xf6 && i + 1 < n && (b[i + 1] >> 4 & 3) == 3));
+}
+
 /* ---- lengths --------------------------------------------------------------------------------- */
 
 /* How an opcode goes on. Intel's manual, volume 2, appendix A.

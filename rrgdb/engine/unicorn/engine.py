@@ -87,18 +87,22 @@ class UnicornEngine:
         self._uc = self._new_cpu(model) if uc is None else uc
         self._uc.ctl_exits_enabled(True)
         self._bare = bare = uc is not None
-        fast = fast and not bare
-        if fast:
+        inlines = fast and counting.inlines()
+        if fast and not bare:
             if family.page_size is not None:
                 self._uc.ctl_set_page_size(family.page_size)
             self._uc.ctl_set_tcg_buffer_size(TRANSLATED_BYTES)
             self._uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
+        places = dict(family.places(self._uc, bare))
+        self._uc.reg_read(family.number(arch.pc))  # now the engine structure is complete
+        mapping = mapping_at(self._uc, family.arch, arch.name) if inlines or (fast and bare) else 0
+        if bare and not mapping:
+            fast = inlines = False
         self._fast = fast
         self._handle = self._uc._uch
-        self._inlines = inlines = fast and counting.inlines()
-        keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast)
+        self._inlines = inlines
+        keeps = family.sync is Sync.ALWAYS or (family.sync is Sync.FAST and fast and not bare)
         self._code_pages = bytearray(ram.pages)
-        places = dict(family.places(self._uc, bare))
         self._core = _hot.Core(
             uc=self._handle.value,
             functions={name: _address(name) for name in _hot.FUNCTIONS},
@@ -115,7 +119,7 @@ class UnicornEngine:
             bare=bare,
             no_sync=self._handle.value + no_sync() if keeps else 0,
             inlines=inlines,
-            mapping=mapping_at(self._uc, arch.name) if inlines else 0,
+            mapping=mapping,
         )
         self._traps: dict[tuple[bytes, bool], Trap | None] = {}
         self._roms: list[MappedRom] = []
@@ -593,7 +597,7 @@ class UnicornEngine:
                 at += n
         try:
             native = [(at, n, w.kind.encode()) for w, at, n in pieces]
-            if native and not self._guarded_from and self._fast:
+            if native and not self._guarded_from and self._fast and not self._bare:
                 self._place_guard()
             self._core.set_watches(native)
             self._watches = pieces

@@ -12,6 +12,7 @@ from typing import Any
 
 import unicorn
 from unicorn import unicorn_const as const
+from unicorn.unicorn_py3 import unicorn as binding
 
 from rrgdb.arch.base import Arch, Trap
 from rrgdb.engine.base import EngineError, Exit, ExitKind
@@ -22,18 +23,22 @@ from rrgdb.engine.unicorn.families import FAMILIES
 
 UcError = unicorn.UcError
 MAX_REGIONS = 256
+MOST_HOOKS = 32
+"""of a script: with more of them for instructions, each instruction is looked at"""
 MAX_DEVICE = 1 << 36
 """bytes of one: Unicorn takes it away page by page"""
 _HALTED = Exit(ExitKind.HALT)
 _FETCHES = (const.UC_MEM_FETCH, const.UC_MEM_FETCH_UNMAPPED, const.UC_MEM_FETCH_PROT)
-_INVALID = const.UC_HOOK_MEM_INVALID
-_WITHIN = _INVALID | const.UC_HOOK_MEM_VALID | const.UC_HOOK_MEM_READ_AFTER | const.UC_HOOK_INSN
-"""hooks that are called while an instruction executes"""
+_BY_ADDRESS = const.UC_HOOK_CODE | const.UC_HOOK_BLOCK
+_VALID = const.UC_HOOK_MEM_VALID | const.UC_HOOK_MEM_READ_AFTER
+_ACCESSES = const.UC_HOOK_MEM_INVALID | _VALID
 REFUSED_HOOKS = const.UC_HOOK_EDGE_GENERATED | const.UC_HOOK_TCG_OPCODE | const.UC_HOOK_TLB_FILL
 _EMULATED = (Trap.COUNTER, Trap.ENTROPY, Trap.COMPUTE)
 
-Dispatch = Callable[[int, bool, tuple[Any, ...]], Any]
-"""(hook's number, whether it comes before the instruction begins, what Unicorn tells) -> what the hook returns"""
+Bind = Callable[[int, bool], Callable[..., int]]
+"""(hook's number, whether it comes before the instruction begins) -> what is called with what Unicorn tells: it
+returns what the hook does, and raises nothing. If it comes early, the first argument is whether the hook was called for
+the same before the run was stopped"""
 
 
 def family_of(uc: Any, arches: Iterable[Arch]) -> Arch:
@@ -81,19 +86,23 @@ class ScriptEngine(UnicornEngine):
     the states before and after it apart.
     """
 
-    def __init__(self, arch: Arch, ram: Ram, uc: Any) -> None:
-        super().__init__(arch, ram, fast=False, uc=uc)
+    def __init__(self, arch: Arch, ram: Ram, uc: Any, *, fast: bool = True) -> None:
+        super().__init__(arch, ram, fast=fast, uc=uc)
         self.uc = uc
         self.running = False
         """inside ``run_until``: hooks may be called"""
         self.ended: int | None = None
         """Unicorn's error (0: none) if emulation ended by itself in the last ``run_until``"""
-        self.dispatch: Dispatch = lambda _hook, _early, _args: 0
+        self.bind: Bind = lambda _number, _early: lambda *_args: 0
         self._stale = False
         self._executing = False
         self._cut_short = False
         self._until: int | None = None
         self._handles: dict[int, int] = {}
+        self._hooked: dict[int, tuple[int, int, int]] = {}
+        """kind, begin, end of each hook"""
+        self._companions: dict[int, list[int]] = {}
+        self._hooks_code = self._hooks_moved = self._crowded = False
         self._referenced: list[Any] = []
         self._pc_id = self.family.number(arch.pc)
         ids = (self.family.registers[name] for name in self.family.translation)
@@ -104,6 +113,8 @@ class ScriptEngine(UnicornEngine):
     def run_until(self, icount: int) -> Exit:
         """As the protocol says; HALT: emulation ended by itself, see ``ended``."""
         core = self._core
+        if self._hooks_moved:
+            self._follow_hooks()
         self._settle()
         self.ended = None
         self._cut_short = False
@@ -117,6 +128,8 @@ class ScriptEngine(UnicornEngine):
                 self._pc = core.pc
                 self._find_watches()
                 continue
+            if reason == _hot.LOST:
+                raise EngineError(f"no instruction of the running block begins at {core.pc:#x}")
             if reason == _hot.CLASSIFY:
                 self._pc = core.pc
                 self._classify(core.trapped_code(), bool(core.code_thumb))
@@ -124,6 +137,8 @@ class ScriptEngine(UnicornEngine):
             if reason in (_hot.NONE, _hot.ERROR, _hot.EXCEPTION):
                 self.ended = int(core.error) if reason == _hot.ERROR else 0
                 self._pc = self._core.address()
+                if self._cut_short and not self.ended and self._fast and not self._hooks_code:
+                    core.count_stopped()
                 if (self.ended or self._cut_short) and self._pc == core.last_pc:
                     self._faults.undone()
                 reason = self._arrive(self._pc)
@@ -137,11 +152,6 @@ class ScriptEngine(UnicornEngine):
             if reason == _hot.WATCHPOINT:
                 return Exit(ExitKind.WATCHPOINT, hits=self._take_hits())
             return _EXITS[reason]
-
-    @property
-    def at_entry(self) -> bool:
-        """From within a hook: no instruction has begun since emulation was entered last."""
-        return int(self._core.run_icount) == self.icount
 
     def _classify(self, code: bytes, second: bool) -> None:
         """Only what would show the guest something of the host is kept from running natively."""
@@ -281,49 +291,143 @@ class ScriptEngine(UnicornEngine):
     # -- hooks -----------------------------------------------------------------------------------
 
     def add_hook(self, number: int, kind: int, begin: int, end: int, aux1: int, aux2: int) -> None:
-        """A hook that calls ``dispatch``. UcError if Unicorn refuses, EngineError if the number has one."""
+        """A hook that calls what ``bind`` gives. UcError if Unicorn refuses, EngineError if the number has one."""
         if number in self._handles:
             raise EngineError(f"hook_add: there is a hook {number} already")
-        early = bool(kind & const.UC_HOOK_BLOCK)
-        invalid = bool(kind & (_INVALID | const.UC_HOOK_MEM_FETCH))
-        within = bool(kind & _WITHIN)
-
-        def called(_uc: Any, *args: Any) -> Any:
-            told = args[:-1]
-            fetch = invalid and told[0] in _FETCHES
-            return self._call(number, early or fetch, within and not fetch, told)
-
-        self._handles[number] = self.uc.hook_add(kind, called, None, begin, end, aux1, aux2)
+        companions = self._accompany(kind, begin, end) if self._fast else []
+        try:
+            called = self._function(number, kind)
+            if kind and not kind & ~_BY_ADDRESS:
+                handle = self._add_directly(kind, called, begin, end)
+            else:
+                handle = self.uc.hook_add(kind, called, None, begin, end, aux1, aux2)
+        except BaseException:
+            self._dismiss(companions)
+            raise
+        self._handles[number] = handle
+        self._companions[number] = companions
+        self._hooked[number] = (kind, begin, end)
+        self._hooks_moved = True
         self._changed()
 
-    def _call(self, number: int, early: bool, executing: bool, told: tuple[Any, ...]) -> Any:
-        self._executing = executing
-        try:
-            return self.dispatch(number, early, told)
-        finally:
+    def _accompany(self, kind: int, begin: int, end: int) -> list[int]:
+        """Handles of the companions of the hook that is added next."""
+        if kind & const.UC_HOOK_CODE and not self._crowded and len(self._hooked) >= MOST_HOOKS:
+            # One for all that come behind it.
+            self._crowded = True
+            self._core.accompany(const.UC_HOOK_CODE, 1, 0)
+        return self._core.accompany(kind & ~const.UC_HOOK_CODE if self._crowded else kind, begin, end)
+
+    def _function(self, number: int, kind: int) -> Callable[..., Any]:
+        """What Unicorn calls."""
+        core, within, early = self._core, self.bind(number, False), self.bind(number, True)
+        if kind & const.UC_HOOK_BLOCK:
+
+            def block(_uc: Any, address: int, size: int, _data: Any) -> None:
+                early(core.again and core.run_icount == core.icount, address, size)
+
+            return block
+        if kind & const.UC_HOOK_CODE:
+
+            def code(_uc: Any, address: int, size: int, _data: Any) -> None:
+                within(address, size)
+
+            return code
+        if kind & _ACCESSES:
+
+            def access(_uc: Any, type_: int, address: int, size: int, value: int, _data: Any) -> int:
+                if core.whole and core.refuses(type_):
+                    return 0
+                if type_ in _FETCHES:
+                    return early(core.run_icount == core.icount, type_, address, size, value)
+                self._executing = True
+                result = within(type_, address, size, value)
+                self._executing = False
+                return result
+
+            return access
+        executing = bool(kind & const.UC_HOOK_INSN)
+
+        def other(_uc: Any, *args: Any) -> int:
+            self._executing = executing
+            result = within(*args[:-1])
             self._executing = False
+            return result
+
+        return other
+
+    def _add_directly(self, kind: int, called: Callable[..., Any], begin: int, end: int) -> int:
+        """A hook by address, without the layers of the Python module: its callback raises nothing."""
+        function, handle = binding.HOOK_CODE_CFUNC(called), ctypes.c_size_t()
+        error = _lib.uc_hook_add(
+            self._handle,
+            ctypes.byref(handle),
+            ctypes.c_int(kind),
+            ctypes.cast(function, ctypes.c_void_p),
+            None,
+            ctypes.c_uint64(begin),
+            ctypes.c_uint64(end),
+        )
+        if error:
+            raise UcError(error)
+        self.uc._callbacks[handle.value] = function
+        return handle.value
+
+    def _dismiss(self, companions: Iterable[int]) -> None:
+        for handle in companions:
+            self._core.dismiss(handle)
+
+    def _follow_hooks(self) -> None:
+        """Which gear the hooks allow, and where."""
+        self._hooks_moved = False
+        if not self._fast:
+            return
+        code: list[tuple[int, int]] = []
+        memory: list[tuple[int, int]] = []
+        slow = self._crowded
+        for kind, begin, end in self._hooked.values():
+            if kind & _BY_ADDRESS:
+                code.append((begin, end))
+            if kind & _VALID:
+                memory.append((begin, end))
+            slow |= begin > end and bool(kind & (_BY_ADDRESS | _VALID))
+            slow |= bool(kind & const.UC_HOOK_INSN) and self.family.arch != const.UC_ARCH_X86
+        self._hooks_code = any(kind & const.UC_HOOK_CODE for kind, _, _ in self._hooked.values())
+        self._core.set_hooked(slow or len(code) > MOST_HOOKS, code, memory)
 
     def delete_hook(self, number: int) -> None:
         handle = self._handles.pop(number)
+        self._dismiss(self._companions.pop(number))
+        del self._hooked[number]
+        self._hooks_moved = True
         # It may be the one that is being called.
         self._referenced.append(self.uc._callbacks[handle])
         self.uc.hook_del(handle)
         self._changed()
 
     def map_device(self, base: int, size: int, read: int, write: int) -> None:
-        """Memory-mapped callbacks that call ``dispatch`` with these numbers; 0: none. UcError if Unicorn refuses,
+        """Memory-mapped callbacks that call what ``bind`` gives for these numbers; 0: none. UcError if Unicorn refuses,
         EngineError if the device is too large."""
         if size > MAX_DEVICE:
             raise EngineError(f"mmio_map: a device of {size} bytes, expected at most {MAX_DEVICE}")
+        on_read, on_write = self.bind(read, False), self.bind(write, False)
 
-        def called(number: int, store: bool) -> Callable[..., Any] | None:
-            def call(_uc: Any, offset: int, n: int, *args: Any) -> Any:
-                self._device_accessed(base + offset, n, store)
-                return self._call(number, False, True, (offset, n, *args[:-1]))
+        def reads(_uc: Any, offset: int, n: int, _data: Any) -> int:
+            if self._watches:
+                self._device_accessed(base + offset, n, False)
+            self._executing = True
+            value = on_read(offset, n)
+            self._executing = False
+            return value
 
-            return call if number else None
+        def writes(_uc: Any, offset: int, n: int, value: int, _data: Any) -> None:
+            if self._watches:
+                self._device_accessed(base + offset, n, True)
+            self._executing = True
+            on_write(offset, n, value)
+            self._executing = False
 
-        self.uc.mmio_map(base, size, called(read, False), None, called(write, True), None)
+        self.uc.mmio_map(base, size, reads if read else None, None, writes if write else None, None)
         self._changed()
 
     def unmap(self, base: int, size: int) -> None:

@@ -180,11 +180,12 @@ def no_sync() -> int:
     return one(taking(seen, (0, 1, 0) * 2), "Hooks: how to leave the state alone")
 
 
-def mapping_at(uc: Any, family: str) -> int:
+def mapping_at(uc: Any, arch: int, family: str) -> int:
     """Address of the word in an engine structure that points to Unicorn's search for what is mapped at a physical
     address. 0 where this build of Unicorn does not show that function."""
+    core = "x86_64" if arch == const.UC_ARCH_X86 else family
     try:
-        function = getattr(binding.uclib, f"find_memory_mapping_{family}")
+        function = getattr(binding.uclib, f"find_memory_mapping_{core}")
     except AttributeError:
         return 0
     wanted = (ctypes.cast(function, ctypes.c_void_p).value or 0).to_bytes(8, "little")
