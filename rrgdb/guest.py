@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from rrgdb.data import dataclass
 from rrgdb.engine.base import Engine, Exit
 
 

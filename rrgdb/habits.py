@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rrgdb.arch.cpu import MemoryFault
-from rrgdb.data import dataclass
 from rrgdb.engine.base import EngineError, Watch, WatchHit
 from rrgdb.recording.door import Divergence
 from rrgdb.rsp.debuggee import Resume

@@ -5,7 +5,8 @@ variables and printf are refused.
 
 from __future__ import annotations
 
-from rrgdb.data import dataclass
+from dataclasses import dataclass
+
 from rrgdb.errors import Error
 
 STACK_LIMIT = 100

@@ -6,11 +6,11 @@ Decoded once and kept, since a timeline asks the same condition thousands of tim
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from rrgdb.agent.bytecode import END, GOTO, IF_GOTO, OPERATIONS, STACK_LIMIT, STEP_LIMIT, AgentError, Instruction, split
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 ReadRegister: TypeAlias = Callable[[int], int]

@@ -6,7 +6,7 @@ Nothing here knows which engine runs a family, nor what that calls its registers
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from functools import cached_property
 from typing import Protocol
@@ -14,7 +14,6 @@ from typing import Protocol
 from rrgdb.arch.core_format import CoreFormat
 from rrgdb.arch.cpu import ByteOrder, Cpu
 from rrgdb.arch.system import SystemRegister
-from rrgdb.data import dataclass
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ Sources: Linux, ``include/uapi/linux/elf.h`` and ``elfcore.h`` (``NT_…``), eac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from rrgdb.arch.cpu import ByteOrder, Cpu
-from rrgdb.data import dataclass
 
 NT_PRSTATUS, NT_FPREGSET, NT_AUXV = 1, 2, 6
 NT_PRXFPREG, NT_ARM_VFP = 0x46E62B7F, 0x400

@@ -7,12 +7,12 @@ Debug Support", chapter 5 (triggers).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rrgdb.arch import riscv_interrupts, riscv_pmp
 from rrgdb.arch.base import IllegalInstruction, Trap, TrapHost
 from rrgdb.arch.cpu import Cpu
 from rrgdb.arch.riscv_levels import MACHINE, SUPERVISOR
-from rrgdb.data import dataclass
 
 TIMEBASE_HZ = 10_000_000
 """frequency of the ``time`` CSR (QEMU's virt board)"""

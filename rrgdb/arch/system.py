@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from rrgdb.arch.cpu import Cpu
-from rrgdb.data import dataclass
 
 FEATURE = "org.rrgdb.system"
 """of the target description; GDB takes features that it does not know as they are"""

@@ -6,10 +6,11 @@ Sources: "Intel 64 and IA-32 Architectures Software Developer's Manual", volume 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rrgdb.arch import x87
 from rrgdb.arch.base import CpuException, ExceptionKind, IllegalInstruction, Signal, Trap, TrapHost, words
 from rrgdb.arch.cpu import Cpu, MemoryFault
-from rrgdb.data import dataclass
 
 NAMES32 = words("eax ecx edx ebx esp ebp esi edi")
 """in encoding order"""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rrgdb.board.device import DeviceFactory
-from rrgdb.data import dataclass
 
 MIB = 1 << 20
 GIB = 1 << 30

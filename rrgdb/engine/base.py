@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
@@ -11,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rrgdb.arch.base import Arch, CpuException, Trap
-from rrgdb.data import dataclass
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.paging import Mapped
 from rrgdb.errors import Error

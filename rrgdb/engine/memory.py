@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from rrgdb.arch.cpu import MemoryFault
-from rrgdb.data import dataclass
 from rrgdb.engine import _pages
 from rrgdb.engine.tracking import PAGE, WAYS, PageNumbers, Way, address_of, merged, track
 

@@ -4,14 +4,13 @@ engine runs which kind of guest."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rrgdb.arch.base import Arch
 from rrgdb.board.firmware.image import Placed
 from rrgdb.board.machine import Board
 from rrgdb.board.spec import BoardSpec, Clock
-from rrgdb.data import dataclass
 from rrgdb.engine.base import Engine
 from rrgdb.engine.memory import Ram
 from rrgdb.engine.unicorn.engine import UnicornEngine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rrgdb.arch import ARCHES
@@ -12,7 +12,6 @@ from rrgdb.board.boards import BOARDS, board_of
 from rrgdb.board.firmware.boot import File, arch_of, boot, seed_sizes
 from rrgdb.board.firmware.image import MAX_FILE, Image, ImageError, Placed, load_image, load_raw, place_image
 from rrgdb.board.spec import BoardSpec, Clock, RamLayout
-from rrgdb.data import dataclass
 from rrgdb.opening.boards import board_for
 from rrgdb.opening.booting import KERNEL, add_firmware, description, images_of
 from rrgdb.opening.guests import BoardPlan

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rrgdb.data import dataclass
 from rrgdb.engine.memory import Ram
 from rrgdb.errors import Error
 from rrgdb.guest import Guest

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rrgdb.data import dataclass
 from rrgdb.errors import UsageError
 
 MAX_SHIFT = 10

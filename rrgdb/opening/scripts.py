@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rrgdb.arch import ARCHES
 from rrgdb.arch.base import Arch
-from rrgdb.data import dataclass
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn.build import build_id

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from rrgdb.data import dataclass
 from rrgdb.opening.options import MAX_SHIFT, VIRTIO
 from rrgdb.recording.manifest import MAX_DISKS, Option
 

@@ -3,7 +3,8 @@ replay goes another way can be told from a damaged one."""
 
 from __future__ import annotations
 
-from rrgdb.data import dataclass
+from dataclasses import dataclass
+
 from rrgdb.recording.manifest import Manifest
 
 BEHAVIOUR = 3

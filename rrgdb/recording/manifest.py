@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 from rrgdb.recording.files import read_regular, write_atomically
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 LOOPBACK = "127.0.0.1"

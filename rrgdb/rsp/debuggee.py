@@ -10,10 +10,10 @@ instead while the engine thread rests.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
 
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 

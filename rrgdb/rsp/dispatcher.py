@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from rrgdb.data import dataclass
 from rrgdb.rsp.commands import COMMANDS
 from rrgdb.rsp.commands.base import Command
 from rrgdb.rsp.debuggee import DebuggeeError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
-from rrgdb.data import dataclass
 from rrgdb.rsp.debuggee import DebuggeeError
 
 _FORMAT = re.compile(r"/([0-9]{0,9})([xduoc]?)([bhwg]?)([xduoc]?)")

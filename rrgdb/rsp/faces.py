@@ -6,9 +6,9 @@ AUXV, LIBRARIES, SYSCALLS and FILES are for programs, which no debuggee of rrgdb
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from rrgdb.data import dataclass
 from rrgdb.rsp.debuggee import (
     Auxv,
     Debuggee,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rrgdb.data import dataclass
+from dataclasses import dataclass
+
 from rrgdb.errors import Error
 from rrgdb.rsp.packets import NACK, Decoder, Event, Packet, Rejected, Signal
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic
 
-from rrgdb.data import dataclass
 from rrgdb.rsp import examine, machine_text
 from rrgdb.rsp.debuggee import (
     Debuggee,

@@ -8,10 +8,10 @@ a decoder expands first and unescapes after.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 PACKET_SIZE = 0x20000

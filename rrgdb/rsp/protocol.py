@@ -48,10 +48,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypeAlias
 
-from rrgdb.data import dataclass
 from rrgdb.rsp import packets
 from rrgdb.rsp.debuggee import DebuggeeError
 from rrgdb.rsp.dispatcher import Call

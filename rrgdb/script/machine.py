@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from rrgdb.arch.cpu import MemoryFault
-from rrgdb.data import dataclass
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.memory import Region
 from rrgdb.engine.unicorn.scripted import ScriptEngine, UcError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from rrgdb.data import dataclass
 from rrgdb.qcow2 import Snapshot
 from rrgdb.snapshots.errors import StoreError
 from rrgdb.snapshots.naming import AUTOMATIC

@@ -19,10 +19,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from rrgdb.data import dataclass
 from rrgdb.qcow2 import Image, Qcow2Error, Snapshot
 from rrgdb.recording.files import overlay_name
 from rrgdb.snapshots.errors import StoreError, told

@@ -8,10 +8,10 @@ digest of RAM (8 bytes; ``rrgdb.timeline.digest``).
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 import xxhash
 
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 MAX_BYTES = (8 << 20) - 4

@@ -5,10 +5,9 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import chain
 
-from rrgdb.data import dataclass
 from rrgdb.engine.memory import PAGE
 from rrgdb.snapshots.entries import Stored
 from rrgdb.snapshots.state import GuestState

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rrgdb.data import dataclass
+from dataclasses import dataclass
+
 from rrgdb.engine.base import ExitKind, WatchHit, armed
 from rrgdb.timeline.checkpoints import Mark
 from rrgdb.timeline.stop import Points

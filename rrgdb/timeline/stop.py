@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 
-from rrgdb.data import dataclass
 from rrgdb.engine.base import Conditions, Stops, Watch, WatchHit
 
 

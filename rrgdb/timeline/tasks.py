@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, islice
 from random import Random
 
-from rrgdb.data import dataclass
 from rrgdb.engine.base import EngineError, Stops, Watch
 from rrgdb.engine.memory import PAGE
 from rrgdb.errors import Error

@@ -16,9 +16,8 @@ diversion at the present leaves the present first, and returns to it at last.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from rrgdb.data import dataclass
 from rrgdb.engine.base import Engine
 from rrgdb.errors import Error
 from rrgdb.recording.door import Door, Mode

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 R = TypeVar("R")

@@ -16,7 +16,7 @@ import rrgdb
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.counting import INLINE
 from rrgdb.engine.unicorn.scripted import ScriptEngine
-from rrgdb.opening import guests
+from rrgdb.opening import scripts
 from rrgdb_tests.script.random_programs import FAMILIES, Script
 from rrgdb_tests.script.rig import CODE, DATA, DEVICE, PAGE, assemble, new_uc
 
@@ -30,7 +30,7 @@ def gear(monkeypatch: pytest.MonkeyPatch) -> Gear:
     """Choose the gear of scripts' engines that are made next."""
 
     def choose(fast: bool) -> None:
-        monkeypatch.setattr(guests, "ScriptEngine", functools.partial(ScriptEngine, fast=fast))
+        monkeypatch.setattr(scripts, "ScriptEngine", functools.partial(ScriptEngine, fast=fast))
 
     return choose
 

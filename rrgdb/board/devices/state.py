@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rrgdb.board.device import Machine
-from rrgdb.data import dataclass
 
 _CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}
 

@@ -7,6 +7,7 @@ QEMU 7.2's ``hw/arm/boot.c`` and ``hw/arm/virt.c``; the boot protocols of Linux 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 from rrgdb.board.firmware.boot_tree import BootTree
 from rrgdb.board.firmware.boots import Boot
@@ -24,7 +25,6 @@ from rrgdb.board.firmware.kernels import (
 from rrgdb.board.firmware.parts import Parts
 from rrgdb.board.firmware.psci import psci_node
 from rrgdb.board.spec import MIB, BoardSpec, RamLayout
-from rrgdb.data import dataclass
 
 STUB_BYTES = 4096
 """at the start of RAM that are kept free for what starts a kernel"""

@@ -7,6 +7,7 @@ whatever it is, there is a ``Placed`` whose parts lie in memory and do not overl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.firmware import arm_boot, riscv_boot
@@ -19,7 +20,6 @@ from rrgdb.board.firmware.intel_hex import intel_hex
 from rrgdb.board.firmware.kernels import KERNEL, File, arch_of, uimage, unzip
 from rrgdb.board.firmware.parts import Parts
 from rrgdb.board.spec import BoardSpec, RamLayout
-from rrgdb.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

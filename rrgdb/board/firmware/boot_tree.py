@@ -6,6 +6,7 @@ As QEMU 7.2 makes it: what is added stands before what was there, and the tree h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rrgdb.board.firmware.devicetree import (
     MAX_BLOB,
@@ -19,7 +20,6 @@ from rrgdb.board.firmware.devicetree import (
 )
 from rrgdb.board.firmware.image import ImageError
 from rrgdb.board.firmware.kernels import File
-from rrgdb.data import dataclass
 
 OWN_ROOM = 1 << 20
 SPARE = 10_000

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 if TYPE_CHECKING:

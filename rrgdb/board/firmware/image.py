@@ -6,7 +6,7 @@ Every rejection is an ``ImageError`` of one line: file, offset in the file, what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from rrgdb.arch import ARCHES, by_elf
@@ -17,7 +17,6 @@ from rrgdb.board.firmware.configuration import configuration
 from rrgdb.board.firmware.elf import Header, ProgramHeader
 from rrgdb.board.firmware.multiboot import ImageError
 from rrgdb.board.spec import BoardSpec, RamLayout
-from rrgdb.data import dataclass
 
 MAX_FILE = 1 << 30
 MAX_SEGMENT_BYTES = 4 << 30

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from rrgdb.board.firmware.image import ImageError
 from rrgdb.board.firmware.kernels import File
-from rrgdb.data import dataclass
 
 MAX_PIECES = 1 << 16
 DATA, END, SEGMENT, SEGMENT_START, LINEAR, LINEAR_START = range(6)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 
 from rrgdb.board.firmware.image import ImageError, is_elf, load_elf
-from rrgdb.data import dataclass
 
 MAX_UNZIPPED = 256 << 20
 """bytes that a compressed kernel may come to, as in QEMU"""

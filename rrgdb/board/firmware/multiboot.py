@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 HEADER_MAGIC = 0x1BADB002

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 from rrgdb.arch import ARCHES
@@ -18,7 +19,6 @@ from rrgdb.board.firmware.image import (
 )
 from rrgdb.board.firmware.kernels import File
 from rrgdb.board.spec import BoardSpec, RamLayout
-from rrgdb.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ There is no other firmware: every other function of the SMC calling convention (
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from rrgdb.arch.base import Arch
 from rrgdb.arch.cpu import Cpu
 from rrgdb.board.device import Machine
 from rrgdb.board.firmware.devicetree import Node, Value
-from rrgdb.data import dataclass
 
 VERSION, CPU_SUSPEND, CPU_OFF, CPU_ON, AFFINITY_INFO = (0x84000000 + n for n in range(5))
 MIGRATE, MIGRATE_INFO_TYPE, SYSTEM_OFF, SYSTEM_RESET, FEATURES = (0x84000000 + n for n in (5, 6, 8, 9, 10))

@@ -8,12 +8,12 @@ wait: with no input there, SYS_READ reads nothing (which a guest sees as the end
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rrgdb.arch.base import Arch
 from rrgdb.arch.cpu import ByteOrder, Cpu, MemoryFault
 from rrgdb.board.device import Console, Machine
 from rrgdb.board.devices.state import Buffer, Field, Stateful
-from rrgdb.data import dataclass
 from rrgdb.host import Host
 
 SOURCE = "semihosting"

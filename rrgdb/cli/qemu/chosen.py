@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from rrgdb.cli.qemu import machine as machines
 from rrgdb.cli.qemu.devices import Plugged, plugged
 from rrgdb.cli.qemu.serials import backends
 from rrgdb.cli.qemu.values import brief
-from rrgdb.data import dataclass
 from rrgdb.opening.options import BootFiles, GuestOptions, NewDisk, OptionError
 
 

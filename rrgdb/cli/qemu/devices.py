@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rrgdb.cli.qemu.values import Settings
-from rrgdb.data import dataclass
 from rrgdb.opening.options import LoaderFile, NewDisk, OptionError
 
 _ANY: Collection[str] = ()

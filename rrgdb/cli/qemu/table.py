@@ -6,9 +6,8 @@ A row's ``fate`` says how its value is used. ``SAME`` and ``MAPPED`` are rewritt
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-
-from rrgdb.data import dataclass
 
 
 class Fate(Enum):

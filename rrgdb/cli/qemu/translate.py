@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from rrgdb.cli.qemu.machine import memory
 from rrgdb.cli.qemu.table import BY_NAME, Fate, QemuOption
 from rrgdb.cli.qemu.values import brief
-from rrgdb.data import dataclass
 from rrgdb.opening.options import OptionError
 
 _STUB = "--gdb"

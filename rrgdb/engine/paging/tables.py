@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import Flag, auto
 
 from rrgdb.arch.cpu import MemoryFault
-from rrgdb.data import dataclass
 from rrgdb.errors import Error
 
 ReadRegister = Callable[[str], int]

@@ -7,13 +7,12 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import unicorn
 
 from rrgdb.arch.base import Arch, Register
-from rrgdb.data import dataclass
 from rrgdb.engine.base import EngineError
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.probes.places import places

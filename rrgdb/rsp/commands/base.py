@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic
 
-from rrgdb.data import dataclass
 from rrgdb.rsp.faces import F, Face
 from rrgdb.rsp.session import Session
 

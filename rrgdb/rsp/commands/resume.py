@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from rrgdb.data import dataclass
 from rrgdb.rsp.commands.base import Command, always
 from rrgdb.rsp.debuggee import Debuggee, Resume
 from rrgdb.rsp.faces import BASE, TIME

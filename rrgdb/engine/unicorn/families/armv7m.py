@@ -6,11 +6,12 @@ SVC and of branches to EXC_RETURN as interrupts, and enters nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from unicorn import arm_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch import armv7m_exceptions as exceptions
-from rrgdb.data import dataclass
 from rrgdb.engine.memory import PAGE
 from rrgdb.engine.unicorn.families.arm_common import KINDS
 from rrgdb.engine.unicorn.families.base import Family, Sync, numbers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cache
 from typing import Any, Protocol
@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import unicorn
 
 from rrgdb.arch.base import ExceptionKind, Protection
-from rrgdb.data import dataclass
 from rrgdb.engine.paging import ReadRegister, Translation
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.faults import FaultReader

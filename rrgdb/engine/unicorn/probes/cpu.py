@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rrgdb.data import dataclass
 from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.structure import changed, find_cpu, holding, one, place
 

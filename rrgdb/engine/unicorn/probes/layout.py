@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import unicorn
 from unicorn.unicorn_py3 import unicorn as binding
-
-from rrgdb.data import dataclass
 
 HEADER = 40
 """bytes before the CPU's own in a uc_context"""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,6 @@ from unicorn import riscv_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch.base import Protection
-from rrgdb.data import dataclass
 from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.experiments import Probe, common, found_at, missing, written
 from rrgdb.engine.unicorn.probes.layout import Context, Layout

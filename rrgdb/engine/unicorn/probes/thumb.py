@@ -8,13 +8,13 @@ lie is found by experiments on scratch engines, once a process; what is found is
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from unicorn import arm_const
 from unicorn import unicorn_const as const
 
-from rrgdb.data import dataclass
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.probes.cpu import Cpus
 from rrgdb.engine.unicorn.probes.layout import Context
