@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rrgdb.cli.terminal import tell
+from rrgdb.engine.unicorn.counting import way
 from rrgdb.opening.at_rest import replay
 from rrgdb.opening.opened import Opened
 
@@ -52,6 +53,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
         ],
         "engine": manifest.engine,
         "behaviour": manifest.behaviour,
+        "counting": way(),
         "instructions": timeline.end,
         "end": events.end.payload.decode(errors="backslashreplace") if events.end is not None else "open",
         "events": by_source,
