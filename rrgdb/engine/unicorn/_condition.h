@@ -410,9 +410,4 @@ static void judge_inside(Core *c, point_hook *h, const bp_entry *point, uint32_t
     (void)point;
     (void)size;
 }
-
-static void forget_conditions(Core *c)
-{
-    (void)c;
-}
 #endif
