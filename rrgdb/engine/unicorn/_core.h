@@ -309,6 +309,7 @@ typedef struct Core {
     uint8_t *page_flags;
     uint64_t user_limit, block_icount, tail_icount, last_icount, spell, spell_end, tails, tails_at;
     uint32_t block_length, tail_size;
+    int tail_short; /* see enter_tail */
     size_t code_hook;
 
     /* see _footprint.h; epoch: of the set, for blocks that are in it */

@@ -28,6 +28,7 @@ enum { BLOCK_QUIET = 64, BLOCK_UNHOOKED = 128 }; /* quiet breakpoints stand in i
 
 #define MAX_TAILS 64
 #define FIRST_BLOCKS (1 << 14)
+#define SHORT_BYTES (3 * PAGE) /* that have the slow gear's hook in a short run, from the beginning of a page */
 #define MIN_FAST 256 /* instructions below which the fast phase is not worth its switch */
 #define TAILS_WITHIN 20000
 #define SHORTEST_SPELL 50000

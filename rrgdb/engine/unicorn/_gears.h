@@ -214,6 +214,23 @@ static int ended_early(const Core *c)
     return c->reason == R_UNGUARD || c->reason == R_FAR || (c->reason == R_LIMIT && c->icount < c->user_limit);
 }
 
+/* The block at hand runs with the slow gear's hook. In a run that is too short for another phase so do those near it: whoever
+ * steps finds them translated the next time. */
+static void enter_tail(Core *c)
+{
+    /* an instruction that cannot be decoded is not part of its block's size */
+    uint64_t start = c->pc, end = c->pc + c->tail_size + MAX_INSN, first = start & ~(uint64_t)PAGE_MASK;
+    int is_short = !c->bare && c->limit < c->icount + MIN_FAST && first + SHORT_BYTES > first && end > start;
+    int hooked = c->phase == PHASE_TAIL && c->tail_short && start >= c->tail_begin && end <= c->tail_end;
+    if (is_short && hooked) {
+        leave_exact(c);
+    } else {
+        enter_phase(c, PHASE_TAIL, is_short ? first : start, is_short ? first + SHORT_BYTES : end);
+        c->tail_short = is_short;
+    }
+    c->tail_icount = c->icount;
+}
+
 static void run_phases(Core *c)
 {
     for (;;) {
@@ -258,9 +275,7 @@ static void run_phases(Core *c)
             if (next == AFRESH || thick_tails(c) || next == AGAIN)
                 continue;
         }
-        /* an instruction that cannot be decoded is not part of its block's size */
-        enter_phase(c, PHASE_TAIL, c->pc, c->pc + c->tail_size + MAX_INSN);
-        c->tail_icount = c->icount;
+        enter_tail(c);
         run_slow(c);
         if (emulated(c))
             continue;

@@ -49,6 +49,13 @@ static int unmasked(Core *c)
     return c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_UNMASKED;
 }
 
+/* Whether the tail phase of a short run goes on with this block. */
+static int in_short_tail(const Core *c, uint64_t addr, uint32_t size)
+{
+    return c->tail_short && c->limit < c->icount + MIN_FAST && addr - c->tail_begin < c->tail_end - c->tail_begin &&
+           c->tail_end - addr >= (uint64_t)size + MAX_INSN;
+}
+
 ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
 {
     if (f->retired)
@@ -77,7 +84,7 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
     }
     /* A script's hook may have moved pc before anything ran. */
     int elsewhere = c->bare && addr - c->tail_begin >= c->tail_end - c->tail_begin;
-    if (c->phase == PHASE_TAIL && (c->icount != c->tail_icount || elsewhere)) {
+    if (c->phase == PHASE_TAIL && (c->icount != c->tail_icount || elsewhere) && !in_short_tail(c, addr, size)) {
         stop(c, c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_TAIL_END, addr);
         return;
     }

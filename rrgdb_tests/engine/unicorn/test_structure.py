@@ -106,8 +106,8 @@ def test_an_engine_that_was_there_before_is_not_this_one(family: str, monkeypatc
     """What lies behind an engine's structure may be the remains of another's."""
     uc = structure.scratch(FAMILIES[family].arch, FAMILIES[family].mode)
     uc.mem_map(0x10000, 0x1000)  # Unicorn makes the CPU when it needs it first
-    found = structure.mapping_at(uc, family)
+    found = structure.mapping_at(uc, FAMILIES[family].arch, family)
     assert uc._uch.value < found < uc._uch.value + structure.no_sync()
     whole = structure.structure
     monkeypatch.setattr(structure, "structure", lambda *given: whole(*given) * 2)
-    assert structure.mapping_at(uc, family) == found
+    assert structure.mapping_at(uc, FAMILIES[family].arch, family) == found
