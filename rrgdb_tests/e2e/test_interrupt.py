@@ -49,20 +49,21 @@ def test_interrupt_while_running_forward(running: Gdb) -> None:
 
 
 def test_interrupt_while_searching_backward_and_go_on(running: Gdb) -> None:
-    """A condition that is never true on a hot line makes the search long."""
-    running.break_at("tick", "tick_count == 40")
+    """A condition that is never true on a hot line makes the search long: one with a division, for which a hook is
+    called each time."""
+    running.break_at("tick", "tick_count == 400")
     running.cont()
     end = running.icount
     running.delete()
-    running.break_at(f"ticker.c:{HOT_LINE}", "table[0] == 1 && table[0] == 2")
+    running.break_at(f"ticker.c:{HOT_LINE}", "table[0] % 7 == 8")
     stop = running.interrupted("-exec-continue --reverse")
     assert (stop["reason"], stop["signal-name"]) == ("signal-received", "SIGINT")
     running.delete()
     assert running.icount <= end
     _assert_exact(running)
-    running.break_at("tick", "tick_count == 39")
+    running.break_at("tick", "tick_count == 399")
     running.cont() if running.icount < end - 120_000 else running.cont(reverse=True)
-    assert running.value("tick_count") == 39
+    assert running.value("tick_count") == 399
 
 
 def test_interrupt_with_mi_async(endless: Path, tmp_path: Path) -> None:
