@@ -323,10 +323,10 @@ static int registers_in_place(const Core *c, const bp_entry *point)
     for (const agent_code *code = point->codes; code; code = code->next)
         for (uint32_t i = 0; i < code->count; i++) {
             const agent_step *s = &code->steps[i];
-            const agent_register *r = &c->registers[s->operand];
             uint8_t buffer[64] = {0};
-            if (s->op != A_REG || r->id == REGISTER_ZERO)
+            if (s->op != A_REG || c->registers[s->operand].id == REGISTER_ZERO)
                 continue;
+            const agent_register *r = &c->registers[s->operand];
             if (r->id == REGISTER_PC || r->place < 0)
                 return 0;
             c->reg_read(c->uc, r->id, buffer);

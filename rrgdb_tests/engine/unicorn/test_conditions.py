@@ -171,26 +171,29 @@ def encode(steps: list[Step]) -> bytes:
     return assemble(" ".join(words))
 
 
-_PROGRAMS = st.lists(_STEPS, max_size=25).map(
+EXPRESSIONS = st.lists(_STEPS, max_size=25).map(
     lambda steps: encode([*(Step("const", n) for n in (DATA + 8, 3, 5, 9)), *steps, Step("end", 0)])
 )
 
 
+ANY_BYTES = st.binary(max_size=40) | st.lists(st.sampled_from(list(range(0x36))), max_size=40).map(bytes)
+
+
 @settings(max_examples=250, deadline=None)
-@given(st.sampled_from(sorted(BENCHES)), st.lists(_PROGRAMS, min_size=1, max_size=3))
+@given(st.sampled_from(sorted(BENCHES)), st.lists(EXPRESSIONS, min_size=1, max_size=3))
 def test_programs_come_to_the_same(family: str, codes: list[bytes]) -> None:
     compare(family, codes)
 
 
 @pytest.mark.slow
 @settings(max_examples=20_000, deadline=None)
-@given(st.sampled_from(sorted(BENCHES)), st.lists(_PROGRAMS, min_size=1, max_size=3))
+@given(st.sampled_from(sorted(BENCHES)), st.lists(EXPRESSIONS, min_size=1, max_size=3))
 def test_many_more_programs_come_to_the_same(family: str, codes: list[bytes]) -> None:
     compare(family, codes)
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=40) | st.lists(st.sampled_from(list(range(0x36))), max_size=40).map(bytes))
+@given(ANY_BYTES)
 def test_any_bytes_come_to_the_same(code: bytes) -> None:
     compare("riscv64", [code])
 

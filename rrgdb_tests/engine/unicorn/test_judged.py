@@ -6,12 +6,13 @@ import gc
 import random
 
 import pytest
+from hypothesis import given, settings
 
 from rrgdb.engine.base import ExitKind, Stops
 from rrgdb_tests.agent.test_evaluate import assemble
 from rrgdb_tests.engine.unicorn import twins as tw
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, DEVICE, FAMILIES
-from rrgdb_tests.engine.unicorn.test_conditions import Step, encode
+from rrgdb_tests.engine.unicorn.test_conditions import ANY_BYTES, EXPRESSIONS, Step, encode
 from rrgdb_tests.engine.unicorn.test_inline import PROGRAMS, running
 from rrgdb_tests.engine.unicorn.twins import INLINES, Make, Twins
 
@@ -130,6 +131,23 @@ def compare(make: Make, family: str, seed: int, conditions: int) -> int:
 def test_made_up_conditions(make: Make, family: str) -> None:
     inside = compare(make, family, 1, 40)
     assert not INLINES or inside >= 20
+
+
+@pytest.mark.parametrize("family", ["riscv64", "i386"])
+def test_any_programs_and_bytes(make: Make, family: str) -> None:
+    """What a debugger sends may be anything."""
+    twins = running(make, family, False)
+    place = addresses(twins)[2]
+
+    @settings(max_examples=120, deadline=None)
+    @given(EXPRESSIONS | ANY_BYTES)
+    def come_to_the_same(code: bytes) -> None:
+        twins.arm(Stops(((place, (code,)),), collect=True))
+        stops = twins.to(twins.slow.engine.icount + 300)
+        assert stops == 0 or not judged(twins)
+        twins.collected()
+
+    come_to_the_same()
 
 
 @pytest.mark.slow
