@@ -19,7 +19,7 @@
 #if CAN_INLINE
 #include <sys/mman.h>
 
-enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11 };
+enum { RAX, RCX, RDX, RSI = 6, RDI, R8, R9, R10, R11 };
 /* where the values of the stack are; two more serve in between */
 static const uint8_t stack_registers[] = {RAX, RCX, RDX, RSI, RDI, R8, R9};
 #define MOST_VALUES ((int)sizeof stack_registers)
@@ -34,19 +34,14 @@ typedef struct {
 } emitter;
 enum { TO_HOLDS = -1, TO_NEXT = -2 };
 
-static void emit(emitter *e, const void *bytes, size_t n)
+static void emit_bytes(emitter *e, int n, uint64_t bytes)
 {
-    if ((size_t)(e->end - e->at) < n) {
+    if (e->end - e->at < n) {
         e->failed = 1;
         return;
     }
-    memcpy(e->at, bytes, n);
+    memcpy(e->at, &bytes, (size_t)n);
     e->at += n;
-}
-
-static void emit_bytes(emitter *e, int n, uint64_t bytes)
-{
-    emit(e, &bytes, (size_t)n);
 }
 
 /* An instruction of two registers; escaped: behind 0x0f. */
@@ -115,9 +110,6 @@ static void emit_extension(emitter *e, int is_signed, int reg, unsigned bits)
 /* What stands at the address in a register; elsewhere than in RAM the hook decides. */
 static void emit_read(const Core *c, emitter *e, int reg, unsigned size)
 {
-    static const struct { uint8_t length, bytes[4]; } loads[] = {
-        {4, {0x43, 0x0f, 0xb6, 0x04}}, {4, {0x43, 0x0f, 0xb7, 0x04}}, {2, {0x43, 0x8b}}, {2, {0x4b, 0x8b}},
-    };
     uint8_t *done[MOST_REGIONS];
     int found = 0;
     if (c->big_endian || c->region_count > MOST_REGIONS) {
@@ -136,11 +128,9 @@ static void emit_read(const Core *c, emitter *e, int reg, unsigned size)
         emit_bytes(e, 2, 0x77); /* ja: not this one */
         uint8_t *other = e->at;
         emit_load(e, R10, (uintptr_t)r->host);
-        int kind = size == 1 ? 0 : size == 2 ? 1 : size == 4 ? 2 : 3;
-        uint8_t rex = (uint8_t)(loads[kind].bytes[0] | (reg >> 3) << 2);
-        emit_bytes(e, 1, rex);
-        if (loads[kind].length == 4)
-            emit(e, loads[kind].bytes + 1, 2);
+        emit_bytes(e, 1, (uint64_t)(0x43 | (size == 8) << 3 | (reg >> 3) << 2));
+        if (size < 4)
+            emit_bytes(e, 2, size == 1 ? 0xb60f : 0xb70f);
         else
             emit_bytes(e, 1, 0x8b);
         emit_bytes(e, 2, (uint64_t)(4 | (reg & 7) << 3) | 0x1a00); /* [r10 + r11] */
@@ -156,17 +146,17 @@ static void emit_read(const Core *c, emitter *e, int reg, unsigned size)
         land(done[i], e->at);
 }
 
+/* One that registers_in_place has found. */
 static void emit_register(const Core *c, emitter *e, int reg, uint64_t number)
 {
     const agent_register *r = &c->registers[number];
     if (r->id == REGISTER_ZERO) {
         emit_load(e, reg, 0);
-    } else if (r->place < 0 || (r->bits != 32 && r->bits != 64) || r->id == REGISTER_PC) {
-        e->failed = 1;
-    } else {
-        emit_bytes(e, 3, (uint64_t)(0x40 | (r->bits == 64) << 3 | (reg >> 3) << 2) | 0x8b00 | (uint64_t)(0x85 | (reg & 7) << 3) << 16);
-        emit_bytes(e, 4, (uint32_t)r->place);
+        return;
     }
+    emit_bytes(e, 2, (uint64_t)(0x40 | (r->bits == 64) << 3 | (reg >> 3) << 2) | 0x8b00); /* mov reg, [rbp + place] */
+    emit_bytes(e, 1, (uint64_t)(0x85 | (reg & 7) << 3));
+    emit_bytes(e, 4, (uint32_t)r->place);
 }
 
 /* One step, with depth values on the stack; returns how many there are behind it. */
@@ -283,6 +273,7 @@ static void forget_conditions(Core *c)
         c->point_hooks[i].left_to_hook = 0;
     }
 }
+
 /* Code of all that a breakpoint asks, behind what is there already; NULL: the hook decides. all: the call that follows is
  * that of all hooks. */
 static const uint8_t *compile_condition(Core *c, const point_hook *h, const bp_entry *point, uint32_t size, int all)
@@ -317,7 +308,8 @@ static const uint8_t *compile_condition(Core *c, const point_hook *h, const bp_e
     return c->conditions_used > begin - c->near->conditions ? begin : NULL;
 }
 
-/* Whether the registers that a breakpoint asks for are where they were found to be. */
+/* Whether the registers that a breakpoint asks for are where they were found to be: only those of 32 and 64 bits were looked
+ * for. */
 static int registers_in_place(const Core *c, const bp_entry *point)
 {
     for (const agent_code *code = point->codes; code; code = code->next)
@@ -327,7 +319,7 @@ static int registers_in_place(const Core *c, const bp_entry *point)
             if (s->op != A_REG || c->registers[s->operand].id == REGISTER_ZERO)
                 continue;
             const agent_register *r = &c->registers[s->operand];
-            if (r->id == REGISTER_PC || r->place < 0)
+            if (r->place < 0)
                 return 0;
             c->reg_read(c->uc, r->id, buffer);
             if (memcmp(buffer, c->at_hand + r->place, r->bits / 8) != 0)
