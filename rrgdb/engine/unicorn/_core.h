@@ -89,8 +89,7 @@ typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; }
 typedef struct { uint64_t addr; uint32_t size; } noted;
 typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, indivisible, *bytes; } plan;
 /* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0; hook:
- * what sites call that are far from it; code: see _exit_flag.h; conditions: see
- * _condition.h */
+ * what sites call that are far from it; code: see _exit_flag.h; conditions: see _condition.h */
 typedef struct {
     uint64_t budget;
     void *hook;
@@ -350,8 +349,8 @@ typedef struct Core {
 
     /* see _script.h; hooked_code, hooked_memory: what the script has hooks for; slow_hooks: they leave no room for the fast gear;
      * copies: bytes of blocks; begins, again: the run has not passed a block yet, and the block at hand was told to the script's hooks in
-     * an earlier one; untold: where a run was stopped before they were told; begun_icount, restart_icount: where Python began a run,
- * and where an instruction began again */
+     * an earlier one; untold: where a run was stopped before they were told; begun_icount, restart_icount: where Python began a
+     * run, and where an instruction began again */
     spans hooked_code, hooked_memory;
     int slow_hooks, begins, again;
     uint64_t untold, untold_icount, begun_icount, restart_icount;
