@@ -127,7 +127,8 @@ class _Places:
             used = [at for at in range(0, PAGE, 4) if page[at : at + 4] != bytes(4)] or [0]
             first = next(r.base - r.offset for r in engine.ram.regions if r.offset <= n * PAGE < r.offset + r.size)
             self.data += [first + n * PAGE + at for at in (0, PAGE - 4, *rng.choices(used, k=8))]
-        self.data = [a for a in self.data if last.base + 4 <= a < last.base + last.size - 64]
+        inside = [a for a in self.data if last.base + 4 <= a < last.base + last.size - 64]
+        self.data = inside or [last.base + 4]
 
 
 def _compare_armed(path: Path, seed: int, limit: int) -> None:
