@@ -45,7 +45,7 @@
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
     R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
-    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND, R_UNMASKED, R_DIVISION
+    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND, R_UNMASKED, R_DIVISION, R_HOOKS
 };
 
 /* classes of instructions as Python hands them to set_class */
@@ -310,6 +310,8 @@ typedef struct Core {
     uint32_t block_length, tail_size;
     int tail_short; /* see enter_tail */
     size_t code_hook;
+    uint64_t *bounds; /* of the code hook, where only some blocks have it; see _sparse.h */
+    int sparse_fails;
 
     /* see _footprint.h; epoch: of the set, for blocks that are in it */
     noted *noted;

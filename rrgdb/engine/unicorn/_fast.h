@@ -319,7 +319,7 @@ static void check_block(Core *c, block_entry *e, uint64_t addr)
 static void drop_hooks(Core *c)
 {
     c->hooks_checked = c->checked;
-    drop_point_hooks(c);
+    drop_point_hooks(c, 0);
     for (int i = c->exact_count - 1; i >= 0; i--) {
         exact_entry *x = &c->exact_blocks[i];
         block_entry *e = block_slot(c, x->key, x->size);

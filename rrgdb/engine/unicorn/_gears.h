@@ -10,6 +10,7 @@
 #include "_fast.h"
 #include "_hooks.h"
 #include "_script.h"
+#include "_sparse.h"
 #include "_watch.h"
 #include "_whole.h"
 
@@ -21,15 +22,22 @@ static void set_code_hook(Core *c, uint64_t begin, uint64_t end)
 
 static void enter_phase(Core *c, int phase, uint64_t start, uint64_t end)
 {
-    if (c->phase == phase && phase != PHASE_TAIL)
+    if (c->phase == phase && phase == PHASE_FAST)
         return;
+    if (c->phase == phase && phase == PHASE_SLOW && !c->bounds == !wants_sparse(c)) {
+        if (c->bounds)
+            close_bounds(c);
+        return;
+    }
     if (c->code_hooked) {
         c->hook_del(c->uc, c->code_hook);
         c->code_hooked = 0; /* Unicorn forgets what was translated with the hook */
+        c->bounds = NULL;
     }
     leave_exact(c);
     if (phase == PHASE_SLOW) {
         set_code_hook(c, 1, 0);
+        make_sparse(c);
         c->ctl(c->uc, CTL_TB_FLUSH);
     } else if (phase == PHASE_TAIL) {
         set_code_hook(c, start, end - 1);
@@ -79,7 +87,7 @@ static void run_slow(Core *c)
         if (c->family->look)
             c->family->look(c);
         run_once(c);
-    } while (((c->reason == R_SMC || c->reason == R_RESTART) && !c->error) || left_whole(c));
+    } while (((c->reason == R_SMC || c->reason == R_RESTART) && !c->error) || left_whole(c) || got_hooks(c));
     if (c->error)
         c->reason = R_ERROR;
 }
@@ -90,6 +98,7 @@ static void set_mmu(Core *c, int on)
         return;
     c->mmu_seen = on;
     if (c->fast) {
+        drop_point_hooks(c, on);
         forget_exact(c);
         watch_holes(c);
     }

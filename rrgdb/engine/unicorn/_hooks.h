@@ -10,6 +10,7 @@
 #include "_obstacle.h"
 #include "_script.h"
 #include "_settled.h"
+#include "_sparse.h"
 #include "_translation.h"
 #include "_watch.h"
 
@@ -88,7 +89,14 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
         stop(c, c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_TAIL_END, addr);
         return;
     }
-    if (!f->settles || !enter_settled(f, c, addr, size, end))
+    int settled = f->settles && enter_settled(f, c, addr, size, end);
+    if (c->bounds) {
+        if (c->whole)
+            close_bounds(c);
+        else if (!c->stopped && lacks_hooks(c, addr, size, end))
+            return;
+    }
+    if (!settled)
         enter_block(c, addr, size);
 }
 

@@ -269,6 +269,30 @@ static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, ui
     return 0;
 }
 
+/* Whether the block whose hook returns to end has a hook of its first instruction; where there are hooks of others
+ * nothing is known. */
+static int has_calls(const Core *c, const uint8_t *end, uint64_t addr)
+{
+    const uint64_t uc = (uintptr_t)c->uc;
+    const void *helper;
+    uint8_t bytes[SITE_BYTES];
+    uint32_t loads = loads_of(c, addr, 0, c, bytes), size_at = loads - 14;
+    const uint8_t *last = code_end(c, end, addr);
+    for (const uint8_t *p = end; last && p + MOST_CHECK <= last; p++) {
+        if (memcmp(p + 2, &uc, sizeof uc) != 0)
+            continue;
+        uint32_t check = check_at(c, p, &helper);
+        if (check) {
+            p += check - 1;
+            continue;
+        }
+        const void *called = NULL;
+        return p + loads + 6 <= last && memcmp(p, bytes, size_at) == 0 &&
+               memcmp(p + size_at + 4, bytes + size_at + 4, 10) == 0 && call_at(c, p + loads, &called) &&
+               called == c->hooks->code;
+    }
+    return 0;
+}
 /* Where the hooks of the block's instructions are in its code: offsets from end, and how far to jump over them in the upper
  * byte. Zero: there are not these alone. Where there are more of one instruction, Unicorn calls them by a function of its
  * own; and behind the block may lie another, or what was left of one. All of them name the engine. */
@@ -308,7 +332,7 @@ static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const ui
 }
 
 /* The hook that returns to end was called for a block that may be counted as a whole: from now on its code does. host: of
- * its instructions, if they have hooks, which are passed over then; else NULL. hooked: the block keeps its own hook.
+ * its instructions, if they may have hooks, which are passed over then; else NULL. hooked: the block keeps its own hook.
  * Nonzero: done. */
 static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count, const uint8_t *host,
                         int hooked)
@@ -324,7 +348,8 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     if (!last || !length || !behind || !grow_sites(c))
         return 0;
     int64_t away = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);
-    if ((call == 5 && away != (int32_t)away) || (host && !find_calls(c, end, addr, host, size, last, calls)))
+    int hooks = host && (!c->bounds || has_calls(c, end, addr));
+    if ((call == 5 && away != (int32_t)away) || (hooks && !find_calls(c, end, addr, host, size, last, calls)))
         return 0;
     uint32_t *place = site_place(c, end), n = *place ? *place : c->site_count + 1;
     site *s = &c->sites[n];
@@ -337,8 +362,8 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     s->length = (uint8_t)length;
     s->call = (uint8_t)call;
     s->behind = (uint8_t)behind;
-    s->calls = host ? count : 0;
-    s->first = host ? calls[0] & 0xffffff : 0;
+    s->calls = hooks ? count : 0;
+    s->first = hooks ? calls[0] & 0xffffff : 0;
     s->last = last;
     memcpy(s->original, end - length, length);
     uint32_t used = inlined_bytes(c, n, bytes);

@@ -35,11 +35,12 @@ static point_hook *point_hook_at(Core *c, uint64_t addr)
     return NULL;
 }
 
-static void drop_point_hooks(Core *c)
+/* Those that no breakpoint has a use for, or all. */
+static void drop_point_hooks(Core *c, int all)
 {
     for (int i = 0; i < MAX_POINT_HOOKS; i++) {
         point_hook *h = &c->point_hooks[i];
-        if (!h->core || breakpoint_at(c, h->addr))
+        if (!h->core || (!all && breakpoint_at(c, h->addr)))
             continue;
         c->hook_del(c->uc, h->handle); /* Unicorn forgets what was translated with it */
         h->core = NULL;
@@ -50,7 +51,7 @@ static void drop_point_hooks(Core *c)
 static point_hook *free_point_hook(Core *c)
 {
     if (c->point_hook_count == MAX_POINT_HOOKS)
-        drop_point_hooks(c);
+        drop_point_hooks(c, 0);
     for (int i = 0; i < MAX_POINT_HOOKS; i++)
         if (!c->point_hooks[i].core)
             return &c->point_hooks[i];

@@ -26,7 +26,7 @@ static void refuse(Core *c, int why)
     if (c->refused)
         return;
     c->refused = why;
-    if (!c->bare) /* a script's runs without hooks that would bring it up to date */
+    if (!c->bare && !c->bounds) /* without hooks of instructions nothing brings it up to date */
         c->reg_read(c->uc, c->pc_id, &c->refused_pc);
 }
 
@@ -126,7 +126,7 @@ static int left_whole(Core *c)
         uint64_t count = 0;
         for (uint32_t n = 1; n && at < left; at += n, count++)
             n = f->plain_length(c, c->block_host + at, (uint32_t)(c->block_length - at));
-        if (at != left || (c->refused && c->refused_pc != pc)) { /* or a helper of Unicorn went on after it was refused */
+        if (at != left || (c->refused && !c->bounds && c->refused_pc != pc)) { /* or a helper of Unicorn went on after it was refused */
             c->pc = pc;
             c->reason = R_LOST;
             return 0;

@@ -1,0 +1,101 @@
+/* Hooks of instructions in those blocks alone that need a look at each of them, in the slow phase of a guest that translates
+ * addresses.
+ *
+ * Unicorn asks when it translates an instruction whether a hook's bounds hold it, and never again. So the bounds of the
+ * hook for all instructions, which stand in Unicorn's own record of it, are closed: what is translated has a hook for its block
+ * only. Where the block's hook finds that its instructions must be looked at, the run is left, and the bounds are those of that block
+ * until it is translated anew. It keeps its hooks then, and Unicorn's other blocks know nothing of them.
+ */
+#pragma once
+#include "_core.h"
+#include "_family.h"
+#include "_generated.h"
+#include "_inline.h"
+
+#define MOST_HOOK 64 /* bytes of Unicorn's record of a hook, to where its bounds are */
+#define NOWHERE (UINT64_MAX - 1)
+
+#if CAN_INLINE
+/* Where Unicorn keeps the bounds that the code hook was given; NULL: not where they are looked for. */
+static uint64_t *find_bounds(const Core *c, uint64_t begin, uint64_t end)
+{
+    uint64_t *record = (uint64_t *)(uintptr_t)c->code_hook;
+    for (size_t i = 0; i + 1 < MOST_HOOK / sizeof *record; i++)
+        if (record[i] == begin && record[i + 1] == end)
+            return &record[i];
+    return NULL;
+}
+#endif
+
+static void set_bounds(Core *c, uint64_t begin, uint64_t end)
+{
+    c->bounds[0] = begin;
+    c->bounds[1] = end;
+}
+
+/* Where watches have to be looked at behind each instruction, what is translated anew has all of its hooks at once. */
+static void close_bounds(Core *c)
+{
+    if (c->watch_count)
+        set_bounds(c, 1, 0);
+    else
+        set_bounds(c, NOWHERE, NOWHERE);
+}
+
+/* Whether hooks of instructions are to be where they are needed alone. */
+static int wants_sparse(const Core *c)
+{
+    return c->mmu_seen && c->fast && !c->bare && c->mapping && c->inlines && c->family->settles && !c->sparse_fails &&
+           !c->point_hook_count && !c->exact_count;
+}
+
+/* The hook for all instructions was added. */
+static void make_sparse(Core *c)
+{
+#if CAN_INLINE
+    if (wants_sparse(c)) {
+        c->bounds = find_bounds(c, 1, 0);
+        c->sparse_fails = !c->bounds;
+    }
+    if (c->bounds)
+        close_bounds(c);
+#endif
+}
+
+/* The instructions of a block must be looked at, whose hook returns to end. Nonzero: they lack hooks, and the run was left to
+ * translate it anew. */
+static int lacks_hooks(Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
+{
+#if CAN_INLINE
+    int asked = c->bounds[0] == addr;
+    close_bounds(c);
+    leave_inlined(c, end);
+    c->inlines = c->inlines && (!end || reach_code(c, end));
+    if (!end || (c->inlines && has_calls(c, end, addr)))
+        return 0;
+    c->sparse_fails = asked; /* Unicorn does not do what is expected */
+    c->tail_size = size;
+    stop(c, R_HOOKS, addr);
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+/* After a run: nonzero if a block lacked hooks, which it will have now. */
+static int got_hooks(Core *c)
+{
+    if (c->reason != R_HOOKS || c->error)
+        return 0;
+    /* an instruction that cannot be decoded is not part of its block's size */
+    uint64_t end = c->pc + c->tail_size + MAX_INSN;
+    if (c->sparse_fails || !c->inlines) {
+        set_bounds(c, 1, 0);
+        c->bounds = NULL;
+        c->ctl(c->uc, CTL_TB_FLUSH);
+    } else {
+        set_bounds(c, c->pc, end - 1);
+        c->ctl(c->uc, CTL_TB_REMOVE, c->pc, c->pc + 1);
+    }
+    return 1;
+}
