@@ -21,6 +21,7 @@
 #include "_hooks.h"
 #include "_inline.h"
 #include "_pmp.h"
+#include "_registers.h"
 #include "_script.h"
 #include "_translation.h"
 
@@ -279,31 +280,6 @@ static PyObject *Core_keep_time(Core *c, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* read_registers(plan): plan holds (int32 id, int32 bytes) pairs, id < 0 for bytes of zero */
-static PyObject *Core_read_registers(Core *c, PyObject *args)
-{
-    Py_buffer plan;
-    if (!PyArg_ParseTuple(args, "y*", &plan))
-        return NULL;
-    const int32_t *p = plan.buf;
-    Py_ssize_t n = plan.len / 8, total = 0;
-    for (Py_ssize_t i = 0; i < n; i++)
-        total += p[2 * i + 1];
-    PyObject *out = PyBytes_FromStringAndSize(NULL, total);
-    if (out) {
-        char *o = PyBytes_AS_STRING(out);
-        for (Py_ssize_t i = 0; i < n; i++) {
-            uint8_t value[64] = {0};
-            if (p[2 * i] >= 0)
-                c->reg_read(c->uc, p[2 * i], value);
-            memcpy(o, value, (size_t)p[2 * i + 1]);
-            o += p[2 * i + 1];
-        }
-    }
-    PyBuffer_Release(&plan);
-    return out;
-}
-
 static PyMethodDef Core_methods[] = {
     {"add_region", (PyCFunction)Core_add_region, METH_VARARGS, "add_region(base, size, host, store=0): memory seen by the hooks"},
     {"clear_regions", (PyCFunction)Core_clear_regions, METH_NOARGS, "forget all RAM"},
@@ -347,6 +323,8 @@ static PyMethodDef Core_methods[] = {
     {"trapped_code", (PyCFunction)Core_trapped_code, METH_NOARGS, "bytes of the instruction that trapped"},
     {"keep_time", (PyCFunction)Core_keep_time, METH_VARARGS, "keep_time(shift, slept, ahead): what virtual time is"},
     {"read_registers", (PyCFunction)Core_read_registers, METH_VARARGS, "read_registers(plan) -> bytes"},
+    {"read_word", (PyCFunction)Core_read_word, METH_O, "read_word(place) -> value of one register"},
+    {"write_word", (PyCFunction)(void (*)(void))Core_write_word, METH_FASTCALL, "write_word(place, value) -> uc_err"},
     {NULL, NULL, 0, NULL},
 };
 

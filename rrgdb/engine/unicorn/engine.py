@@ -144,6 +144,8 @@ class UnicornEngine:
             family.registers,
             family.quirks,
             self._core.read_registers,
+            self._core.read_word,
+            self._core.write_word,
             self._context.save,
             self._context.restore,
             layout.hidden,

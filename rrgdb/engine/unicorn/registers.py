@@ -82,6 +82,8 @@ class Quirk:
 
 
 _PLAIN = Quirk()
+_WORD = struct.Struct("<i4I")
+"""before a selector; see ``_registers.h``"""
 
 
 def _move(value: int, pairs: Sequence[tuple[int, int]]) -> int:
@@ -103,8 +105,8 @@ def _check(name: str, error: int) -> None:
 
 
 class _Slot:
-    """How one register is passed to uc_reg_read and uc_reg_write; ``number`` -1: not at all; ``word``: the bits of one
-    that is passed in up to eight bytes by its number alone, or 0."""
+    """How one register is passed to uc_reg_read and uc_reg_write; ``number`` -1: not at all; ``word``: for the native
+    half, of one of up to eight bytes; empty: it has more."""
 
     __slots__ = ("access", "number", "offset", "plain", "quirk", "selector", "size", "word")
 
@@ -114,16 +116,18 @@ class _Slot:
         self.selector = b""
         self.offset = 0
         self.number = -1
-        self.word = 0
+        self.word = b""
         self.plain = id_ is None or isinstance(id_, int)
         self.access: Access | None = None
         if isinstance(id_, Part):
             self.number, self.offset, self.size, self.selector = id_.number, id_.offset, id_.size, id_.selector
         elif isinstance(id_, int):
             self.number = id_
-            self.word = (1 << 8 * self.size) - 1 if self.size <= 8 and id_ >= 0 else 0
         else:
             self.access = id_
+        if self.number >= 0 and self.size <= 8:
+            place = (self.number, self.offset, self.size, not self.plain, len(self.selector))
+            self.word = _WORD.pack(*place) + self.selector
 
 
 class _Plan(NamedTuple):
@@ -140,7 +144,8 @@ class RegisterFile:
     """Reads and writes registers of one uc_engine.
 
     ``ids`` names all of the family that are no constants, ``quirks`` those that need care. ``read_batch(plan)`` is the
-    native reader; ``save``/``restore`` keep and bring back the CPU context. ``hidden`` are further registers that only
+    native reader, ``read_word(word)`` and ``write_word(word, value)``, which returns Unicorn's error, are for one of up to
+    eight bytes; ``save``/``restore`` keep and bring back the CPU context. ``hidden`` are further registers that only
     the context shows: name to (place, bytes). ``privilege_at``: address at which Unicorn itself keeps the privilege, if
     that is known.
     """
@@ -153,6 +158,8 @@ class RegisterFile:
         ids: Mapping[str, RegisterId],
         quirks: Mapping[str, Quirk],
         read_batch: Callable[[bytes], bytes],
+        read_word: Callable[[bytes], int],
+        write_word: Callable[[bytes, int], int],
         save: Callable[[], bytes],
         restore: Callable[[bytes], None],
         hidden: Mapping[str, tuple[int, int]],
@@ -161,6 +168,8 @@ class RegisterFile:
         self._library = library
         self._handle = handle
         self._read_batch = read_batch
+        self._read_word = read_word
+        self._write_word = write_word
         self._save = save
         self._restore = restore
         self._hidden = hidden
@@ -181,7 +190,7 @@ class RegisterFile:
         self._word_at = ctypes.byref(self._word)
         self._absent = self._find_absent()
         self._simple = {
-            name: (slot.number, (1 << (r.width or r.bits)) - 1)
+            name: (slot.word, (1 << (r.width or r.bits)) - 1)
             for (name, r), slot in zip(self._registers.items(), self._slots.values(), strict=True)
             if r.constant is None and self._is_simple(name, slot)
         }
@@ -189,9 +198,9 @@ class RegisterFile:
         self._digest = self._plan([self._registers[n] for n in arch.digest_registers if n not in arch.register_index])
 
     def _is_simple(self, name: str, slot: _Slot) -> bool:
-        """Unicorn's interface has it as it is, in up to eight bytes."""
-        plain = slot.word != 0 and replace(slot.quirk, late=False) == _PLAIN
-        return plain and name not in self._hidden and not (name == self._pc and self._second_set)
+        """Unicorn's interface has it as it is, in up to eight bytes, alone or behind a selector."""
+        plain = slot.word and name not in self._absent and replace(slot.quirk, late=False) == _PLAIN
+        return bool(plain) and name not in self._hidden and not (name == self._pc and self._second_set)
 
     def in_hooks(self) -> list[tuple[int, int]]:
         """(Unicorn's number or one of ``_hot.REGISTER_``…, bits) of each of ``Arch.registers``: how a hook reads it;
@@ -243,7 +252,7 @@ class RegisterFile:
             return 0
         slot = self._slots[name]
         if slot.word:
-            return self.get(slot.number) & slot.word
+            return self._read_word(slot.word)
         if slot.access is not None:
             return slot.access.read(self)
         ctypes.memset(self._buffer, 0, 64)
@@ -260,7 +269,7 @@ class RegisterFile:
             value = value & ~1 | (self.raw_read(register) & mask != 0)
         slot = self._slots[name]
         if slot.word:
-            self._put(name, slot.number, value & slot.word)
+            _check(name, self._write_word(slot.word, value))
             return
         if slot.access is not None:
             slot.access.write(self, value)
@@ -288,11 +297,6 @@ class RegisterFile:
     def put(self, number: int, value: int) -> None:
         self._word.value = value
         self._library.uc_reg_write(self._handle, number, self._word_at)
-
-    def _put(self, name: str, number: int, value: int) -> None:
-        """As ``put``; EngineError where Unicorn refuses the value."""
-        self._word.value = value
-        _check(name, self._library.uc_reg_write(self._handle, number, self._word_at))
 
     @contextmanager
     def _privileged(self, needed: tuple[str, int] | None, *, keep: bool) -> Iterator[None]:
@@ -327,7 +331,7 @@ class RegisterFile:
     def read(self, name: str) -> int:
         simple = self._simple.get(name)
         if simple is not None:
-            return self.get(simple[0]) & simple[1]
+            return self._read_word(simple[0]) & simple[1]
         if name in self._hidden:
             at, size = self._hidden[name]
             return int.from_bytes(self._save()[at : at + size], "little")
@@ -342,7 +346,7 @@ class RegisterFile:
     def write(self, name: str, value: int) -> None:
         simple = self._simple.get(name)
         if simple is not None:
-            self._put(name, simple[0], value & simple[1])
+            _check(name, self._write_word(simple[0], value & simple[1]))
             return
         if name in self._hidden:
             at, size = self._hidden[name]
