@@ -114,6 +114,19 @@ NO_STOPS = Stops()
 
 
 @dataclass(frozen=True, slots=True)
+class Underlying:
+    """What keeps bytes at virtual addresses as and where they are: while nothing writes to any of it, they stay.
+    ``data``: the numbers of their pages; ``tables``: those of the page tables on the way to them, and ``REGIME``."""
+
+    data: frozenset[int] = frozenset()
+    tables: frozenset[int] = frozenset()
+
+    @property
+    def pages(self) -> frozenset[int]:
+        return self.data | self.tables
+
+
+@dataclass(frozen=True, slots=True)
 class Collected:
     """The last hits. ``breakpoint``: position of the instruction at it; ``watch``: the one behind the access, and
     ``hits``: what that hit."""
@@ -123,6 +136,9 @@ class Collected:
     hits: tuple[WatchHit, ...]
 
 
+REGIME = 1 << 52
+"""among the numbers of pages: the registers that say how the guest translates addresses"""
+
 Ranges = npt.NDArray[np.uint64]
 """shape (n, 2): first and last of each range; ascending, with a gap of at least one number between two"""
 
@@ -130,7 +146,8 @@ Ranges = npt.NDArray[np.uint64]
 @dataclass(frozen=True, slots=True, eq=False)
 class Footprint:
     """What the instructions ``begin`` to ``end`` - 1 executed and wrote, or more: ``code``, virtual addresses, holds
-    every pc at the positions ``begin`` to ``end`` - 1; ``pages``, numbers of RAM pages, every page written."""
+    every pc at the positions ``begin`` to ``end`` - 1; ``pages``, numbers of RAM pages, every page written, and
+    ``REGIME`` if that has changed, where the engine tells."""
 
     begin: int
     end: int
@@ -248,6 +265,9 @@ class Engine(Protocol):
 
     def out_of_reach(self, address: int, length: int) -> bool:
         """No access there can succeed, in all of history, while the guest does not translate addresses."""
+
+    def underlying(self, address: int, length: int) -> Underlying | None:
+        """What these bytes depend on, as they are mapped now; None if that is not known."""
 
     @property
     def translates(self) -> bool:

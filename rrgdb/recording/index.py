@@ -1,6 +1,6 @@
 """The index: what each span of history executed and wrote, so that a search passes over what cannot stop it.
 
-Nothing in here is needed: without it, or with a damaged one, searches replay more. Layout, version 1.0; all integers
+Nothing in here is needed: without it, or with a damaged one, searches replay more. Layout, version 1.1; all integers
 are little-endian, sizes in bytes, positions in instructions.
 
 File header, 32 bytes: as the event log's (``rrgdb.recording.log``), with the magic "RRGDBIDX".
@@ -21,7 +21,8 @@ Entries follow without gaps, each a header of 56 bytes and ``stored length`` byt
 
 The payload is one zstd frame that states its content size. Its content are two lists of numbers below 2**64, code and
 pages: first and last of each range, ascending, each number less the one before it in its list. The 8 bytes of all these
-differences stand byte by byte: first the lowest byte of each, then the next, and so on.
+differences stand byte by byte: first the lowest byte of each, then the next, and so on. Since version 1.1 the number
+2**52 among the pages says that the registers changed by which the guest translates addresses, in all address spaces.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ import zstandard
 from rrgdb.errors import Error
 from rrgdb.recording.files import open_regular
 
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 MAX_RANGES = 1 << 19
 MAX_STORED = (16 << 20) + (64 << 10)
 MAX_FILE = 256 << 20
@@ -51,6 +52,8 @@ _FILE_HEADER = struct.Struct("<8sHH16sI")
 _MAGIC = b"RRIX"
 _HEADER = struct.Struct("<4sIQQQIIIIQ")
 _SUM_AT = 48
+_TELLS_REGIME = 1
+"""minor version since when the index tells of the registers of translation"""
 
 Ranges = npt.NDArray[np.uint64]
 
@@ -102,6 +105,11 @@ def _ranges(steps: npt.NDArray[np.uint64]) -> Ranges:
     return flat.reshape(-1, 2)
 
 
+def _head(minor: int, recording_id: bytes) -> bytes:
+    head = _FILE_HEADER.pack(_FILE_MAGIC, MAJOR, minor, recording_id, 0)[:-4]
+    return head + zlib.crc32(head).to_bytes(4, "little")
+
+
 class IndexFile:
     """An open index; ``entries`` are those on disk, in the order in which they were written. One thread uses it."""
 
@@ -110,6 +118,8 @@ class IndexFile:
         self.entries: list[Entry] = []
         self.size = _FILE_HEADER.size
         self.writable = writable
+        self.tells_regime = True
+        """whether a span without the number 2**52 is one without such a change"""
         self._fd = fd
         self._checksum = header_crc
 
@@ -134,12 +144,12 @@ class IndexFile:
 
     @classmethod
     def _opened(cls, path: Path, fd: int, recording_id: bytes, writable: bool) -> Self:
-        head = _FILE_HEADER.pack(_FILE_MAGIC, MAJOR, MINOR, recording_id, 0)[:-4]
-        crc = zlib.crc32(head)
-        head += crc.to_bytes(4, "little")
+        heads = [_head(minor, recording_id) for minor in range(MINOR + 1)]
+        head = heads[MINOR]
         found = os.pread(fd, len(head), 0)
-        index = cls(path, fd, crc, writable)
-        if found == head:
+        index = cls(path, fd, zlib.crc32((found if found in heads else head)[:-4]), writable)
+        if found in heads:
+            index.tells_regime = heads.index(found) >= _TELLS_REGIME
             index._read()
             if writable and index.size < os.fstat(fd).st_size:
                 os.ftruncate(fd, index.size)

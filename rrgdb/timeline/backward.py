@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
-from rrgdb.engine.base import EngineError, Stops
+from rrgdb.engine.base import EngineError, Stops, Underlying
 from rrgdb.recording.door import Divergence
 from rrgdb.timeline.checkpoints import Mark
 from rrgdb.timeline.forward import SIGTRAP
@@ -118,23 +118,26 @@ class Backward:
         if not t.at_present and floor < here - 1:
             t.marks.keep_here()
         t.index.note()
-        pages = t.forward.watched_pages(points)
+        under = t.forward.underlying(points)
         reads = any(w.kind != "w" for w in points.watches)
         close, approached = bool(points.watches), here
         began = spoken = self._clock()
         stops = portable(points)
         while end > floor:
             if not t.interrupted:
-                clear = self._clear_since(end, floor, points, pages)
+                clear = self._clear_since(end, floor, points, under)
                 if clear < end:
                     end = clear
                     continue
             if stops is not None and self._clock() - began >= self._patience and self._workers_ready():
-                end, answer = self._scan_apart(points, stops, floor, end, pages)
-                if answer is not None:
-                    return self._stop(*answer)
-                stops = None
-                continue
+                known = self._known_since(end, floor, under)
+                if known < end:
+                    end, answer = self._scan_apart(points, stops, known, end, under)
+                    if answer is not None:
+                        return self._stop(*answer)
+                    if end != known:
+                        stops = None
+                    continue
             begin = max(t.marks.best(end - 1).icount, floor)
             if close and begin < approached and end - begin > APPROACH:
                 # A replay that looks at accesses is slow where there are many; one that does not leaves marks near its
@@ -143,6 +146,11 @@ class Backward:
                 t.seek(begin)
                 t.seek(end - 1)
                 continue
+            if under is not None and under.tables:
+                t.seek(begin)
+                before = t.forward.underlying(points)
+            else:
+                before = under
             on_the_way: list[Mark] = []
             found = scan(t, points, begin, end, on_the_way)
             if t.interrupted:
@@ -152,7 +160,7 @@ class Backward:
             if position is not None:
                 t.marks.keep(on_the_way)
                 return self._stop(found, position)
-            end = begin
+            end, under = begin, before
             if self._clock() - spoken >= PROGRESS:
                 spoken = self._clock()
                 t.say(f"searching back: nothing between icount {end} and {here}\n")
@@ -177,7 +185,7 @@ class Backward:
         self._timeline.say(f"{why}: searching without\n")
 
     def _scan_apart(
-        self, points: Points, stops: Stops, floor: int, end: int, pages: set[int] | None
+        self, points: Points, stops: Stops, floor: int, end: int, under: Underlying | None
     ) -> tuple[int, tuple[Found, int] | None]:
         """Have workers search [floor, end), latest segments first; returns the position behind which there is nothing,
         and the answer. What they could not do is left to be searched."""
@@ -188,7 +196,7 @@ class Backward:
 
         def tasks() -> Iterator[Task[Scanned]]:
             at = end
-            while (at := self._clear_since(at, floor, points, pages)) > floor:
+            while (at := self._clear_since(at, floor, points, under)) > floor:
                 i = bisect_right(starts, max(at - LEAST_TASK, t.start))
                 begin = max(starts[i - 1], floor)
                 yield Task(scan_span, begin, at, stops)
@@ -212,14 +220,20 @@ class Backward:
             return end, None
         return end if t.interrupted else floor, None
 
-    def _clear_since(self, end: int, floor: int, points: Points, pages: set[int] | None) -> int:
+    def _known_since(self, end: int, floor: int, under: Underlying | None) -> int:
+        """A position from which on to ``end`` watched bytes are mapped as they are there, as far as is known."""
+        if under is None or not under.tables:
+            return floor
+        return self._timeline.index.clear_since(end, floor, (), under.tables)
+
+    def _clear_since(self, end: int, floor: int, points: Points, under: Underlying | None) -> int:
         """A position from which on to ``end`` nothing stops, as far as is known without a replay."""
         t = self._timeline
-        if pages is None:
+        if under is None:
             return end
-        clear = t.index.clear_since(end, floor, points.breakpoints, pages)
-        if clear == end and not points.breakpoints:
-            untouched = t.marks.untouched_since(end, pages)
+        clear = t.index.clear_since(end, floor, points.breakpoints, under.pages)
+        if clear == end and not points.breakpoints and not under.tables:
+            untouched = t.marks.untouched_since(end, set(under.data))
             clear = end if untouched is None else max(untouched, floor)
         return clear
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 
-from rrgdb.arch.cpu import MemoryFault
-from rrgdb.engine.base import NO_STOPS, EngineError, Exit, ExitKind
-from rrgdb.engine.memory import PAGE
+from rrgdb.engine.base import NO_STOPS, EngineError, Exit, ExitKind, Underlying
 from rrgdb.guest import Guest
 from rrgdb.recording.door import DEBUGGER, Divergence, Door, HistoryEnd
 from rrgdb.recording.log import EventLog
@@ -323,33 +321,27 @@ class Forward:
         ceiling = min(self.told, limit, self._where.end, *traps[trap : trap + 1]) - 1
         if ceiling - self._engine.icount < LEAST_SKIP:
             return FOREVER
-        pages = self.watched_pages(points)
-        if pages is None:
+        under = self.underlying(points)
+        if under is None:
             return FOREVER
         self._index.note()
-        clear = self._index.clear_until(self._engine.icount, ceiling, points.breakpoints, pages)
+        clear = self._index.clear_until(self._engine.icount, ceiling, points.breakpoints, under.pages)
         if self._marks.best(clear).icount - self._engine.icount >= LEAST_SKIP:
             self._arrival.restore_best(clear)
         return self._index.span_end(clear) or FOREVER
 
-    def watched_pages(self, points: Points) -> set[int] | None:
-        """RAM pages without a write to which no watch hits; None if it may do so all the same."""
-        engine = self._engine
-        if not points.watches:
-            return set()
-        if engine.translates or any(w.kind != "w" for w in points.watches):
+    def underlying(self, points: Points) -> Underlying | None:
+        """What no watch hits without a write to, as things are mapped here; None if one may do so all the same."""
+        if any(w.kind != "w" for w in points.watches):
             return None
-        pages: set[int] = set()
-        try:
-            for watch in points.watches:
-                if engine.out_of_reach(watch.address, watch.length):
-                    continue
-                first, _ = engine.ram.locate(watch.address)
-                last, _ = engine.ram.locate(watch.address + max(watch.length, 1) - 1)
-                pages.update(range(first // PAGE, last // PAGE + 1))
-        except MemoryFault:
-            return None
-        return pages
+        data, tables = set[int](), set[int]()
+        for watch in points.watches:
+            found = self._engine.underlying(watch.address, watch.length)
+            if found is None:
+                return None
+            data |= found.data
+            tables |= found.tables
+        return Underlying(frozenset(data), frozenset(tables))
 
     def _run_armed(self, points: Points, limit: int) -> tuple[Exit, bool]:
         """Advance over breakpoints whose conditions the engine cannot judge, and that do not hold. In history, leave a

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rrgdb.engine.base import Engine, Ranges, ranges
+from rrgdb.engine.base import REGIME, Engine, Ranges, ranges
 from rrgdb.recording.index import Entry, IndexFile, IndexFileError
 from rrgdb.recording.log import EventLog
 
@@ -165,17 +165,24 @@ class Index:
     def clear_since(self, end: int, floor: int, addresses: Iterable[int], pages: Iterable[int]) -> int:
         """The earliest position, not before ``floor``, from which to ``end`` no pc was one of ``addresses`` and nothing
         wrote to these ``pages``, as far as that is known."""
-        wanted = _asked(addresses, pages)
-        while end > floor and (span := self._clear_span(end, wanted)) is not None:
+        wanted = self._asked(addresses, pages)
+        while wanted and end > floor and (span := self._clear_span(end, wanted)) is not None:
             end = span.begin
         return max(end, floor)
 
     def clear_until(self, begin: int, ceiling: int, addresses: Iterable[int], pages: Iterable[int]) -> int:
         """The latest position, not behind ``ceiling``, up to which from ``begin`` the same holds."""
-        wanted = _asked(addresses, pages)
-        while begin < ceiling and (span := self._clear_span(begin + 1, wanted)) is not None:
+        wanted = self._asked(addresses, pages)
+        while wanted and begin < ceiling and (span := self._clear_span(begin + 1, wanted)) is not None:
             begin = span.end
         return min(begin, ceiling)
+
+    def _asked(self, *numbers: Iterable[int]) -> list[Ranges]:
+        """Empty: the index cannot tell."""
+        self._load()
+        asked = [np.array(sorted(set(some)), dtype=np.uint64) for some in numbers]
+        told = self._file is None or self._file.tells_regime
+        return asked if told or REGIME not in asked[1] else []
 
     def span_end(self, icount: int) -> int | None:
         """Where the span ends that holds the instruction at a position; None if it is not known."""
@@ -214,10 +221,6 @@ class Index:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def _asked(*numbers: Iterable[int]) -> list[Ranges]:
-    return [np.array(sorted(set(some)), dtype=np.uint64) for some in numbers]
 
 
 def _union(*parts: Ranges) -> Ranges:

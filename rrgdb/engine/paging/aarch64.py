@@ -14,6 +14,18 @@ _TOP = 1 << 55
 _TAG = 0xFF << 56
 
 
+_ROOT = (1 << 48) - 1
+"""of a TTBR; the rest is an ASID, which says nothing of the tables"""
+REGIME = {"cpsr": 2 << 2, "sctlr_el1": _MMU | _EE, "tcr_el1": ~0, "ttbr1_el1": _ROOT}
+"""register -> its bits from which the tables of addresses with the top bit follow, and whether there are any. Of the
+exception levels only EL2 and EL3 count: those below see the same"""
+
+
+def regime(address: int) -> tuple[tuple[str, int], ...]:
+    """(register, its bits) from which the tables of an address follow, and whether there are any."""
+    return tuple((name if address & _TOP else name.replace("ttbr1", "ttbr0"), bits) for name, bits in REGIME.items())
+
+
 def translation(_: int, register: ReadRegister) -> Translation | None:
     """None: addresses are physical. So are those of EL2 and EL3, whose tables are not looked at."""
     if register("cpsr") >> 2 & 3 > 1 or not register("sctlr_el1") & _MMU:

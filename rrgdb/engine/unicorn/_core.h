@@ -34,9 +34,11 @@
 #define MAX_PMP 16
 #define MAX_MPU 64 /* subregions */
 #define MAX_CONTROLS 4
+#define MAX_REGIME 8
 #define MAX_MASKS 8
 #define CONTEXT_HEADER 40
 #define MAX_COVERS 16
+#define MAX_WAYS (6 * MAX_WATCHES)
 #define MAX_SITES (1u << 17)
 #define SITE_BYTES 41
 #define INLINE_CHUNK (1u << 18) /* instructions between two looks at what other threads ask for */
@@ -260,6 +262,11 @@ typedef struct Core {
     int watches_access; /* there are watches of other kinds than w */
     int watches_lost;   /* watches that are not in RAM, as far as is known */
     int watches_moved, suspects;
+    int watches_asked; /* see there */
+    int ways_known, way_count, way_register_count; /* see watches_astray */
+    mask_bytes ways[MAX_WAYS];
+    control way_registers[MAX_REGIME];
+    uint64_t way_values[MAX_REGIME];
     size_t access_hook;
     int access_hooked;
     guard guards[MAX_GUARDS];
@@ -277,6 +284,9 @@ typedef struct Core {
     int mmu_moved; /* an instruction ran that may have changed them */
     control controls[MAX_CONTROLS];
     int control_count;
+    control regime[MAX_REGIME]; /* of translation, for all address spaces; see look_at_regime */
+    uint64_t regime_values[MAX_REGIME];
+    int regime_count, regime_moved;
     mask_bytes masks[MAX_MASKS];
     int mask_count, awaiting; /* awaiting: an interrupt waits until one of them changes */
 

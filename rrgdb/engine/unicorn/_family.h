@@ -19,6 +19,7 @@ struct Family {
     const place *places;  /* the last one has no name */
     int places_optional;  /* a CPU without them is run without mending */
     int restarts_itself;  /* Unicorn begins an instruction again that wrote into its own block */
+    int walks_write;      /* Unicorn's own walks through page tables write to them */
     uint32_t single_step; /* number of an exception that comes behind its instruction, or 0 */
 
     /* ---- instructions by their bytes, of which n are there */

@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "_core.h"
+#include "_translation.h"
 
 #define FIRST_NOTED (1 << 12)
 #define MAX_NOTED (1 << 21)
@@ -102,5 +103,7 @@ static PyObject *Core_take_code(Core *c, PyObject *Py_UNUSED(ignored))
 static PyObject *Core_forget_code(Core *c, PyObject *Py_UNUSED(ignored))
 {
     forget_noted(c);
+    look_at_regime(c);
+    c->regime_moved = 0;
     Py_RETURN_NONE;
 }

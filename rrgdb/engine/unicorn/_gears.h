@@ -36,8 +36,10 @@ static void enter_phase(Core *c, int phase, uint64_t start, uint64_t end)
     }
     leave_exact(c);
     if (phase == PHASE_SLOW) {
-        set_code_hook(c, 1, 0);
-        make_sparse(c);
+        if (add_sparse_hook(c))
+            c->code_hooked = 1;
+        else
+            set_code_hook(c, 1, 0);
         c->ctl(c->uc, CTL_TB_FLUSH);
     } else if (phase == PHASE_TAIL) {
         set_code_hook(c, start, end - 1);
@@ -108,6 +110,7 @@ static void set_mmu(Core *c, int on)
     }
     tlb_clear(c);
     c->watches_moved = 1;
+    c->ways_known = 0;
 }
 
 /* The fast phase. DONE: the run ends for c->reason; TAIL: go on with the tail phase at c->pc, for c->tail_size bytes;
@@ -252,6 +255,13 @@ static void run_phases(Core *c)
         c->limit = c->user_limit;
         if (c->single && c->limit > c->icount + 1)
             c->limit = c->icount + 1;
+        c->watches_asked = 0;
+        if (c->watch_count && wants_sparse(c)) {
+            for (int i = 0; i < c->watch_count; i++)
+                if (c->watches[i].host && !(*flags_of(c, c->watches[i].host) & PAGE_COVERED))
+                    cover(c, c->watches[i].host);
+            c->watches_asked = watches_asked(c);
+        }
         if (exact || c->icount < c->spell_end) {
             enter_phase(c, PHASE_SLOW, 0, 0);
             if (!exact && c->spell_end < c->limit)

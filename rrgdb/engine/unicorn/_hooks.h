@@ -18,6 +18,7 @@
 static int mmu_changed(Core *c, uint64_t addr)
 {
     c->mmu_moved = 0;
+    look_at_regime(c);
     if (translating(c) == c->mmu_seen)
         return 0;
     if (c->fast) {
@@ -88,6 +89,13 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
     if (c->phase == PHASE_TAIL && (c->icount != c->tail_icount || elsewhere) && !in_short_tail(c, addr, size)) {
         stop(c, c->watch_count && watches_hit(c) ? R_WATCHPOINT : R_TAIL_END, addr);
         return;
+    }
+    if (c->watch_count && c->watches_asked) {
+        int reason = watches_astray(c) ? R_FIND : watches_hit(c) ? R_WATCHPOINT : R_NONE;
+        if (reason != R_NONE) {
+            stop(c, reason, addr);
+            return;
+        }
     }
     int settled = f->settles && enter_settled(f, c, addr, size, end);
     if (c->bounds) {

@@ -248,6 +248,7 @@ static const Family riscv_family = {
     .undone = rv_undone,
     .block_needs = rv_block_needs,
     .needs_hold = rv_are_boxed,
+    .walks_write = 1,
     .settles = rv_settles,
     .block_counted = rv_block_counted,
     .block_left = rv_box_block,

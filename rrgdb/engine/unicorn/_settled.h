@@ -70,7 +70,7 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
         memcpy(p->bytes, host, size);
         look_over(f, c, p);
     }
-    if (!p->plain || c->watch_count || c->range_on || c->interrupt || c->icount + p->count > c->limit || !f->settles(c) ||
+    if (!p->plain || (c->watch_count && !c->watches_asked) || c->range_on || c->interrupt || c->icount + p->count > c->limit || !f->settles(c) ||
         points_within(c, addr, size))
         return 0;
     mark_code(c, page);
@@ -83,6 +83,8 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
     c->exact_pc = NO_PC;
     if (end && c->mapping && !p->indivisible && enter_whole(c, p, end))
         return 1;
+    if (c->watch_count)
+        return 0;
     c->settled = size;
     c->settled_host = host;
     c->settled_bytes = p->bytes;

@@ -14,16 +14,22 @@
 
 #define MOST_HOOK 64 /* bytes of Unicorn's record of a hook, to where its bounds are */
 #define NOWHERE (UINT64_MAX - 1)
+#define KNOWN_BEGIN 0x5bd1e995a7c3f10bull /* bounds that nothing else in a record can be taken for */
+#define KNOWN_END 0x9e3779b97f4a7c15ull
 
 #if CAN_INLINE
-/* Where Unicorn keeps the bounds that the code hook was given; NULL: not where they are looked for. */
-static uint64_t *find_bounds(const Core *c, uint64_t begin, uint64_t end)
+/* Where Unicorn keeps the bounds that the code hook was given; NULL: not once where they are looked for. */
+static uint64_t *find_bounds(const Core *c)
 {
-    uint64_t *record = (uint64_t *)(uintptr_t)c->code_hook;
-    for (size_t i = 0; i + 1 < MOST_HOOK / sizeof *record; i++)
-        if (record[i] == begin && record[i + 1] == end)
-            return &record[i];
-    return NULL;
+    uint64_t *record = (uint64_t *)(uintptr_t)c->code_hook, *found = NULL;
+    for (size_t i = 0; i + 1 < MOST_HOOK / sizeof *record; i++) {
+        if (record[i] != KNOWN_BEGIN || record[i + 1] != KNOWN_END)
+            continue;
+        if (found)
+            return NULL;
+        found = &record[i];
+    }
+    return found;
 }
 #endif
 
@@ -36,7 +42,7 @@ static void set_bounds(Core *c, uint64_t begin, uint64_t end)
 /* Where watches have to be looked at behind each instruction, what is translated anew has all of its hooks at once. */
 static void close_bounds(Core *c)
 {
-    if (c->watch_count)
+    if (c->watch_count && !c->watches_asked)
         set_bounds(c, 1, 0);
     else
         set_bounds(c, NOWHERE, NOWHERE);
@@ -49,17 +55,22 @@ static int wants_sparse(const Core *c)
            !c->point_hook_count && !c->exact_count;
 }
 
-/* The hook for all instructions was added. */
-static void make_sparse(Core *c)
+/* Add a hook for instructions with bounds that can be moved; zero: they would not be found. */
+static int add_sparse_hook(Core *c)
 {
 #if CAN_INLINE
     if (wants_sparse(c)) {
-        c->bounds = find_bounds(c, 1, 0);
-        c->sparse_fails = !c->bounds;
+        c->hook_add(c->uc, &c->code_hook, UC_HOOK_CODE, c->hooks->code, c, KNOWN_BEGIN, KNOWN_END);
+        c->bounds = find_bounds(c);
+        if (c->bounds) {
+            close_bounds(c);
+            return 1;
+        }
+        c->hook_del(c->uc, c->code_hook);
+        c->sparse_fails = 1;
     }
-    if (c->bounds)
-        close_bounds(c);
 #endif
+    return 0;
 }
 
 /* The instructions of a block must be looked at, whose hook returns to end. Nonzero: they lack hooks, and the run was left to

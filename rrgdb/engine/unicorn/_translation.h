@@ -3,26 +3,38 @@
 #include "_core.h"
 #include "_lists.h"
 
+/* What of a control register counts. */
+static uint64_t control_value(Core *c, const control *r)
+{
+    uint8_t buffer[64] = {0};
+    uint64_t value = 0;
+    memcpy(buffer, r->selector, sizeof r->selector);
+    c->reg_read(c->uc, r->id, buffer);
+    memcpy(&value, buffer + r->offset, sizeof value);
+    return value & r->mask;
+}
+
 /* Whether the guest translates addresses, as its control registers are now. */
 static int translating(Core *c)
 {
-    for (int i = 0; i < c->control_count; i++) {
-        const control *r = &c->controls[i];
-        uint8_t buffer[64] = {0};
-        uint64_t value = 0;
-        memcpy(buffer, r->selector, sizeof r->selector);
-        c->reg_read(c->uc, r->id, buffer);
-        memcpy(&value, buffer + r->offset, sizeof value);
-        if (value & r->mask)
+    for (int i = 0; i < c->control_count; i++)
+        if (control_value(c, &c->controls[i]))
             return 1;
-    }
     return 0;
 }
 
-static int take_control(void *to, Py_ssize_t k, PyObject *item)
+/* The registers that say how addresses are translated, in whichever address space: have they changed since the last look? */
+static void look_at_regime(Core *c)
 {
-    Core *c = to;
-    control *r = &c->controls[k];
+    for (int i = 0; i < c->regime_count; i++) {
+        uint64_t value = control_value(c, &c->regime[i]);
+        c->regime_moved |= value != c->regime_values[i];
+        c->regime_values[i] = value;
+    }
+}
+
+static int take_control_to(control *r, PyObject *item)
+{
     Py_buffer selector;
     unsigned long long mask;
     if (!PyArg_ParseTuple(item, "iy*IK", &r->id, &selector, &r->offset, &mask))
@@ -32,6 +44,12 @@ static int take_control(void *to, Py_ssize_t k, PyObject *item)
     PyBuffer_Release(&selector);
     r->mask = mask;
     return 0;
+}
+
+static int take_control(void *to, Py_ssize_t k, PyObject *item)
+{
+    Core *c = to;
+    return take_control_to(&c->controls[k], item);
 }
 
 /* set_controls([(id, selector, offset, mask), ...]) */
@@ -45,4 +63,31 @@ static PyObject *Core_set_controls(Core *c, PyObject *list)
         return NULL;
     c->control_count = (int)n;
     Py_RETURN_NONE;
+}
+
+static int take_regime_register(void *to, Py_ssize_t k, PyObject *item)
+{
+    Core *c = to;
+    return take_control_to(&c->regime[k], item);
+}
+
+/* set_regime([(id, selector, offset, mask), ...]) */
+static PyObject *Core_set_regime(Core *c, PyObject *list)
+{
+    Py_ssize_t n = list_length(list, MAX_REGIME, "registers of translation");
+    if (n < 0 || take_items(list, n, take_regime_register, c))
+        return NULL;
+    c->regime_count = (int)n;
+    look_at_regime(c);
+    c->regime_moved = 0;
+    Py_RETURN_NONE;
+}
+
+/* take_regime() -> whether those registers have changed since it was asked last, or since forget_code */
+static PyObject *Core_take_regime(Core *c, PyObject *Py_UNUSED(ignored))
+{
+    look_at_regime(c);
+    int moved = c->regime_moved;
+    c->regime_moved = 0;
+    return PyBool_FromLong(moved);
 }

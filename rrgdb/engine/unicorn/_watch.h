@@ -9,6 +9,7 @@
 #include "_core.h"
 #include "_family.h"
 #include "_memory.h"
+#include "_translation.h"
 
 static void place_watch(watch *w, uint64_t physical, uint8_t *host)
 {
@@ -36,6 +37,7 @@ static void note_lost(Core *c)
 /* RAM may lie elsewhere by now. Where the guest translates addresses, Python must look (R_FIND). */
 static void find_watches(Core *c)
 {
+    c->ways_known = 0;
     if (c->mmu_seen) {
         c->watches_moved = 1;
         return;
@@ -77,10 +79,30 @@ static void forget_hits(Core *c)
     c->suspects = 0;
 }
 
-/* It must be found out where watched bytes are. */
-static inline int watches_astray(const Core *c)
+/* Whether any of what the places of the watches follow from is another by now: control registers, and the entries of page
+ * tables on the way to them. */
+static int ways_changed(Core *c)
 {
-    return c->mmu_seen && (c->watches_moved || c->suspects);
+    if (!c->ways_known)
+        return 1;
+    for (int i = 0; i < c->way_count; i++)
+        if (memcmp(c->ways[i].at, c->ways[i].was, c->ways[i].size) != 0)
+            return 1;
+    for (int i = 0; i < c->way_register_count; i++)
+        if (control_value(c, &c->way_registers[i]) != c->way_values[i])
+            return 1;
+    return 0;
+}
+
+/* It must be found out where watched bytes are. */
+static inline int watches_astray(Core *c)
+{
+    if (!c->mmu_seen || !(c->watches_moved || c->suspects))
+        return 0;
+    if (c->suspects || ways_changed(c))
+        return 1;
+    c->watches_moved = 0;
+    return 0;
 }
 
 static inline int changed(const watch *w)
@@ -170,6 +192,27 @@ ALWAYS_INLINE void on_access(const Family *f, Core *c, int type, uint64_t addres
     }
     if (f->goes_on)
         f->goes_on(c);
+}
+
+/* Whether blocks may be counted as wholes all the same, in a guest that translates addresses: watched bytes are changed by stores
+ * of its instructions alone, and those are asked for (see find_mapping). */
+static int watches_asked(const Core *c)
+{
+    if (c->access_hooked || c->watches_access || c->watches_lost || c->family->walks_write)
+        return 0;
+    for (int i = 0; i < c->watch_count; i++)
+        if (!(c->page_flags[(uint64_t)(c->watches[i].host - c->ram) >> 12] & PAGE_COVERED))
+            return 0;
+    return 1;
+}
+
+/* Whether an access there may touch watched bytes. */
+static int may_touch(const Core *c, uint64_t physical)
+{
+    for (int i = 0; i < c->watch_count; i++)
+        if (overlaps(&c->watches[i], physical, MAX_ACCESS))
+            return 1;
+    return 0;
 }
 
 /* ---- guards ---------------------------------------------------------------------------------- */

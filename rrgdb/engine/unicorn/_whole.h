@@ -14,6 +14,7 @@
 #include "_inline.h"
 #include "_memory.h"
 #include "_script.h"
+#include "_watch.h"
 
 static plan *plan_of(Core *c, const uint8_t *host, uint32_t size)
 {
@@ -75,6 +76,10 @@ static void *find_mapping(void *uc, uint64_t physical)
     const uint8_t *host = r->host + (physical - r->base);
     if (host + MAX_ACCESS > c->block_host && host < c->block_host + c->block_length) {
         refuse(c, REFUSED_CODE);
+        return NULL;
+    }
+    if (c->watch_count && may_touch(c, physical)) {
+        refuse(c, REFUSED_WATCH);
         return NULL;
     }
     return c->mapping(uc, physical);

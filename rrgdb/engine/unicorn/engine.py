@@ -22,6 +22,7 @@ from rrgdb.arch.base import Arch, CpuException, ExceptionKind, Protection, Trap
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import (
     NO_STOPS,
+    REGIME,
     Collected,
     EngineError,
     Exit,
@@ -29,6 +30,7 @@ from rrgdb.engine.base import (
     Footprint,
     ReadCallback,
     Stops,
+    Underlying,
     Watch,
     WatchHit,
     WriteCallback,
@@ -175,6 +177,8 @@ class UnicornEngine:
         """what ``_protections`` follow from"""
         self._ruled: Mapping[str, int] | None = None
         """what the rules follow from that the hooks have"""
+        self._regime = dict(family.regime_registers)
+        self._core.set_regime([(*self._registers.selector(name), mask & _NEVER) for name, mask in self._regime.items()])
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
         self._awaiting = self._masks_known = self._places_known = False
@@ -612,12 +616,44 @@ class UnicornEngine:
     def _find_watches(self) -> None:
         """Watched bytes may be mapped elsewhere by now."""
         places: list[int | None] = []
+        words: list[tuple[int, int]] | None = []
+        registers: set[tuple[str, int]] = set()
         for _, at, _ in self._watches:
-            try:
-                places.append(self.translate(at))
-            except MemoryFault:
-                places.append(None)
-        self._core.place_watches(places)
+            way = self._way(at)
+            if way is None:
+                words = None
+                places.append(self._place(at))
+            else:
+                place, read = way
+                places.append(place)
+                if words is not None:
+                    words += read
+                registers.update(self.family.regime(at) if self.family.regime is not None else ())
+        selected = [(*self._registers.selector(name), mask & _NEVER) for name, mask in sorted(registers)]
+        self._core.place_watches(places, words, selected)
+
+    def _place(self, address: int) -> int | None:
+        try:
+            return self.translate(address)
+        except MemoryFault:
+            return None
+
+    def _way(self, address: int) -> tuple[int | None, list[tuple[int, int]]] | None:
+        """Where an address is now, and the entries of page tables on the way there: physical addresses, bytes; None if
+        that is not all that decides it."""
+        if self.family.paging is None or self.family.regime is None:
+            return None
+        words: list[tuple[int, int]] = []
+
+        def read(physical: int, size: int) -> int:
+            words.append((physical, size))
+            return self._read_number(physical, size)
+
+        translation = self.family.paging(self.arch.bits, self._registers.read)
+        try:
+            return (address if translation is None else translation.find(address, read)), words
+        except MemoryFault:
+            return None
 
     def _place_guard(self) -> None:
         """Tell the native half of physical addresses below 4 GiB that nothing uses."""
@@ -631,6 +667,30 @@ class UnicornEngine:
     def out_of_reach(self, address: int, length: int) -> bool:
         places = [*((r.base, r.size) for r in self.ram.regions), *self._devices.memory]
         return all(address + length <= base or base + size <= address for base, size in places)
+
+    def underlying(self, address: int, length: int) -> Underlying | None:
+        regime = self.family.regime
+        if not self.translates and self.out_of_reach(address, length):
+            return Underlying()
+        if self.translates and regime is None:
+            return None
+        data, tables = set[int](), {REGIME} if self.translates else set()
+        try:
+            for at in range(address & -PAGE, address + max(length, 1), PAGE):
+                place: int | None = at
+                if self._core.mmu_seen:
+                    if regime is not None and any(name not in self._regime for name, _ in regime(at)):
+                        return None
+                    way = self._way(at)
+                    if way is None:
+                        return None
+                    place, words = way
+                    tables.update(self.ram.locate(physical)[0] // PAGE for physical, _ in words)
+                if place is not None:
+                    data.add(self.ram.locate(place)[0] // PAGE)
+        except MemoryFault:
+            return None
+        return Underlying(frozenset(data), frozenset(tables))
 
     def _take_hits(self) -> tuple[WatchHit, ...]:
         """The last watch hit, stopped at or collected; forgotten afterwards."""
@@ -657,6 +717,8 @@ class UnicornEngine:
     def take_footprint(self) -> Footprint | None:
         code = self._core.take_code()
         pages = self.ram.take_written().astype(np.uint64)
+        if self._core.take_regime():
+            pages = np.append(pages, np.uint64(REGIME))
         begin, self._footprint_begin = self._footprint_begin, self.icount
         if code is None:
             return None

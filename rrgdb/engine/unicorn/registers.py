@@ -144,8 +144,8 @@ class RegisterFile:
     """Reads and writes registers of one uc_engine.
 
     ``ids`` names all of the family that are no constants, ``quirks`` those that need care. ``read_batch(plan)`` is the
-    native reader, ``read_word(word)`` and ``write_word(word, value)``, which returns Unicorn's error, are for one of up to
-    eight bytes; ``save``/``restore`` keep and bring back the CPU context. ``hidden`` are further registers that only
+    native reader; ``read_word(word)`` and ``write_word(word, value)``, which returns Unicorn's error, are for one of
+    up to eight bytes. ``save``/``restore`` keep and bring back the CPU context. ``hidden`` are further registers that only
     the context shows: name to (place, bytes). ``privilege_at``: address at which Unicorn itself keeps the privilege, if
     that is known.
     """

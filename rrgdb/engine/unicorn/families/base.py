@@ -78,6 +78,11 @@ class Family:
     paging: Callable[[int, ReadRegister], Translation | None] | None = None
     """(bits of the CPU, …) -> the page tables that are in use; None: addresses are physical. Without it Unicorn looks
     them up, and may change what an access would change"""
+    regime: Callable[[int], tuple[tuple[str, int], ...]] | None = None
+    """address -> (register, its bits) from which, with the tables, its translation follows; hooks can read them. None:
+    it is not known"""
+    regime_registers: Mapping[str, int] = field(default_factory=dict)
+    """those of ``regime`` that are no different in another process -> their bits, of all addresses"""
     code_base: tuple[str, ...] = ()
     """registers that say where pc counts from"""
     ports: tuple[int, int] | None = None
