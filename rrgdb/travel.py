@@ -45,6 +45,16 @@ class Travel:
         t, recording = self._timeline, self._traveller.opened.recording
         return ReplayInfo(mode(t), t.icount, t.start, t.end, shown(str(recording.path)), t.diverted_from)
 
+    def engine_info(self) -> Sequence[str]:
+        counts = self._timeline.engine.counts
+        share = 100 * counts.single / max(counts.executed, 1)
+        return [
+            f"instructions executed here: {counts.executed:,}",
+            f"  looked at one by one: {counts.single:,} ({share:.1f} %)",
+            f"blocks that their own code counts now: {counts.blocks:,}",
+            counts.way,
+        ]
+
     def seek(self, where: str) -> StopReply:
         t = self._timeline
         if where == START:

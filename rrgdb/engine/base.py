@@ -114,6 +114,17 @@ NO_STOPS = Stops()
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What this engine has executed since it was made, in instructions. ``single``: those that were looked at one by
+    one; ``blocks``: how many blocks their own code counts now; ``way``: for a person, how blocks are counted."""
+
+    executed: int
+    single: int
+    blocks: int
+    way: str
+
+
+@dataclass(frozen=True, slots=True)
 class Underlying:
     """What keeps bytes at virtual addresses as and where they are: while nothing writes to any of it, they stay.
     ``data``: the numbers of their pages; ``tables``: those of the page tables on the way to them, and ``REGIME``."""
@@ -247,6 +258,8 @@ class Engine(Protocol):
 
     def map_mmio(self, base: int, size: int, read: ReadCallback, write: WriteCallback) -> None: ...
     def map_ports(self, first: int, count: int, read: ReadCallback, write: WriteCallback) -> None: ...
+    @property
+    def counts(self) -> Counts: ...
     def arm(self, stops: Stops, ignored_at: int | None = None) -> None:
         """These stop from now on; breakpoints and range not at the position ``ignored_at`` (where a resume starts).
 

@@ -150,6 +150,9 @@ class Time(Protocol):
     """Moving in time: reverse execution, and positions that are sought."""
 
     def replay_info(self) -> ReplayInfo: ...
+    def engine_info(self) -> Sequence[str]:
+        """Lines about how the guest is executed, for a person."""
+
     def seek(self, where: str) -> StopReply:
         """``where``: an icount (decimal or 0x…), ``start``, ``end``, or a snapshot's name."""
 

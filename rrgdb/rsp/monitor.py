@@ -158,6 +158,10 @@ def _info_replay(_: Session, time: Time, __: str) -> str:
     return "".join(f"{name}: {value}\n" for name, value in fields)
 
 
+def _info_engine(_: Session, time: Time, __: str) -> str:
+    return "".join(f"{line}\n" for line in time.engine_info())
+
+
 def _info_snapshots(_: Session, snapshots: Snapshots, __: str) -> str:
     found = snapshots.snapshots()
     if not found:
@@ -256,6 +260,7 @@ COMMANDS: tuple[MonitorCommand[Any], ...] = (
     MonitorCommand(("info", "tlb"), "", "what the page tables map: supervisor, user, flags", PHYSICAL, _info_tlb),
     MonitorCommand(("info", "mtree"), "", "the memory map of the machine", HARDWARE, _info_mtree),
     MonitorCommand(("info", "irq"), "", "interrupt lines and controllers", HARDWARE, _info_irq),
+    MonitorCommand(("info", "engine"), "", "how much is counted block by block", TIME, _info_engine),
     MonitorCommand(("x",), "[/FORMAT] ADDRESS", "memory, in QEMU's formats (/8xg)", BASE, _examine, most=2),
     MonitorCommand(
         ("xp",), "[/FORMAT] ADDRESS", "the same at a physical address: RAM and ROM", PHYSICAL, _examine_physical, most=2

@@ -296,7 +296,7 @@ def test_the_event_log(recorded: Recorded) -> None:
 def test_the_index(recorded: Recorded) -> None:
     data = (recorded.path / "history.index").read_bytes()
     log = (recorded.path / "events.log").read_bytes()
-    assert struct.unpack_from("<8sHH", data) == (b"RRGDBIDX", 1, 0)
+    assert struct.unpack_from("<8sHH", data) == (b"RRGDBIDX", 1, 1)
     assert data[12:28] == log[12:28]
     assert struct.unpack_from("<I", data, 28)[0] == zlib.crc32(data[:28])
     spans = list(entries(data))

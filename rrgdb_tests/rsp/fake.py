@@ -285,6 +285,9 @@ class FakeDebuggee:
 
     # time travel
 
+    def engine_info(self) -> list[str]:
+        return ["instructions executed here: 7"]
+
     def replay_info(self) -> ReplayInfo:
         return ReplayInfo("replay", self.icount, 0, self.end, "fake.rrgdb")
 

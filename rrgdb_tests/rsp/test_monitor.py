@@ -128,6 +128,7 @@ def test_the_machine(session: Session) -> None:
         "    0000000000000070-0000000000000071 (prio 0, i/o): cmos",
     ]
     assert run(session, "info irq") == "lines that are high: none\n"
+    assert run(session, "info engine") == "instructions executed here: 7\n"
 
 
 def test_snapshots_by_name(session: Session, fake: FakeDebuggee) -> None:
@@ -154,7 +155,7 @@ def test_replay_break(stub: Stub, fake: FakeDebuggee) -> None:
         ("", "empty command"),
         ("nonsense", "unknown command 'nonsense'"),
         ("replay_", "ambiguous: replay_break, replay_delete_break, replay_seek"),
-        ("info", "'info' needs one of: replay, snapshots, events, registers, tlb, mtree, irq"),
+        ("info", "'info' needs one of: replay, snapshots, events, registers, tlb, mtree, irq, engine"),
         ("info x", "unknown command 'x'"),
         ("when now", "`when` takes no argument"),
         ("seek", "`seek` needs an argument: ICOUNT"),

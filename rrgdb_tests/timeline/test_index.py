@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from rrgdb.engine.base import Watch
+from rrgdb.engine.memory import PAGE
 from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.recording.directory import INDEX
 from rrgdb.timeline import backward, forward
@@ -78,7 +80,7 @@ def _pcs(opened: Opened, rng: Random) -> list[int]:
 def _points(rng: Random, pcs: list[int], watched: int) -> Points:
     breakpoints = dict.fromkeys(rng.choices([*pcs, *(pc + 4096 for pc in pcs)], k=rng.choice((0, 1, 1, 4))))
     kind = rng.choice("wwwra")
-    watches = (Watch(watched + 4 * rng.randrange(600), 4, kind),) if rng.random() < 0.4 or not breakpoints else ()
+    watches = (Watch(watched, 4, kind),) if rng.random() < 0.4 or not breakpoints else ()
     return Points(dict(breakpoints), watches)
 
 
@@ -96,7 +98,8 @@ def _continue(opened: Opened, points: Points, here: int) -> tuple[Stop, bytes]:
     return stop, t.marks.state_digest()
 
 
-def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int) -> None:
+def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int, words: Sequence[int] = ()) -> None:
+    """``words``: addresses that are watched; else it may be any in the lower RAM."""
     path = _recorded(scratch, arch, guest)
     plain = _without_index(path, scratch / f"plain-{arch}-{guest}-{seed}")
     rng = Random(seed)
@@ -109,9 +112,8 @@ def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int) -> 
         pcs = _pcs(bare, rng)
         ram = indexed.ram.regions[0].base
         for _ in range(searches):
-            points = _points(
-                rng, pcs, ram + rng.choice((0x2000, 0x10000, OPTIONS.memory // 2 if OPTIONS.memory else 0))
-            )
+            watched = ram + rng.choice((0x2000, 0x10000, OPTIONS.memory // 2 if OPTIONS.memory else 0))
+            points = _points(rng, pcs, rng.choice(words) if words else watched + 4 * rng.randrange(600))
             here = rng.randint(1, indexed.timeline.end)
             assert _search(indexed, points, here) == _search(bare, points, here), (points, here)
             here = rng.randint(0, indexed.timeline.end - 1)
@@ -126,6 +128,46 @@ def short_skips(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("arch", "guest"), GUESTS)
 def test_searches_find_the_same(scratch: Path, arch: str, guest: str) -> None:
     _compare(scratch, arch, guest, seed=1, searches=12)
+
+
+UPPER = 0xFFFFFF8000000000
+"""what the guest ``aarch64_upper`` has mapped by TTBR1"""
+UPPER_WORDS = [UPPER + 4 * at for at in (4, 16, 32, 48, 1024 + 16, 1024 + 32, 1024 + 48, 2048)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_searches_for_what_is_mapped_elsewhere_at_times_find_the_same(scratch: Path, seed: int) -> None:
+    _compare(scratch, "aarch64", "aarch64_upper", seed, 30, UPPER_WORDS)
+
+
+def test_what_translation_does_not_touch_is_passed_over(scratch: Path) -> None:
+    """Nothing is mapped there; the table that says so is written now and then."""
+    with replay(_recorded(scratch, "aarch64", "aarch64_upper"), writable=False) as opened:
+        t = opened.timeline
+        t.seek(t.end * 2 // 3)
+        with _counting(t) as replayed:
+            stop = Backward(t).run(Points({}, (Watch(UPPER + 2 * PAGE, 4, "w"),)))
+        assert stop.kind is StopKind.HISTORY_BEGIN
+        assert sum(replayed) < t.end // 2
+
+
+@pytest.mark.parametrize("minor", [0, 1])
+def test_only_an_index_that_tells_of_translation_says_that_it_stayed(scratch: Path, tmp_path: Path, minor: int) -> None:
+    path = Path(shutil.copytree(_recorded(scratch, "aarch64", "aarch64_upper"), tmp_path / "r"))
+    head = bytearray((path / INDEX).read_bytes()[:32])
+    head[10:12] = minor.to_bytes(2, "little")
+    head[28:32] = zlib.crc32(head[:28]).to_bytes(4, "little")
+    (path / INDEX).write_bytes(head)
+    with replay(path) as opened:
+        t = opened.timeline
+        t.seek(t.end)
+        t.seek(t.end - 1000)
+        t.seek(t.end)
+        t.index.note()
+        under = t.engine.underlying(UPPER + 4 * 48, 4)
+        assert under is not None
+        assert t.index.clear_since(t.end, 0, (), set()) < t.end
+        assert (t.index.clear_since(t.end, 0, (), under.tables) < t.end) is bool(minor)
 
 
 @pytest.mark.slow

@@ -224,6 +224,7 @@ typedef struct Core {
     volatile int interrupt;
     int exception, error, faulted;
     uint64_t fault_address;
+    uint64_t executed, looked, hooks_asked; /* instructions of all runs; those counted one by one; blocks that got hooks, see _sparse.h */
 
     int bare; /* hooks that count and look, none that handles exceptions: those are the script's */
     int stopped;

@@ -220,6 +220,7 @@ ALWAYS_INLINE void before_instruction(const Family *f, Core *c, uint64_t addr, u
     c->last_pc = addr;
     c->last_size = size;
     c->icount++;
+    c->looked++;
     keep_state(c);
     if (f->counted)
         f->counted(c, addr, b, size, harmless);

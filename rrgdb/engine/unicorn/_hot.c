@@ -89,6 +89,7 @@ static PyObject *Core_run(Core *c, PyObject *args)
         drop_hooks(c);
     if (c->icount < c->last_icount)
         c->spell = c->spell_end = c->tails = c->tails_at = 0; /* the guest was put back */
+    uint64_t before = c->icount;
     Py_BEGIN_ALLOW_THREADS
     /* Unicorn lets the host's FPU add and multiply for the guest: not in whatever way this thread was told to round. */
     fenv_t arithmetic;
@@ -98,6 +99,7 @@ static PyObject *Core_run(Core *c, PyObject *args)
     fesetenv(&arithmetic);
     Py_END_ALLOW_THREADS
     c->last_icount = c->icount;
+    c->executed += c->icount - before;
     return PyLong_FromLong(c->reason);
 }
 
@@ -353,6 +355,10 @@ static PyMemberDef Core_members[] = {
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
     {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
     {"code_base", T_ULONGLONG, offsetof(Core, code_base), READONLY, "x86: of the code segment, when address() was asked last"},
+    {"executed", T_ULONGLONG, offsetof(Core, executed), READONLY, "instructions of all runs"},
+    {"looked", T_ULONGLONG, offsetof(Core, looked), READONLY, "of those, the ones that were counted one by one"},
+    {"hooks_asked", T_ULONGLONG, offsetof(Core, hooks_asked), READONLY, "how often a block was translated anew to have hooks"},
+    {"watches_asked", T_INT, offsetof(Core, watches_asked), READONLY, "stores are asked whether they change watched bytes, of blocks that are counted as wholes"},
     {"inlined", T_UINT, offsetof(Core, site_count), READONLY, "blocks that are counted inside their code"},
     {"time_ahead", T_ULONGLONG, offsetof(Core, time_ahead), 0, "see keep_time"},
     {"judged", T_UINT, offsetof(Core, judged_count), READONLY, "breakpoints whose conditions their code judges"},

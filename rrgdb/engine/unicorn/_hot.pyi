@@ -65,6 +65,10 @@ class Core:
     tlb_stale: int
     fills: int
     inlined: int
+    executed: int
+    looked: int
+    hooks_asked: int
+    watches_asked: int
     exit_looks: int
     judged: int
     time_ahead: int

@@ -101,6 +101,7 @@ static inline int count_settled(Core *c, uint64_t addr, uint32_t size)
         c->last_pc = addr;
         c->last_size = size;
         c->icount++;
+        c->looked++;
         keep_state(c);
         return 1;
     }

@@ -85,6 +85,7 @@ static int lacks_hooks(Core *c, uint64_t addr, uint32_t size, const uint8_t *end
     if (!end || (c->inlines && has_calls(c, end, addr)))
         return 0;
     c->sparse_fails = asked; /* Unicorn does not do what is expected */
+    c->hooks_asked++;
     c->tail_size = size;
     stop(c, R_HOOKS, addr);
     return 1;

@@ -24,6 +24,7 @@ from rrgdb.engine.base import (
     NO_STOPS,
     REGIME,
     Collected,
+    Counts,
     EngineError,
     Exit,
     ExitKind,
@@ -698,6 +699,11 @@ class UnicornEngine:
             WatchHit(self._watches[i][1], self._watches[i][2], self._watches[i][0].kind, old, new)
             for i, old, new in self._core.take_watch_hits()
         )
+
+    @property
+    def counts(self) -> Counts:
+        core = self._core
+        return Counts(core.executed, core.looked, core.inlined, counting.way())
 
     def collected(self) -> Collected:
         breakpoint, watch = self._core.bp_last, self._core.watch_last

@@ -145,9 +145,9 @@ class RegisterFile:
 
     ``ids`` names all of the family that are no constants, ``quirks`` those that need care. ``read_batch(plan)`` is the
     native reader; ``read_word(word)`` and ``write_word(word, value)``, which returns Unicorn's error, are for one of
-    up to eight bytes. ``save``/``restore`` keep and bring back the CPU context. ``hidden`` are further registers that only
-    the context shows: name to (place, bytes). ``privilege_at``: address at which Unicorn itself keeps the privilege, if
-    that is known.
+    up to eight bytes. ``save``/``restore`` keep and bring back the CPU context. ``hidden`` are further registers that
+    only the context shows: name to (place, bytes). ``privilege_at``: address at which Unicorn itself keeps the
+    privilege, if that is known.
     """
 
     def __init__(

@@ -412,6 +412,34 @@ def test_watches_come_and_go(make: Make, family: str, paged: bool) -> None:
                 twins.collected()
 
 
+@pytest.mark.parametrize("family", PAGED)
+def test_only_blocks_that_need_it_have_hooks_of_their_instructions(make: Make, family: str) -> None:
+    twins = running(make, family, True)
+    core = twins.inlined.engine._core
+    asked, looked, executed = core.hooks_asked, core.looked, core.executed
+    on(twins, runs=20)
+    assert core.inlined > 0
+    assert core.hooks_asked - asked <= 20 * 3, "a block is translated anew again and again"
+    assert core.looked - looked < (core.executed - executed) // 10
+
+
+def test_blocks_are_counted_as_wholes_with_a_watch(make: Make) -> None:
+    """A page whose watched bytes are written now and then, and others of it all the time."""
+    twins = running(make, "aarch64", True)
+    twins.write(PROGRAMS["aarch64"].pointer, tw.DATA_AT + 16)
+    twins.arm(Stops(watches=(Watch(tw.DATA_AT + 24, 4, "w"),), collect=True))
+    core = twins.inlined.engine._core
+    on(twins, runs=10)
+    assert core.watches_asked
+    looked, executed = core.looked, core.executed
+    on(twins, runs=10)
+    assert core.looked - looked < (core.executed - executed) // 10
+    for pointer in (tw.DATA_AT + 24, tw.DATA_ALIAS + 24, tw.DATA_AT + 16):
+        twins.write(PROGRAMS["aarch64"].pointer, pointer)
+        on(twins, runs=5)
+        twins.collected()
+
+
 @every
 def test_a_range_step_between_runs(make: Make, family: str, paged: bool) -> None:
     twins = running(make, family, paged)
