@@ -5,6 +5,7 @@
  */
 #pragma once
 #include "_core.h"
+#include "_known.h"
 #include "_memory.h"
 
 enum { AGENT_FALSE, AGENT_TRUE, AGENT_ASK };
@@ -107,11 +108,15 @@ static uint64_t agent_read_register(Core *c, uint32_t number, uint64_t pc)
     return r->bits < 64 ? value & (((uint64_t)1 << r->bits) - 1) : value;
 }
 
-/* Zero if that is not RAM, all of it in one piece, at the address as it is. */
+/* Zero if that is not RAM, all of it in one piece, at the address as it is, or as it is known to be mapped. */
 static int agent_read_memory(Core *c, uint64_t address, uint64_t size, uint64_t *value)
 {
-    if (c->mmu_seen)
-        return 0;
+    if (c->mmu_seen) {
+        const uint8_t *host = known_host(c, address, size);
+        if (host)
+            *value = load_value(c, host, size);
+        return host != NULL;
+    }
     for (int i = 0; i < c->region_count; i++) {
         uint64_t offset = address - c->regions[i].base;
         if (offset >= c->regions[i].size)

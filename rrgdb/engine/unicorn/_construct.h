@@ -133,6 +133,7 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->mapping_at = (mapping_fn *)(uintptr_t)mapping_at;
     c->mapping = c->mapping_at ? *c->mapping_at : NULL;
     c->skip = c->bp_last = c->watch_last = c->untold_icount = NO_ICOUNT;
+    forget_known(c);
     if (take_functions(c, functions) || take_family(c, family) || take_places(c, places) ||
         take_filters(c, &c->filters[0], filters[0]) || take_filters(c, &c->filters[1], filters[1]))
         return -1;

@@ -39,6 +39,8 @@
 #define CONTEXT_HEADER 40
 #define MAX_COVERS 16
 #define MAX_WAYS (6 * MAX_WATCHES)
+#define MAX_WAY 6
+#define KNOWN_PAGES 64
 #define MAX_SITES (1u << 17)
 #define SITE_BYTES 41
 #define INLINE_CHUNK (1u << 18) /* instructions between two looks at what other threads ask for */
@@ -47,7 +49,7 @@
 enum reason {
     R_NONE, R_LIMIT, R_BREAKPOINT, R_WATCHPOINT, R_RANGE, R_INTERRUPT,
     R_CLASSIFY, R_TRAP, R_SMC, R_RESTART, R_SYSCALL, R_EXCEPTION, R_ERROR, R_MMU, R_LOST, R_TAIL_END, R_UNGUARD,
-    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND, R_UNMASKED, R_DIVISION, R_HOOKS
+    R_DENIED, R_ILLEGAL, R_FAR, R_DEBUG, R_FIND, R_UNMASKED, R_DIVISION, R_HOOKS, R_LEARN
 };
 
 /* classes of instructions as Python hands them to set_class */
@@ -113,6 +115,16 @@ typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* 
 typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
 /* bytes of the CPU structure that say which interrupts are masked, and how they were when the wait began */
 typedef struct { const uint8_t *at; uint32_t size; uint8_t was[8]; } mask_bytes;
+/* Where a virtual page is, while that follows from the same entries of page tables and registers; see _known.h. host NULL: in no
+ * RAM; page NO_PC: the entry is empty */
+typedef struct {
+    uint64_t page;
+    const uint8_t *host;
+    mask_bytes way[MAX_WAY];
+    control registers[MAX_REGIME];
+    uint64_t values[MAX_REGIME];
+    int ways, register_count;
+} known_page;
 typedef struct { uint64_t addr, key; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
     struct Core *core;  /* NULL: not in use */
@@ -264,6 +276,9 @@ typedef struct Core {
     int watches_lost;   /* watches that are not in RAM, as far as is known */
     int watches_moved, suspects;
     int watches_asked; /* see there */
+    known_page known_pages[KNOWN_PAGES];
+    int learns;        /* Python can tell where pages are */
+    uint64_t asked_page; /* that a condition needs, or NO_PC */
     int ways_known, way_count, way_register_count; /* see watches_astray */
     mask_bytes ways[MAX_WAYS];
     control way_registers[MAX_REGIME];

@@ -307,6 +307,7 @@ static PyMethodDef Core_methods[] = {
     {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits, place), ...]): for conditions"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
     {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind), ...]): within pages"},
+    {"learn", (PyCFunction)Core_learn, METH_VARARGS, "learn(page, host or 0, [(host, bytes), ...], registers): for conditions"},
     {"place_watches", (PyCFunction)Core_place_watches, METH_VARARGS, "place_watches([physical or None, ...], [(physical, bytes), ...] or None, registers): where they are now, and what that follows from"},
     {"device_accessed", (PyCFunction)Core_device_accessed, METH_VARARGS, "device_accessed(physical, size, store): for watches"},
     {"set_guard", (PyCFunction)Core_set_guard, METH_VARARGS, "set_guard(base): free physical addresses for guards"},
@@ -358,6 +359,8 @@ static PyMemberDef Core_members[] = {
     {"executed", T_ULONGLONG, offsetof(Core, executed), READONLY, "instructions of all runs"},
     {"looked", T_ULONGLONG, offsetof(Core, looked), READONLY, "of those, the ones that were counted one by one"},
     {"hooks_asked", T_ULONGLONG, offsetof(Core, hooks_asked), READONLY, "how often a block was translated anew to have hooks"},
+    {"learns", T_INT, offsetof(Core, learns), 0, "a page that a condition asks for can be looked up: LEARN"},
+    {"asked_page", T_ULONGLONG, offsetof(Core, asked_page), READONLY, "that page"},
     {"watches_asked", T_INT, offsetof(Core, watches_asked), READONLY, "stores are asked whether they change watched bytes, of blocks that are counted as wholes"},
     {"inlined", T_UINT, offsetof(Core, site_count), READONLY, "blocks that are counted inside their code"},
     {"time_ahead", T_ULONGLONG, offsetof(Core, time_ahead), 0, "see keep_time"},
@@ -436,7 +439,7 @@ PyMODINIT_FUNC PyInit__hot(void)
         {"CLASS_PLAIN", CLASS_PLAIN}, {"CLASS_MMU", CLASS_MMU}, {"CLASS_TRAP", CLASS_TRAP},
         {"CLASS_SYSCALL", CLASS_SYSCALL}, {"CLASS_STATUS", CLASS_STATUS}, {"DENIED", R_DENIED}, {"ILLEGAL", R_ILLEGAL}, {"DIVISION", R_DIVISION}, {"UNMASKED", R_UNMASKED},
         {"REGISTER_PC", REGISTER_PC}, {"REGISTER_ZERO", REGISTER_ZERO},
-        {"FIND", R_FIND}, {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW}, {"CAN_INLINE", CAN_INLINE},
+        {"FIND", R_FIND}, {"LEARN", R_LEARN}, {"REGISTER_ASK", REGISTER_ASK}, {"SLOW", PHASE_SLOW}, {"CAN_INLINE", CAN_INLINE},
     };
     if (PyType_Ready(&CoreType) < 0)
         return NULL;

@@ -12,6 +12,7 @@ EXCEPTION: int
 ERROR: int
 LOST: int
 FIND: int
+LEARN: int
 NONE: int
 DEBUG: int
 CLASS_PLAIN: int
@@ -65,6 +66,8 @@ class Core:
     tlb_stale: int
     fills: int
     inlined: int
+    learns: int
+    asked_page: int
     executed: int
     looked: int
     hooks_asked: int
@@ -146,6 +149,14 @@ class Core:
     def set_class(self, code: bytes, second: bool, kind: int, /) -> None: ...
     def set_registers(self, registers: Sequence[tuple[int, int, int]], /) -> None: ...
     def set_breakpoints(self, points: Sequence[tuple[int, tuple[bytes, ...] | None]], /) -> None: ...
+    def learn(
+        self,
+        page: int,
+        host: int,
+        words: Sequence[tuple[int, int]],
+        registers: Sequence[tuple[int, bytes, int, int]],
+        /,
+    ) -> None: ...
     def place_watches(
         self,
         places: Sequence[int | None],

@@ -21,7 +21,10 @@ static int obstacle(Core *c, uint64_t addr)
     if (c->range_on && (addr < c->range_start || addr >= c->range_end))
         return R_RANGE;
     const bp_entry *point = breakpoint_at(c, addr);
+    c->asked_page = NO_PC;
     int holds = point ? point_holds(c, point, addr) : AGENT_FALSE;
+    if (holds == AGENT_ASK && c->asked_page != NO_PC)
+        return R_LEARN;
     if (holds == AGENT_ASK || (holds == AGENT_TRUE && !c->collect))
         return R_BREAKPOINT;
     if (holds == AGENT_TRUE)

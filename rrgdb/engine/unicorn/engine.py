@@ -178,6 +178,7 @@ class UnicornEngine:
         """what ``_protections`` follow from"""
         self._ruled: Mapping[str, int] | None = None
         """what the rules follow from that the hooks have"""
+        self._core.learns = family.regime is not None and not bare
         self._regime = dict(family.regime_registers)
         self._core.set_regime([(*self._registers.selector(name), mask & _NEVER) for name, mask in self._regime.items()])
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
@@ -246,6 +247,9 @@ class UnicornEngine:
             if reason == _hot.FIND:
                 self._find_watches()
                 continue
+            if reason == _hot.LEARN:
+                self._look_up(core.asked_page)
+                continue
             if reason == _hot.CLASSIFY:
                 self._classify(core.trapped_code(), bool(core.code_thumb))
                 continue
@@ -263,10 +267,11 @@ class UnicornEngine:
             return _EXITS[reason]
 
     def _arrive(self, pc: int) -> int:
-        reason = int(self._core.arrive(pc))
-        if reason == _hot.FIND:
-            self._find_watches()
-            reason = int(self._core.arrive(pc))
+        while (reason := int(self._core.arrive(pc))) in (_hot.FIND, _hot.LEARN):
+            if reason == _hot.FIND:
+                self._find_watches()
+            else:
+                self._look_up(self._core.asked_page)
         return reason
 
     def _map_fetched(self, exception: CpuException) -> bool:
@@ -632,6 +637,19 @@ class UnicornEngine:
                 registers.update(self.family.regime(at) if self.family.regime is not None else ())
         selected = [(*self._registers.selector(name), mask & _NEVER) for name, mask in sorted(registers)]
         self._core.place_watches(places, words, selected)
+
+    def _look_up(self, page: int) -> None:
+        """Tell the hooks where a virtual page is. What follows from more than they can look at is the caller's."""
+        way, ram = self._way(page), self.ram
+        place, words = (None, []) if way is None else way
+        registers = [] if way is None or self.family.regime is None else self.family.regime(page)
+        try:
+            at = 0 if place is None else ram.address + ram.locate(place)[0]
+        except MemoryFault:
+            at = 0
+        hosts = [(ram.address + ram.locate(physical)[0], size) for physical, size in words]
+        selected = [(*self._registers.selector(name), mask & _NEVER) for name, mask in registers]
+        self._core.learn(page, at, hosts, selected)
 
     def _place(self, address: int) -> int | None:
         try:
