@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from rrgdb.engine.base import Watch
-from rrgdb.engine.memory import PAGE
 from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.recording.directory import INDEX
 from rrgdb.timeline import backward, forward
@@ -130,25 +129,42 @@ def test_searches_find_the_same(scratch: Path, arch: str, guest: str) -> None:
     _compare(scratch, arch, guest, seed=1, searches=12)
 
 
-UPPER = 0xFFFFFF8000000000
-"""what the guest ``aarch64_upper`` has mapped by TTBR1"""
-UPPER_WORDS = [UPPER + 4 * at for at in (4, 16, 32, 48, 1024 + 16, 1024 + 32, 1024 + 48, 2048)]
+UPPER = {"aarch64_upper": 0xFFFFFF8000000000, "riscv_upper": 0xFFFFFFC000000000}
+"""guest -> what it has mapped in all address spaces"""
+UPPER_GUESTS = [("aarch64", "aarch64_upper"), ("riscv64", "riscv_upper")]
+OWN = 0x40000000
+"""what ``riscv_upper`` has mapped in each address space to another page"""
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_searches_for_what_is_mapped_elsewhere_at_times_find_the_same(scratch: Path, seed: int) -> None:
-    _compare(scratch, "aarch64", "aarch64_upper", seed, 30, UPPER_WORDS)
+@pytest.mark.parametrize(("arch", "guest"), UPPER_GUESTS)
+def test_searches_for_what_is_mapped_elsewhere_at_times_find_the_same(
+    scratch: Path, arch: str, guest: str, seed: int
+) -> None:
+    words = [UPPER[guest] + 4 * at for at in (4, 16, 20, 32, 48, 1024 + 16, 1024 + 32, 1024 + 48, 2048)]
+    _compare(scratch, arch, guest, seed, 24, words if arch == "aarch64" else [*words, OWN + 16])
 
 
-def test_what_translation_does_not_touch_is_passed_over(scratch: Path) -> None:
-    """Nothing is mapped there; the table that says so is written now and then."""
-    with replay(_recorded(scratch, "aarch64", "aarch64_upper"), writable=False) as opened:
+@pytest.mark.parametrize(("arch", "guest"), UPPER_GUESTS)
+def test_what_translation_does_not_touch_is_passed_over(scratch: Path, arch: str, guest: str) -> None:
+    """A word that is written once; the tables on the way to it are written now and then."""
+    with replay(_recorded(scratch, arch, guest), writable=False) as opened:
         t = opened.timeline
-        t.seek(t.end * 2 // 3)
+        t.seek(t.end * 5 // 6)
+        watch = Watch(UPPER[guest] + 4 * 16, 4, "w")
+        under = t.engine.underlying(watch.address, watch.length)
+        assert under is not None
+        assert under.tables
         with _counting(t) as replayed:
-            stop = Backward(t).run(Points({}, (Watch(UPPER + 2 * PAGE, 4, "w"),)))
-        assert stop.kind is StopKind.HISTORY_BEGIN
-        assert sum(replayed) < t.end // 2
+            stop = Backward(t).run(Points({}, (watch,)))
+        assert stop.kind is StopKind.WATCHPOINT
+        assert sum(replayed) < t.end // 4
+
+
+def test_what_each_address_space_has_to_itself_is_not_passed_over(scratch: Path) -> None:
+    with replay(_recorded(scratch, "riscv64", "riscv_upper"), writable=False) as opened:
+        opened.timeline.seek(opened.timeline.end * 5 // 6)
+        assert opened.timeline.engine.underlying(OWN, 4) is None
 
 
 @pytest.mark.parametrize("minor", [0, 1])
@@ -164,7 +180,7 @@ def test_only_an_index_that_tells_of_translation_says_that_it_stayed(scratch: Pa
         t.seek(t.end - 1000)
         t.seek(t.end)
         t.index.note()
-        under = t.engine.underlying(UPPER + 4 * 48, 4)
+        under = t.engine.underlying(UPPER["aarch64_upper"] + 4 * 48, 4)
         assert under is not None
         assert t.index.clear_since(t.end, 0, (), set()) < t.end
         assert (t.index.clear_since(t.end, 0, (), under.tables) < t.end) is bool(minor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rrgdb.engine.paging import arm_long
 from rrgdb.engine.paging.tables import ReadRegister, Tables, Translation
 
@@ -24,6 +26,11 @@ exception levels only EL2 and EL3 count: those below see the same"""
 def regime(address: int) -> tuple[tuple[str, int], ...]:
     """(register, its bits) from which the tables of an address follow, and whether there are any."""
     return tuple((name if address & _TOP else name.replace("ttbr1", "ttbr0"), bits) for name, bits in REGIME.items())
+
+
+def shared(address: int, _: Sequence[int]) -> bool:
+    """Whether an address is translated so in all address spaces: by TTBR1."""
+    return bool(address & _TOP)
 
 
 def translation(_: int, register: ReadRegister) -> Translation | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rrgdb.engine.paging.tables import SUPERVISOR, USER, Entry, Level, Permission, ReadRegister, Tables, Translation
 
 _MACHINE, _MPRV = 3, 1 << 17
 _VALID, _READ, _WRITE, _EXECUTE, _USER = (1 << n for n in range(5))
-_FLAGS = ((1 << 5, "global"), (1 << 6, "accessed"), (1 << 7, "dirty"))
+_GLOBAL = 1 << 5
+_FLAGS = ((_GLOBAL, "global"), (1 << 6, "accessed"), (1 << 7, "dirty"))
 _RIGHTS = (
     (_READ, Permission.READ | Permission.USER_READ),
     (_WRITE, Permission.WRITE | Permission.USER_WRITE),
@@ -17,6 +18,12 @@ _RIGHTS = (
 _SV32 = 1
 _LEVELS = {8: 3, 9: 4, 10: 5}
 """satp's MODE of RV64 -> levels of tables"""
+
+
+def shared(_: int, entries: Sequence[int]) -> bool:
+    """Whether an address is translated so in all address spaces: an entry on the way says that it is global (section
+    4.3.1). In machine mode, where there are no entries, it is not."""
+    return any(entry & _GLOBAL for entry in entries)
 
 
 def translation(bits: int, register: ReadRegister) -> Translation | None:

@@ -625,8 +625,8 @@ class UnicornEngine:
         words: list[tuple[int, int]] | None = []
         registers: set[tuple[str, int]] = set()
         for _, at, _ in self._watches:
-            way = self._way(at)
-            if way is None:
+            way = None if self.family.regime is None else self._way(at)
+            if way is None or self.family.regime is None:
                 words = None
                 places.append(self._place(at))
             else:
@@ -634,7 +634,7 @@ class UnicornEngine:
                 places.append(place)
                 if words is not None:
                     words += read
-                registers.update(self.family.regime(at) if self.family.regime is not None else ())
+                registers.update(self.family.regime(at))
         selected = [(*self._registers.selector(name), mask & _NEVER) for name, mask in sorted(registers)]
         self._core.place_watches(places, words, selected)
 
@@ -660,7 +660,7 @@ class UnicornEngine:
     def _way(self, address: int) -> tuple[int | None, list[tuple[int, int]]] | None:
         """Where an address is now, and the entries of page tables on the way there: physical addresses, bytes; None if
         that is not all that decides it."""
-        if self.family.paging is None or self.family.regime is None:
+        if self.family.paging is None:
             return None
         words: list[tuple[int, int]] = []
 
@@ -688,23 +688,24 @@ class UnicornEngine:
         return all(address + length <= base or base + size <= address for base, size in places)
 
     def underlying(self, address: int, length: int) -> Underlying | None:
-        regime = self.family.regime
+        shared = self.family.shared
         if not self.translates and self.out_of_reach(address, length):
             return Underlying()
-        if self.translates and regime is None:
+        if self.translates and shared is None:
             return None
         data, tables = set[int](), {REGIME} if self.translates else set()
         try:
             for at in range(address & -PAGE, address + max(length, 1), PAGE):
                 place: int | None = at
                 if self._core.mmu_seen:
-                    if regime is not None and any(name not in self._regime for name, _ in regime(at)):
-                        return None
                     way = self._way(at)
-                    if way is None:
+                    if way is None or shared is None or not shared(at, [self._read_number(*word) for word in way[1]]):
                         return None
                     place, words = way
                     tables.update(self.ram.locate(physical)[0] // PAGE for physical, _ in words)
+                    if not self.out_of_reach(at, 1):
+                        # In a mode without translation it is another byte.
+                        data.add(self.ram.locate(at)[0] // PAGE)
                 if place is not None:
                     data.add(self.ram.locate(place)[0] // PAGE)
         except MemoryFault:

@@ -66,6 +66,7 @@ AARCH64 = Family(
     paging=paging.translation,
     regime=paging.regime,
     regime_registers=paging.REGIME,
+    shared=paging.shared,
     layout=probes.layout,
     masks=probes.find_masks,
     check=check_mode("sctlr_el1", _MODES),

@@ -82,7 +82,10 @@ class Family:
     """address -> (register, its bits) from which, with the tables, its translation follows; hooks can read them. None:
     it is not known"""
     regime_registers: Mapping[str, int] = field(default_factory=dict)
-    """those of ``regime`` that are no different in another process -> their bits, of all addresses"""
+    """registers that decide how addresses are translated, and are no different in another process -> their bits"""
+    shared: Callable[[int, Sequence[int]], bool] | None = None
+    """(address, the entries of page tables on the way to it) -> whether the address is translated so in all address
+    spaces; None: it is not known"""
     code_base: tuple[str, ...] = ()
     """registers that say where pc counts from"""
     ports: tuple[int, int] | None = None

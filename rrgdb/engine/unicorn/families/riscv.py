@@ -96,6 +96,8 @@ def _family(xlen: int, models: Mapping[str, int]) -> Family:
         places=lambda uc, bare: {} if bare else asdict(probes.find_addresses(uc, wide)),
         translation={"satp": 15 << 60 if wide else 1 << 31},
         paging=paging.translation,
+        regime_registers={"satp": 15 << 60 if wide else 1 << 31},
+        shared=paging.shared,
         layout=lambda: probes.layout(wide),
         masks=lambda uc: probes.find_masks(uc, wide),
         protection=lambda layout: probes.find_pmp_table(wide, layout.more_bytes),
