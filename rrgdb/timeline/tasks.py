@@ -26,6 +26,8 @@ _LACKS = 1 << 14
 """spans that are looked at again because the index may lack something of them"""
 _POINTS, _WATCHES = 4096, 32
 """breakpoints and watches of one replay of such a span"""
+_PAGES = 1024
+"""pages that are compared where a guest translates addresses"""
 
 
 class IndexLacksError(TimelineError):
@@ -153,16 +155,30 @@ def _require_nothing(timeline: Timeline, lack: Lack) -> None:
             raise IndexLacksError(
                 f"{INDEX} says that {where} nothing ran at {pc:#x}; it did, at icount {at}: remove it"
             )
-    if timeline.engine.translates:
-        return
     pages = chain.from_iterable(range(first, last + 1) for first, last in lack.pages.tolist())
     places = filter(None, map(timeline.engine.ram.address_of, pages))
+    if timeline.engine.translates:
+        _require_same(timeline, lack, list(islice(places, _PAGES)), where)
+        return
     while watched := tuple(Watch(address, PAGE, "w") for address in islice(places, _WATCHES)):
         found = _scan(timeline, Points({}, watched), lack)
         if found.behind is not None:
             raise IndexLacksError(
                 f"{INDEX} says that {where} nothing was written to the page of {found.hits[0].address:#x}; it was, "
                 f"before icount {found.behind}: remove it"
+            )
+
+
+def _require_same(timeline: Timeline, lack: Lack, places: list[int], where: str) -> None:
+    """Watches are of virtual addresses: here pages are looked at that are others behind what was replayed."""
+    held = []
+    for icount in (lack.begin, lack.end):
+        timeline.seek(icount)
+        held.append([timeline.engine.ram.read(place, PAGE) for place in places])
+    for place, before, behind in zip(places, *held, strict=True):
+        if before != behind:
+            raise IndexLacksError(
+                f"{INDEX} says that {where} nothing was written to the page of {place:#x}; it was: remove it"
             )
 
 
