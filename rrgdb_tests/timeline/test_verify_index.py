@@ -110,11 +110,11 @@ def test_pages_that_the_index_lacks_where_addresses_are_translated(scratch: Path
     path = _recorded(scratch, "aarch64", "aarch64_upper")
     page = (symbol(build("aarch64", "aarch64_upper"), "frames") - 0x40000000) // 4096
     _changed(path, tmp_path / "r", lambda code, pages: (code, _without(range(page, page + 1))(pages)))
-    with replay(tmp_path / "r", writable=False) as opened:
-        with pytest.raises(
-            IndexLacksError, match=f"nothing was written to the page of {0x40000000 + page * 4096:#x}; it"
-        ):
-            verify(opened.timeline)
+    with (
+        replay(tmp_path / "r", writable=False) as opened,
+        pytest.raises(IndexLacksError, match=f"nothing was written to the page of {0x40000000 + page * 4096:#x}; it"),
+    ):
+        verify(opened.timeline)
     with replay(path, writable=False) as opened:
         verify(opened.timeline)
 
