@@ -5,6 +5,7 @@
 #include "_lists.h"
 #include "_memory.h"
 #include "_watch.h"
+#include "_ways.h"
 
 static void free_watches(Core *c)
 {
@@ -189,63 +190,24 @@ static PyObject *Core_set_watches(Core *c, PyObject *list)
 static int take_place(void *to, Py_ssize_t k, PyObject *item)
 {
     Core *c = to;
-    if (k >= c->watch_count || item == Py_None)
+    PyObject *place, *found;
+    if (!PyArg_ParseTuple(item, "OO", &place, &found) || take_way(c, &c->watches[k].way, found))
+        return -1;
+    if (place == Py_None)
         return 0;
-    uint64_t physical = PyLong_AsUnsignedLongLong(item);
+    uint64_t physical = PyLong_AsUnsignedLongLong(place);
     if (PyErr_Occurred())
         return -1;
     place_watch(&c->watches[k], physical, physical_to_host(c, physical));
     return 0;
 }
 
-static int take_way(void *to, Py_ssize_t k, PyObject *item)
+/* place_watches([(physical or None, way), ...]): where each watch is now; None: nothing is mapped there, it stays where it was */
+static PyObject *Core_place_watches(Core *c, PyObject *list)
 {
-    Core *c = to;
-    unsigned long long physical;
-    unsigned int size;
-    if (!PyArg_ParseTuple(item, "KI", &physical, &size))
-        return -1;
-    const uint8_t *host = size <= sizeof c->ways->was ? physical_to_host(c, physical) : NULL;
-    if (!host) {
-        PyErr_SetString(PyExc_ValueError, "a way to a watch leads out of RAM");
-        return -1;
-    }
-    c->ways[k] = (mask_bytes){host, size, {0}};
-    memcpy(c->ways[k].was, host, size);
-    return 0;
-}
-
-static int take_way_register(void *to, Py_ssize_t k, PyObject *item)
-{
-    Core *c = to;
-    if (take_control_to(&c->way_registers[k], item))
-        return -1;
-    c->way_values[k] = control_value(c, &c->way_registers[k]);
-    return 0;
-}
-
-/* place_watches([physical or None, ...], ways, registers): where each watch is now; None: nothing is mapped there, it stays where
- * it was. All of it follows from the words at ways, [(physical, bytes), ...], and from registers, as for set_controls; None:
- * from more than these */
-static PyObject *Core_place_watches(Core *c, PyObject *args)
-{
-    PyObject *places, *ways, *registers;
-    if (!PyArg_ParseTuple(args, "OOO", &places, &ways, &registers))
+    Py_ssize_t n = list_length(list, c->watch_count, "watched ranges");
+    if (n < 0 || take_items(list, n, take_place, c))
         return NULL;
-    Py_ssize_t n = list_length(places, MAX_WATCHES, "watched ranges");
-    if (n < 0 || take_items(places, n, take_place, c))
-        return NULL;
-    c->ways_known = 0;
-    if (ways != Py_None) {
-        Py_ssize_t words = list_length(ways, MAX_WAYS, "ways to watches");
-        Py_ssize_t controls = list_length(registers, MAX_REGIME, "registers of translation");
-        if (words < 0 || controls < 0 || take_items(ways, words, take_way, c) ||
-            take_items(registers, controls, take_way_register, c))
-            return NULL;
-        c->way_count = (int)words;
-        c->way_register_count = (int)controls;
-        c->ways_known = 1;
-    }
     note_lost(c);
     c->checked++;
     Py_RETURN_NONE;

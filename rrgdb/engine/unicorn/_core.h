@@ -38,8 +38,7 @@
 #define MAX_MASKS 8
 #define CONTEXT_HEADER 40
 #define MAX_COVERS 16
-#define MAX_WAYS (6 * MAX_WATCHES)
-#define MAX_WAY 6
+#define MAX_WAY 6 /* entries of page tables */
 #define KNOWN_PAGES 64
 #define MAX_SITES (1u << 17)
 #define SITE_BYTES 41
@@ -115,16 +114,14 @@ typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* 
 typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
 /* bytes of the CPU structure that say which interrupts are masked, and how they were when the wait began */
 typedef struct { const uint8_t *at; uint32_t size; uint8_t was[8]; } mask_bytes;
-/* Where a virtual page is, while that follows from the same entries of page tables and registers; see _known.h. host NULL: in no
- * RAM; page NO_PC: the entry is empty */
+/* From what it follows where a virtual address is, see _ways.h: entries of page tables, and registers; known: it is known at all */
 typedef struct {
-    uint64_t page;
-    const uint8_t *host;
-    mask_bytes way[MAX_WAY];
+    mask_bytes words[MAX_WAY];
     control registers[MAX_REGIME];
     uint64_t values[MAX_REGIME];
-    int ways, register_count;
-} known_page;
+    int word_count, register_count, known;
+} way;
+typedef struct { uint64_t page; const uint8_t *host; way way; } known_page; /* host NULL: in no RAM; page NO_PC: the entry is empty */
 typedef struct { uint64_t addr, key; uint32_t size; size_t hook; } exact_entry;
 typedef struct {
     struct Core *core;  /* NULL: not in use */
@@ -147,6 +144,7 @@ typedef struct {
     uint8_t suspect;   /* that instruction accessed such bytes of the page below, which may be what is mapped here now */
     uint8_t suspect_hit;
     uint64_t suspect_page;
+    way way;
     uint8_t last;      /* part of the last hit of all */
     uint8_t *old;      /* value at the last look */
     uint8_t *before;   /* values around the last hit */
@@ -279,10 +277,6 @@ typedef struct Core {
     known_page known_pages[KNOWN_PAGES];
     int learns;        /* Python can tell where pages are */
     uint64_t asked_page; /* that a condition needs, or NO_PC */
-    int ways_known, way_count, way_register_count; /* see watches_astray */
-    mask_bytes ways[MAX_WAYS];
-    control way_registers[MAX_REGIME];
-    uint64_t way_values[MAX_REGIME];
     size_t access_hook;
     int access_hooked;
     guard guards[MAX_GUARDS];

@@ -110,7 +110,7 @@ static void set_mmu(Core *c, int on)
     }
     tlb_clear(c);
     c->watches_moved = 1;
-    c->ways_known = 0;
+    forget_ways(c);
 }
 
 /* The fast phase. DONE: the run ends for c->reason; TAIL: go on with the tail phase at c->pc, for c->tail_size bytes;

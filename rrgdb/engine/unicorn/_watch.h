@@ -9,7 +9,7 @@
 #include "_core.h"
 #include "_family.h"
 #include "_memory.h"
-#include "_translation.h"
+#include "_ways.h"
 
 static void place_watch(watch *w, uint64_t physical, uint8_t *host)
 {
@@ -34,10 +34,16 @@ static void note_lost(Core *c)
     }
 }
 
+static void forget_ways(Core *c)
+{
+    for (int i = 0; i < c->watch_count; i++)
+        c->watches[i].way.known = 0;
+}
+
 /* RAM may lie elsewhere by now. Where the guest translates addresses, Python must look (R_FIND). */
 static void find_watches(Core *c)
 {
-    c->ways_known = 0;
+    forget_ways(c);
     if (c->mmu_seen) {
         c->watches_moved = 1;
         return;
@@ -79,17 +85,11 @@ static void forget_hits(Core *c)
     c->suspects = 0;
 }
 
-/* Whether any of what the places of the watches follow from is another by now: control registers, and the entries of page
- * tables on the way to them. */
+/* Whether any of what the places of the watches follow from is another by now. */
 static int ways_changed(Core *c)
 {
-    if (!c->ways_known)
-        return 1;
-    for (int i = 0; i < c->way_count; i++)
-        if (memcmp(c->ways[i].at, c->ways[i].was, c->ways[i].size) != 0)
-            return 1;
-    for (int i = 0; i < c->way_register_count; i++)
-        if (control_value(c, &c->way_registers[i]) != c->way_values[i])
+    for (int i = 0; i < c->watch_count; i++)
+        if (!still_leads(c, &c->watches[i].way))
             return 1;
     return 0;
 }

@@ -49,6 +49,7 @@ from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.structure import mapping_at, no_sync
 from rrgdb.engine.unicorn.registers import RegisterFile
 from rrgdb.engine.unicorn.rom import MappedRom
+from rrgdb.engine.unicorn.ways import Ways
 
 _lib = binding.uclib
 _hot.set_agent_operations(native_table())
@@ -179,8 +180,8 @@ class UnicornEngine:
         self._ruled: Mapping[str, int] | None = None
         """what the rules follow from that the hooks have"""
         self._core.learns = family.regime is not None and not bare
-        self._regime = dict(family.regime_registers)
-        self._core.set_regime([(*self._registers.selector(name), mask & _NEVER) for name, mask in self._regime.items()])
+        self._ways = Ways(family, arch.bits, arch.byteorder, self._registers, ram)
+        self._core.set_regime(self._ways.selected(dict(family.regime_registers)))
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
         self._awaiting = self._masks_known = self._places_known = False
@@ -487,8 +488,8 @@ class UnicornEngine:
         if not self._core.mmu_seen:
             return address
         if self.family.paging is not None:
-            translation = self.family.paging(self.arch.bits, self._registers.read)
-            found = address if translation is None else translation.find(address, self._read_number)
+            translation = self._ways.translation()
+            found = address if translation is None else translation.find(address, self._ways.read_number)
             if found is None:
                 raise MemoryFault(address)
             return found
@@ -502,16 +503,8 @@ class UnicornEngine:
         raise MemoryFault(address)
 
     def mappings(self, most: int) -> Iterator[Mapped] | None:
-        if self.family.paging is None:
-            return None
-        translation = self.family.paging(self.arch.bits, self._registers.read)
-        return None if translation is None else translation.mappings(self._read_number, most)
-
-    def _read_number(self, physical: int, size: int) -> int:
-        data = self.ram.read(physical, size)
-        if len(data) < size:
-            raise MemoryFault(physical + len(data))
-        return int.from_bytes(data, self.arch.byteorder)
+        translation = self._ways.translation()
+        return None if translation is None else translation.mappings(self._ways.read_number, most)
 
     def read_memory(self, address: int, length: int) -> bytes:
         parts: list[bytes] = []
@@ -621,56 +614,20 @@ class UnicornEngine:
 
     def _find_watches(self) -> None:
         """Watched bytes may be mapped elsewhere by now."""
-        places: list[int | None] = []
-        words: list[tuple[int, int]] | None = []
-        registers: set[tuple[str, int]] = set()
+        found = []
         for _, at, _ in self._watches:
-            way = None if self.family.regime is None else self._way(at)
-            if way is None or self.family.regime is None:
-                words = None
-                places.append(self._place(at))
-            else:
-                place, read = way
-                places.append(place)
-                if words is not None:
-                    words += read
-                registers.update(self.family.regime(at))
-        selected = [(*self._registers.selector(name), mask & _NEVER) for name, mask in sorted(registers)]
-        self._core.place_watches(places, words, selected)
+            way = self._ways.find(at)
+            found.append((self._place(at) if way is None else way.place, self._ways.native(at, way)))
+        self._core.place_watches(found)
 
     def _look_up(self, page: int) -> None:
         """Tell the hooks where a virtual page is. What follows from more than they can look at is the caller's."""
-        way, ram = self._way(page), self.ram
-        place, words = (None, []) if way is None else way
-        registers = [] if way is None or self.family.regime is None else self.family.regime(page)
-        try:
-            at = 0 if place is None else ram.address + ram.locate(place)[0]
-        except MemoryFault:
-            at = 0
-        hosts = [(ram.address + ram.locate(physical)[0], size) for physical, size in words]
-        selected = [(*self._registers.selector(name), mask & _NEVER) for name, mask in registers]
-        self._core.learn(page, at, hosts, selected)
+        way = self._ways.find(page)
+        self._core.learn(page, self._ways.host(way), self._ways.native(page, way) or ([], []))
 
     def _place(self, address: int) -> int | None:
         try:
             return self.translate(address)
-        except MemoryFault:
-            return None
-
-    def _way(self, address: int) -> tuple[int | None, list[tuple[int, int]]] | None:
-        """Where an address is now, and the entries of page tables on the way there: physical addresses, bytes; None if
-        that is not all that decides it."""
-        if self.family.paging is None:
-            return None
-        words: list[tuple[int, int]] = []
-
-        def read(physical: int, size: int) -> int:
-            words.append((physical, size))
-            return self._read_number(physical, size)
-
-        translation = self.family.paging(self.arch.bits, self._registers.read)
-        try:
-            return (address if translation is None else translation.find(address, read)), words
         except MemoryFault:
             return None
 
@@ -688,29 +645,16 @@ class UnicornEngine:
         return all(address + length <= base or base + size <= address for base, size in places)
 
     def underlying(self, address: int, length: int) -> Underlying | None:
-        shared = self.family.shared
-        if not self.translates and self.out_of_reach(address, length):
+        reached = not self.out_of_reach(address, length)
+        if self.translates:
+            return self._ways.underlying(address, length, translates=bool(self._core.mmu_seen), reached=reached)
+        if not reached:
             return Underlying()
-        if self.translates and shared is None:
-            return None
-        data, tables = set[int](), {REGIME} if self.translates else set()
         try:
-            for at in range(address & -PAGE, address + max(length, 1), PAGE):
-                place: int | None = at
-                if self._core.mmu_seen:
-                    way = self._way(at)
-                    if way is None or shared is None or not shared(at, [self._read_number(*word) for word in way[1]]):
-                        return None
-                    place, words = way
-                    tables.update(self.ram.locate(physical)[0] // PAGE for physical, _ in words)
-                    if not self.out_of_reach(at, 1):
-                        # In a mode without translation it is another byte.
-                        data.add(self.ram.locate(at)[0] // PAGE)
-                if place is not None:
-                    data.add(self.ram.locate(place)[0] // PAGE)
+            first, last = (self.ram.locate(at)[0] // PAGE for at in (address, address + max(length, 1) - 1))
         except MemoryFault:
             return None
-        return Underlying(frozenset(data), frozenset(tables))
+        return Underlying(frozenset(range(first, last + 1)))
 
     def _take_hits(self) -> tuple[WatchHit, ...]:
         """The last watch hit, stopped at or collected; forgotten afterwards."""

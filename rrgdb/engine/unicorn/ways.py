@@ -1,0 +1,107 @@
+"""The ways to virtual addresses: page tables as they are walked from outside, and what a translation follows from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rrgdb.arch.cpu import MemoryFault
+from rrgdb.engine.base import REGIME, Underlying
+from rrgdb.engine.memory import PAGE, Ram
+from rrgdb.engine.paging import Translation
+from rrgdb.engine.unicorn.families.base import Family
+from rrgdb.engine.unicorn.registers import RegisterFile
+
+_WORD = (1 << 64) - 1
+NativeWay = tuple[list[tuple[int, int]], list[tuple[int, bytes, int, int]]]
+"""what a hook looks at: (host address, bytes) of entries of page tables, and registers: ``RegisterFile.selector``, mask"""
+
+
+class Way(NamedTuple):
+    """``place``: the physical address; None where nothing is mapped. ``words``: the entries of page tables that say so:
+    physical address, bytes."""
+
+    place: int | None
+    words: tuple[tuple[int, int], ...]
+
+
+class Ways:
+    """Ways as the tables are now that the guest uses."""
+
+    def __init__(self, family: Family, bits: int, byteorder: str, registers: RegisterFile, ram: Ram) -> None:
+        self._family = family
+        self._bits = bits
+        self._big = byteorder == "big"
+        self._registers = registers
+        self._ram = ram
+
+    def selected(self, registers: dict[str, int]) -> list[tuple[int, bytes, int, int]]:
+        """Registers and the bits of them that count, for the native half."""
+        return [(*self._registers.selector(name), mask & _WORD) for name, mask in registers.items()]
+
+    def translation(self) -> Translation | None:
+        """The tables in use; None: addresses are physical, or the engine does not know."""
+        return None if self._family.paging is None else self._family.paging(self._bits, self._registers.read)
+
+    def read_number(self, physical: int, size: int) -> int:
+        data = self._ram.read(physical, size)
+        if len(data) < size:
+            raise MemoryFault(physical + len(data))
+        return int.from_bytes(data, "big" if self._big else "little")
+
+    def find(self, address: int) -> Way | None:
+        """None: tables lie outside of RAM, or the engine does not know them."""
+        if self._family.paging is None:
+            return None
+        words: list[tuple[int, int]] = []
+
+        def read(physical: int, size: int) -> int:
+            words.append((physical, size))
+            return self.read_number(physical, size)
+
+        translation = self.translation()
+        try:
+            return Way(address if translation is None else translation.find(address, read), tuple(words))
+        except MemoryFault:
+            return None
+
+    def native(self, address: int, way: Way | None) -> NativeWay | None:
+        """None: the hooks cannot know it."""
+        if way is None or self._family.regime is None:
+            return None
+        return [(self._host(at), size) for at, size in way.words], self.selected(dict(self._family.regime(address)))
+
+    def host(self, way: Way | None) -> int:
+        """Where this process has what the way leads to; 0: that is no RAM."""
+        try:
+            return 0 if way is None or way.place is None else self._host(way.place)
+        except MemoryFault:
+            return 0
+
+    def _host(self, physical: int) -> int:
+        return self._ram.address + self._ram.locate(physical)[0]
+
+    def underlying(self, address: int, length: int, *, translates: bool, reached: bool) -> Underlying | None:
+        """See ``Engine``, of a guest that has translated addresses. ``translates``: it does so now; ``reached``: there
+        is something at the address as a physical one."""
+        shared = self._family.shared
+        if shared is None:
+            return None
+        data, tables = set[int](), {REGIME}
+        try:
+            for at in range(address & -PAGE, address + max(length, 1), PAGE):
+                way: Way | None = Way(at, ())
+                if translates:
+                    way = self.find(at)
+                    if way is None or not shared(at, [self.read_number(*word) for word in way.words]):
+                        return None
+                    tables.update(self._page(physical) for physical, _ in way.words)
+                    if reached:
+                        data.add(self._page(at))  # in a mode without translation it is another byte
+                if way is not None and way.place is not None:
+                    data.add(self._page(way.place))
+        except MemoryFault:
+            return None
+        return Underlying(frozenset(data), frozenset(tables))
+
+    def _page(self, physical: int) -> int:
+        return self._ram.locate(physical)[0] // PAGE
