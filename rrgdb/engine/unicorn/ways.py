@@ -13,7 +13,8 @@ from rrgdb.engine.unicorn.registers import RegisterFile
 
 _WORD = (1 << 64) - 1
 NativeWay = tuple[list[tuple[int, int]], list[tuple[int, bytes, int, int]]]
-"""what a hook looks at: (host address, bytes) of entries of page tables, and registers: ``RegisterFile.selector``, mask"""
+"""what a hook looks at: (host address, bytes) of entries of page tables, and (``RegisterFile.selector``, mask) of
+registers"""
 
 
 class Way(NamedTuple):
