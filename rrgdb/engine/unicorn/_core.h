@@ -273,7 +273,7 @@ typedef struct Core {
     int watches_access; /* there are watches of other kinds than w */
     int watches_lost;   /* watches that are not in RAM, as far as is known */
     int watches_moved, suspects;
-    int watches_asked; /* see there */
+    int watches_asked; /* see stores_are_asked */
     known_page known_pages[KNOWN_PAGES];
     int learns;        /* Python can tell where pages are */
     uint64_t asked_page; /* that a condition needs, or NO_PC */

@@ -260,7 +260,7 @@ static void run_phases(Core *c)
             for (int i = 0; i < c->watch_count; i++)
                 if (c->watches[i].host && !(*flags_of(c, c->watches[i].host) & PAGE_COVERED))
                     cover(c, c->watches[i].host);
-            c->watches_asked = watches_asked(c);
+            c->watches_asked = stores_are_asked(c);
         }
         if (exact || c->icount < c->spell_end) {
             enter_phase(c, PHASE_SLOW, 0, 0);

@@ -69,6 +69,8 @@ static int add_sparse_hook(Core *c)
         c->hook_del(c->uc, c->code_hook);
         c->sparse_fails = 1;
     }
+#else
+    (void)c;
 #endif
     return 0;
 }
@@ -90,6 +92,10 @@ static int lacks_hooks(Core *c, uint64_t addr, uint32_t size, const uint8_t *end
     stop(c, R_HOOKS, addr);
     return 1;
 #else
+    (void)c;
+    (void)addr;
+    (void)size;
+    (void)end;
     return 0;
 #endif
 }

@@ -196,7 +196,7 @@ ALWAYS_INLINE void on_access(const Family *f, Core *c, int type, uint64_t addres
 
 /* Whether blocks may be counted as wholes all the same, in a guest that translates addresses: watched bytes are changed by stores
  * of its instructions alone, and those are asked for (see find_mapping). */
-static int watches_asked(const Core *c)
+static int stores_are_asked(const Core *c)
 {
     if (c->access_hooked || c->watches_access || c->watches_lost || c->family->walks_write)
         return 0;
