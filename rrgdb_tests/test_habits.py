@@ -14,7 +14,7 @@ import pytest
 
 from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
-from rrgdb.engine.base import EngineError
+from rrgdb.engine.base import EngineError, Underlying
 from rrgdb.opening import GuestOptions, record, replay
 from rrgdb.rsp.debuggee import DebuggeeError, Resume, StopReason, StopReply, ZPoint, ZType
 from rrgdb.target import Target
@@ -278,7 +278,7 @@ def test_what_is_not_there_is_watched_and_never_hit(family: str) -> None:
             for kind in KINDS.values():
                 t.insert(ZPoint(kind, address, 8))
         points = t._armed()
-        assert t.timeline.forward.watched_pages(replace(points, watches=points.watches[::3])) == set()
+        assert t.timeline.forward.underlying(replace(points, watches=points.watches[::3])) == Underlying()
         assert t.resume(S).reason is StopReason.STEP
         assert t.resume(C).reason is StopReason.SIGNAL
         assert t.resume(BS).reason is StopReason.STEP
