@@ -146,11 +146,10 @@ class Backward:
                 t.seek(begin)
                 t.seek(end - 1)
                 continue
-            if under is not None and under.tables:
+            before = under
+            if points.watches and (under is None or under.tables):
                 t.seek(begin)
                 before = t.forward.underlying(points)
-            else:
-                before = under
             on_the_way: list[Mark] = []
             found = scan(t, points, begin, end, on_the_way)
             if t.interrupted:
