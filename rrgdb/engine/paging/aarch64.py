@@ -14,8 +14,6 @@ _LEAST_SIZE, _MOST_SIZE = 16, 39
 """of TnSZ; others count as the nearer one, as in QEMU"""
 _TOP = 1 << 55
 _TAG = 0xFF << 56
-
-
 _ROOT = (1 << 48) - 1
 """of a TTBR; the rest is an ASID, which says nothing of the tables"""
 REGIME = {"cpsr": 2 << 2, "sctlr_el1": _MMU | _EE, "tcr_el1": ~0, "ttbr1_el1": _ROOT}

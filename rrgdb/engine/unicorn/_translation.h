@@ -41,8 +41,10 @@ static void look_at_regime(Core *c)
         *privilege = before;
 }
 
-static int take_control_to(control *r, PyObject *item)
+/* to: the first of the controls */
+static int take_control(void *to, Py_ssize_t k, PyObject *item)
 {
+    control *r = (control *)to + k;
     Py_buffer selector;
     unsigned long long mask;
     if (!PyArg_ParseTuple(item, "iy*IK", &r->id, &selector, &r->offset, &mask))
@@ -54,12 +56,6 @@ static int take_control_to(control *r, PyObject *item)
     return 0;
 }
 
-static int take_control(void *to, Py_ssize_t k, PyObject *item)
-{
-    Core *c = to;
-    return take_control_to(&c->controls[k], item);
-}
-
 /* set_controls([(id, selector, offset, mask), ...]) */
 static PyObject *Core_set_controls(Core *c, PyObject *list)
 {
@@ -67,23 +63,17 @@ static PyObject *Core_set_controls(Core *c, PyObject *list)
     if (n < 0)
         return NULL;
     c->control_count = 0;
-    if (take_items(list, n, take_control, c))
+    if (take_items(list, n, take_control, c->controls))
         return NULL;
     c->control_count = (int)n;
     Py_RETURN_NONE;
-}
-
-static int take_regime_register(void *to, Py_ssize_t k, PyObject *item)
-{
-    Core *c = to;
-    return take_control_to(&c->regime[k], item);
 }
 
 /* set_regime([(id, selector, offset, mask), ...]) */
 static PyObject *Core_set_regime(Core *c, PyObject *list)
 {
     Py_ssize_t n = list_length(list, MAX_REGIME, "registers of translation");
-    if (n < 0 || take_items(list, n, take_regime_register, c))
+    if (n < 0 || take_items(list, n, take_control, c->regime))
         return NULL;
     c->regime_count = (int)n;
     look_at_regime(c);

@@ -10,24 +10,25 @@
 
 static int still_leads(Core *c, const way *w)
 {
+    if (!w->known)
+        return 0;
     for (int i = 0; i < w->word_count; i++)
         if (memcmp(w->words[i].at, w->words[i].was, w->words[i].size) != 0)
             return 0;
     for (int i = 0; i < w->register_count; i++)
         if (control_value(c, &w->registers[i]) != w->values[i])
             return 0;
-    return w->known;
+    return 1;
 }
 
+/* to: the first of the words */
 static int take_way_word(void *to, Py_ssize_t k, PyObject *item)
 {
-    way *w = to;
+    mask_bytes *word = (mask_bytes *)to + k;
     unsigned long long host;
     unsigned int size;
-    (void)k;
     if (!PyArg_ParseTuple(item, "KI", &host, &size))
         return -1;
-    mask_bytes *word = &w->words[w->word_count++];
     if (size > sizeof word->was) {
         PyErr_SetString(PyExc_ValueError, "an entry of a page table is too large");
         return -1;
@@ -37,25 +38,21 @@ static int take_way_word(void *to, Py_ssize_t k, PyObject *item)
     return 0;
 }
 
-static int take_way_register(void *to, Py_ssize_t k, PyObject *item)
-{
-    way *w = to;
-    (void)k;
-    return take_control_to(&w->registers[w->register_count++], item);
-}
-
 /* ([(host, bytes), ...], [(id, selector, offset, mask), ...]) as they are now, or None: it is not known */
 static int take_way(Core *c, way *w, PyObject *item)
 {
     PyObject *words, *registers;
-    w->word_count = w->register_count = w->known = 0;
+    w->known = 0;
     if (item == Py_None)
         return 0;
     if (!PyArg_ParseTuple(item, "OO", &words, &registers))
         return -1;
     Py_ssize_t n = list_length(words, MAX_WAY, "entries of page tables"), m = list_length(registers, MAX_REGIME, "registers");
-    if (n < 0 || m < 0 || take_items(words, n, take_way_word, w) || take_items(registers, m, take_way_register, w))
+    if (n < 0 || m < 0 || take_items(words, n, take_way_word, w->words) ||
+        take_items(registers, m, take_control, w->registers))
         return -1;
+    w->word_count = (int)n;
+    w->register_count = (int)m;
     for (int i = 0; i < w->register_count; i++)
         w->values[i] = control_value(c, &w->registers[i]);
     w->known = 1;

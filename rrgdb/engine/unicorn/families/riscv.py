@@ -76,6 +76,7 @@ def _refresh_interrupts(registers: RegisterFile, context: Context) -> None:
 
 def _family(xlen: int, models: Mapping[str, int]) -> Family:
     wide = xlen == 64
+    mode = {"satp": 15 << 60 if wide else 1 << 31}
     named = ("pc", "priv", *arch.FLOAT_CONTROL, *(name for names in arch.CSRS.values() for name in names))
     return Family(
         name=f"riscv{xlen}",
@@ -94,9 +95,9 @@ def _family(xlen: int, models: Mapping[str, int]) -> Family:
         native="riscv",
         clock_ahead=TIME_AHEAD,
         places=lambda uc, bare: {} if bare else asdict(probes.find_addresses(uc, wide)),
-        translation={"satp": 15 << 60 if wide else 1 << 31},
+        translation=mode,
         paging=paging.translation,
-        regime_registers={"satp": 15 << 60 if wide else 1 << 31},
+        regime_registers=mode,
         shared=paging.shared,
         layout=lambda: probes.layout(wide),
         masks=lambda uc: probes.find_masks(uc, wide),
