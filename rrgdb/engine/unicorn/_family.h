@@ -107,6 +107,9 @@ struct Family {
     /* There is nothing at that address. type: UC_MEM_READ_UNMAPPED, … */
     void (*fault)(Core *c, int type);
 
+    /* control_value, in whichever mode, of a register that Unicorn's interface hides from some. */
+    uint64_t (*any_mode)(Core *c, const control *r);
+
     /* ---- around a run */
 
     /* Where c->code_base is, and what else the mode of the CPU means for addresses. */

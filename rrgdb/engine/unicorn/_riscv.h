@@ -10,6 +10,7 @@
 #include "_memory.h"
 #include "_pmp.h"
 #include "_riscv_decode.h"
+#include "_translation.h"
 
 #define RV_MOVED_STATUS 0x60600000u /* TW and TSR, where they are and where Unicorn has them */
 #define RV_MRET 0x30200073u
@@ -181,6 +182,19 @@ static int rv_block_needs(Core *c, uint64_t addr, const uint8_t *b, uint32_t siz
     return !c->riscv.floats || rv_block_floats(c, b, size, needs, results);
 }
 
+/* Registers of higher modes are shown to those alone. */
+static uint64_t rv_any_mode(Core *c, const control *r)
+{
+    uint32_t *privilege = c->riscv.privilege;
+    if (!privilege)
+        return control_value(c, r);
+    uint32_t before = *privilege;
+    *privilege = RV_MACHINE;
+    uint64_t value = control_value(c, r);
+    *privilege = before;
+    return value;
+}
+
 static int rv_settles(const Core *c)
 {
     return c->riscv.floats && !c->riscv.pmp_native_lacks;
@@ -249,6 +263,7 @@ static const Family riscv_family = {
     .block_needs = rv_block_needs,
     .needs_hold = rv_are_boxed,
     .walks_write = 1,
+    .any_mode = rv_any_mode,
     .settles = rv_settles,
     .block_counted = rv_block_counted,
     .block_left = rv_box_block,

@@ -1,9 +1,8 @@
 /* Whether the guest translates addresses. */
 #pragma once
 #include "_core.h"
+#include "_family.h"
 #include "_lists.h"
-
-#define RISCV_MACHINE 3 /* mode */
 
 /* What of a control register counts. */
 static uint64_t control_value(Core *c, const control *r)
@@ -25,20 +24,15 @@ static int translating(Core *c)
     return 0;
 }
 
-/* The registers that say how addresses are translated, in whichever address space: have they changed since the last look?
- * RISC-V shows them to higher modes alone. */
+/* The registers that say how addresses are translated, in whichever address space: have they changed since the last look? */
 static void look_at_regime(Core *c)
 {
-    uint32_t *privilege = c->riscv.privilege, before = privilege ? *privilege : 0;
-    if (privilege)
-        *privilege = RISCV_MACHINE;
+    const Family *f = c->family;
     for (int i = 0; i < c->regime_count; i++) {
-        uint64_t value = control_value(c, &c->regime[i]);
+        uint64_t value = f->any_mode ? f->any_mode(c, &c->regime[i]) : control_value(c, &c->regime[i]);
         c->regime_moved |= value != c->regime_values[i];
         c->regime_values[i] = value;
     }
-    if (privilege)
-        *privilege = before;
 }
 
 /* to: the first of the controls */
