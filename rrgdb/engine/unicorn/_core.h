@@ -188,7 +188,7 @@ typedef struct { /* see _armv7m.h */
 typedef struct { int number; uint64_t value; } riscv_unboxed;
 
 typedef struct { /* see _riscv.h and _pmp.h; the pointers are NULL in a script's CPU */
-    uint32_t *privilege, *status, *counters; /* counters: mcounteren */
+    uint32_t *status, *counters; /* counters: mcounteren */
     uint64_t *floats;
     pmp_entry pmp[MAX_PMP];
     int pmp_count;
@@ -227,6 +227,10 @@ typedef struct Core {
     arm_state arm;
     armv7m_state armv7m;
     riscv_state riscv;
+    PyObject *entry_words; /* see _exceptions.h; NULL: none is entered here */
+    uint8_t *saved;        /* a uc_context to save into */
+    int fault_at, syndrome_at;
+    uint32_t *privilege; /* where Unicorn keeps it, if its interface hides registers of a higher one */
 
     uint64_t icount, limit, skip, pc, last_pc;
     uint32_t last_size;
@@ -234,7 +238,7 @@ typedef struct Core {
     volatile int interrupt;
     int exception, error, faulted;
     uint64_t fault_address;
-    uint64_t executed, looked, hooks_asked; /* instructions of all runs; those counted one by one; blocks that got hooks, see _sparse.h */
+    uint64_t executed, looked, hooks_asked, exceptions; /* instructions of all runs; those counted one by one; blocks that got hooks, see _sparse.h; exceptions, see _exceptions.h */
 
     int bare; /* hooks that count and look, none that handles exceptions: those are the script's */
     int stopped;

@@ -96,6 +96,15 @@ struct Family {
     /* Of it, what lies before pc has retired. */
     void (*block_left)(Core *c, uint64_t pc);
 
+    /* ---- exceptions */
+
+    /* Whether the exception of this number of Unicorn's is one that is entered here, as the CPU is. behind: pc stands behind its
+     * instruction, as for a system call. */
+    int (*enters)(Core *c, int number, int behind);
+    /* Enter it: it was raised by the instruction at c->last_pc, which has not retired. */
+    void (*enter_exception)(Core *c, int number);
+    int entry_words; /* how many registers that takes */
+
     /* ---- accesses */
 
     /* What the memory protection of the family allows on the page of an access; 0: nothing. whole: see fill_tlb. */
@@ -106,9 +115,6 @@ struct Family {
     void (*refused)(Core *c, int store);
     /* There is nothing at that address. type: UC_MEM_READ_UNMAPPED, … */
     void (*fault)(Core *c, int type);
-
-    /* control_value, in whichever mode, of a register that Unicorn's interface hides from some. */
-    uint64_t (*any_mode)(Core *c, const control *r);
 
     /* ---- around a run */
 

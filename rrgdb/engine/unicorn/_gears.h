@@ -6,6 +6,7 @@
 #pragma once
 #include "_core.h"
 #include "_cover.h"
+#include "_exceptions.h"
 #include "_family.h"
 #include "_fast.h"
 #include "_hooks.h"
@@ -220,6 +221,12 @@ static int emulated(Core *c)
     return 1;
 }
 
+/* Whether what has ended the run was done here. */
+static int done_here(Core *c)
+{
+    return emulated(c) || entered(c);
+}
+
 /* Whether the run goes on, in whichever phase. */
 static int ended_early(const Core *c)
 {
@@ -267,7 +274,7 @@ static void run_phases(Core *c)
             if (!exact && c->spell_end < c->limit)
                 c->limit = c->spell_end;
             run_slow(c);
-            if (emulated(c))
+            if (done_here(c))
                 continue;
             if (c->reason == R_MMU) {
                 set_mmu(c, !c->mmu_seen);
@@ -287,7 +294,7 @@ static void run_phases(Core *c)
                 set_mmu(c, !c->mmu_seen);
                 continue;
             }
-            if (next == DONE && (c->reason == R_UNGUARD || emulated(c)))
+            if (next == DONE && (c->reason == R_UNGUARD || done_here(c)))
                 continue;
             if (next == DONE)
                 return;
@@ -296,7 +303,7 @@ static void run_phases(Core *c)
         }
         enter_tail(c);
         run_slow(c);
-        if (emulated(c))
+        if (done_here(c))
             continue;
         if (c->reason == R_MMU)
             set_mmu(c, !c->mmu_seen);

@@ -15,6 +15,7 @@
 #include "_classes.h"
 #include "_construct.h"
 #include "_core.h"
+#include "_exceptions.h"
 #include "_families.h"
 #include "_footprint.h"
 #include "_gears.h"
@@ -41,6 +42,7 @@ static void Core_dealloc(Core *c)
     free_sites(c);
     free(c->classes);
     Py_XDECREF(c->code_pages_owner);
+    Py_XDECREF(c->entry_words);
     Py_TYPE(c)->tp_free((PyObject *)c);
 }
 
@@ -142,11 +144,7 @@ static PyObject *Core_restore_flags(Core *c, PyObject *Py_UNUSED(ignored))
 /* the instruction that ran last did not retire */
 static PyObject *Core_retract(Core *c, PyObject *Py_UNUSED(ignored))
 {
-    forget_hits(c);
-    c->icount--;
-    c->mmu_moved = 0;
-    if (c->family->undone)
-        c->family->undone(c);
+    retract(c);
     Py_RETURN_NONE;
 }
 
@@ -297,6 +295,7 @@ static PyMethodDef Core_methods[] = {
     {"await_unmasked", (PyCFunction)Core_await, METH_VARARGS, "await_unmasked(on): stop when a mask has changed from now on"},
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
     {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous, segment, modes): x86"},
+    {"set_entry", (PyCFunction)Core_set_entry, METH_VARARGS, "set_entry(context, fault address, syndrome, places): see _exceptions.h"},
     {"address", (PyCFunction)Core_address, METH_NOARGS, "address() -> linear address of the next instruction"},
     {"performed", (PyCFunction)Core_performed, METH_NOARGS, "the next instruction was performed by the caller"},
     {"restore_flags", (PyCFunction)Core_restore_flags, METH_NOARGS, "x86: of the instruction counted last, which did not retire"},
@@ -358,6 +357,7 @@ static PyMemberDef Core_members[] = {
     {"code_base", T_ULONGLONG, offsetof(Core, code_base), READONLY, "x86: of the code segment, when address() was asked last"},
     {"executed", T_ULONGLONG, offsetof(Core, executed), READONLY, "instructions of all runs"},
     {"looked", T_ULONGLONG, offsetof(Core, looked), READONLY, "of those, the ones that were counted one by one"},
+    {"exceptions", T_ULONGLONG, offsetof(Core, exceptions), READONLY, "exceptions that were entered here"},
     {"hooks_asked", T_ULONGLONG, offsetof(Core, hooks_asked), READONLY, "how often a block was translated anew to have hooks"},
     {"learns", T_INT, offsetof(Core, learns), 0, "a page that a condition asks for can be looked up: LEARN"},
     {"asked_page", T_ULONGLONG, offsetof(Core, asked_page), READONLY, "that page"},

@@ -18,7 +18,7 @@ enum { RV_USER, RV_SUPERVISOR, RV_MACHINE = 3 };
 /* Privilege of an access: MPRV gives machine mode's loads and stores that of MPP. */
 static int rv_mode(const Core *c, int fetch)
 {
-    int mode = (int)(*c->riscv.privilege & 3);
+    int mode = (int)(*c->privilege & 3);
     if (mode == RV_MACHINE && !fetch && *c->riscv.status & RV_MPRV)
         return (int)rv_bits(*c->riscv.status, 11, 2);
     return mode;

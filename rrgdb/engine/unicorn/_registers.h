@@ -1,6 +1,7 @@
 /* Registers as Python reads and writes them, by Unicorn's numbers. */
 #pragma once
 #include "_core.h"
+#include "_translation.h"
 
 /* read_registers(plan): plan holds (int32 id, int32 bytes) pairs, id < 0 for bytes of zero */
 static PyObject *Core_read_registers(Core *c, PyObject *args)
@@ -28,36 +29,49 @@ static PyObject *Core_read_registers(Core *c, PyObject *args)
 }
 
 /* How Unicorn's interface passes a register of up to eight bytes: what it is given begins with the selector, if there is one,
- * and has the value at the offset; parted: what else is passed with it stays as it is. */
-typedef struct { int32_t id; uint32_t offset, size, parted, selector_size; uint8_t selector[]; } word_place;
+ * and has the value at the offset; parted: what else is passed with it stays as it is; privilege: the least that it is read at. */
+typedef struct { int32_t id; uint32_t offset, size, parted, privilege, selector_size; uint8_t selector[]; } word_place;
 
 static const word_place *word_place_of(PyObject *bytes)
 {
     const word_place *p = PyBytes_Check(bytes) ? (const word_place *)PyBytes_AS_STRING(bytes) : NULL;
     size_t length = p ? (size_t)PyBytes_GET_SIZE(bytes) : 0;
     if (length < sizeof *p || p->selector_size > 32 || length != sizeof *p + p->selector_size || p->size > 8 || p->offset > 32) {
-        PyErr_SetString(PyExc_ValueError, "the place of a register: expected id, offset, size, parted, bytes of the selector, and those");
+        PyErr_SetString(PyExc_ValueError, "the place of a register: expected id, offset, size, parted, privilege, bytes of the selector, and those");
         return NULL;
     }
     return p;
 }
 
-static PyObject *Core_read_word(Core *c, PyObject *place)
+static uint64_t read_word(Core *c, const word_place *p)
 {
     uint8_t buffer[64] = {0};
     uint64_t value = 0;
-    const word_place *p = word_place_of(place);
-    if (!p)
-        return NULL;
     memcpy(buffer, p->selector, p->selector_size);
-    c->reg_read(c->uc, p->id, buffer);
+    read_privileged(c, p->id, buffer, p->privilege);
     memcpy(&value, buffer + p->offset, p->size);
-    return PyLong_FromUnsignedLongLong(value);
+    return value;
+}
+
+/* Unicorn's error. What needs privilege is written with that of the CPU. */
+static int write_word(Core *c, const word_place *p, uint64_t value)
+{
+    uint8_t buffer[64] = {0};
+    memcpy(buffer, p->selector, p->selector_size);
+    if (p->parted)
+        c->reg_read(c->uc, p->id, buffer);
+    memcpy(buffer + p->offset, &value, p->size);
+    return c->reg_write(c->uc, p->id, buffer);
+}
+
+static PyObject *Core_read_word(Core *c, PyObject *place)
+{
+    const word_place *p = word_place_of(place);
+    return p ? PyLong_FromUnsignedLongLong(read_word(c, p)) : NULL;
 }
 
 static PyObject *Core_write_word(Core *c, PyObject *const *args, Py_ssize_t n)
 {
-    uint8_t buffer[64] = {0};
     const word_place *p = n == 2 ? word_place_of(args[0]) : NULL;
     if (!p) {
         if (!PyErr_Occurred())
@@ -67,9 +81,21 @@ static PyObject *Core_write_word(Core *c, PyObject *const *args, Py_ssize_t n)
     uint64_t value = PyLong_AsUnsignedLongLongMask(args[1]);
     if (PyErr_Occurred())
         return NULL;
-    memcpy(buffer, p->selector, p->selector_size);
-    if (p->parted)
-        c->reg_read(c->uc, p->id, buffer);
-    memcpy(buffer + p->offset, &value, p->size);
-    return PyLong_FromLong(c->reg_write(c->uc, p->id, buffer));
+    return PyLong_FromLong(write_word(c, p, value));
+}
+
+/* Registers that an exception of the family's own changes, by their numbers in its list (see _exceptions.h). */
+static const word_place *entry_place(const Core *c, int n)
+{
+    return (const word_place *)PyBytes_AS_STRING(PyTuple_GET_ITEM(c->entry_words, n));
+}
+
+static uint64_t entry_read(Core *c, int n)
+{
+    return read_word(c, entry_place(c, n));
+}
+
+static void entry_write(Core *c, int n, uint64_t value)
+{
+    write_word(c, entry_place(c, n), value);
 }

@@ -6,9 +6,11 @@
  */
 #pragma once
 #include "_core.h"
+#include "_exceptions.h"
 #include "_family.h"
 #include "_memory.h"
 #include "_pmp.h"
+#include "_registers.h"
 #include "_riscv_decode.h"
 #include "_translation.h"
 
@@ -182,17 +184,58 @@ static int rv_block_needs(Core *c, uint64_t addr, const uint8_t *b, uint32_t siz
     return !c->riscv.floats || rv_block_floats(c, b, size, needs, results);
 }
 
-/* Registers of higher modes are shown to those alone. */
-static uint64_t rv_any_mode(Core *c, const control *r)
+/* ---- exceptions ------------------------------------------------------------------------------- */
+
+/* rrgdb/engine/unicorn/families/riscv.py has their names in this order */
+enum { RVE_PRIV, RVE_MEDELEG, RVE_STATUS, RVE_VECTOR = RVE_STATUS + 2, RVE_EPC = RVE_VECTOR + 2, RVE_CAUSE = RVE_EPC + 2,
+       RVE_TVAL = RVE_CAUSE + 2, RVE_WORDS = RVE_TVAL + 2 }; /* from RVE_STATUS on: of supervisor mode, and of machine mode */
+enum { RV_CALL = 8, RV_LOAD_PAGE_FAULT = 13, RV_STORE_PAGE_FAULT = 15 };
+
+/* Unicorn tells of each system call as of one from user mode. An AMO that cannot load is told as a load; its cause is that of
+ * stores (volume II, 3.1.15); LR is a load. */
+static uint32_t rv_cause(Core *c, int number)
 {
-    uint32_t *privilege = c->riscv.privilege;
-    if (!privilege)
-        return control_value(c, r);
-    uint32_t before = *privilege;
-    *privilege = RV_MACHINE;
-    uint64_t value = control_value(c, r);
-    *privilege = before;
-    return value;
+    uint8_t b[4];
+    if (number == RV_CALL)
+        return RV_CALL + *c->privilege;
+    if (number != RV_LOAD_PAGE_FAULT || copy_code(c, c->last_pc, b, 4) != 4)
+        return (uint32_t)number;
+    uint32_t w = rv_word(b);
+    return (w & 0x7f) == 0x2f && w >> 27 != 2 ? RV_STORE_PAGE_FAULT : RV_LOAD_PAGE_FAULT;
+}
+
+/* Whether a trap goes to machine mode. */
+static int rv_to_machine(Core *c, uint32_t cause)
+{
+    return *c->privilege == RV_MACHINE || !(entry_read(c, RVE_MEDELEG) >> cause & 1);
+}
+
+static int rv_enters(Core *c, int number, int behind)
+{
+    if (behind || c->fault_at < 0 || (number != RV_CALL && number != RV_LOAD_PAGE_FAULT && number != RV_STORE_PAGE_FAULT))
+        return 0;
+    return (entry_read(c, RVE_VECTOR + rv_to_machine(c, rv_cause(c, number))) & ~(uint64_t)3) != 0;
+}
+
+/* As riscv_interrupts.enter: machine mode comes first, in which all may be written. */
+static void rv_enter_exception(Core *c, int number)
+{
+    uint32_t level = *c->privilege, cause = rv_cause(c, number);
+    int machine = rv_to_machine(c, cause);
+    uint64_t status = entry_read(c, RVE_STATUS + machine), entered;
+    uint64_t tval = number == RV_LOAD_PAGE_FAULT || number == RV_STORE_PAGE_FAULT ? saved_word(c, c->fault_at, c->wide ? 8 : 4) : 0;
+    uint64_t target = entry_read(c, RVE_VECTOR + machine) & ~(uint64_t)3;
+    if (machine)
+        entered = (status & ~(uint64_t)0x1888) | (status & 8) << 4 | (uint64_t)level << 11;
+    else
+        entered = (status & ~(uint64_t)0x122) | (status & 2) << 4 | (uint64_t)(level == RV_SUPERVISOR) << 8;
+    entry_write(c, RVE_PRIV, RV_MACHINE);
+    entry_write(c, RVE_STATUS + machine, entered);
+    entry_write(c, RVE_EPC + machine, c->last_pc);
+    entry_write(c, RVE_CAUSE + machine, cause);
+    entry_write(c, RVE_TVAL + machine, tval);
+    entry_write(c, RVE_PRIV, machine ? RV_MACHINE : RV_SUPERVISOR);
+    c->reg_write(c->uc, c->pc_id, &target);
 }
 
 static int rv_settles(const Core *c)
@@ -217,7 +260,7 @@ static int rv_emulate(Core *c)
     uint32_t w = rv_word(c->code), low = (w & ~RV_RD) == RV_RDTIME, high = !c->wide && (w & ~RV_RD) == RV_RDTIMEH;
     if (!c->keeps_time || !c->riscv.counters || (!low && !high))
         return 0;
-    if (*c->riscv.privilege == RV_USER || (*c->riscv.privilege != RV_MACHINE && !(*c->riscv.counters & RV_TM)))
+    if (*c->privilege == RV_USER || (*c->privilege != RV_MACHINE && !(*c->riscv.counters & RV_TM)))
         return 0;
     uint64_t count = ticks(c, 1, 100) + c->time_ahead;
     if (high)
@@ -240,7 +283,7 @@ static void rv_end_run(Core *c)
 }
 
 static const place riscv_places[] = {
-    POINTER_PLACE("privilege", riscv.privilege),
+    POINTER_PLACE("privilege", privilege),
     POINTER_PLACE("status", riscv.status),
     POINTER_PLACE("floats", riscv.floats),
     POINTER_PLACE("counters", riscv.counters),
@@ -259,11 +302,13 @@ static const Family riscv_family = {
     .enter_system = rv_enter_system,
     .counted = rv_counted,
     .retired = rv_retired,
+    .enters = rv_enters,
+    .enter_exception = rv_enter_exception,
+    .entry_words = RVE_WORDS,
     .undone = rv_undone,
     .block_needs = rv_block_needs,
     .needs_hold = rv_are_boxed,
     .walks_write = 1,
-    .any_mode = rv_any_mode,
     .settles = rv_settles,
     .block_counted = rv_block_counted,
     .block_left = rv_box_block,

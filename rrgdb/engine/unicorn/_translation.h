@@ -4,13 +4,26 @@
 #include "_family.h"
 #include "_lists.h"
 
+#define MOST_PRIVILEGED 3
+
+/* Unicorn's interface shows registers of higher privilege to that alone. */
+static void read_privileged(Core *c, int id, void *value, uint32_t least)
+{
+    uint32_t before = c->privilege ? *c->privilege : least;
+    if (before < least)
+        *c->privilege = least;
+    c->reg_read(c->uc, id, value);
+    if (before < least)
+        *c->privilege = before;
+}
+
 /* What of a control register counts. */
 static uint64_t control_value(Core *c, const control *r)
 {
     uint8_t buffer[64] = {0};
     uint64_t value = 0;
     memcpy(buffer, r->selector, sizeof r->selector);
-    c->reg_read(c->uc, r->id, buffer);
+    read_privileged(c, r->id, buffer, MOST_PRIVILEGED);
     memcpy(&value, buffer + r->offset, sizeof value);
     return value & r->mask;
 }
@@ -27,9 +40,8 @@ static int translating(Core *c)
 /* The registers that say how addresses are translated, in whichever address space: have they changed since the last look? */
 static void look_at_regime(Core *c)
 {
-    const Family *f = c->family;
     for (int i = 0; i < c->regime_count; i++) {
-        uint64_t value = f->any_mode ? f->any_mode(c, &c->regime[i]) : control_value(c, &c->regime[i]);
+        uint64_t value = control_value(c, &c->regime[i]);
         c->regime_moved |= value != c->regime_values[i];
         c->regime_values[i] = value;
     }

@@ -156,6 +156,9 @@ class UnicornEngine:
             places.get("privilege"),
         )
         self._core.set_registers([(*r, -1) for r in self._registers.in_hooks()])
+        if fast and not bare and family.entry:
+            entry = tuple(self._registers.word(name) for name in family.entry)
+            self._core.set_entry(self._context.address, layout.fault_address, layout.syndrome, entry)
         self._faults = family.faults(
             arch,
             family.kinds,
@@ -389,8 +392,10 @@ class UnicornEngine:
     def write(self, name: str, value: int) -> None:
         if name in self._kept.values:
             self._kept.write(name, value)
-            self._core.time_ahead = self._clock_ahead
-            self._protect()
+            if name == self.family.clock_ahead:
+                self._core.time_ahead = self._clock_ahead
+            elif name in self.arch.kept_registers:
+                self._protect()
             return
         if name in self.arch.computed and not self._bare:
             self.arch.computed[name].write(self, value)

@@ -82,7 +82,7 @@ class Quirk:
 
 
 _PLAIN = Quirk()
-_WORD = struct.Struct("<i4I")
+_WORD = struct.Struct("<i5I")
 """before a selector; see ``_registers.h``"""
 
 
@@ -126,8 +126,12 @@ class _Slot:
         else:
             self.access = id_
         if self.number >= 0 and self.size <= 8:
-            place = (self.number, self.offset, self.size, not self.plain, len(self.selector))
-            self.word = _WORD.pack(*place) + self.selector
+            self.word = self.word_at(0)
+
+    def word_at(self, privilege: int) -> bytes:
+        """``word``, to be read with that privilege at least."""
+        place = (self.number, self.offset, self.size, not self.plain, privilege, len(self.selector))
+        return _WORD.pack(*place) + self.selector
 
 
 class _Plan(NamedTuple):
@@ -138,6 +142,16 @@ class _Plan(NamedTuple):
     native: bytes
     privilege: tuple[str, int] | None
     """the least at which all of them are reached"""
+
+
+class _Privileged(NamedTuple):
+    """A register that the native half reads at the ``least`` privilege that shows it, and writes where the CPU has
+    that. ``mask``: its bits."""
+
+    least: int
+    word: bytes
+    mask: int
+    quirk: Quirk
 
 
 class RegisterFile:
@@ -194,6 +208,7 @@ class RegisterFile:
             for (name, r), slot in zip(self._registers.items(), self._slots.values(), strict=True)
             if r.constant is None and self._is_simple(name, slot)
         }
+        self._privileged_words = {} if privilege_at is None else dict(self._find_privileged())
         self._all = self._plan(arch.registers)
         self._digest = self._plan([self._registers[n] for n in arch.digest_registers if n not in arch.register_index])
 
@@ -201,6 +216,15 @@ class RegisterFile:
         """Unicorn's interface has it as it is, in up to eight bytes, alone or behind a selector."""
         plain = slot.word and name not in self._absent and replace(slot.quirk, late=False) == _PLAIN
         return bool(plain) and name not in self._hidden and not (name == self._pc and self._second_set)
+
+    def _find_privileged(self) -> Iterator[tuple[str, _Privileged]]:
+        for (name, r), slot in zip(self._registers.items(), self._slots.values(), strict=True):
+            quirk = slot.quirk
+            if name in self._absent or name in self._hidden or not slot.word:
+                continue
+            if quirk.privilege and not quirk.enabled_by:
+                least = quirk.privilege[1]
+                yield name, _Privileged(least, slot.word_at(least), (1 << (r.width or r.bits)) - 1, quirk)
 
     def in_hooks(self) -> list[tuple[int, int]]:
         """(Unicorn's number or one of ``_hot.REGISTER_``…, bits) of each of ``Arch.registers``: how a hook reads it;
@@ -224,6 +248,11 @@ class RegisterFile:
         if r.group or slot.quirk != _PLAIN or not slot.plain or slot.number < 0:
             return _hot.REGISTER_ASK, bits
         return slot.number, bits
+
+    def word(self, name: str) -> bytes:
+        """One of up to eight bytes, for the native half: as Unicorn holds it, and where it shows it."""
+        simple = self._simple.get(name)
+        return self._privileged_words[name].word if simple is None else simple[0]
 
     def selector(self, name: str) -> tuple[int, bytes, int]:
         """(Unicorn's number, the bytes that its interface is given, where in them the value then is)"""
@@ -332,6 +361,11 @@ class RegisterFile:
         simple = self._simple.get(name)
         if simple is not None:
             return self._read_word(simple[0]) & simple[1]
+        privileged = self._privileged_words.get(name)
+        if privileged is not None:
+            value = self._read_word(privileged.word) & privileged.mask
+            quirk = privileged.quirk
+            return _shown(quirk, value) if quirk.moved or quirk.ones else value
         if name in self._hidden:
             at, size = self._hidden[name]
             return int.from_bytes(self._save()[at : at + size], "little")
@@ -347,6 +381,12 @@ class RegisterFile:
         simple = self._simple.get(name)
         if simple is not None:
             _check(name, self._write_word(simple[0], value & simple[1]))
+            return
+        privileged, level = self._privileged_words.get(name), self._privilege_word
+        if privileged is not None and level is not None and level.value >= privileged.least:
+            if privileged.quirk.moved:
+                value = _move(value, privileged.quirk.moved)
+            _check(name, self._write_word(privileged.word, value & privileged.mask))
             return
         if name in self._hidden:
             at, size = self._hidden[name]

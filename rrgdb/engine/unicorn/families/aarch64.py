@@ -8,6 +8,7 @@ from unicorn import arm64_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch import aarch64 as arch
+from rrgdb.arch.base import words
 from rrgdb.engine.memory import PAGE
 from rrgdb.engine.paging import aarch64 as paging
 from rrgdb.engine.unicorn.families.arm_common import KINDS, check_mode
@@ -67,6 +68,7 @@ AARCH64 = Family(
     regime=paging.regime,
     regime_registers=paging.REGIME,
     shared=paging.shared,
+    entry=words("cpsr vbar_el1 sp sp_el0 sp_el1 esr_el1 far_el1 elr_el1 spsr_el1"),
     layout=probes.layout,
     masks=probes.find_masks,
     check=check_mode("sctlr_el1", _MODES),

@@ -86,6 +86,8 @@ class Family:
     shared: Callable[[int, Sequence[int]], bool] | None = None
     """(address, the entries of page tables on the way to it) -> whether the address is translated so in all address
     spaces; None: it is not known"""
+    entry: tuple[str, ...] = ()
+    """registers that an exception reads and changes, as the native half has them in its list; none: it enters none"""
     code_base: tuple[str, ...] = ()
     """registers that say where pc counts from"""
     ports: tuple[int, int] | None = None

@@ -9,7 +9,7 @@ from unicorn import riscv_const
 from unicorn import unicorn_const as const
 
 from rrgdb.arch import riscv as arch
-from rrgdb.arch.base import ExceptionKind
+from rrgdb.arch.base import ExceptionKind, words
 from rrgdb.arch.riscv_interrupts import TIME_AHEAD
 from rrgdb.arch.riscv_levels import MACHINE
 from rrgdb.engine.paging import riscv as paging
@@ -37,6 +37,7 @@ _KINDS = {
 }
 _C_EBREAK = b"\x02\x90"
 _TW_TSR = ((21, 29), (22, 30))
+_ENTRY = ("priv", "medeleg", *(f"{level}{name}" for name in words("status tvec epc cause tval") for level in "sm"))
 _SXL, _UXL = 2 << 34, 2 << 32
 
 
@@ -99,6 +100,7 @@ def _family(xlen: int, models: Mapping[str, int]) -> Family:
         paging=paging.translation,
         regime_registers=mode,
         shared=paging.shared,
+        entry=_ENTRY,
         layout=lambda: probes.layout(wide),
         masks=lambda uc: probes.find_masks(uc, wide),
         protection=lambda layout: probes.find_pmp_table(wide, layout.more_bytes),
