@@ -204,7 +204,8 @@ class Board:
         bit, levels = 1 << interrupts.lines[line], self.engine.read(LINES)
         if bool(levels & bit) != level:
             self.engine.write(LINES, levels ^ bit)
-            self.engine.limit(self.engine.icount)
+            if level:
+                self.engine.limit(self.engine.icount)
 
     def notice(self, text: str) -> None:
         self.notices.add("notice", text, text, leaves=False)
@@ -321,12 +322,13 @@ class Board:
         interrupts, engine = self.arch.interrupts, self.engine
         if interrupts is None:
             return False
-        if not interrupts.raised(engine):
-            engine.await_unmasked(False)
+        raised = interrupts.raised(engine)
+        if not raised:
+            engine.await_unmasked(0)
             return False
         number = interrupts.pending(engine)
         if number is None:
-            engine.await_unmasked(True)
+            engine.await_unmasked(raised)
             return False
         interrupts.enter(engine, number)
         engine.count_one()

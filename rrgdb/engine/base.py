@@ -232,9 +232,10 @@ class Engine(Protocol):
         """Virtual time is ``(icount << shift) + slept`` nanoseconds, in the runs that follow: instructions that only
         read it need not trap."""
 
-    def await_unmasked(self, on: bool) -> None:
-        """An interrupt waits until it is unmasked: from now on a run returns UNMASKED, in every gear at the same
-        position, once something that masks interrupts has changed."""
+    def await_unmasked(self, raised: int) -> None:
+        """Interrupts wait until one of them is unmasked: those of the bits ``raised`` (``Interrupts.raised``), 0: none.
+        From now on a run returns UNMASKED, in every gear at the same position, once something that masks interrupts has
+        changed, where it can be told so that one is taken."""
 
     def interrupt(self) -> None:
         """Thread-safe: a running ``run_until`` returns INTERRUPT before its next instruction; pending if none runs."""

@@ -302,7 +302,8 @@ typedef struct Core {
     uint64_t regime_values[MAX_REGIME];
     int regime_count, regime_moved;
     mask_bytes masks[MAX_MASKS];
-    int mask_count, awaiting; /* awaiting: an interrupt waits until one of them changes */
+    int mask_count;
+    unsigned awaiting; /* interrupts that wait until one of them changes */
 
     region regions[MAX_REGIONS];
     int region_count;

@@ -105,6 +105,10 @@ struct Family {
     void (*enter_exception)(Core *c, int number);
     int entry_words; /* how many registers that takes */
 
+    /* Whether one of the interrupts that wait is taken, as the masks are now (in the order of Family.masks in Python). NULL:
+     * Python is asked once they have changed. */
+    int (*takes)(const Core *c);
+
     /* ---- accesses */
 
     /* What the memory protection of the family allows on the page of an access; 0: nothing. whole: see fill_tlb. */

@@ -44,7 +44,7 @@ static int masks_moved(const Core *c)
 /* Why the run stops for it; R_NONE: it does not. */
 static int unmasked(Core *c)
 {
-    if (!c->awaiting || !masks_moved(c))
+    if (!c->awaiting || !masks_moved(c) || (c->family->takes && !c->family->takes(c)))
         return R_NONE;
     if (c->watch_count && watches_astray(c))
         return R_FIND;

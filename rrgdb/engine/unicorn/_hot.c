@@ -246,10 +246,10 @@ static PyObject *Core_set_masks(Core *c, PyObject *places)
     Py_RETURN_NONE;
 }
 
-/* await(on): an interrupt waits for one of the masks to change from what it is now */
+/* await_unmasked(raised): interrupts wait for one of the masks to change from what it is now */
 static PyObject *Core_await(Core *c, PyObject *args)
 {
-    if (!PyArg_ParseTuple(args, "p", &c->awaiting))
+    if (!PyArg_ParseTuple(args, "I", &c->awaiting))
         return NULL;
     for (int i = 0; i < c->mask_count; i++)
         memcpy(c->masks[i].was, c->masks[i].at, c->masks[i].size);
@@ -292,7 +292,7 @@ static PyMethodDef Core_methods[] = {
     {"set_regime", (PyCFunction)Core_set_regime, METH_O, "set_regime([(id, selector, offset, mask), ...]): of translation, in all address spaces"},
     {"take_regime", (PyCFunction)Core_take_regime, METH_NOARGS, "take_regime() -> whether they have changed"},
     {"set_masks", (PyCFunction)Core_set_masks, METH_O, "set_masks([(address, bytes), ...]): what masks interrupts"},
-    {"await_unmasked", (PyCFunction)Core_await, METH_VARARGS, "await_unmasked(on): stop when a mask has changed from now on"},
+    {"await_unmasked", (PyCFunction)Core_await, METH_VARARGS, "await_unmasked(raised): stop when a mask has changed from now on"},
     {"retract", (PyCFunction)Core_retract, METH_NOARGS, "the instruction counted last raised an exception"},
     {"set_context", (PyCFunction)Core_set_context, METH_VARARGS, "set_context(address, flags, previous, segment, modes): x86"},
     {"set_entry", (PyCFunction)Core_set_entry, METH_VARARGS, "set_entry(context, fault address, syndrome, places): see _exceptions.h"},

@@ -238,6 +238,18 @@ static void rv_enter_exception(Core *c, int number)
     c->reg_write(c->uc, c->pc_id, &target);
 }
 
+/* Volume II, 3.1.9: the masks are the privilege, mstatus, mie and mideleg. */
+static int rv_takes(const Core *c)
+{
+    uint16_t words[4] = {0};
+    for (int i = 0; i < c->mask_count && i < 4; i++)
+        memcpy(&words[i], c->masks[i].at, c->masks[i].size < 2 ? 1 : 2);
+    uint32_t level = words[0], status = words[1], ready = c->awaiting & words[2], delegated = words[3];
+    if (ready & ~delegated && (level < RV_MACHINE || status & 8))
+        return 1;
+    return ready & delegated && (level < RV_SUPERVISOR || (level == RV_SUPERVISOR && status & 2));
+}
+
 static int rv_settles(const Core *c)
 {
     return c->riscv.floats && !c->riscv.pmp_native_lacks;
@@ -302,6 +314,7 @@ static const Family riscv_family = {
     .enter_system = rv_enter_system,
     .counted = rv_counted,
     .retired = rv_retired,
+    .takes = rv_takes,
     .enters = rv_enters,
     .enter_exception = rv_enter_exception,
     .entry_words = RVE_WORDS,

@@ -361,15 +361,15 @@ class UnicornEngine:
     def _clock_ahead(self) -> int:
         return self._kept.values.get(self.family.clock_ahead, 0)
 
-    def await_unmasked(self, on: bool) -> None:
-        if not on and not self._awaiting:
+    def await_unmasked(self, raised: int) -> None:
+        if not raised and not self._awaiting:
             return
         if not self._masks_known and self.family.masks is not None:
             # To look for them takes a millisecond, and many guests take no interrupts.
             self._core.set_masks(self.family.masks(self._uc))
             self._masks_known = True
-        self._awaiting = on
-        self._core.await_unmasked(on)
+        self._awaiting = raised != 0
+        self._core.await_unmasked(raised)
 
     def interrupt(self) -> None:
         self._core.request_interrupt()

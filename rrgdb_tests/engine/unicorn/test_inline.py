@@ -17,6 +17,8 @@ import pytest
 
 from rrgdb.arch.base import IllegalInstruction, Trap
 from rrgdb.arch.cpu import Cpu
+from rrgdb.arch.riscv_interrupts import SEIP
+from rrgdb.arch.riscv_levels import SUPERVISOR
 from rrgdb.engine.base import NO_STOPS, ExitKind, Ranges, Stops, Watch
 from rrgdb.engine.memory import PAGE
 from rrgdb.engine.unicorn import engine as engine_module
@@ -651,17 +653,26 @@ MASKED = [(family, paged) for family, paged in EVERY if family in MASKS]
 def test_an_interrupt_that_waits_is_told_of_the_first_unmasking(make: Make, family: str, paged: bool) -> None:
     source = MASKS[family].replace(".w", "") if family == "arm" else MASKS[family]
     twins = make(family, source, paged=paged)
+    raised = 1
+    if family in RISCV:
+        raised = 1 << SEIP
+        for bench in (twins.inlined, twins.slow):
+            for name, value in (("mie", raised), ("mideleg", raised), ("priv", SUPERVISOR)):
+                bench.engine.write(name, value)
     twins.run(3_000)
     assert not INLINES or twins.sites
     told = 0
     for turn in range(24):
         twins.run(twins.slow.engine.icount + turn % 11 + 1_000 * (turn % 3))
+        while family in RISCV and twins.slow.engine.read("sstatus") & 2:
+            # There is nothing to wait for.
+            twins.run(twins.slow.engine.icount + 1)
         for bench in (twins.inlined, twins.slow):
-            bench.engine.await_unmasked(True)
+            bench.engine.await_unmasked(raised)
         exit_ = twins.run(twins.slow.engine.icount + 1_500)
         told += exit_.kind is ExitKind.UNMASKED
         for bench in (twins.inlined, twins.slow):
-            bench.engine.await_unmasked(False)
+            bench.engine.await_unmasked(0)
     assert told == 24
 
 
