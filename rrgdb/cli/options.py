@@ -63,7 +63,7 @@ guest_options = _options(
         default=INTERVAL,
         show_default=True,
         metavar="SECONDS",
-        help="Guest time between automatic snapshots.",
+        help="Guest time between automatic snapshots; up to four times that where they are costly.",
     ),
     click.option(
         "--snapshot-budget",

@@ -24,6 +24,10 @@ IDLE = 0.001
 """seconds that a guest rests when it waits for an interrupt"""
 LONGEST_REST = 0.1
 """seconds between two looks at whether anything has come, while the guest sleeps"""
+COSTLY = 20
+"""an automatic snapshot is to take no more than one part in so many of the guest's time"""
+RAREST = 4
+"""intervals that lie between two of them for that, at most"""
 FIRST_SLICE = 100_000
 STATE = "state"
 GUEST = "guest"
@@ -33,7 +37,7 @@ class Recorder:
     """Keeps a recording complete while the guest runs live.
 
     ``interval``: seconds of measured guest time between automatic snapshots: a replay from one to the next takes about
-    as long. ``budget``: bytes that the store may take; where the next snapshot might not fit, the interval doubles and
+    as long. It is up to ``RAREST`` times that where snapshots are costly. ``budget``: bytes that the store may take; where the next snapshot might not fit, the interval doubles and
     every other automatic one goes. ``waiting``: bytes of snapshots that may wait for the disk. ``say``: one line for
     the user. ``running``: a clock of guest time; what others do on the machine, and rest, cost a replay nothing.
     ``paced``: where the guest sleeps, virtual time passes no faster than the host's.
@@ -71,7 +75,7 @@ class Recorder:
         self._running = running
         self._paced = paced
         self._per_slice = FIRST_SLICE
-        self._since_snapshot = 0.0
+        self._since_snapshot = self._pays_after = 0.0
         self._chunk_closed = clock()
         self._started = 0.0
         self._started_at = 0
@@ -96,10 +100,15 @@ class Recorder:
         self._settle()
         if self._guest.end is not None:
             self._finish()
-        elif (self._since_snapshot >= self._interval or self._marks.disks.many) and ran:
+        elif (self._is_due() or self._marks.disks.many) and ran:
+            began = self._running()
             self._snapshot()
+            self._pays_after = COSTLY * (self._running() - began)
         elif self._door.output_pending or self._clock() - self._chunk_closed >= CHUNK:
             self.close_chunk()
+
+    def _is_due(self) -> bool:
+        return self._since_snapshot >= max(self._interval, min(self._pays_after, RAREST * self._interval))
 
     def close_chunk(self) -> None:
         """Everything up to the present is on disk; output that waited for it goes out. Raises LogError."""
