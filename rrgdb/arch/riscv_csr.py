@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rrgdb.arch import riscv_interrupts, riscv_pmp
 from rrgdb.arch.base import IllegalInstruction, Trap, TrapHost
@@ -55,6 +56,7 @@ class Access:
         return self.operation == 1 or self.source != 0
 
 
+@lru_cache(1024)
 def access(word: int) -> Access | None:
     """The Zicsr instruction of these bits; None if it is none."""
     if word & 0x7F != 0x73 or not word >> 12 & 3:

@@ -37,10 +37,11 @@ class Recorder:
     """Keeps a recording complete while the guest runs live.
 
     ``interval``: seconds of measured guest time between automatic snapshots: a replay from one to the next takes about
-    as long. It is up to ``RAREST`` times that where snapshots are costly. ``budget``: bytes that the store may take; where the next snapshot might not fit, the interval doubles and
-    every other automatic one goes. ``waiting``: bytes of snapshots that may wait for the disk. ``say``: one line for
-    the user. ``running``: a clock of guest time; what others do on the machine, and rest, cost a replay nothing.
-    ``paced``: where the guest sleeps, virtual time passes no faster than the host's.
+    as long. It is up to ``RAREST`` times that where snapshots are costly. ``budget``: bytes that the store may take;
+    where the next snapshot might not fit, the interval doubles and every other automatic one goes. ``waiting``: bytes
+    of snapshots that may wait for the disk. ``say``: one line for the user. ``running``: a clock of guest time; what
+    others do on the machine, and rest, cost a replay nothing. ``paced``: where the guest sleeps, virtual time passes no
+    faster than the host's.
     """
 
     def __init__(

@@ -61,16 +61,25 @@ class Devices:
     def callbacks(self, base: int, read: ReadCallback, write: WriteCallback) -> tuple[Any, Any]:
         """For Unicorn, of a device at that physical address."""
 
-        def read_at(offset: int, n: int) -> int:
-            self._accessed(base + offset, n, False)
-            return read(offset, n)
+        def read_at(_uc: object, offset: int, n: int, _data: object) -> int:
+            if self._error is not None:
+                return 0
+            try:
+                self._accessed(base + offset, n, False)
+                return read(offset, n)
+            except BaseException as e:
+                return self._fail(e)
 
-        def write_at(offset: int, n: int, value: int) -> None:
-            self._accessed(base + offset, n, True)
-            write(offset, n, value)
+        def write_at(_uc: object, offset: int, n: int, value: int, _data: object) -> None:
+            if self._error is not None:
+                return
+            try:
+                self._accessed(base + offset, n, True)
+                write(offset, n, value)
+            except BaseException as e:
+                self._fail(e)
 
-        on_read = _MMIO_READ(lambda _uc, offset, n, _data: self._guarded(read_at, offset, n))
-        on_write = _MMIO_WRITE(lambda _uc, offset, n, value, _data: self._guarded(write_at, offset, n, value))
+        on_read, on_write = _MMIO_READ(read_at), _MMIO_WRITE(write_at)
         self._callbacks += [on_read, on_write]
         return on_read, on_write
 
@@ -110,14 +119,16 @@ class Devices:
             if first <= port < first + count:
                 write(port - first, size, value)
 
-    def _guarded(self, callback: Callable[..., Any], *args: int) -> int:
-        """An exception must not unwind through the emulator: it ends the run, and ``take_error`` has it."""
+    def _guarded(self, callback: Callable[..., int | None], *args: int) -> int:
         if self._error is not None:
             return 0
         try:
-            result = callback(*args)
+            return callback(*args) or 0
         except BaseException as e:
-            self._error = e
-            self._abandon()
-            return 0
-        return int(result) if result is not None else 0
+            return self._fail(e)
+
+    def _fail(self, error: BaseException) -> int:
+        """An exception must not unwind through the emulator: it ends the run, and ``take_error`` has it."""
+        self._error = error
+        self._abandon()
+        return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 _BYTES = 8
 
@@ -20,10 +21,20 @@ class KeptRegisters:
 
     def take(self, values: Mapping[str, int]) -> None:
         self.values = values
-        words = [value.to_bytes(_BYTES, "little") for value in values.values()]
-        self.added = any(list(values.values())[self._first :])
-        """whether any of the later ones is not 0"""
-        self.state = b"".join(words if self.added else words[: self._first])
+        self._state: bytes | None = None
+
+    @property
+    def added(self) -> bool:
+        """Whether any of the later ones is not 0."""
+        return any(islice(self.values.values(), self._first, None))
+
+    @property
+    def state(self) -> bytes:
+        # Registers change far more often than somebody asks for this.
+        if self._state is None:
+            words = [value.to_bytes(_BYTES, "little") for value in self.values.values()]
+            self._state = b"".join(words if self.added else words[: self._first])
+        return self._state
 
     def write(self, name: str, value: int) -> None:
         value &= (1 << self._bits[name]) - 1
