@@ -20,6 +20,12 @@ _LEVELS = {8: 3, 9: 4, 10: 5}
 """satp's MODE of RV64 -> levels of tables"""
 
 
+def regime(_: int) -> tuple[tuple[str, int], ...]:
+    """(register, its bits) from which the tables of an address follow, and whether there are any: of the privilege only
+    machine mode counts, and there what loads and stores are made as."""
+    return ("priv", _MACHINE & ~1), ("mstatus", _MPRV | 3 << 11), ("satp", ~0)
+
+
 def shared(_: int, entries: Sequence[int]) -> bool:
     """Whether an address is translated so in all address spaces: an entry on the way says that it is global (section
     4.3.1). In machine mode, where there are no entries, it is not."""

@@ -110,8 +110,9 @@ typedef struct {
     uint8_t live, hooked, length, call, behind, original[SITE_BYTES];
 } site;
 typedef struct { uint64_t first, last; int permissions, locked; } pmp_entry; /* permissions: UC_PROT_READ, … */
-/* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is */
-typedef struct { int id; uint32_t offset; uint64_t mask; uint8_t selector[32]; } control;
+/* a register that decides whether addresses are translated: Unicorn's number, its selector, where the value is, the least privilege that
+ * shows it */
+typedef struct { int id; uint32_t offset, privilege; uint64_t mask; uint8_t selector[32]; } control;
 /* bytes of the CPU structure that say which interrupts are masked, and how they were when the wait began */
 typedef struct { const uint8_t *at; uint32_t size; uint8_t was[8]; } mask_bytes;
 /* From what it follows where a virtual address is, see _ways.h: entries of page tables, and registers; known: it is known at all */

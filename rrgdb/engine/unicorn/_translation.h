@@ -4,8 +4,6 @@
 #include "_family.h"
 #include "_lists.h"
 
-#define MOST_PRIVILEGED 3
-
 /* Unicorn's interface shows registers of higher privilege to that alone. */
 static void read_privileged(Core *c, int id, void *value, uint32_t least)
 {
@@ -23,7 +21,7 @@ static uint64_t control_value(Core *c, const control *r)
     uint8_t buffer[64] = {0};
     uint64_t value = 0;
     memcpy(buffer, r->selector, sizeof r->selector);
-    read_privileged(c, r->id, buffer, MOST_PRIVILEGED);
+    read_privileged(c, r->id, buffer, r->privilege);
     memcpy(&value, buffer + r->offset, sizeof value);
     return value & r->mask;
 }
@@ -53,7 +51,7 @@ static int take_control(void *to, Py_ssize_t k, PyObject *item)
     control *r = (control *)to + k;
     Py_buffer selector;
     unsigned long long mask;
-    if (!PyArg_ParseTuple(item, "iy*IK", &r->id, &selector, &r->offset, &mask))
+    if (!PyArg_ParseTuple(item, "iy*IIK", &r->id, &selector, &r->offset, &r->privilege, &mask))
         return -1;
     memset(r->selector, 0, sizeof r->selector);
     memcpy(r->selector, selector.buf, selector.len < (Py_ssize_t)sizeof r->selector ? (size_t)selector.len : sizeof r->selector);
@@ -62,7 +60,7 @@ static int take_control(void *to, Py_ssize_t k, PyObject *item)
     return 0;
 }
 
-/* set_controls([(id, selector, offset, mask), ...]) */
+/* set_controls([(id, selector, offset, privilege, mask), ...]) */
 static PyObject *Core_set_controls(Core *c, PyObject *list)
 {
     Py_ssize_t n = list_length(list, MAX_CONTROLS, "control registers");
@@ -75,7 +73,7 @@ static PyObject *Core_set_controls(Core *c, PyObject *list)
     Py_RETURN_NONE;
 }
 
-/* set_regime([(id, selector, offset, mask), ...]) */
+/* set_regime([(id, selector, offset, privilege, mask), ...]) */
 static PyObject *Core_set_regime(Core *c, PyObject *list)
 {
     Py_ssize_t n = list_length(list, MAX_REGIME, "registers of translation");

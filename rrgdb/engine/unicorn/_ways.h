@@ -38,7 +38,7 @@ static int take_way_word(void *to, Py_ssize_t k, PyObject *item)
     return 0;
 }
 
-/* ([(host, bytes), ...], [(id, selector, offset, mask), ...]) as they are now, or None: it is not known */
+/* ([(host, bytes), ...], [(id, selector, offset, privilege, mask), ...]) as they are now, or None: it is not known */
 static int take_way(Core *c, way *w, PyObject *item)
 {
     PyObject *words, *registers;

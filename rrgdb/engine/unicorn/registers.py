@@ -254,10 +254,12 @@ class RegisterFile:
         simple = self._simple.get(name)
         return self._privileged_words[name].word if simple is None else simple[0]
 
-    def selector(self, name: str) -> tuple[int, bytes, int]:
-        """(Unicorn's number, the bytes that its interface is given, where in them the value then is)"""
+    def selector(self, name: str) -> tuple[int, bytes, int, int]:
+        """(Unicorn's number, the bytes that its interface is given, where in them the value then is, the least
+        privilege that it is shown at)"""
         slot = self._slots[name]
-        return slot.number, slot.selector, slot.offset
+        least = 0 if slot.quirk.privilege is None else slot.quirk.privilege[1]
+        return slot.number, slot.selector, slot.offset, least
 
     def _plan(self, registers: Sequence[Register]) -> _Plan:
         slots = [self._slots[r.name] for r in registers]

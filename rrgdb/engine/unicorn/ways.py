@@ -12,7 +12,9 @@ from rrgdb.engine.unicorn.families.base import Family
 from rrgdb.engine.unicorn.registers import RegisterFile
 
 _WORD = (1 << 64) - 1
-NativeWay = tuple[list[tuple[int, int]], list[tuple[int, bytes, int, int]]]
+Control = tuple[int, bytes, int, int, int]
+"""``RegisterFile.selector``, and a mask"""
+NativeWay = tuple[list[tuple[int, int]], list[Control]]
 """what a hook looks at: (host address, bytes) of entries of page tables, and (``RegisterFile.selector``, mask) of
 registers"""
 
@@ -35,7 +37,7 @@ class Ways:
         self._registers = registers
         self._ram = ram
 
-    def selected(self, registers: dict[str, int]) -> list[tuple[int, bytes, int, int]]:
+    def selected(self, registers: dict[str, int]) -> list[Control]:
         """Registers and the bits of them that count, for the native half."""
         return [(*self._registers.selector(name), mask & _WORD) for name, mask in registers.items()]
 

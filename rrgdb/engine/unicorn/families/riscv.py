@@ -98,6 +98,7 @@ def _family(xlen: int, models: Mapping[str, int]) -> Family:
         places=lambda uc, bare: {} if bare else asdict(probes.find_addresses(uc, wide)),
         translation=mode,
         paging=paging.translation,
+        regime=paging.regime,
         regime_registers=mode,
         shared=paging.shared,
         entry=_ENTRY,
