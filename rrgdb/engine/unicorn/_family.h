@@ -19,7 +19,6 @@ struct Family {
     const place *places;  /* the last one has no name */
     int places_optional;  /* a CPU without them is run without mending */
     int restarts_itself;  /* Unicorn begins an instruction again that wrote into its own block */
-    int walks_write;      /* Unicorn's own walks through page tables write to them */
     uint32_t single_step; /* number of an exception that comes behind its instruction, or 0 */
 
     /* ---- instructions by their bytes, of which n are there */
@@ -95,6 +94,9 @@ struct Family {
     void (*block_counted)(Core *c, uint32_t results);
     /* Of it, what lies before pc has retired. */
     void (*block_left)(Core *c, uint64_t pc);
+
+    /* Whether Unicorn's own walks through page tables may write to bytes of the watch. NULL: they never write. */
+    int (*walk_writes)(const Core *c, const watch *w);
 
     /* ---- exceptions */
 

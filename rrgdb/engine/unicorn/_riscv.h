@@ -238,6 +238,19 @@ static void rv_enter_exception(Core *c, int number)
     c->reg_write(c->uc, c->pc_id, &target);
 }
 
+/* A walk sets A and D, in the first byte of a valid leaf that lacks one of them (volume II, 4.3.1). Whatever else bytes are that look
+ * like one, they are looked at. */
+static int rv_walk_writes(const Core *c, const watch *w)
+{
+    uintptr_t size = c->wide ? 8 : 4, first = (uintptr_t)w->host;
+    for (uintptr_t at = (first + size - 1) & ~(size - 1); w->host && at < first + w->length; at += size) {
+        uint8_t entry = *(const uint8_t *)at;
+        if (entry & 1 && entry & 0xa && (entry & 0xc0) != 0xc0)
+            return 1;
+    }
+    return 0;
+}
+
 /* Volume II, 3.1.9: the masks are the privilege, mstatus, mie and mideleg. */
 static int rv_takes(const Core *c)
 {
@@ -321,7 +334,7 @@ static const Family riscv_family = {
     .undone = rv_undone,
     .block_needs = rv_block_needs,
     .needs_hold = rv_are_boxed,
-    .walks_write = 1,
+    .walk_writes = rv_walk_writes,
     .settles = rv_settles,
     .block_counted = rv_block_counted,
     .block_left = rv_box_block,

@@ -70,7 +70,7 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
         memcpy(p->bytes, host, size);
         look_over(f, c, p);
     }
-    if (!p->plain || (c->watch_count && !c->watches_asked) || c->range_on || c->interrupt)
+    if (!p->plain || (c->watch_count && (!c->watches_asked || walks_write(f, c))) || c->range_on || c->interrupt)
         return 0;
     if (c->icount + p->count > c->limit || !f->settles(c) || points_within(c, addr, size))
         return 0;

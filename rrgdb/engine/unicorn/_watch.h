@@ -198,12 +198,21 @@ ALWAYS_INLINE void on_access(const Family *f, Core *c, int type, uint64_t addres
  * of its instructions alone, and those are asked for (see find_mapping). */
 static int stores_are_asked(const Core *c)
 {
-    if (c->access_hooked || c->watches_access || c->watches_lost || c->family->walks_write)
+    if (c->access_hooked || c->watches_access || c->watches_lost)
         return 0;
     for (int i = 0; i < c->watch_count; i++)
         if (!(c->page_flags[(uint64_t)(c->watches[i].host - c->ram) >> 12] & PAGE_COVERED))
             return 0;
     return 1;
+}
+
+/* Whether the next access to anything may change watched bytes, without being one to them. */
+ALWAYS_INLINE int walks_write(const Family *f, const Core *c)
+{
+    for (int i = 0; f->walk_writes && i < c->watch_count; i++)
+        if (f->walk_writes(c, &c->watches[i]))
+            return 1;
+    return 0;
 }
 
 /* Whether an access there may touch watched bytes. */

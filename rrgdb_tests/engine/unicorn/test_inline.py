@@ -425,10 +425,12 @@ def test_only_blocks_that_need_it_have_hooks_of_their_instructions(make: Make, f
     assert core.looked - looked < (core.executed - executed) // 10
 
 
-def test_blocks_are_counted_as_wholes_with_a_watch(make: Make) -> None:
+@pytest.mark.parametrize("family", PAGED)
+def test_blocks_are_counted_as_wholes_with_a_watch(make: Make, family: str) -> None:
     """A page whose watched bytes are written now and then, and others of it all the time."""
-    twins = running(make, "aarch64", True)
-    twins.write(PROGRAMS["aarch64"].pointer, tw.DATA_AT + 16)
+    twins, pointer = running(make, family, True), PROGRAMS[family].pointer
+    twins.write(pointer, tw.DATA_AT + 16)
+    twins.write_memory(tw.DATA_AT + 24, bytes(8))
     twins.arm(Stops(watches=(Watch(tw.DATA_AT + 24, 4, "w"),), collect=True))
     core = twins.inlined.engine._core
     on(twins, runs=10)
@@ -436,10 +438,38 @@ def test_blocks_are_counted_as_wholes_with_a_watch(make: Make) -> None:
     looked, executed = core.looked, core.executed
     on(twins, runs=10)
     assert core.looked - looked < (core.executed - executed) // 10
-    for pointer in (tw.DATA_AT + 24, tw.DATA_ALIAS + 24, tw.DATA_AT + 16):
-        twins.write(PROGRAMS["aarch64"].pointer, pointer)
+    for place in (tw.DATA_AT + 24, tw.DATA_ALIAS + 24, tw.DATA_AT + 16):
+        twins.write(pointer, place)
         on(twins, runs=5)
         twins.collected()
+
+
+@pytest.mark.parametrize("family", RISCV)
+def test_a_watch_sees_the_bits_that_a_walk_sets(make: Make, family: str) -> None:
+    """The page of an entry of a page table is mapped, and watched; the walk sets accessed and dirty bits."""
+    twins, size = running(make, family, True), 8 if family == "riscv64" else 4
+    leaf = tw.TABLES + (0x2000 if family == "riscv64" else 0x1000)
+    entries = 4096 // size
+
+    def entry(address: int) -> int:
+        return leaf + (address >> 12) % entries * size
+
+    def set_entry(bench: Bench, address: int, clear: int, physical: int) -> None:
+        flags = 0xC7 & ~clear
+        bench.engine.ram.write(entry(address), (physical >> 12 << 10 | flags).to_bytes(size, "little"))
+        bench.engine.drop_translations()
+
+    twins.write(PROGRAMS[family].pointer, tw.DATA_AT + 16)
+    seen = tw.DATA_ALIAS + (entry(tw.DATA_AT) - leaf)
+    found = 0
+    for turn in range(24):
+        for bench in (twins.inlined, twins.slow):
+            set_entry(bench, tw.DATA_ALIAS, 0, leaf)
+            set_entry(bench, tw.DATA_AT, (0xC0, 0x80, 0)[turn % 3], DATA)
+        twins.arm(Stops(watches=(Watch(seen, size, "w"),), collect=turn % 2 == 0))
+        on(twins, runs=2, seed=turn)
+        found += twins.collected().watch is not None
+    assert found > 4
 
 
 @every
