@@ -53,15 +53,28 @@ static inline void it_begin(Core *c, uint64_t addr)
     c->arm.it_held = 0;
 }
 
+/* ITSTATE behind an instruction of code that does not begin inside an IT block. */
+static inline uint8_t it_behind(uint8_t it, const uint8_t *b, uint32_t size)
+{
+    if (it)
+        return it_advance(it);
+    return size == 2 && b && b[1] == 0xbf && b[0] & 15 ? b[0] : 0;
+}
+
 /* The instruction at addr was counted. */
 static inline void it_follow(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
 {
     c->arm.last_it = c->arm.it;
-    if (c->arm.it)
-        c->arm.it = it_advance(c->arm.it);
-    else if (size == 2 && b && b[1] == 0xbf && b[0] & 15)
-        c->arm.it = b[0];
+    c->arm.it = it_behind(c->arm.it, b, size);
     c->arm.it_at = addr + size;
+}
+
+static int it_asks(const Core *c, const uint8_t *b, uint32_t n, uint8_t *state)
+{
+    int inside = *state != 0;
+    if (arm_in_thumb(c))
+        *state = it_behind(*state, b, n);
+    return inside;
 }
 
 /* Whether an IT block begins in a block of Thumb code: not all of its instructions have hooks then. */
@@ -175,6 +188,7 @@ static inline void arm_block_counted(Core *c, uint32_t results)
 {
     (void)results;
     c->arm.it = c->arm.last_it = 0;
+    c->arm.it_at = NO_PC;
 }
 
 /* A system call has moved on. */
@@ -186,7 +200,9 @@ static void arm_undone(Core *c)
 static void arm_begin_run(Core *c)
 {
     c->arm.it = c->arm.last_it = 0;
+    c->arm.it_at = NO_PC;
     c->arm.it_held = c->arm.it_error = 0;
+    arm_translated(c);
 }
 
 /* A run has ended: with a stop, where the hooks said; else count what was passed over on the way there. */
@@ -204,7 +220,8 @@ static void it_settle(Core *c)
     }
     if (c->stopped) {
         *c->arm.pc = (uint32_t)c->pc;
-        *c->arm.condexec = c->arm.it;
+        if (c->arm.it_at == c->pc) /* else it stands before a block, whose hook has found something else first */
+            *c->arm.condexec = c->arm.it;
     }
 }
 
@@ -221,6 +238,12 @@ static uint32_t arm_plain_length(const Core *c, const uint8_t *b, uint32_t n)
         return length == 2 && (b[1] == 0xde || b[1] == 0xdf || b[1] == 0xbe) ? 0 : length;
     memcpy(&w, b, 4);
     return (w & 0x0f000000u) == 0x0f000000u || (w & 0x0ff000f0u) == 0x01200070u ? 0 : 4;
+}
+
+static int arm_settles(const Core *c)
+{
+    (void)c;
+    return 1;
 }
 
 /* LDRD: Unicorn loads one half over the address of the other. */
@@ -270,4 +293,5 @@ static const place arm_places[] = {ARM_PLACES, {NULL, 0, 0}};
     .goes_on = it_hide, .refused = it_refuse, .fault = it_fault, .begin_run = arm_begin_run,              \
     .end_run = it_settle
 
-static const Family arm_family = {.name = "arm", .places = arm_places, ARM_FAMILY};
+static const Family arm_family = {
+    .name = "arm", .places = arm_places, .settles = arm_settles, .asks_bounds = it_asks, ARM_FAMILY};
