@@ -339,8 +339,8 @@ static uint32_t find_calls(const Core *c, const uint8_t *end, uint64_t addr, con
 }
 
 /* The hook that returns to end was called for a block that may be counted as a whole: from now on its code does. host: of
- * its instructions, if they may have hooks, which are passed over then; else NULL. hooked: the block keeps its own hook.
- * Nonzero: done. */
+ * its instructions, if they may have hooks, which are passed over then; else NULL. hooked: the block keeps its own hook, as do those
+ * for which there is no room. Nonzero: done. */
 static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count, const uint8_t *host,
                         int hooked)
 {
@@ -366,7 +366,6 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
         s = &c->sites[n];
     }
     *s = (site){.end = (uint8_t *)end, .addr = addr, .host = host, .size = size, .count = count, .live = 1};
-    s->hooked = (uint8_t)hooked;
     s->length = (uint8_t)length;
     s->call = (uint8_t)call;
     s->behind = (uint8_t)behind;
@@ -374,11 +373,8 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     s->first = hooks ? calls[0] & 0xffffff : 0;
     s->last = last;
     memcpy(s->original, end - length, length);
-    uint32_t used = inlined_bytes(c, n, bytes);
-    if (!used) {
-        s->live = 0;
-        return 0;
-    }
+    uint32_t used = hooked ? 0 : inlined_bytes(c, n, bytes);
+    s->hooked = !used;
     if (!c->exit_helper)
         prepare_exit(c, helper, c->at_hand);
     const uint8_t *looks = end + behind;
@@ -396,7 +392,7 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     if (n > c->site_count)
         c->site_count = n;
     *place = n;
-    if (!hooked) {
+    if (used) {
         memcpy(s->end - length, bytes, used);
         put(s->end - 4, call == 5 ? (uint32_t)away : from(end, &c->near->hook));
     }
