@@ -477,26 +477,30 @@ def test_code_that_the_guest_changes(make: Make, family: str, paged: bool, which
         on(twins, runs=2, seed=turn)
 
 
-# x or a 0: where it stores, 3: where it goes then, 5 and 7: what it stores by turns
+# register 0: where it stores, 3: where it goes then, 5 and 7: what it stores by turns
 GENERATE = {
     **dict.fromkeys(RISCV, ".option norvc\n1: sw a5, 0(a0)\nxor a5, a5, a7\njalr ra, a3\nj 1b\nnop"),
     "aarch64": "1: str w5, [x0]\neor w5, w5, w7\nblr x3\nb 1b\nnop",
+    **dict.fromkeys(ARM, "1: str.w r5, [r0]\neor.w r5, r5, r7\nblx r3\nb.w 1b\nnop"),
 }
 GENERATED = {
     **dict.fromkeys(RISCV, ".option norvc\nnop\nadd a4, a4, a6\nret"),
     "aarch64": "nop\nadd w4, w4, w6\nret",
+    "arm": "nop\nadd r4, r4, r6\nbx lr",
+    "thumb": "nop.w\nadd.w r4, r4, r6\nbx lr",
 }
 
 
 @pytest.mark.parametrize("stores", [tw.DATA_AT, tw.DATA_ALIAS])
 @pytest.mark.parametrize("family", PAGED)
 def test_code_on_a_page_that_was_written_before_it_held_any(make: Make, family: str, stores: int) -> None:
-    twins, program = make(family, GENERATE[family], paged=True), PROGRAMS[family]
-    letter = "x" if family == "aarch64" else "a"
+    source = GENERATE[family].replace(".w", "") if family == "arm" else GENERATE[family]
+    twins, program = make(family, source, paged=True), PROGRAMS[family]
+    letter = {"aarch64": "x", "arm": "r", "thumb": "r"}.get(family, "a")
     words = program.word(family, 0), program.word(family, 1)
-    offset = 2 * PAGE + 0x100
+    offset, thumb = 2 * PAGE + 0x100, family == "thumb"
     twins.write_memory(tw.DATA_AT + offset, assemble(family, GENERATED[family]))
-    for number, value in ((0, stores + offset), (3, tw.DATA_ALIAS + offset), (5, words[0]), (7, words[0] ^ words[1])):
+    for number, value in ((0, stores + offset), (3, tw.DATA_ALIAS + offset + thumb), (5, words[0]), (7, words[0] ^ words[1])):
         twins.write(f"{letter}{number}", value)
     first = twins.slow.engine.icount
     for length in (6, 12, 18, 1_000, 3_001, 3_333, 10_000):
