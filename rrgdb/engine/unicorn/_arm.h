@@ -13,6 +13,8 @@
 #include "_memory.h"
 #include "_obstacle.h"
 
+#define ARM_USER 16 /* of CPSR.M */
+
 static inline int arm_in_thumb(const Core *c)
 {
     return *c->arm.thumb != 0;
@@ -240,6 +242,27 @@ static uint32_t arm_plain_length(const Core *c, const uint8_t *b, uint32_t n)
     return (w & 0x0f000000u) == 0x0f000000u || (w & 0x0ff000f0u) == 0x01200070u ? 0 : 4;
 }
 
+/* MRRC of CNTPCT and CNTVCT, which tell virtual time at 62.5 MHz (arch/arm_timer.py). Whether user mode may read them is left to
+ * Python, as are conditions. */
+static int arm_emulate(Core *c)
+{
+    uint32_t w, cpsr = 0;
+    memcpy(&w, c->code, sizeof w);
+    if (c->code_thumb)
+        w = w >> 16 | w << 16;
+    uint32_t low = w >> 12 & 15, high = w >> 16 & 15;
+    if (!c->keeps_time || !c->arm.has_timer || c->code_size != 4 || (w & 0xfff00fefu) != 0xec500f0eu || low == 15 ||
+        high == 15 || c->arm.it)
+        return 0;
+    c->reg_read(c->uc, c->arm.cpsr_id, &cpsr);
+    if ((cpsr & 31) == ARM_USER)
+        return 0;
+    uint64_t count = ticks(c, 625, 10000), upper = count >> 32;
+    c->reg_write(c->uc, c->registers[low].id, &count);
+    c->reg_write(c->uc, c->registers[high].id, &upper);
+    return 1;
+}
+
 static int arm_settles(const Core *c)
 {
     (void)c;
@@ -283,7 +306,8 @@ static int arm_stores_only(const Core *c, const uint8_t *b)
     POINTER_PLACE("pc", arm.pc), POINTER_PLACE("thumb", arm.thumb),         \
     POINTER_PLACE("condexec", arm.condexec), POINTER_PLACE("no_exit", arm.no_exit), POINTER_PLACE("jump", arm.jump)
 
-static const place arm_places[] = {ARM_PLACES, {NULL, 0, 0}};
+static const place arm_places[] = {
+    ARM_PLACES, NUMBER_PLACE("cpsr", arm.cpsr_id), NUMBER_PLACE("timer", arm.has_timer), {NULL, 0, 0}};
 
 #define ARM_FAMILY                                                                                        \
     .plain_length = arm_plain_length, .indivisible = arm_indivisible, .unmasks = arm_unmasks,              \
@@ -294,4 +318,5 @@ static const place arm_places[] = {ARM_PLACES, {NULL, 0, 0}};
     .end_run = it_settle
 
 static const Family arm_family = {
-    .name = "arm", .places = arm_places, .settles = arm_settles, .asks_bounds = it_asks, ARM_FAMILY};
+    .name = "arm", .places = arm_places, .emulate = arm_emulate, .settles = arm_settles,
+    .asks_bounds = it_asks, ARM_FAMILY};

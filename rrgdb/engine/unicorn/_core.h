@@ -173,6 +173,8 @@ typedef struct { /* see _x86.h */
 } x86_state;
 
 typedef struct { /* see _arm.h */
+    int cpsr_id;        /* of Unicorn's registers */
+    int has_timer;      /* the generic one */
     int it_held, it_error;
     uint8_t it, last_it;
     uint64_t it_at;

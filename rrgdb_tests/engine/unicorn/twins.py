@@ -87,7 +87,7 @@ def _map_thumb(bench: Bench, pages: list[int]) -> None:
     """Long descriptors."""
     engine, root, middle, leaf = bench.engine, TABLES, TABLES + 0x1000, TABLES + 0x2000
     entries = [(root + 8 * (VIRTUAL >> 30), middle | 3), (middle, leaf | 3)]
-    entries += [(leaf + 8 * (page >> 12 & 511), _page_of(page) | 0x703 | (not _executes(page)) << 54) for page in pages]
+    entries += [(leaf + 8 * (page >> 12 & 511), _page_of(page) | 0x743 | (not _executes(page)) << 54) for page in pages]
     for at, value in entries:
         engine.write_memory(at, struct.pack("<Q", value))
     for name, value in (("ttbcr", 1 << 31), ("prrr", 0xFF), ("ttbr0_wide", root)):
