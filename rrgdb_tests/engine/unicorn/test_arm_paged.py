@@ -95,8 +95,8 @@ def going(make: Make, family: str, access: str, offset: int = 64) -> Twins:
 
 
 def wander(twins: Twins, chosen: random.Random, runs: int) -> int:
-    """Runs of random lengths; behind an exception the pointer leads to data again. How many exceptions there were; at most two
-    a run, since what stands there now may be no code."""
+    """Runs of random lengths; behind an exception the pointer leads to data again. How many exceptions there were; two
+    a run at most, since what stands there now may be no code."""
     failed = 0
     for _ in range(runs):
         end = twins.slow.engine.icount + chosen.randrange(1, chosen.choice((4, 60, 600, 1_500)))
@@ -177,3 +177,69 @@ def test_hooks_are_where_they_are_needed_alone(make: Make, family: str) -> None:
     twins.run(twins.slow.engine.icount + 20_000)
     assert core.hooks_asked - asked <= 4
     assert core.looked - looked < 200
+
+
+READS = ("ldr{c} r3, [r0]", "ldrd{c} r2, r3, [r0]", "ldm{c} r0, {{r2, r3, r6, r7}}")
+
+
+@pytest.mark.parametrize("access", READS)
+@pytest.mark.parametrize("family", ["arm", "thumb"])
+def test_code_that_reads_itself(make: Make, family: str, access: str) -> None:
+    """Where Unicorn asks what is mapped, since its TLB does not have the page."""
+    twins, chosen = going(make, family, access), random.Random(access)
+    for turn in range(12):
+        twins.write("r0", (tw.VIRTUAL, tw.ALIAS)[turn % 2] + 64 + 4 * turn)
+        for bench in (twins.inlined, twins.slow):
+            bench.engine.drop_translations()
+        assert not wander(twins, chosen, runs=2)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("access", ["str{c} r5, [r0]", "stm{c} r0, {{r5}}", "strd{c} r4, r5, [r0]"])
+def test_stores_before_what_is_asked_about(make: Make, access: str, watched: bool) -> None:
+    """By an IT block, beneath the page of its own code or of watched bytes, where no hook lies."""
+    twins, chosen = going(make, "thumb", access), random.Random(access)
+    begin = tw.MANY + 0x10000
+    twins.write_memory(begin, assemble("thumb", source("thumb", access)))
+    twins.write("pc", begin)
+    twins.write("cpsr", twins.slow.engine.read("cpsr") | 1 << 5)
+    if watched:
+        twins.arm(Stops(watches=(Watch(begin + 0x20000, 4, "w"),), collect=True))
+    for place in (begin - 8, begin - 4, begin + 0x20000 - 8, begin + 0x20000 - 4, begin + 0x800):
+        twins.write("r0", place)
+        for _ in range(3):
+            for bench in (twins.inlined, twins.slow):
+                bench.engine.drop_translations()
+            assert not wander(twins, chosen, runs=2)
+            twins.collected()
+
+
+UNMASKS = """
+1: cpsid i
+ add.w r1, r1, #1
+ b.w 2f
+2: add.w r3, r3, #1
+ tst.w r1, #1
+ itttt ne
+ addne.w r4, r4, #1
+ msrne cpsr_c, r2
+ addne.w r8, r8, #1
+ addne.w r9, r9, r8
+ b.w 1b
+"""
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_an_interrupt_that_is_unmasked_within_an_it_block(make: Make, paged: bool) -> None:
+    twins = make("thumb", UNMASKS, paged=paged, offset=64)
+    twins.write("r2", 0x53)
+    twins.run(3_000)
+    told = 0
+    for turn in range(30):
+        twins.run(twins.slow.engine.icount + turn)
+        for bench in (twins.inlined, twins.slow):
+            bench.engine.await_unmasked(True)
+        told += twins.run(twins.slow.engine.icount + 400).kind is ExitKind.UNMASKED
+        for bench in (twins.inlined, twins.slow):
+            bench.engine.await_unmasked(False)
+    assert told == 30
