@@ -423,10 +423,11 @@ def test_only_blocks_that_need_it_have_hooks_of_their_instructions(make: Make, f
     assert core.looked - looked < (core.executed - executed) // 10
 
 
-def test_blocks_are_counted_as_wholes_with_a_watch(make: Make) -> None:
+@pytest.mark.parametrize("family", ["aarch64", "arm"])
+def test_blocks_are_counted_as_wholes_with_a_watch(make: Make, family: str) -> None:
     """A page whose watched bytes are written now and then, and others of it all the time."""
-    twins = running(make, "aarch64", True)
-    twins.write(PROGRAMS["aarch64"].pointer, tw.DATA_AT + 16)
+    twins = running(make, family, True)
+    twins.write(PROGRAMS[family].pointer, tw.DATA_AT + 16)
     twins.arm(Stops(watches=(Watch(tw.DATA_AT + 24, 4, "w"),), collect=True))
     core = twins.inlined.engine._core
     on(twins, runs=10)
@@ -435,7 +436,7 @@ def test_blocks_are_counted_as_wholes_with_a_watch(make: Make) -> None:
     on(twins, runs=10)
     assert core.looked - looked < (core.executed - executed) // 10
     for pointer in (tw.DATA_AT + 24, tw.DATA_ALIAS + 24, tw.DATA_AT + 16):
-        twins.write(PROGRAMS["aarch64"].pointer, pointer)
+        twins.write(PROGRAMS[family].pointer, pointer)
         on(twins, runs=5)
         twins.collected()
 

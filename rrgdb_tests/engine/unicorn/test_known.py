@@ -11,22 +11,49 @@ from rrgdb_tests.engine.unicorn import twins as tw
 from rrgdb_tests.engine.unicorn.rig import Bench
 from rrgdb_tests.engine.unicorn.test_conditions import Step, encode
 
-LOOP = """
-1: add w1, w1, #1
- eor w4, w4, w1
- b 1b
+_A32 = """
+1: add.w r1, r1, #1
+ eor.w r4, r4, r1
+ b.w 1b
 """
+LOOPS = {
+    "aarch64": "1: add w1, w1, #1\neor w4, w4, w1\nb 1b",
+    "arm": _A32.replace(".w", ""),
+    "thumb": _A32,
+}
 WORD = tw.DATA_AT + 40
-ENTRY = tw.TABLES + 0x2000 + 8 * (WORD >> 12 & 511)
 ODD = encode([Step("const", WORD), Step("ref32", 0), Step("const", 1), Step("bit_and", 0), Step("end", 0)])
 """whether the word is odd"""
 
 
+@pytest.fixture(params=LOOPS)
+def family(request: pytest.FixtureRequest) -> str:
+    """That of "arm" has short descriptors, the others long ones."""
+    return str(request.param)
+
+
 @pytest.fixture(params=[True, False], ids=["fast", "slow"])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    bench = tw.make("aarch64", LOOP, fast=request.param, paged=True)
-    bench.engine.write("x0", WORD)
-    return bench
+def bench(request: pytest.FixtureRequest, family: str) -> Bench:
+    return tw.make(family, LOOPS[family], fast=request.param, paged=True)
+
+
+def _form(bench: Bench) -> str:
+    """Of an entry of the last table."""
+    return "<I" if bench.family == "arm" else "<Q"
+
+
+def _place(bench: Bench, tables: int = tw.TABLES) -> int:
+    """Where the entry for the word is."""
+    return tables + 0x2000 + (4 * (WORD >> 12 & 255) if bench.family == "arm" else 8 * (WORD >> 12 & 511))
+
+
+def _entry(bench: Bench) -> int:
+    return int(struct.unpack(_form(bench), bench.engine.ram.read(_place(bench), struct.calcsize(_form(bench))))[0])
+
+
+def _elsewhere(bench: Bench, physical: int) -> int:
+    """The entry with another page."""
+    return physical & -4096 | _entry(bench) & ~(0xFFFFF000 if bench.family == "arm" else 0xFFFF_FFFF_F000)
 
 
 def _hits(bench: Bench, instructions: int = 3_000) -> bool:
@@ -39,7 +66,7 @@ def _hits(bench: Bench, instructions: int = 3_000) -> bool:
 
 
 def _map(bench: Bench, entry: int) -> None:
-    bench.engine.pages_changed(bench.engine.ram.write(ENTRY, struct.pack("<Q", entry)))
+    bench.engine.pages_changed(bench.engine.ram.write(_place(bench), struct.pack(_form(bench), entry)))
     bench.engine.drop_translations()
 
 
@@ -49,13 +76,13 @@ def _word(bench: Bench, physical: int, value: int) -> None:
 
 def test_a_condition_follows_its_page(bench: Bench) -> None:
     here, elsewhere = bench.engine.translate(WORD), tw.MORE + 0x3000 + (WORD & 0xFFF)
-    (entry,) = struct.unpack("<Q", bench.engine.ram.read(ENTRY, 8))
+    entry = _entry(bench)
     _word(bench, here, 2)
     _word(bench, elsewhere, 2)
     assert not _hits(bench)
     _word(bench, here, 3)
     assert _hits(bench)
-    _map(bench, elsewhere & -4096 | entry & ~0xFFFF_FFFF_F000)
+    _map(bench, _elsewhere(bench, elsewhere))
     assert not _hits(bench)
     _word(bench, elsewhere, 1)
     assert _hits(bench)
@@ -64,9 +91,9 @@ def test_a_condition_follows_its_page(bench: Bench) -> None:
     assert not _hits(bench)
 
 
-@pytest.mark.parametrize("entry", [0, 0x7FFF_F000 | 0x703], ids=["unmapped", "no RAM"])
-def test_what_is_in_no_ram_is_left_to_the_caller(bench: Bench, entry: int) -> None:
-    (before,) = struct.unpack("<Q", bench.engine.ram.read(ENTRY, 8))
+@pytest.mark.parametrize("mapped", [False, True], ids=["unmapped", "no RAM"])
+def test_what_is_in_no_ram_is_left_to_the_caller(bench: Bench, mapped: bool) -> None:
+    before, entry = _entry(bench), _elsewhere(bench, 0x7FFF_F000) if mapped else 0
     _word(bench, bench.engine.translate(WORD), 2)
     assert not _hits(bench)
     _map(bench, entry)
@@ -85,12 +112,15 @@ def test_other_tables_are_other_memory(bench: Bench) -> None:
     ram = bench.engine.ram
     for table in range(3):
         ram.write(root + 0x1000 * table, ram.read(tw.TABLES + 0x1000 * table, 0x1000))
-    (entry,) = struct.unpack("<Q", ram.read(ENTRY, 8))
-    ram.write(root + 8 * (tw.VIRTUAL >> 30), struct.pack("<Q", root + 0x1000 | 3))
-    ram.write(root + 0x1000, struct.pack("<Q", root + 0x2000 | 3))
-    ram.write(root + 0x2000 + 8 * (WORD >> 12 & 511), struct.pack("<Q", elsewhere & -4096 | entry & ~0xFFFF_FFFF_F000))
-    for ttbr, expected in ((root, True), (tw.TABLES, False), (root | 5 << 48, True), (tw.TABLES | 9 << 48, False)):
-        bench.engine.write("ttbr0_el1", ttbr)
+    if bench.family == "arm":
+        ram.write(root + 4 * (tw.VIRTUAL >> 20), struct.pack("<I", root + 0x2000 | 1))
+    else:
+        ram.write(root + 8 * (tw.VIRTUAL >> 30), struct.pack("<Q", root + 0x1000 | 3))
+        ram.write(root + 0x1000, struct.pack("<Q", root + 0x2000 | 3))
+    ram.write(_place(bench, root), struct.pack(_form(bench), _elsewhere(bench, elsewhere)))
+    name, asid = {"aarch64": ("ttbr0_el1", 48), "arm": ("ttbr0", 0), "thumb": ("ttbr0_wide", 48)}[bench.family]
+    for ttbr, expected in ((root, True), (tw.TABLES, False), (root | 5 << asid, True), (tw.TABLES | 9 << asid, False)):
+        bench.engine.write(name, ttbr)
         bench.engine.drop_translations()
         assert _hits(bench) is expected
 

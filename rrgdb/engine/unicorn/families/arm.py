@@ -109,6 +109,7 @@ ARM = Family(
         **dict.fromkeys(("ttbr0", "ttbr1", "ttbcr", "dacr", "prrr", "nmrr", "contextidr"), 0),
     },
     paging=paging.translation,
+    regime=paging.regime,
     layout=probes.layout,
     masks=thumb.find_masks,
     check=check_mode("sctlr", _MODES),
