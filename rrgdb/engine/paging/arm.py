@@ -34,7 +34,7 @@ _ACCESS = (
 
 
 def regime(_: int) -> tuple[tuple[str, int], ...]:
-    """(register, its bits) from which the tables of an address follow, and whether there are any. Which of the two TTBRs
+    """(register, its bits) from which the tables of an address follow, and whether there are any. Which TTBR
     it is follows from TTBCR."""
     return _REGIME
 
