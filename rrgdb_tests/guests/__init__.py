@@ -158,8 +158,8 @@ SHORTS: Mapping[str, tuple[str, ...]] = {
     "riscv64": ("riscv_pmp", "riscv_status", "riscv_box", "riscv_mmu"),
     "riscv32": ("riscv_pmp", "riscv_status", "riscv_box", "riscv_mmu"),
     "aarch64": ("aarch64_mmu",),
-    "arm": ("arm_mmu",),
-    "thumb": ("arm_mmu",),
+    "arm": ("arm_mmu", "arm_spaces"),
+    "thumb": ("arm_mmu", "arm_spaces"),
     "i386": ("x86_mode",),
     "x86_64": ("x86_long",),
 }

@@ -234,6 +234,11 @@ def linux_arm64(scratch: Path) -> Machine:
     return replace(machine, cpu="cortex-a57")
 
 
+def linux_arm(scratch: Path) -> Machine:
+    machine = _linux("linux-arm", "qemu-system-arm", "armhf", "linux-image-armmp-lpae", "ttyAMA0", scratch)
+    return replace(machine, cpu="cortex-a15")
+
+
 def linux_riscv64(scratch: Path) -> Machine:
     machine = _linux("linux-riscv64", "qemu-system-riscv64", "riscv64", "linux-image-riscv64", "ttyS0", scratch)
     return replace(machine, board="riscv64-virt", bios=_firmware())
@@ -244,6 +249,7 @@ MACHINES: dict[str, Callable[[Path], Machine]] = {
     "u-boot-arm64": u_boot_arm64,
     "u-boot-arm": u_boot_arm,
     "linux-arm64": linux_arm64,
+    "linux-arm": linux_arm,
     "linux-riscv64": linux_riscv64,
 }
 """name -> what makes it in a directory for its files; raises Unavailable"""

@@ -12,6 +12,9 @@ from rrgdb.engine.paging.tables import EVERYTHING, Entry, Level, Permission, Rea
 
 _MMU, _EE, _AFE = 1 << 0, 1 << 25, 1 << 29  # SCTLR
 _EAE = 1 << 31  # TTBCR
+_ROOT = (1 << 48) - 1
+"""of a TTBR; with long descriptors the rest holds an ASID, which says nothing of the tables"""
+_REGIME = (("sctlr", _MMU | _EE), ("ttbcr", (1 << 32) - 1), ("ttbr0_wide", _ROOT), ("ttbr1_wide", _ROOT))
 _SECTION, _SMALL = 20, 12
 _TABLE, _LARGE = 1, 1
 _WRITES = Permission.WRITE | Permission.USER_WRITE
@@ -28,6 +31,12 @@ _ACCESS = (
     Permission.READ | Permission.USER_READ,
 )
 """AP[2:0] -> what of data may be accessed"""
+
+
+def regime(_: int) -> tuple[tuple[str, int], ...]:
+    """(register, its bits) from which the tables of an address follow, and whether there are any. Which TTBR
+    it is follows from TTBCR."""
+    return _REGIME
 
 
 def translation(_: int, register: ReadRegister) -> Translation | None:

@@ -13,6 +13,8 @@
 #include "_memory.h"
 #include "_obstacle.h"
 
+#define ARM_USER 16 /* of CPSR.M */
+
 static inline int arm_in_thumb(const Core *c)
 {
     return *c->arm.thumb != 0;
@@ -53,15 +55,28 @@ static inline void it_begin(Core *c, uint64_t addr)
     c->arm.it_held = 0;
 }
 
+/* ITSTATE behind an instruction of code that does not begin inside an IT block. */
+static inline uint8_t it_behind(uint8_t it, const uint8_t *b, uint32_t size)
+{
+    if (it)
+        return it_advance(it);
+    return size == 2 && b && b[1] == 0xbf && b[0] & 15 ? b[0] : 0;
+}
+
 /* The instruction at addr was counted. */
 static inline void it_follow(Core *c, uint64_t addr, const uint8_t *b, uint32_t size)
 {
     c->arm.last_it = c->arm.it;
-    if (c->arm.it)
-        c->arm.it = it_advance(c->arm.it);
-    else if (size == 2 && b && b[1] == 0xbf && b[0] & 15)
-        c->arm.it = b[0];
+    c->arm.it = it_behind(c->arm.it, b, size);
     c->arm.it_at = addr + size;
+}
+
+static int it_asks(const Core *c, const uint8_t *b, uint32_t n, uint8_t *state)
+{
+    int inside = *state != 0;
+    if (arm_in_thumb(c))
+        *state = it_behind(*state, b, n);
+    return inside;
 }
 
 /* Whether an IT block begins in a block of Thumb code: not all of its instructions have hooks then. */
@@ -175,6 +190,7 @@ static inline void arm_block_counted(Core *c, uint32_t results)
 {
     (void)results;
     c->arm.it = c->arm.last_it = 0;
+    c->arm.it_at = NO_PC;
 }
 
 /* A system call has moved on. */
@@ -186,7 +202,9 @@ static void arm_undone(Core *c)
 static void arm_begin_run(Core *c)
 {
     c->arm.it = c->arm.last_it = 0;
+    c->arm.it_at = NO_PC;
     c->arm.it_held = c->arm.it_error = 0;
+    arm_translated(c);
 }
 
 /* A run has ended: with a stop, where the hooks said; else count what was passed over on the way there. */
@@ -204,7 +222,8 @@ static void it_settle(Core *c)
     }
     if (c->stopped) {
         *c->arm.pc = (uint32_t)c->pc;
-        *c->arm.condexec = c->arm.it;
+        if (c->arm.it_at == c->pc) /* else it stands before a block, whose hook has found something else first */
+            *c->arm.condexec = c->arm.it;
     }
 }
 
@@ -221,6 +240,33 @@ static uint32_t arm_plain_length(const Core *c, const uint8_t *b, uint32_t n)
         return length == 2 && (b[1] == 0xde || b[1] == 0xdf || b[1] == 0xbe) ? 0 : length;
     memcpy(&w, b, 4);
     return (w & 0x0f000000u) == 0x0f000000u || (w & 0x0ff000f0u) == 0x01200070u ? 0 : 4;
+}
+
+/* MRRC of CNTPCT and CNTVCT, which tell virtual time at 62.5 MHz (arch/arm_timer.py). Whether user mode may read them is left to
+ * Python, as are conditions. */
+static int arm_emulate(Core *c)
+{
+    uint32_t w, cpsr = 0;
+    memcpy(&w, c->code, sizeof w);
+    if (c->code_thumb)
+        w = w >> 16 | w << 16;
+    uint32_t low = w >> 12 & 15, high = w >> 16 & 15;
+    if (!c->keeps_time || !c->arm.has_timer || c->code_size != 4 || (w & 0xfff00fefu) != 0xec500f0eu || low == 15 ||
+        high == 15 || c->arm.it)
+        return 0;
+    c->reg_read(c->uc, c->arm.cpsr_id, &cpsr);
+    if ((cpsr & 31) == ARM_USER)
+        return 0;
+    uint64_t count = ticks(c, 625, 10000), upper = count >> 32;
+    c->reg_write(c->uc, c->registers[low].id, &count);
+    c->reg_write(c->uc, c->registers[high].id, &upper);
+    return 1;
+}
+
+static int arm_settles(const Core *c)
+{
+    (void)c;
+    return 1;
 }
 
 /* LDRD: Unicorn loads one half over the address of the other. */
@@ -260,7 +306,8 @@ static int arm_stores_only(const Core *c, const uint8_t *b)
     POINTER_PLACE("pc", arm.pc), POINTER_PLACE("thumb", arm.thumb),         \
     POINTER_PLACE("condexec", arm.condexec), POINTER_PLACE("no_exit", arm.no_exit), POINTER_PLACE("jump", arm.jump)
 
-static const place arm_places[] = {ARM_PLACES, {NULL, 0, 0}};
+static const place arm_places[] = {
+    ARM_PLACES, NUMBER_PLACE("cpsr", arm.cpsr_id), NUMBER_PLACE("timer", arm.has_timer), {NULL, 0, 0}};
 
 #define ARM_FAMILY                                                                                        \
     .plain_length = arm_plain_length, .indivisible = arm_indivisible, .unmasks = arm_unmasks,              \
@@ -270,4 +317,6 @@ static const place arm_places[] = {ARM_PLACES, {NULL, 0, 0}};
     .goes_on = it_hide, .refused = it_refuse, .fault = it_fault, .begin_run = arm_begin_run,              \
     .end_run = it_settle
 
-static const Family arm_family = {.name = "arm", .places = arm_places, ARM_FAMILY};
+static const Family arm_family = {
+    .name = "arm", .places = arm_places, .emulate = arm_emulate, .settles = arm_settles,
+    .asks_bounds = it_asks, ARM_FAMILY};

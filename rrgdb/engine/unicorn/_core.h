@@ -90,7 +90,13 @@ typedef struct { uint64_t address; uint8_t used, conditional; agent_code *codes;
 typedef struct { uint64_t key; uint32_t size, count, flags, epoch, checked, hits, first, last, needs, results, copy; } block_entry;
 typedef struct { struct Core *core; uint64_t physical; uint8_t *host; int all; } guard; /* all: of loads too */
 typedef struct { uint64_t addr; uint32_t size; } noted;
-typedef struct { const uint8_t *host; uint64_t addr; uint32_t size, count, epoch; uint8_t plain, unmasks, indivisible, *bytes; } plan;
+/* second: of the second instruction set; asks: some of its hooks ask for bounds */
+typedef struct {
+    const uint8_t *host;
+    uint64_t addr;
+    uint32_t size, count, epoch;
+    uint8_t second, plain, unmasks, indivisible, asks, *bytes;
+} plan;
 /* What generated code counts with; see _inline.h. budget: instructions; current: number of the site passed last, or 0; hook:
  * what sites call that are far from it; code: see _exit_flag.h; conditions: see _condition.h */
 typedef struct {
@@ -168,6 +174,8 @@ typedef struct { /* see _x86.h */
 } x86_state;
 
 typedef struct { /* see _arm.h */
+    int cpsr_id;        /* of Unicorn's registers */
+    int has_timer;      /* the generic one */
     int it_held, it_error;
     uint8_t it, last_it;
     uint64_t it_at;

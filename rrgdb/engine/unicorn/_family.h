@@ -48,6 +48,9 @@ struct Family {
     int (*in_second)(const Core *c);
     /* Whether some instructions of that code of the second set have no hook of their own. */
     int (*passes_over)(Core *c, uint64_t addr, uint32_t size);
+    /* Of the instructions of a block, one after the other: whether its hook is called where it does not pass over it alone, and by a
+     * function of Unicorn's that looks at the hook's bounds then. *state: 0 at the first of them, which is none such. */
+    int (*asks_bounds)(const Core *c, const uint8_t *b, uint32_t n, uint8_t *state);
     /* Whether a stop would take effect too late: in the hook of a block, or of an instruction. Then leave() is the way. */
     int (*held)(const Core *c, int block);
     void (*leave)(Core *c);

@@ -11,6 +11,7 @@
 #if CAN_INLINE
 #define CHECK_LOADS 12 /* movabs rdi, uc; xor esi, esi; then a call of helper_check_exit_request */
 #define MOST_CHECK (CHECK_LOADS + 6)
+#define ASKS_BYTES 15
 #define MOST_KNOWN 64 /* words before a block's hook is called first */
 #define MOST_OF_BLOCK (64ul << 10) /* bytes of code */
 
@@ -104,6 +105,17 @@ static uint32_t loads_of(const Core *c, uint64_t addr, uint32_t size, const void
     *o++ = 0xb9;
     memcpy(o, &told, 8);
     return (uint32_t)(o + 8 - out);
+}
+
+/* Whether the last two arguments are loaded at p of Unicorn's function that asks for the bounds of a hook before it calls it, and
+ * for which instruction: size, kind of hook, engine, address. */
+static int asks_at(const Core *c, const uint8_t *p, uint32_t *addr)
+{
+    const uint64_t uc = (uintptr_t)c->uc;
+    if (p[0] != 0x48 || p[1] != 0xba || memcmp(p + 2, &uc, sizeof uc) != 0 || p[10] != 0xb9)
+        return 0;
+    memcpy(addr, p + 11, 4);
+    return ASKS_BYTES;
 }
 
 /* Length of the loads and the call at p, if they are those of that hook; otherwise 0. */

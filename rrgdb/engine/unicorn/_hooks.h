@@ -58,7 +58,8 @@ static int in_short_tail(const Core *c, uint64_t addr, uint32_t size)
            c->tail_end - addr >= (uint64_t)size + MAX_INSN;
 }
 
-ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
+/* held: see _family.h. */
+ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end, int held)
 {
     if (f->retired)
         f->retired(c);
@@ -81,7 +82,7 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
     if (f->begin_block && f->begin_block(c, addr, size))
         return;
     if (c->phase == PHASE_FAST) {
-        fast_block(f, c, addr, size, end);
+        fast_block(f, c, addr, size, held ? NULL : end);
         return;
     }
     /* A script's hook may have moved pc before anything ran. */
@@ -97,11 +98,11 @@ ALWAYS_INLINE void before_block(const Family *f, Core *c, uint64_t addr, uint32_
             return;
         }
     }
-    int settled = f->settles && enter_settled(f, c, addr, size, end);
+    int settled = f->settles && enter_settled(f, c, addr, size, held ? NULL : end);
     if (c->bounds) {
         if (c->whole)
             close_bounds(c);
-        else if (!c->stopped && lacks_hooks(c, addr, size, end))
+        else if (!c->stopped && lacks_hooks(f, c, addr, size, end, held))
             return;
     }
     if (!settled)
@@ -117,7 +118,7 @@ ALWAYS_INLINE void on_block(const Family *f, Core *c, uint64_t addr, uint32_t si
     uint64_t icount = c->icount;
     if (c->sites_checked != c->checked)
         forget_sites(c);
-    before_block(f, c, addr, size, held ? NULL : end);
+    before_block(f, c, addr, size, end, held);
     if (c->mmu_seen && !c->whole)
         leave_inlined(c, end);
     if (c->bare)
@@ -311,7 +312,7 @@ static void store_to_device(Core *c, const region *to, uint64_t address, int siz
 ALWAYS_INLINE bool on_invalid_memory(const Family *f, Core *c, int type, uint64_t address, int size, int64_t value)
 {
     if (c->whole)
-        return whole_refused(c, type);
+        return whole_refused(f, c, type);
     if (address - c->guard_base < (uint64_t)c->guard_count * PAGE)
         return guarded(f, c, type == UC_MEM_WRITE_PROT, address - c->guard_base, (uint32_t)size, (uint64_t)value);
     const region *memory = type == UC_MEM_WRITE_PROT ? region_at(c, address) : NULL;

@@ -270,13 +270,13 @@ static uint32_t site_length(const Core *c, const uint8_t *end, uint64_t addr, ui
 }
 
 /* Whether the block whose hook returns to end has a hook of its first instruction; where there are hooks of others
- * nothing is known. */
-static int has_calls(const Core *c, const uint8_t *end, uint64_t addr)
+ * nothing is known. asks: it is one that asks for bounds. */
+static int has_calls(const Core *c, const uint8_t *end, uint64_t addr, int asks)
 {
     const uint64_t uc = (uintptr_t)c->uc;
     const void *helper;
     uint8_t bytes[SITE_BYTES];
-    uint32_t loads = loads_of(c, addr, 0, c, bytes), size_at = loads - 14;
+    uint32_t loads = loads_of(c, addr, 0, c, bytes), size_at = loads - 14, asked;
     const uint8_t *last = code_end(c, end, addr);
     for (const uint8_t *p = end; last && p + MOST_CHECK <= last; p++) {
         if (memcmp(p + 2, &uc, sizeof uc) != 0)
@@ -286,6 +286,8 @@ static int has_calls(const Core *c, const uint8_t *end, uint64_t addr)
             p += check - 1;
             continue;
         }
+        if (asks && asks_at(c, p, &asked))
+            return asked == addr;
         const void *called = NULL;
         return p + loads + 6 <= last && memcmp(p, bytes, size_at) == 0 &&
                memcmp(p + size_at + 4, bytes + size_at + 4, 10) == 0 && call_at(c, p + loads, &called) &&
@@ -294,26 +296,31 @@ static int has_calls(const Core *c, const uint8_t *end, uint64_t addr)
     return 0;
 }
 /* Where the hooks of the block's instructions are in its code: offsets from end, and how far to jump over them in the upper
- * byte. Zero: there are not these alone. Where there are more of one instruction, Unicorn calls them by a function of its
+ * byte. Returns how many there are; zero: there are not these alone. Where there are more of one instruction, Unicorn calls them by a function of its
  * own; and behind the block may lie another, or what was left of one. All of them name the engine. */
-static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const uint8_t *host, uint32_t size,
+static uint32_t find_calls(const Core *c, const uint8_t *end, uint64_t addr, const uint8_t *host, uint32_t size,
                       const uint8_t *last, uint32_t *calls)
 {
     const uint64_t uc = (uintptr_t)c->uc;
     const void *helper;
+    const Family *f = c->family;
     const uint8_t *p = end + check_at(c, end, &helper);
-    uint32_t found = 0;
+    uint32_t found = 0, asked;
+    uint8_t state = 0;
     for (uint32_t at = 0, n; at < size; at += n) {
-        n = c->family->plain_length(c, host + at, size - at);
+        n = f->plain_length(c, host + at, size - at);
         uint32_t length = 0;
         if (!n)
             return 0;
+        if (f->asks_bounds && f->asks_bounds(c, host + at, n, &state))
+            continue; /* the bounds are closed, so it is not called */
         while (!length) {
             while (p + MOST_CHECK <= last && memcmp(p + 2, &uc, sizeof uc) != 0)
                 p++;
             if (p + MOST_CHECK > last)
                 return 0;
             uint32_t check = check_at(c, p, &helper);
+            check = check ? check : asks_at(c, p, &asked);
             if (check) {
                 p += check;
                 continue;
@@ -328,12 +335,12 @@ static int find_calls(const Core *c, const uint8_t *end, uint64_t addr, const ui
         calls[found++] = (uint32_t)(p - end) | (length + behind - 2) << 24;
         p += length + behind;
     }
-    return 1;
+    return found;
 }
 
 /* The hook that returns to end was called for a block that may be counted as a whole: from now on its code does. host: of
- * its instructions, if they may have hooks, which are passed over then; else NULL. hooked: the block keeps its own hook.
- * Nonzero: done. */
+ * its instructions, if they may have hooks, which are passed over then; else NULL. hooked: the block keeps its own hook, as do those
+ * for which there is no room. Nonzero: done. */
 static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t size, uint32_t count, const uint8_t *host,
                         int hooked)
 {
@@ -348,8 +355,9 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     if (!last || !length || !behind || !grow_sites(c))
         return 0;
     int64_t away = (int64_t)((uintptr_t)c->hooks->inlined - (uintptr_t)end);
-    int hooks = host && (!c->bounds || has_calls(c, end, addr));
-    if ((call == 5 && away != (int32_t)away) || (hooks && !find_calls(c, end, addr, host, size, last, calls)))
+    int hooks = host && (!c->bounds || has_calls(c, end, addr, 0));
+    uint32_t found = hooks ? find_calls(c, end, addr, host, size, last, calls) : 0;
+    if ((call == 5 && away != (int32_t)away) || (hooks && !found))
         return 0;
     uint32_t *place = site_place(c, end), n = *place ? *place : c->site_count + 1;
     site *s = &c->sites[n];
@@ -358,19 +366,15 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
         s = &c->sites[n];
     }
     *s = (site){.end = (uint8_t *)end, .addr = addr, .host = host, .size = size, .count = count, .live = 1};
-    s->hooked = (uint8_t)hooked;
     s->length = (uint8_t)length;
     s->call = (uint8_t)call;
     s->behind = (uint8_t)behind;
-    s->calls = hooks ? count : 0;
+    s->calls = found;
     s->first = hooks ? calls[0] & 0xffffff : 0;
     s->last = last;
     memcpy(s->original, end - length, length);
-    uint32_t used = inlined_bytes(c, n, bytes);
-    if (!used) {
-        s->live = 0;
-        return 0;
-    }
+    uint32_t used = hooked ? 0 : inlined_bytes(c, n, bytes);
+    s->hooked = !used;
     if (!c->exit_helper)
         prepare_exit(c, helper, c->at_hand);
     const uint8_t *looks = end + behind;
@@ -388,7 +392,7 @@ static int inline_block(Core *c, const uint8_t *end, uint64_t addr, uint32_t siz
     if (n > c->site_count)
         c->site_count = n;
     *place = n;
-    if (!hooked) {
+    if (used) {
         memcpy(s->end - length, bytes, used);
         put(s->end - 4, call == 5 ? (uint32_t)away : from(end, &c->near->hook));
     }

@@ -16,7 +16,8 @@
 static void look_over(const Family *f, Core *c, plan *p)
 {
     uint32_t needs = 0, results = 0;
-    p->plain = p->unmasks = p->indivisible = 0;
+    uint8_t state = 0;
+    p->plain = p->unmasks = p->indivisible = p->asks = 0;
     p->count = 0;
     for (uint32_t at = 0, n; at < p->size; at += n) {
         n = f->plain_length(c, p->bytes + at, p->size - at);
@@ -24,6 +25,7 @@ static void look_over(const Family *f, Core *c, plan *p)
             return;
         p->indivisible |= n == 4 && f->indivisible && f->indivisible(c, p->bytes + at);
         p->unmasks |= f->unmasks && f->unmasks(c, p->bytes + at, n);
+        p->asks |= f->asks_bounds && f->asks_bounds(c, p->bytes + at, n, &state);
         p->count++;
     }
     p->plain = !f->block_needs || (f->block_needs(c, p->addr, p->bytes, p->size, &needs, &results) && !needs && !results);
@@ -40,7 +42,15 @@ static int points_within(const Core *c, uint64_t addr, uint32_t size)
     return 0;
 }
 
-/* Whether the block that begins is settled; then it is entered. */
+/* Where instructions have hooks that ask for bounds, Unicorn does not look at its exit flag: a store is left by a hook for
+ * invalid memory, which lies over the page of the block and those of watched bytes, but maybe not before them. */
+static int leaves_late(const Core *c, const plan *p)
+{
+    return !c->bounds || c->watch_count || (p->addr & PAGE_MASK) < MAX_ACCESS;
+}
+
+/* Whether the block that begins is settled; then it is entered. end: where the hook returns to; NULL: it cannot be counted as a
+ * whole. */
 ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
 {
     uint32_t offset = (uint32_t)(addr & PAGE_MASK);
@@ -53,8 +63,10 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
         return 0;
     const uint8_t *host = page + offset;
     plan *p = plan_of(c, host, size);
-    if (p->host != host || p->addr != addr || p->size != size || memcmp(p->bytes, host, size) != 0) {
-        if (again && p->host == host && p->addr == addr && p->size == size) { /* see enter_block */
+    uint8_t second = (uint8_t)in_second(f, c);
+    int same = p->host == host && p->addr == addr && p->size == size && p->second == second;
+    if (!same || memcmp(p->bytes, host, size) != 0) {
+        if (again && same) { /* see enter_block */
             c->block_size = 0;
             stop(c, R_SMC, addr);
             return 1;
@@ -66,6 +78,7 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
         p->host = host;
         p->addr = addr;
         p->size = size;
+        p->second = second;
         p->epoch = 0;
         memcpy(p->bytes, host, size);
         look_over(f, c, p);
@@ -82,10 +95,13 @@ ALWAYS_INLINE int enter_settled(const Family *f, Core *c, uint64_t addr, uint32_
     c->seen_size = size;
     c->block_size = 0;
     c->exact_pc = NO_PC;
-    if (end && c->mapping && !p->indivisible && enter_whole(c, p, end))
+    int whole = end && c->mapping && !p->indivisible && !(p->asks && leaves_late(c, p));
+    if (whole && enter_whole(f, c, p, end))
         return 1;
-    if (c->watch_count)
+    if (c->watch_count || !end || p->asks)
         return 0;
+    if (f->block_counted)
+        f->block_counted(c, 0);
     c->settled = size;
     c->settled_host = host;
     c->settled_bytes = p->bytes;

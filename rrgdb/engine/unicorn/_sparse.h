@@ -5,6 +5,9 @@
  * hook for all instructions, which stand in Unicorn's own record of it, are closed: what is translated has a hook for its block
  * only. Where the block's hook finds that its instructions must be looked at, the run is left, and the bounds are those of that block
  * until it is translated anew. It keeps its hooks then, and Unicorn's other blocks know nothing of them.
+ *
+ * For some instructions Unicorn asks each time (see asks_bounds): while they are looked at the bounds are open, and what is
+ * translated in the meantime gets all of its hooks.
  */
 #pragma once
 #include "_core.h"
@@ -75,27 +78,32 @@ static int add_sparse_hook(Core *c)
     return 0;
 }
 
-/* The instructions of a block must be looked at, whose hook returns to end. Nonzero: they lack hooks, and the run was left to
- * translate it anew. */
-static int lacks_hooks(Core *c, uint64_t addr, uint32_t size, const uint8_t *end)
+/* The instructions of a block must be looked at, whose hook returns to end. held: see _family.h. Nonzero: they lack hooks, and the
+ * run was left to translate it anew. */
+ALWAYS_INLINE int lacks_hooks(const Family *f, Core *c, uint64_t addr, uint32_t size, const uint8_t *end, int held)
 {
 #if CAN_INLINE
     int asked = c->bounds[0] == addr;
     close_bounds(c);
     leave_inlined(c, end);
-    c->inlines = c->inlines && (!end || reach_code(c, end));
-    if (!end || (c->inlines && has_calls(c, end, addr)))
+    c->inlines = c->inlines && reach_code(c, end);
+    if (c->inlines && has_calls(c, end, addr, held)) {
+        if (in_second(f, c) && (held || f->passes_over(c, addr, size)))
+            set_bounds(c, 1, 0);
         return 0;
+    }
     c->sparse_fails = asked; /* Unicorn does not do what is expected */
     c->hooks_asked++;
     c->tail_size = size;
     stop(c, R_HOOKS, addr);
     return 1;
 #else
+    (void)f;
     (void)c;
     (void)addr;
     (void)size;
     (void)end;
+    (void)held;
     return 0;
 #endif
 }

@@ -86,22 +86,29 @@ static void *find_mapping(void *uc, uint64_t physical)
 }
 
 /* An access of a block that is counted as a whole found nothing, or is not allowed; false: it does not happen. */
-static bool whole_refused(Core *c, int type)
+ALWAYS_INLINE bool whole_refused(const Family *f, Core *c, int type)
 {
-    if (c->refused == REFUSED_CODE && type != UC_MEM_WRITE_UNMAPPED) { /* reads what it consists of, or another block does */
+    int store = type == UC_MEM_WRITE_UNMAPPED || type == UC_MEM_WRITE_PROT;
+    if (c->refused == REFUSED_CODE && !store) { /* reads what it consists of, or another block does */
         c->refused = 0;
         c->mapping_passes = 1;
+        if (f->goes_on && type != UC_MEM_FETCH_UNMAPPED)
+            f->goes_on(c);
         return true;
     }
     sync_state(c);
+    if (f->refused && !c->bare)
+        f->refused(c, store);
     return false;
 }
 
 /* The block of a plan is counted as a whole and runs next; zero: it cannot be. */
-static int enter_whole(Core *c, const plan *p, const uint8_t *end)
+ALWAYS_INLINE int enter_whole(const Family *f, Core *c, const plan *p, const uint8_t *end)
 {
     if (!passes_over(c, end, p->addr, p->size) && !inline_block(c, end, p->addr, p->size, p->count, p->host, p->unmasks))
         return 0;
+    if (f->block_counted)
+        f->block_counted(c, 0);
     c->whole = 1;
     c->block_host = p->host;
     c->block_length = p->size;

@@ -425,7 +425,7 @@ def test_only_blocks_that_need_it_have_hooks_of_their_instructions(make: Make, f
     assert core.looked - looked < (core.executed - executed) // 10
 
 
-@pytest.mark.parametrize("family", PAGED)
+@pytest.mark.parametrize("family", ["aarch64", "arm", *RISCV])
 def test_blocks_are_counted_as_wholes_with_a_watch(make: Make, family: str) -> None:
     """A page whose watched bytes are written now and then, and others of it all the time."""
     twins, pointer = running(make, family, True), PROGRAMS[family].pointer
@@ -509,26 +509,36 @@ def test_code_that_the_guest_changes(make: Make, family: str, paged: bool, which
         on(twins, runs=2, seed=turn)
 
 
-# x or a 0: where it stores, 3: where it goes then, 5 and 7: what it stores by turns
+# register 0: where it stores, 3: where it goes then, 5 and 7: what it stores by turns
 GENERATE = {
     **dict.fromkeys(RISCV, ".option norvc\n1: sw a5, 0(a0)\nxor a5, a5, a7\njalr ra, a3\nj 1b\nnop"),
     "aarch64": "1: str w5, [x0]\neor w5, w5, w7\nblr x3\nb 1b\nnop",
+    **dict.fromkeys(ARM, "1: str.w r5, [r0]\neor.w r5, r5, r7\nblx r3\nb.w 1b\nnop"),
 }
 GENERATED = {
     **dict.fromkeys(RISCV, ".option norvc\nnop\nadd a4, a4, a6\nret"),
     "aarch64": "nop\nadd w4, w4, w6\nret",
+    "arm": "nop\nadd r4, r4, r6\nbx lr",
+    "thumb": "nop.w\nadd.w r4, r4, r6\nbx lr",
 }
 
 
 @pytest.mark.parametrize("stores", [tw.DATA_AT, tw.DATA_ALIAS])
 @pytest.mark.parametrize("family", PAGED)
 def test_code_on_a_page_that_was_written_before_it_held_any(make: Make, family: str, stores: int) -> None:
-    twins, program = make(family, GENERATE[family], paged=True), PROGRAMS[family]
-    letter = "x" if family == "aarch64" else "a"
+    source = GENERATE[family].replace(".w", "") if family == "arm" else GENERATE[family]
+    twins, program = make(family, source, paged=True), PROGRAMS[family]
+    letter = {"aarch64": "x", "arm": "r", "thumb": "r"}.get(family, "a")
     words = program.word(family, 0), program.word(family, 1)
     offset = 2 * PAGE + 0x100
+    generated = tw.DATA_ALIAS + offset + (family == "thumb")
     twins.write_memory(tw.DATA_AT + offset, assemble(family, GENERATED[family]))
-    for number, value in ((0, stores + offset), (3, tw.DATA_ALIAS + offset), (5, words[0]), (7, words[0] ^ words[1])):
+    for number, value in (
+        (0, stores + offset),
+        (3, generated),
+        (5, words[0]),
+        (7, words[0] ^ words[1]),
+    ):
         twins.write(f"{letter}{number}", value)
     first = twins.slow.engine.icount
     for length in (6, 12, 18, 1_000, 3_001, 3_333, 10_000):
@@ -728,8 +738,11 @@ class _Clock:
             assert exit_.kind is ExitKind.TRAP
             if exit_.trap is Trap.HALT:
                 self.slept += 123_457
-                engine.write("pc", engine.pc + 4)
+                engine.write("pc", engine.pc + len(exit_.code))
                 yield engine.icount, "halt"
+            elif engine.arch.executes is not None and not engine.arch.executes(engine, exit_.code):
+                engine.arch.step_over(engine, len(exit_.code))
+                yield engine.icount, "passed over"
             else:
                 assert exit_.trap is not None
                 assert not native or not self.native(engine)
@@ -762,6 +775,38 @@ def test_counters_are_those_that_python_reads(make: Make, el1: bool, enabled: in
         twins.write("cpsr", 0)
     for shift in (0, 3):
         clocks = _Clock(twins.inlined, shift, _at_el1), _Clock(twins.slow, shift)
+        for length in (1, 2, 3, 300, 5, 1_001, 4_000):
+            end = twins.slow.engine.icount + length
+            seen = [list(clock.run(end, native=native)) for clock, native in zip(clocks, (True, False), strict=True)]
+            assert seen[0] == seen[1]
+            twins.compare()
+
+
+COUNTS = (
+    "1: mrrc p15, 1, r1, r2, c14\nmrrc p15, 0, r2, lr, c14\nadd r3, r3, r1\nadd r3, r3, r2\ncmp r3, #0\n{it}"
+    "mrrcmi p15, 1, r1, r2, c14\neor r3, r3, lr\nmrrc p15, 1, r8, r9, c14\nadd r3, r3, r8\nadd r4, r4, #1\n"
+    "tst r4, #63\nbne 1b\n{sleep}\nb 1b"
+)
+
+
+@pytest.mark.parametrize("family", ARM)
+@pytest.mark.parametrize(
+    ("mode", "enabled", "paged"),
+    [(0x13, 0, False), (0x1F, 3, False), (0x13, 0, True), (0x10, 0, True), (0x10, 2, False), (0x10, 3, True)],
+)
+def test_arm_counts_are_those_that_python_reads(make: Make, family: str, mode: int, enabled: int, paged: bool) -> None:
+    """But conditional ones, and those of user mode."""
+    source = COUNTS.format(it="" if family == "arm" else "it mi\n", sleep="nop" if mode == 0x10 else "wfi")
+    twins = make(family, source, paged=paged)
+    twins.write("cntkctl", enabled)
+    twins.write("cpsr", twins.slow.engine.read("cpsr") & ~31 | mode)
+
+    def native(cpu: Cpu) -> bool:
+        conditional = cpu.read("cpsr") & 0x0600FC00 if family == "thumb" else cpu.read_memory(cpu.pc, 4)[3] >> 4 != 14
+        return mode != 0x10 and not conditional
+
+    for shift in (0, 3):
+        clocks = _Clock(twins.inlined, shift, native), _Clock(twins.slow, shift)
         for length in (1, 2, 3, 300, 5, 1_001, 4_000):
             end = twins.slow.engine.icount + length
             seen = [list(clock.run(end, native=native)) for clock, native in zip(clocks, (True, False), strict=True)]

@@ -11,32 +11,59 @@ from rrgdb_tests.engine.unicorn import twins as tw
 from rrgdb_tests.engine.unicorn.rig import Bench
 from rrgdb_tests.engine.unicorn.test_conditions import Step, encode
 
+_A32 = """
+1: add.w r1, r1, #1
+ eor.w r4, r4, r1
+ b.w 1b
+"""
 LOOPS = {
-    "aarch64": "1: add w1, w1, #1\n eor w4, w4, w1\n b 1b",
-    "riscv64": ".option norvc\n1: addi a1, a1, 1\n xor a4, a4, a1\n j 1b",
+    "aarch64": "1: add w1, w1, #1\neor w4, w4, w1\nb 1b",
+    "arm": _A32.replace(".w", ""),
+    "thumb": _A32,
+    "riscv64": ".option norvc\n1: addi a1, a1, 1\nxor a4, a4, a1\nj 1b",
 }
+ADDRESS = {"arm": (0xFFFF_F000, 0), "riscv64": (0x3F_FFFF_FFFF_FC00, 2)}
+"""bits of an entry that hold a physical address, and by how much it is shifted there"""
+LONG = 0xFFFF_FFFF_F000, 0
 WORD = tw.DATA_AT + 40
-ENTRY = tw.TABLES + 0x2000 + 8 * (WORD >> 12 & 511)
-ADDRESS = {"aarch64": (0xFFFF_FFFF_F000, 0), "riscv64": (0x3F_FFFF_FFFF_FC00, 2)}
-"""bits of an entry that hold a physical address, and how far to the right it stands"""
 ODD = encode([Step("const", WORD), Step("ref32", 0), Step("const", 1), Step("bit_and", 0), Step("end", 0)])
 """whether the word is odd"""
 
 
 @pytest.fixture(params=LOOPS)
 def family(request: pytest.FixtureRequest) -> str:
+    """That of "arm" has short descriptors, the others long ones."""
     return str(request.param)
 
 
 @pytest.fixture(params=[True, False], ids=["fast", "slow"])
-def bench(family: str, request: pytest.FixtureRequest) -> Bench:
+def bench(request: pytest.FixtureRequest, family: str) -> Bench:
     return tw.make(family, LOOPS[family], fast=request.param, paged=True)
 
 
-def _entry(bench: Bench, entry: int, physical: int) -> int:
-    """An entry of a table that leads to the page of ``physical``, otherwise as ``entry``."""
-    mask, shift = ADDRESS[bench.family]
-    return entry & ~mask | physical >> 12 << 12 >> shift
+def _form(bench: Bench) -> str:
+    """Of an entry of the last table."""
+    return "<I" if bench.family == "arm" else "<Q"
+
+
+def _place(bench: Bench, tables: int = tw.TABLES) -> int:
+    """Where the entry for the word is."""
+    return tables + 0x2000 + (4 * (WORD >> 12 & 255) if bench.family == "arm" else 8 * (WORD >> 12 & 511))
+
+
+def _entry(bench: Bench) -> int:
+    return int(struct.unpack(_form(bench), bench.engine.ram.read(_place(bench), struct.calcsize(_form(bench))))[0])
+
+
+def _leading(bench: Bench, entry: int, physical: int) -> int:
+    """An entry with another page."""
+    mask, shift = ADDRESS.get(bench.family, LONG)
+    return entry & ~mask | (physical & -4096) >> shift
+
+
+def _elsewhere(bench: Bench, physical: int) -> int:
+    """The entry for the word with another page."""
+    return _leading(bench, _entry(bench), physical)
 
 
 def _hits(bench: Bench, instructions: int = 3_000) -> bool:
@@ -49,7 +76,7 @@ def _hits(bench: Bench, instructions: int = 3_000) -> bool:
 
 
 def _map(bench: Bench, entry: int) -> None:
-    bench.engine.pages_changed(bench.engine.ram.write(ENTRY, struct.pack("<Q", entry)))
+    bench.engine.pages_changed(bench.engine.ram.write(_place(bench), struct.pack(_form(bench), entry)))
     bench.engine.drop_translations()
 
 
@@ -59,13 +86,13 @@ def _word(bench: Bench, physical: int, value: int) -> None:
 
 def test_a_condition_follows_its_page(bench: Bench) -> None:
     here, elsewhere = bench.engine.translate(WORD), tw.MORE + 0x3000 + (WORD & 0xFFF)
-    (entry,) = struct.unpack("<Q", bench.engine.ram.read(ENTRY, 8))
+    entry = _entry(bench)
     _word(bench, here, 2)
     _word(bench, elsewhere, 2)
     assert not _hits(bench)
     _word(bench, here, 3)
     assert _hits(bench)
-    _map(bench, _entry(bench, entry, elsewhere))
+    _map(bench, _elsewhere(bench, elsewhere))
     assert not _hits(bench)
     _word(bench, elsewhere, 1)
     assert _hits(bench)
@@ -76,8 +103,7 @@ def test_a_condition_follows_its_page(bench: Bench) -> None:
 
 @pytest.mark.parametrize("mapped", [False, True], ids=["unmapped", "no RAM"])
 def test_what_is_in_no_ram_is_left_to_the_caller(bench: Bench, mapped: bool) -> None:
-    (before,) = struct.unpack("<Q", bench.engine.ram.read(ENTRY, 8))
-    entry = _entry(bench, before, 0x7FFF_F000) if mapped else 0
+    before, entry = _entry(bench), _elsewhere(bench, 0x7FFF_F000) if mapped else 0
     _word(bench, bench.engine.translate(WORD), 2)
     assert not _hits(bench)
     _map(bench, entry)
@@ -87,7 +113,7 @@ def test_what_is_in_no_ram_is_left_to_the_caller(bench: Bench, mapped: bool) -> 
     assert not _hits(bench)
 
 
-def test_other_tables_are_other_memory(bench: Bench, family: str) -> None:
+def test_other_tables_are_other_memory(bench: Bench) -> None:
     """TTBR0, or satp, of another process."""
     here, elsewhere, root = bench.engine.translate(WORD), tw.MORE + 0x3000 + (WORD & 0xFFF), tw.MORE + 0x8000
     _word(bench, here, 2)
@@ -96,16 +122,22 @@ def test_other_tables_are_other_memory(bench: Bench, family: str) -> None:
     ram = bench.engine.ram
     for table in range(3):
         ram.write(root + 0x1000 * table, ram.read(tw.TABLES + 0x1000 * table, 0x1000))
-    (entry,) = struct.unpack("<Q", ram.read(ENTRY, 8))
-    table = 3 if family == "aarch64" else 1
-    ram.write(root + 8 * (tw.VIRTUAL >> 30), struct.pack("<Q", _entry(bench, table, root + 0x1000)))
-    ram.write(root + 0x1000, struct.pack("<Q", _entry(bench, table, root + 0x2000)))
-    ram.write(root + 0x2000 + 8 * (WORD >> 12 & 511), struct.pack("<Q", _entry(bench, entry, elsewhere)))
-    for at, asid, expected in ((root, 0, True), (tw.TABLES, 0, False), (root, 5, True), (tw.TABLES, 9, False)):
-        if family == "aarch64":
-            bench.engine.write("ttbr0_el1", at | asid << 48)
-        else:
-            bench.engine.write("satp", 8 << 60 | asid << 44 | at >> 12)
+    if bench.family == "arm":
+        ram.write(root + 4 * (tw.VIRTUAL >> 20), struct.pack("<I", root + 0x2000 | 1))
+    else:
+        table = 1 if bench.family == "riscv64" else 3
+        ram.write(root + 8 * (tw.VIRTUAL >> 30), struct.pack("<Q", _leading(bench, table, root + 0x1000)))
+        ram.write(root + 0x1000, struct.pack("<Q", _leading(bench, table, root + 0x2000)))
+    ram.write(_place(bench, root), struct.pack(_form(bench), _elsewhere(bench, elsewhere)))
+    name, asid = {
+        "aarch64": ("ttbr0_el1", 48),
+        "arm": ("ttbr0", 0),
+        "thumb": ("ttbr0_wide", 48),
+        "riscv64": ("satp", 44),
+    }[bench.family]
+    for tables, number, expected in ((root, 0, True), (tw.TABLES, 0, False), (root, 5, True), (tw.TABLES, 9, False)):
+        value = 8 << 60 | tables >> 12 if bench.family == "riscv64" else tables
+        bench.engine.write(name, value | number << asid)
         bench.engine.drop_translations()
         assert _hits(bench) is expected
 

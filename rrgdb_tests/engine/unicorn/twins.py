@@ -24,7 +24,7 @@ VIRTUAL, DATA_AT, ALIAS, DEVICE_AT = 0x4000_0000, 0x4000_4000, 0x4000_8000, 0x40
 HOLE_AT, DATA_ALIAS = 0x4000_E000, 0x4001_0000
 MANY = 0x4010_0000
 _SLOW_BYTES = 16 << 20
-PAGED = ("riscv64", "riscv32", "aarch64")
+PAGED = ("riscv64", "riscv32", "aarch64", "arm", "thumb")
 
 
 def _page_of(address: int) -> int:
@@ -70,10 +70,37 @@ def _map_aarch64(bench: Bench, pages: list[int]) -> None:
     engine.write("sctlr_el1", engine.read("sctlr_el1") | 1)
 
 
+def _map_arm(bench: Bench, pages: list[int]) -> None:
+    """Short descriptors; TTBR0 translates the lower half."""
+    engine, root, leaves = bench.engine, TABLES, TABLES + 0x2000
+    for page in pages:
+        leaf = leaves + 0x400 * (page - VIRTUAL >> 20)
+        engine.write_memory(root + 4 * (page >> 20), struct.pack("<I", leaf | 1))
+        flags = 0x3E | (not _executes(page))
+        engine.write_memory(leaf + 4 * (page >> 12 & 255), struct.pack("<I", _page_of(page) | flags))
+    for name, value in (("ttbcr", 1 << 5 | 1), ("dacr", 1), ("ttbr0", root)):
+        engine.write(name, value)
+    engine.write("sctlr", engine.read("sctlr") | 1)
+
+
+def _map_thumb(bench: Bench, pages: list[int]) -> None:
+    """Long descriptors."""
+    engine, root, middle, leaf = bench.engine, TABLES, TABLES + 0x1000, TABLES + 0x2000
+    entries = [(root + 8 * (VIRTUAL >> 30), middle | 3), (middle, leaf | 3)]
+    entries += [(leaf + 8 * (page >> 12 & 511), _page_of(page) | 0x743 | (not _executes(page)) << 54) for page in pages]
+    for at, value in entries:
+        engine.write_memory(at, struct.pack("<Q", value))
+    for name, value in (("ttbcr", 1 << 31), ("prrr", 0xFF), ("ttbr0_wide", root)):
+        engine.write(name, value)
+    engine.write("sctlr", engine.read("sctlr") | 1)
+
+
 _MAP: dict[str, Callable[[Bench, list[int]], None]] = {
     "riscv64": _map_riscv64,
     "riscv32": _map_riscv32,
     "aarch64": _map_aarch64,
+    "arm": _map_arm,
+    "thumb": _map_thumb,
 }
 
 
@@ -88,7 +115,7 @@ def make(family: str, code: str | bytes, *, fast: bool = True, paged: bool = Fal
         return bench
     pages = [*range(VIRTUAL, DEVICE_AT + PAGE, PAGE), *range(DATA_ALIAS, DATA_ALIAS + DATA_SIZE, PAGE)]
     pages += range(MANY, MANY + MORE_SIZE, PAGE)
-    if family != "aarch64":
+    if family.startswith("riscv"):
         engine.write_memory(TABLES + 0x3800, assemble(family, "mret"))
         engine.write("mepc", VIRTUAL + offset)
         engine.write("mstatus", 1 << 11 | 1 << 13)  # MPP = S, FS on

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from unicorn import arm_const
 from unicorn import unicorn_const as const
@@ -62,6 +64,17 @@ def _coprocessor(encoding: tuple[int, ...]) -> Part:
     return Part(arm_const.UC_ARM_REG_CP_REG, 32, 8, struct.pack("<7I4x", 15, wide, 0, crn, crm, opc1, opc2))
 
 
+def _places(uc: Any, bare: bool) -> Mapping[str, int]:
+    """Where the hooks find what they need, and whether there is a generic timer, of which a script's CPU gets none."""
+    found = asdict(thumb.find_addresses(uc)) | {"cpsr": arm_const.UC_ARM_REG_CPSR}
+    if bare:
+        return found | {"timer": 0}
+    name, bits = arch.GENERIC_TIMER
+    crn, crm, opc1, opc2 = arch.COPROCESSOR[name]
+    value = uc.reg_read(arm_const.UC_ARM_REG_CP_REG, (15, 0, 0, crn, crm, opc1, opc2))
+    return found | {"timer": int(value & bits != 0)}
+
+
 class _Faults(FaultReader):
     STORE = 1 << 11  # WnR of the fault status
 
@@ -88,7 +101,7 @@ ARM = Family(
     second_filters=_THUMB_FILTERS,
     faults=_Faults,
     native="arm",
-    places=lambda uc, _bare: asdict(thumb.find_addresses(uc)),
+    places=_places,
     sync=Sync.NEVER,
     page_size=PAGE,
     translation={
@@ -96,6 +109,7 @@ ARM = Family(
         **dict.fromkeys(("ttbr0", "ttbr1", "ttbcr", "dacr", "prrr", "nmrr", "contextidr"), 0),
     },
     paging=paging.translation,
+    regime=paging.regime,
     layout=probes.layout,
     masks=thumb.find_masks,
     check=check_mode("sctlr", _MODES),
