@@ -15,6 +15,7 @@ from random import Random
 
 import pytest
 
+from rrgdb.engine.unicorn.counting import INLINE
 from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb.opening import replay
 from rrgdb.timeline.backward import Backward
@@ -28,6 +29,8 @@ from rrgdb_tests.timeline.oracle import digests_straight, whole_state
 pytestmark = pytest.mark.e2e
 
 CLOCK_NS = 1_700_000_000_000_000_000
+COMPARED = 50_000_000
+"""instructions of each boot in which the gears are compared"""
 LINUXES = [name for name in MACHINES if name.startswith("linux")]
 U_BOOTS = [name for name in MACHINES if name.startswith("u-boot")]
 ALL = [*U_BOOTS, *(pytest.param(name, marks=pytest.mark.slow) for name in LINUXES)]
@@ -136,13 +139,15 @@ def walk(booted: Machine, scratch: Path, moves: int, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("inline", ["1", "0"])
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_gears_agree(
-    name: str, machine: Callable[[str], Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, inline: str, machine: Callable[[str], Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """10**7 instructions of each boot, stopped at random and one by one."""
+    """5 × 10**7 instructions of each boot, stopped at random and one by one."""
+    monkeypatch.setenv(INLINE, inline)
     random, booted = Random(name), machine(name)
-    begins = random.sample(range(10**7), 100)
+    begins = random.sample(range(COMPARED), 100)
     positions = sorted({n for begin in begins for n in (begin, *range(begin + 90, begin + 100))})
     digests = []
     for fast in (True, False):
