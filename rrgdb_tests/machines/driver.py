@@ -252,3 +252,14 @@ MACHINES: dict[str, Callable[[Path], Machine]] = {
     "linux-riscv64": linux_riscv64,
 }
 """name -> what makes it in a directory for its files; raises Unavailable"""
+
+
+def _short(make: Callable[[Path, str], Machine]) -> Callable[[Path], Machine]:
+    return lambda scratch: replace(make(scratch, "uname -a"), memory=128)
+
+
+SHORT: dict[str, Callable[[Path], Machine]] = {
+    "linux-arm64 alone": _short(linux_arm64),
+    "linux-riscv64 alone": _short(linux_riscv64),
+}
+"""the same: a boot that nobody types at"""

@@ -23,7 +23,7 @@ from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.e2e import harness
 from rrgdb_tests.e2e.harness import rrgdb
-from rrgdb_tests.machines.driver import MACHINES, Machine, follow_exactly, run
+from rrgdb_tests.machines.driver import MACHINES, SHORT, Machine, follow_exactly, run
 from rrgdb_tests.timeline.oracle import digests_straight, whole_state
 
 pytestmark = pytest.mark.e2e
@@ -101,6 +101,14 @@ def test_a_walk_reaches_the_states_of_a_straight_run(machine: Callable[[str], Ma
 @pytest.mark.parametrize("seed", range(2, 12))
 @pytest.mark.parametrize("name", U_BOOTS)
 def test_many_walks(name: str, seed: int, machine: Callable[[str], Machine], tmp_path: Path) -> None:
+    """10,000 moves a board."""
+    walk(machine(name), tmp_path, moves=1000, seed=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12, 22))
+@pytest.mark.parametrize("name", SHORT)
+def test_many_walks_through_linux(name: str, seed: int, machine: Callable[[str], Machine], tmp_path: Path) -> None:
     """10,000 moves a board."""
     walk(machine(name), tmp_path, moves=1000, seed=seed)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
 
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.board.machine import Board
+from rrgdb.engine.base import Watch
 from rrgdb.engine.memory import PAGE
 from rrgdb.opening import Opened
 from rrgdb.recording.index import IndexFile
+from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
 
 HIGH = 1 << 63
@@ -30,8 +33,8 @@ Words = npt.NDArray[np.uint64]
 @dataclass(frozen=True, slots=True)
 class Landmarks:
     """Virtual addresses. ``early``: an instruction that ran once, the first in the kernel's half; ``never``: amid its
-    busiest code, and never executed; ``jiffies``: the kernel's count of ticks; ``old``: a word that changed last in the
-    first third, on a page that is written all the time, ``quiet``: one on a page that is not."""
+    busiest code, and never executed; ``jiffies``: the kernel's count of ticks; ``old``: a word that was written in the
+    first third, and not in the second half, on a page that always is; ``quiet``: one on a page that is not either."""
 
     early: int
     never: int
@@ -62,17 +65,27 @@ def find(opened: Opened) -> Landmarks:
         except MemoryFault:
             return False
 
-    seek_back = int(timeline.end * 0.9)
-    timeline.seek(seek_back)
+    timeline.seek(timeline.end * 9 // 10)
     timeline.run(Points({busy: None}))
+    kernel = timeline.icount
     jiffies = next(i for i in _counting(words, ticks) if mapped(i))
     changed = words[1:] != words[:-1]
     pages = changed.reshape(LOOKS - 1, -1, PAGE // WORD).any(axis=2).sum(axis=0)
     last = np.where(changed.any(axis=0), LOOKS - 2 - changed[::-1].argmax(axis=0), LOOKS)
     long_ago = last < (LOOKS - 1) // 3
     of_page = np.repeat(pages, PAGE // WORD)
-    old = next(i for i in np.flatnonzero(long_ago & (of_page == of_page[jiffies])).tolist() if mapped(i))
-    quiet = next(i for i in np.flatnonzero(long_ago & (of_page <= (LOOKS - 1) // 3)).tolist() if mapped(i))
+
+    def untouched(of_kind: npt.NDArray[np.bool_]) -> int:
+        """What looks the same may have been written and put back, as locks are: the last write tells."""
+        found = np.flatnonzero(long_ago & of_kind).tolist()
+        for i in filter(mapped, Random(0).sample(found, len(found))):
+            timeline.seek(timeline.end)
+            if Backward(timeline).run(Points({}, (Watch(virtual + i * WORD, WORD, "w"),))).icount < timeline.end // 2:
+                return i
+            timeline.seek(kernel)
+        raise AssertionError("no word was last written in the first half")
+
+    old, quiet = untouched(of_page == of_page[jiffies]), untouched(of_page <= (LOOKS - 1) // 3)
     return Landmarks(early, never, *(virtual + i * WORD for i in (jiffies, old, quiet)))
 
 
