@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 
 import numpy as np
@@ -22,8 +23,10 @@ HIGH = 1 << 63
 """the kernel's half of virtual addresses begins here"""
 HZ, JIFFIES_AT_START = 250, (1 << 32) - 300 * 250
 """Debian's; Linux begins to count five minutes before 32 bits overflow"""
-AROUND = 48 << 20
+AROUND = 32 << 20
 """bytes on either side of the kernel's busiest code in which its data is"""
+TRIED = 4
+"""words whose last write is looked for, at most"""
 LOOKS = 12
 """positions at which the kernel's data is compared"""
 WORD = 8
@@ -33,8 +36,8 @@ Words = npt.NDArray[np.uint64]
 @dataclass(frozen=True, slots=True)
 class Landmarks:
     """Virtual addresses. ``early``: an instruction that ran once, the first in the kernel's half; ``never``: amid its
-    busiest code, and never executed; ``jiffies``: the kernel's count of ticks; ``old``: a word that was written in the
-    first third, and not in the second half, on a page that always is; ``quiet``: one on a page that is not either."""
+    busiest code, and never executed; ``jiffies``: the kernel's count of ticks; ``old``: a word that was written last
+    long ago, on a page that always is; ``quiet``: one on a page that is not either."""
 
     early: int
     never: int
@@ -76,14 +79,19 @@ def find(opened: Opened) -> Landmarks:
     of_page = np.repeat(pages, PAGE // WORD)
 
     def untouched(of_kind: npt.NDArray[np.bool_]) -> int:
-        """What looks the same may have been written and put back, as locks are: the last write tells."""
+        """What looks the same may have been written and put back, as locks are: of some, the one whose last write is
+        farthest back."""
         found = np.flatnonzero(long_ago & of_kind).tolist()
-        for i in filter(mapped, Random(0).sample(found, len(found))):
+        some = list(islice(filter(mapped, Random(0).sample(found, len(found))), TRIED))
+        last_written: dict[int, int] = {}
+        for i in some:
             timeline.seek(timeline.end)
-            if Backward(timeline).run(Points({}, (Watch(virtual + i * WORD, WORD, "w"),))).icount < timeline.end // 2:
-                return i
-            timeline.seek(kernel)
-        raise AssertionError("no word was last written in the first half")
+            Backward(timeline).run(Points({}, (Watch(virtual + i * WORD, WORD, "w"),)))
+            last_written[i] = timeline.icount
+            if timeline.icount < timeline.end // 2:
+                break
+        timeline.seek(kernel)
+        return min(some[: len(last_written)], key=lambda i: last_written[i])
 
     old, quiet = untouched(of_page == of_page[jiffies]), untouched(of_page <= (LOOKS - 1) // 3)
     return Landmarks(early, never, *(virtual + i * WORD for i in (jiffies, old, quiet)))
