@@ -263,3 +263,8 @@ SHORT: dict[str, Callable[[Path], Machine]] = {
     "linux-riscv64 alone": _short(linux_riscv64),
 }
 """the same: a boot that nobody types at"""
+ASLEEP: dict[str, Callable[[Path], Machine]] = {
+    "linux-arm64 asleep": lambda scratch: linux_arm64(scratch, "sleep 3600"),
+    "linux-riscv64 asleep": lambda scratch: linux_riscv64(scratch, "sleep 3600"),
+}
+"""one that sleeps for an hour"""

@@ -15,6 +15,7 @@ from random import Random
 
 import pytest
 
+from rrgdb.board.machine import Board
 from rrgdb.engine.unicorn.counting import INLINE
 from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb.opening import replay
@@ -23,7 +24,7 @@ from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.e2e import harness
 from rrgdb_tests.e2e.harness import rrgdb
-from rrgdb_tests.machines.driver import MACHINES, SHORT, Machine, follow_exactly, run
+from rrgdb_tests.machines.driver import ASLEEP, MACHINES, SHORT, Machine, follow_exactly, run
 from rrgdb_tests.timeline.oracle import digests_straight, whole_state
 
 pytestmark = pytest.mark.e2e
@@ -31,6 +32,9 @@ pytestmark = pytest.mark.e2e
 CLOCK_NS = 1_700_000_000_000_000_000
 COMPARED = 50_000_000
 """instructions of each boot in which the gears are compared"""
+HOUR_NS = 3600 * 10**9
+MOST_AWAKE = {"linux-arm64 asleep": 10**9, "linux-riscv64 asleep": 35 * 10**8}
+"""instructions of the same boot without the sleep, and some"""
 LINUXES = [name for name in MACHINES if name.startswith("linux")]
 U_BOOTS = [name for name in MACHINES if name.startswith("u-boot")]
 ALL = [*U_BOOTS, *(pytest.param(name, marks=pytest.mark.slow) for name in LINUXES)]
@@ -169,6 +173,22 @@ def test_the_gears_agree(
             digests.append(found)
     assert digests[0] == digests[1]
     assert digests[0][-1][0] == positions[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ASLEEP)
+def test_an_hour_of_sleep(name: str, machine: Callable[[str], Machine], tmp_path: Path) -> None:
+    """The kernel wakes for work of its own, six times a second; nothing of it is an event."""
+    with machine(name).record(tmp_path / "r") as opened:
+        t = opened.timeline
+        assert t.run(Points({})).kind is StopKind.EXIT
+        assert isinstance(opened.guest, Board)
+        assert opened.guest.virtual_ns() > HOUR_NS
+        assert t.end - MOST_AWAKE[name] < 4 * 10**8
+        assert len(t.log.answers) < 10
+        assert not len(t.log.inputs)
+    with replay(tmp_path / "r", writable=False) as opened:
+        assert verify(opened.timeline) == len(opened.timeline.log.digests)
 
 
 @pytest.mark.slow
