@@ -25,7 +25,7 @@ HZ, JIFFIES_AT_START = 250, (1 << 32) - 300 * 250
 """Debian's; Linux begins to count five minutes before 32 bits overflow"""
 AROUND = 32 << 20
 """bytes on either side of the kernel's busiest code in which its data is"""
-TRIED = 4
+TRIED = 2
 """words whose last write is looked for, at most"""
 LOOKS = 12
 """positions at which the kernel's data is compared"""
