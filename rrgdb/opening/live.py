@@ -78,7 +78,10 @@ def record(
         stack.callback(give_up, recording)
         if plan.placed.left_out:
             say(plan.placed.left_out)
-        opened = go_live(stack, recording, plan, images, interval, budget, checkpoint_memory, jobs, say, starting)
+        paced = plan.clock.sleep
+        opened = go_live(
+            stack, recording, plan, images, interval, budget, checkpoint_memory, jobs, say, starting, paced=paced
+        )
         stack.pop_all()
         return opened
 
@@ -94,8 +97,10 @@ def go_live(
     jobs: int,
     say: Say,
     starting: str,
+    *,
+    paced: bool = True,
 ) -> Opened:
-    """``stack`` closes what was opened if this fails."""
+    """``stack`` closes what was opened if this fails. ``paced``: see ``Recorder``."""
     log = recording.log
     ram = Ram(plan.ram_bytes)
     stack.callback(ram.close)
@@ -117,6 +122,7 @@ def go_live(
         budget=budget,
         waiting=checkpoint_memory // 2,
         say=say,
+        paced=paced,
     )
     timeline = Timeline(built.guest, built.door, log, marks, index, recorder)
     recorder.close_chunk()

@@ -359,8 +359,8 @@ class Marks:
 
     @property
     def changed_pages(self) -> int:
-        """How many pages and blocks a snapshot here would hold, at most."""
-        return len(self._base.delta) + len(self._ram.dirty()) + self.disks.changed
+        """How many pages and blocks a snapshot here would hold, but for what was written since ``fold``."""
+        return len(self._base.delta) + self.disks.changed
 
     def delete_snapshot(self, stored: Stored) -> None:
         """As ``delete_snapshots`` with one."""

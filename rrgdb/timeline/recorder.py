@@ -167,8 +167,14 @@ class Recorder:
         if wait and self._store is not None:
             self._store.flush()
             self._settle()
-        # Where the disk is slow, snapshots get rarer: the guest does not wait for it.
-        if self._store is None or self._store.queued_bytes > self._waiting:
+        # Where the disk is slow, snapshots get rarer. The guest waits only where the next one has become as large as
+        # what waits may be: one that writes to all of its RAM would be in memory twice.
+        if self._store is not None and self._store.queued_bytes > self._waiting:
+            if PAGE * self._marks.changed_pages <= self._waiting:
+                return
+            self._store.flush()
+            self._settle()
+        if self._store is None:
             return
         try:
             if self._may_fit(self._store):

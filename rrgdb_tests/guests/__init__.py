@@ -155,8 +155,8 @@ CHECKSUMS: Mapping[tuple[str, str], int] = {
 """What AWKWARD prints on QEMU 7.2, and for x86_64 on a real CPU (its x86_trap: as on i386)."""
 
 SHORTS: Mapping[str, tuple[str, ...]] = {
-    "riscv64": ("riscv_pmp", "riscv_status", "riscv_box", "riscv_mmu"),
-    "riscv32": ("riscv_pmp", "riscv_status", "riscv_box", "riscv_mmu"),
+    "riscv64": ("riscv_pmp", "riscv_status", "riscv_box", "riscv_mmu", "riscv_trampoline"),
+    "riscv32": ("riscv_pmp", "riscv_status", "riscv_box", "riscv_mmu", "riscv_trampoline"),
     "aarch64": ("aarch64_mmu",),
     "arm": ("arm_mmu", "arm_spaces"),
     "thumb": ("arm_mmu", "arm_spaces"),

@@ -11,7 +11,7 @@ import pytest
 from rrgdb_tests import guests
 from rrgdb_tests.e2e.harness import Gdb, debugging, rrgdb
 from rrgdb_tests.machines.debian import Unavailable
-from rrgdb_tests.machines.driver import MACHINES, Machine
+from rrgdb_tests.machines.driver import ASLEEP, MACHINES, SHORT, Machine
 
 DEFINES = {"ROUNDS": 3000, "WORK": 4, "PERIOD_NS": 2000}
 """the kernel that gdb looks at: some 2 million instructions, lost increments among them"""
@@ -57,12 +57,12 @@ def at(kernel: Path, recording: Path) -> Iterator[Gdb]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Callable[[str], Machine]:
-    """``machine(name)``: one of ``MACHINES``. Without its packages the test is skipped; in CI, where nothing may be
-    passed over, it fails."""
+    """``machine(name)``: one of ``MACHINES``, ``SHORT`` or ``ASLEEP``. Without its packages the test is skipped; in CI,
+    where nothing may be passed over, it fails."""
 
     def make(name: str) -> Machine:
         try:
-            return MACHINES[name](tmp_path)
+            return (MACHINES | SHORT | ASLEEP)[name](tmp_path)
         except Unavailable as e:
             if os.environ.get("RRGDB_CI"):
                 pytest.fail(str(e))

@@ -15,7 +15,7 @@ from rrgdb.opening import BootFiles, GuestOptions, NewDisk, Opened, record
 from rrgdb.timeline.stop import Points, StopKind
 from rrgdb_tests.e2e.harness import Server, rrgdb_command
 from rrgdb_tests.machines.debian import unpacked
-from rrgdb_tests.machines.initramfs import PROMPT, initramfs, partitioned_disk
+from rrgdb_tests.machines.initramfs import PROMPT, TYPED_AT, init, initramfs, partitioned_disk
 
 GREETING = "written before the boot"
 STRIDE = 1_000_000
@@ -61,6 +61,11 @@ class Machine:
 
     def options(self, board: str = "virt") -> list[str]:
         """QEMU's, which are rrgdb's as well."""
+        drive = ["-drive", f"file={self.disk},if=none,id=disk,format=raw", "-device", "virtio-blk-device,drive=disk"]
+        return [*self.without_disk(board), *drive, "-icount", f"shift={self.shift}", "-serial", "stdio", "-no-reboot"]
+
+    def without_disk(self, board: str = "virt") -> list[str]:
+        """What the machine is and boots from."""
         words: list[object] = ["-M", board, "-m", f"{self.memory}M"]
         for option, value in (
             ("-cpu", self.cpu),
@@ -70,10 +75,7 @@ class Machine:
             ("-append", self.append),
         ):
             words += [option, value] if value else []
-        drive = f"file={self.disk},if=none,id=disk,format=raw"
         words += [] if self.legacy else ["-global", "virtio-mmio.force-legacy=false"]
-        words += ["-drive", drive, "-device", "virtio-blk-device,drive=disk", "-icount", f"shift={self.shift}"]
-        words += ["-serial", "stdio", "-no-reboot"]
         return list(map(str, words))
 
     def qemu_command(self) -> list[str]:
@@ -209,16 +211,17 @@ COMMANDS = (
 """typed at the shell's prompt"""
 
 
-def _linux(name: str, emulator: str, arch: str, package: str, console: str, scratch: Path) -> Machine:
+def _linux(arch: str, emulator: str, package: str, console: str, scratch: Path, alone: str) -> Machine:
+    name = f"linux-{arch}"
     kernel, busybox = unpacked(package, arch), unpacked("busybox-static", arch)
     (image,) = kernel.glob("boot/vmlinu[xz]-*")
     initrd = scratch / f"{name}.cpio"
-    initrd.write_bytes(initramfs(kernel, busybox, MODULES))
+    initrd.write_bytes(initramfs(kernel, busybox, MODULES, init(alone) if alone else TYPED_AT))
     return Machine(
         name,
         emulator,
-        tuple(Typed(PROMPT, command + "\n") for command in COMMANDS),
-        (GREETING, "/bin/busybox: OK"),
+        () if alone else tuple(Typed(PROMPT, command + "\n") for command in COMMANDS),
+        () if alone else (GREETING, "/bin/busybox: OK"),
         "reboot: Power down",
         _disk(name, scratch),
         memory=256,
@@ -229,18 +232,21 @@ def _linux(name: str, emulator: str, arch: str, package: str, console: str, scra
     )
 
 
-def linux_arm64(scratch: Path) -> Machine:
-    machine = _linux("linux-arm64", "qemu-system-aarch64", "arm64", "linux-image-cloud-arm64", "ttyAMA0", scratch)
+def linux_arm64(scratch: Path, alone: str = "") -> Machine:
+    """``alone``: shell commands that it runs by itself in place of the script."""
+    machine = _linux("arm64", "qemu-system-aarch64", "linux-image-cloud-arm64", "ttyAMA0", scratch, alone)
     return replace(machine, cpu="cortex-a57")
 
 
-def linux_arm(scratch: Path) -> Machine:
-    machine = _linux("linux-arm", "qemu-system-arm", "armhf", "linux-image-armmp-lpae", "ttyAMA0", scratch)
+def linux_arm(scratch: Path, alone: str = "") -> Machine:
+    """``alone``: shell commands that it runs by itself in place of the script."""
+    machine = _linux("armhf", "qemu-system-arm", "linux-image-armmp-lpae", "ttyAMA0", scratch, alone)
     return replace(machine, cpu="cortex-a15")
 
 
-def linux_riscv64(scratch: Path) -> Machine:
-    machine = _linux("linux-riscv64", "qemu-system-riscv64", "riscv64", "linux-image-riscv64", "ttyS0", scratch)
+def linux_riscv64(scratch: Path, alone: str = "") -> Machine:
+    """``alone``: shell commands that it runs by itself in place of the script."""
+    machine = _linux("riscv64", "qemu-system-riscv64", "linux-image-riscv64", "ttyS0", scratch, alone)
     return replace(machine, board="riscv64-virt", bios=_firmware())
 
 
@@ -253,3 +259,19 @@ MACHINES: dict[str, Callable[[Path], Machine]] = {
     "linux-riscv64": linux_riscv64,
 }
 """name -> what makes it in a directory for its files; raises Unavailable"""
+
+
+def _short(make: Callable[[Path, str], Machine]) -> Callable[[Path], Machine]:
+    return lambda scratch: replace(make(scratch, "uname -a"), memory=128)
+
+
+SHORT: dict[str, Callable[[Path], Machine]] = {
+    "linux-arm64 alone": _short(linux_arm64),
+    "linux-riscv64 alone": _short(linux_riscv64),
+}
+"""the same: a boot that nobody types at"""
+ASLEEP: dict[str, Callable[[Path], Machine]] = {
+    "linux-arm64 asleep": lambda scratch: linux_arm64(scratch, "sleep 3600"),
+    "linux-riscv64 asleep": lambda scratch: linux_riscv64(scratch, "sleep 3600"),
+}
+"""one that sleeps for an hour"""

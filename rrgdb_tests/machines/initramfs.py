@@ -13,32 +13,40 @@ from pathlib import Path
 from stat import S_IFCHR, S_IFDIR, S_IFREG
 
 PROMPT = "guest# "
-INIT = f"""#!/bin/busybox sh
+
+
+def init(commands: str) -> str:
+    """A script that runs ``commands`` in a shell with all modules loaded, and then powers the machine off."""
+    return f"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin PS1='{PROMPT}'
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 for module in /modules/*; do insmod $module; done
-setsid cttyhack sh
+{commands}
 poweroff -f
 """
-"""Its shell reads commands from the console; at its end the machine is powered off."""
+
+
+TYPED_AT = init("setsid cttyhack sh")
+"""Its shell reads commands from the console."""
 SECTOR = 512
 PARTITION_AT = 1 << 20
 LINUX = 0x83
 
 
-def initramfs(kernel: Path, busybox: Path, modules: Sequence[str]) -> bytes:
-    """A cpio archive ("newc"). ``kernel`` and ``busybox`` are unpacked packages; ``modules`` are loaded in that order,
-    each behind those that it needs; a name that is no module of the kernel is part of it."""
+def initramfs(kernel: Path, busybox: Path, modules: Sequence[str], script: str = TYPED_AT) -> bytes:
+    """A cpio archive ("newc") with ``script`` as its init. ``kernel`` and ``busybox`` are unpacked packages;
+    ``modules`` are loaded in that order, each behind those that it needs; a name that is no module of the kernel is
+    part of it."""
     (shell,) = (path for path in busybox.rglob("bin/busybox") if path.is_file())
     archive = _Archive()
     for name in ("bin", "dev", "mnt", "modules", "proc", "sys", "tmp"):
         archive.add(name, S_IFDIR | 0o755)
     archive.add("dev/console", S_IFCHR | 0o600, device=(5, 1))
     archive.add("bin/busybox", S_IFREG | 0o755, shell.read_bytes())
-    archive.add("init", S_IFREG | 0o755, INIT.encode())
+    archive.add("init", S_IFREG | 0o755, script.encode())
     for number, (name, data) in enumerate(_with_needs(kernel, modules)):
         archive.add(f"modules/{number:02}-{name}.ko", S_IFREG | 0o644, data)
     return archive.end()

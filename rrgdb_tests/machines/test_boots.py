@@ -15,6 +15,8 @@ from random import Random
 
 import pytest
 
+from rrgdb.board.machine import Board
+from rrgdb.engine.unicorn.counting import INLINE
 from rrgdb.engine.unicorn.engine import UnicornEngine
 from rrgdb.opening import replay
 from rrgdb.timeline.backward import Backward
@@ -22,12 +24,17 @@ from rrgdb.timeline.stop import Points, StopKind
 from rrgdb.timeline.verify import verify
 from rrgdb_tests.e2e import harness
 from rrgdb_tests.e2e.harness import rrgdb
-from rrgdb_tests.machines.driver import MACHINES, Machine, follow_exactly, run
+from rrgdb_tests.machines.driver import ASLEEP, MACHINES, SHORT, Machine, follow_exactly, run
 from rrgdb_tests.timeline.oracle import digests_straight, whole_state
 
 pytestmark = pytest.mark.e2e
 
 CLOCK_NS = 1_700_000_000_000_000_000
+COMPARED = 50_000_000
+"""instructions of each boot in which the gears are compared"""
+HOUR_NS = 3600 * 10**9
+MOST_AWAKE = {"linux-arm64 asleep": 10**9, "linux-riscv64 asleep": 35 * 10**8}
+"""instructions of the same boot without the sleep, and some"""
 LINUXES = [name for name in MACHINES if name.startswith("linux")]
 U_BOOTS = [name for name in MACHINES if name.startswith("u-boot")]
 ALL = [*U_BOOTS, *(pytest.param(name, marks=pytest.mark.slow) for name in LINUXES)]
@@ -102,6 +109,14 @@ def test_many_walks(name: str, seed: int, machine: Callable[[str], Machine], tmp
     walk(machine(name), tmp_path, moves=1000, seed=seed)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12, 22))
+@pytest.mark.parametrize("name", SHORT)
+def test_many_walks_through_linux(name: str, seed: int, machine: Callable[[str], Machine], tmp_path: Path) -> None:
+    """10,000 moves a board."""
+    walk(machine(name), tmp_path, moves=1000, seed=seed)
+
+
 def walk(booted: Machine, scratch: Path, moves: int, seed: int) -> None:
     """Seeks, steps and ways back at random; each position's state is that of one pass from the beginning."""
     random = Random(seed)
@@ -136,13 +151,15 @@ def walk(booted: Machine, scratch: Path, moves: int, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("inline", ["1", "0"])
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_gears_agree(
-    name: str, machine: Callable[[str], Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, inline: str, machine: Callable[[str], Machine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """10**7 instructions of each boot, stopped at random and one by one."""
+    """5 × 10**7 instructions of each boot, stopped at random and one by one."""
+    monkeypatch.setenv(INLINE, inline)
     random, booted = Random(name), machine(name)
-    begins = random.sample(range(10**7), 100)
+    begins = random.sample(range(COMPARED), 100)
     positions = sorted({n for begin in begins for n in (begin, *range(begin + 90, begin + 100))})
     digests = []
     for fast in (True, False):
@@ -156,6 +173,22 @@ def test_the_gears_agree(
             digests.append(found)
     assert digests[0] == digests[1]
     assert digests[0][-1][0] == positions[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ASLEEP)
+def test_an_hour_of_sleep(name: str, machine: Callable[[str], Machine], tmp_path: Path) -> None:
+    """The kernel wakes for work of its own, six times a second; nothing of it is an event."""
+    with machine(name).record(tmp_path / "r") as opened:
+        t = opened.timeline
+        assert t.run(Points({})).kind is StopKind.EXIT
+        assert isinstance(opened.guest, Board)
+        assert opened.guest.virtual_ns() > HOUR_NS
+        assert t.end - MOST_AWAKE[name] < 4 * 10**8
+        assert len(t.log.answers) < 10
+        assert not len(t.log.inputs)
+    with replay(tmp_path / "r", writable=False) as opened:
+        assert verify(opened.timeline) == len(opened.timeline.log.digests)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import rrgdb
-from benchlib import peer, qcow2, report, snapshots, speed, store, stub, targets, travel
+from benchlib import kernels, peer, qcow2, report, snapshots, speed, store, stub, targets, travel
 from benchlib.bench import Bench
 from benchlib.figures import Figure, Figures
 from benchlib.guests import Guest, build_kit, is_own, kit_guest, ticker
@@ -29,6 +29,7 @@ GROUPS: dict[str, Callable[[Bench, Guest], None]] = {
     snapshots.GROUP: snapshots.measure,
     qcow2.GROUP: qcow2.measure,
     store.GROUP: store.measure,
+    kernels.GROUP: kernels.measure,
     "peer": peer.measure,
 }
 
@@ -78,6 +79,8 @@ def _measure(bench: Bench, names: list[str], instructions: int, only: list[str])
             if only and group not in only:
                 continue
             if group == "peer" and not guest.kit:
+                continue
+            if group == kernels.GROUP and (group not in only or guest.name not in kernels.LINUX):
                 continue
             if group == qcow2.GROUP and guest is not guests[0]:
                 continue

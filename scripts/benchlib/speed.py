@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from typing import Any
 
 import unicorn
@@ -13,6 +10,7 @@ import unicorn
 from benchlib.bench import Bench
 from benchlib.figures import seconds, timed
 from benchlib.guests import Guest
+from benchlib.processes import cost, rrgdb
 from rrgdb.board.boards import default_board
 from rrgdb.board.firmware.image import load_image, place_image
 from rrgdb.board.machine import Board
@@ -116,17 +114,10 @@ def _record(bench: Bench, guest: Guest) -> None:
 def _memory(bench: Bench, guest: Guest) -> None:
     """`rrgdb record` as a process of its own."""
     path = bench.work / f"{guest.name}-memory.rrgdb"
-    command = [sys.executable, "-m", "rrgdb", "record", "--serial", "null", "-m", f"{guest.memory >> 20}"]
-    process = subprocess.Popen(
-        [*command, "-o", str(path), str(guest.elf)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    words = ("record", "--serial", "null", "-m", f"{guest.memory >> 20}", "-o", path, guest.elf)
+    peak = cost(rrgdb(*words), bench.work).peak
     shutil.rmtree(path, ignore_errors=True)
-    bench.figures.add(GROUP, guest.name, "memory of `rrgdb record`", "MiB", [usage.ru_maxrss / 1024], note="peak")
+    bench.figures.add(GROUP, guest.name, "memory of `rrgdb record`", "MiB", [peak / (1 << 20)], note="peak")
 
 
 def _armed(guest: Guest) -> list[tuple[str, Points]]:

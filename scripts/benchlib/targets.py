@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchlib import kernels
 from benchlib.figures import QEMU, RRGDB, Figure, digits
 
 Pick = Callable[[Figure], float]
@@ -133,6 +134,21 @@ TARGETS = (
             ("read / qemu-img convert", "read: ", FROM_QCOW2),
             ("convert to qcow2 / qemu-img convert -t writeback", TO_QCOW2 + DURABLE, TO_QCOW2 + DURABLE),
             ("convert to raw / qemu-img convert -t writeback", FROM_QCOW2 + DURABLE, FROM_QCOW2 + DURABLE),
+        )
+    ),
+    Target(f"Linux: {kernels.BY_BLOCKS}", kernels.GROUP, kernels.BY_BLOCKS, "%", least=98),
+    *(
+        Target(f"Linux: {what}", kernels.GROUP, what, unit, most=most, pick=pick)
+        for what, unit, most, pick in (
+            (kernels.RECORDED_BY_QEMU, "", 1.25, _median),
+            (kernels.REPLAYED, "", 1, _median),
+            (kernels.VERIFIED, "", 0.7, _median),
+            (kernels.FIRST, "", 0.05, _worst),
+            (kernels.FOLLOWING_STEPS, "ms", 1, _median),
+            *((what, "", most, _median) for what, (most, _) in kernels.SEARCHES.items()),
+            (kernels.ARMED, "", 1.05, _median),
+            (kernels.MEMORY, "MiB", 300, _median),
+            (kernels.STORE, "MiB", 400, _median),
         )
     ),
     Target("small packets", "stub", "round trips: m", "/s", least=5000),

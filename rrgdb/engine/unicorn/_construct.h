@@ -153,6 +153,7 @@ static int Core_init(Core *c, PyObject *args, PyObject *kwargs)
     c->epoch = 1;
     c->phase = PHASE_FAST;
     c->fills_look = MANY_FILLS;
+    c->shrink_pause = SHRINK_APART;
     c->classes = calloc(CLASS_SIZE, sizeof *c->classes);
     c->bps = calloc(1, sizeof *c->bps);
     c->plans = calloc(PLANS, sizeof *c->plans);

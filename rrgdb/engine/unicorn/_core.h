@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "_unicorn.h"
 
@@ -64,6 +65,10 @@ enum { F_NONE, F_TAIL, F_EXACT }; /* how the fast phase was left at a block's en
 #define MANY_FILLS 512 /* of the virtual TLB, between two looks at how thick they come */
 #define MOST_FILLS 65536 /* between two looks where a larger table has not helped */
 #define THICK_FILLS 256 /* instructions for each of them: below that the table is too small for what the guest uses */
+#define LARGE_TABLE 8192 /* entries of the virtual TLB, from which on it is worth to make it smaller */
+#define SHRINK_FLUSHES 4 /* that Unicorn needs for it */
+#define SHRINK_APART 110000000 /* nanoseconds between two of them */
+#define MOST_PAUSE (512ull * SHRINK_APART)
 
 typedef void (*store_fn)(void *uc, uint64_t offset, unsigned size, uint64_t value, void *user);
 /* RAM, or memory that is read and executed as such and has a device for its stores */
@@ -329,6 +334,9 @@ typedef struct Core {
     tlb_entry tlb[TLB_SIZE];
     uint64_t fills, fills_look, fills_looked, fills_at; /* see note_fill */
     int crowded;
+    /* the size of Unicorn's table, by what filled it from one flush to the next; see shrink_table */
+    uint64_t table_size, table_begun, shrink_at, shrink_pause;
+    int shrinking;
 
     /* gears: see _fast.h */
     int fast, phase, exact, refused, device_granted, fast_exit, code_hooked;

@@ -105,8 +105,10 @@ static void set_mmu(Core *c, int on)
         forget_exact(c);
         watch_holes(c);
     }
-    if (c->fast && !c->bare) {
-        c->ctl(c->uc, CTL_TLB_TYPE, on ? UC_TLB_CPU : UC_TLB_VIRTUAL);
+    if (!c->bare) {
+        /* On RISC-V this needs no fence, and Unicorn's own TLB knows nothing of it. */
+        if (c->fast)
+            c->ctl(c->uc, CTL_TLB_TYPE, on ? UC_TLB_CPU : UC_TLB_VIRTUAL);
         c->ctl(c->uc, CTL_TLB_FLUSH);
     }
     tlb_clear(c);

@@ -21,7 +21,7 @@ static int mmu_changed(Core *c, uint64_t addr)
     look_at_regime(c);
     if (translating(c) == c->mmu_seen)
         return 0;
-    if (c->fast) {
+    if (c->fast || !c->bare) {
         stop(c, R_MMU, addr);
         return 1;
     }

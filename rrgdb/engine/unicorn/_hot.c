@@ -97,6 +97,7 @@ static PyObject *Core_run(Core *c, PyObject *args)
     fenv_t arithmetic;
     fegetenv(&arithmetic);
     fesetenv(FE_DFL_ENV);
+    shrink_table(c);
     run_phases(c);
     fesetenv(&arithmetic);
     Py_END_ALLOW_THREADS
@@ -352,6 +353,7 @@ static PyMemberDef Core_members[] = {
     {"denied_status", T_INT, offsetof(Core, denied_status), READONLY, "why, as the family has it; 0: it says nothing"},
     {"code_thumb", T_INT, offsetof(Core, code_thumb), READONLY, "trapped_code() is of the second instruction set"},
     {"mmu_seen", T_INT, offsetof(Core, mmu_seen), 0, "the guest touched its address translation"},
+    {"table_size", T_ULONGLONG, offsetof(Core, table_size), READONLY, "entries that filled the virtual TLB from one flush to the next, at most"},
     {"tlb_stale", T_INT, offsetof(Core, tlb_stale), 0, "look code pages up again"},
     {"fills", T_ULONGLONG, offsetof(Core, fills), READONLY, "of the virtual TLB, so far"},
     {"code_base", T_ULONGLONG, offsetof(Core, code_base), READONLY, "x86: of the code segment, when address() was asked last"},

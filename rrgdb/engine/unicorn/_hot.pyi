@@ -67,6 +67,7 @@ class Core:
     watch_last: int
     code_thumb: int
     mmu_seen: int
+    table_size: int
     tlb_stale: int
     fills: int
     inlined: int

@@ -48,6 +48,38 @@ static void tlb_clear(Core *c)
         find_watches(c);
     if (c->crowded) {
         c->crowded = 0;
+        if (c->fills - c->table_begun > c->table_size)
+            c->table_size = c->fills - c->table_begun;
+        c->table_begun = c->fills;
+        c->shrinking = 0;
+        c->ctl(c->uc, CTL_TLB_FLUSH);
+    }
+}
+
+/* Unicorn walks over all of its table for each block that it translates, so a guest that has once gone through much memory
+ * stays slow. Nothing but flushes makes the table smaller, over some time of the host's. Whether the guest still uses that much
+ * shows between two of them; as long as it does, the next try waits longer. What the guest does is the same either way. */
+static void shrink_table(Core *c)
+{
+    struct timespec t;
+    if (c->table_size < LARGE_TABLE || c->mmu_seen || c->bare)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    uint64_t now = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec, used = c->fills - c->table_begun;
+    if (now < c->shrink_at)
+        return;
+    if (c->shrinking && used > c->table_size / 4) {
+        c->shrinking = 0;
+        c->shrink_pause = c->shrink_pause < MOST_PAUSE ? 2 * c->shrink_pause : MOST_PAUSE;
+        c->shrink_at = now + c->shrink_pause;
+    } else if (c->shrinking == SHRINK_FLUSHES) {
+        c->shrinking = 0;
+        c->table_size = used;
+        c->shrink_pause = SHRINK_APART;
+    } else {
+        c->shrinking++;
+        c->table_begun = c->fills;
+        c->shrink_at = now + SHRINK_APART;
         c->ctl(c->uc, CTL_TLB_FLUSH);
     }
 }

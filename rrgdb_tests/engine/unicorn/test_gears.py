@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,10 @@ SLICES = (1, 3, 50, 1_000, 20_000, 200_000)
 class Running:
     """One guest in one gear, and a digest of all that it consists of."""
 
-    def __init__(self, path: Path, *, fast: bool) -> None:
+    def __init__(self, path: Path, *, fast: bool, memory: int = MEMORY) -> None:
         image = load_image(path.read_bytes(), path.name)
         spec = default_board(image.arch.name)
-        placed = place_image(image, spec, spec.ram(MEMORY))
+        placed = place_image(image, spec, spec.ram(memory))
         ram = Ram(spec.memory_bytes(placed.ram))
         self.engine = UnicornEngine(image.arch, ram, fast=fast)
         self.host = FakeHost()
@@ -253,6 +254,23 @@ def test_the_tlb_grows_with_the_pages_that_a_guest_uses(arch: str) -> None:
     fills = engine._core.fills
     engine.run_until(200 * pages)
     assert engine._core.fills - fills < pages
+
+
+def test_a_tlb_that_has_grown_is_made_smaller_once_the_guest_uses_little() -> None:
+    """Each block that Unicorn translates costs a walk over all of it. What the guest does is the same."""
+    image = build("riscv64", "filler", {"MEGABYTES": 200, "ROUNDS": 100_000, "TOUCHED": 20})
+    fast, slow = (Running(image, fast=fast, memory=224 << 20) for fast in (True, False))
+    filled = 200 << 13
+    for guest in (fast, slow):
+        guest.board.run_until(filled)
+    grown = fast.engine._core.table_size
+    assert grown > 8192
+    for look in range(1, 9):
+        time.sleep(0.12)
+        for guest in (fast, slow):
+            guest.board.run_until(filled + 10_000 * look)
+        assert fast.state() == slow.state()
+    assert fast.engine._core.table_size < grown // 8
 
 
 @pytest.mark.parametrize("arch", ARCHES)
