@@ -152,7 +152,7 @@ def test_what_translation_does_not_touch_is_passed_over(scratch: Path, arch: str
         t = opened.timeline
         t.seek(t.end * 5 // 6)
         watch = Watch(UPPER[guest] + 4 * 16, 4, "w")
-        under = t.engine.underlying(watch.address, watch.length)
+        under = t.engine.underlying(watch)
         assert under is not None
         assert under.tables
         with _counting(t) as replayed:
@@ -164,7 +164,7 @@ def test_what_translation_does_not_touch_is_passed_over(scratch: Path, arch: str
 def test_what_each_address_space_has_to_itself_is_not_passed_over(scratch: Path) -> None:
     with replay(_recorded(scratch, "riscv64", "riscv_upper"), writable=False) as opened:
         opened.timeline.seek(opened.timeline.end * 5 // 6)
-        assert opened.timeline.engine.underlying(OWN, 4) is None
+        assert opened.timeline.engine.underlying(Watch(OWN, 4, "w")) is None
 
 
 @pytest.mark.parametrize("minor", [0, 1])
@@ -180,7 +180,7 @@ def test_only_an_index_that_tells_of_translation_says_that_it_stayed(scratch: Pa
         t.seek(t.end - 1000)
         t.seek(t.end)
         t.index.note()
-        under = t.engine.underlying(UPPER["aarch64_upper"] + 4 * 48, 4)
+        under = t.engine.underlying(Watch(UPPER["aarch64_upper"] + 4 * 48, 4, "w"))
         assert under is not None
         assert t.index.clear_since(t.end, 0, (), set()) < t.end
         assert (t.index.clear_since(t.end, 0, (), under.tables) < t.end) is bool(minor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rrgdb.arch.cpu import MemoryFault
-from rrgdb.engine.base import REGIME, Underlying
+from rrgdb.engine.base import REGIME, Space, Underlying
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.paging import Translation
 from rrgdb.engine.unicorn.families.base import Family
@@ -43,14 +43,49 @@ class Ways:
         """The tables in use; None: addresses are physical, or the engine does not know."""
         return None if self._family.paging is None else self._family.paging(self._bits, self._registers.read)
 
+    def space(self) -> Space | None:
+        """See ``Engine``."""
+        read: dict[str, int] = {}
+
+        def register(name: str) -> int:
+            return read.setdefault(name, self._registers.read(name))
+
+        translation = None if self._family.paging is None else self._family.paging(self._bits, register)
+        if translation is None or not translation.tables:
+            return None
+        return Space(tuple(read.items()), translation.tables[0].root)
+
+    def _translation_of(self, space: Space) -> Translation | None:
+        if self._family.paging is None:
+            return None
+        return self._family.paging(self._bits, dict(space.registers).__getitem__)
+
+    def leads_in(self, space: Space, address: int, way: Way | None) -> bool:
+        """Whether the way, as it is now, is that of an address space too: its tables are in use, or all address spaces
+        share what is there."""
+        if self._is_shared(address, way):
+            return True
+        translation, its = self.translation(), self._translation_of(space)
+        return translation is not None and its is not None and translation.same_tables(its, address)
+
+    def _is_shared(self, address: int, way: Way | None) -> bool:
+        """Whether all address spaces have the same there: the upper half is the kernel's."""
+        if self._bits == 64 and address >> 63:
+            return True
+        shared = self._family.shared
+        if shared is None or way is None or not way.words:
+            return False
+        return shared(address, self._entries(way))
+
     def read_number(self, physical: int, size: int) -> int:
         data = self._ram.read(physical, size)
         if len(data) < size:
             raise MemoryFault(physical + len(data))
         return int.from_bytes(data, "big" if self._big else "little")
 
-    def find(self, address: int) -> Way | None:
-        """None: tables lie outside of RAM, or the engine does not know them."""
+    def find(self, address: int, space: Space | None = None) -> Way | None:
+        """By the tables in use, or by those of a space. None: tables lie outside of RAM, or the engine does not know
+        them."""
         if self._family.paging is None:
             return None
         words: list[tuple[int, int]] = []
@@ -59,7 +94,7 @@ class Ways:
             words.append((physical, size))
             return self.read_number(physical, size)
 
-        translation = self.translation()
+        translation = self.translation() if space is None else self._translation_of(space)
         try:
             return Way(address if translation is None else translation.find(address, read), tuple(words))
         except MemoryFault:
@@ -81,28 +116,46 @@ class Ways:
     def _host(self, physical: int) -> int:
         return self._ram.address + self._ram.locate(physical)[0]
 
-    def underlying(self, address: int, length: int, *, translates: bool, reached: bool) -> Underlying | None:
+    def underlying(
+        self, address: int, length: int, space: Space | None, *, translates: bool, reached: bool
+    ) -> Underlying | None:
         """See ``Engine``, of a guest that has translated addresses. ``translates``: it does so now; ``reached``: there
         is something at the address as a physical one."""
-        shared = self._family.shared
-        if shared is None:
-            return None
-        data, tables = set[int](), {REGIME}
+        data, tables = set[int](), set[int]()
         try:
-            for at in range(address & -PAGE, address + max(length, 1), PAGE):
-                way: Way | None = Way(at, ())
-                if translates:
-                    way = self.find(at)
-                    if way is None or not shared(at, [self.read_number(*word) for word in way.words]):
+            for at in range(address & -PAGE, address + length, PAGE):
+                way = None if space is None else self._way_in(space, at)
+                if way is None:
+                    tables.add(REGIME)
+                    way = self._shared_way(at) if translates else Way(at, ())
+                    if way is None:
                         return None
-                    tables.update(self._page(physical) for physical, _ in way.words)
-                    if reached:
+                    if translates and reached:
                         data.add(self._page(at))  # in a mode without translation it is another byte
-                if way is not None and way.place is not None:
+                tables.update(self._page(physical) for physical, _ in way.words)
+                if way.place is not None:
                     data.add(self._page(way.place))
         except MemoryFault:
             return None
         return Underlying(frozenset(data), frozenset(tables))
+
+    def _way_in(self, space: Space, address: int) -> Way | None:
+        """By the tables of a space, which are enough to say where the address is in it. None: it is where all have it.
+        MemoryFault: it is not known."""
+        way = self.find(address, space)
+        if way is None:
+            raise MemoryFault(address)
+        return None if self._is_shared(address, way) else way
+
+    def _shared_way(self, address: int) -> Way | None:
+        """None unless an address is translated so in all address spaces."""
+        way, shared = self.find(address), self._family.shared
+        if way is None or shared is None or not shared(address, self._entries(way)):
+            return None
+        return way
+
+    def _entries(self, way: Way) -> list[int]:
+        return [self.read_number(*word) for word in way.words]
 
     def _page(self, physical: int) -> int:
         return self._ram.locate(physical)[0] // PAGE
