@@ -2,8 +2,8 @@
 
 The timeline stops behind an access on the way forward and before it on the way back, on every family. Where GDB steps
 over the access by itself (``Arch.nonsteppable_watchpoint``), it is to be told an instruction earlier in the direction
-of the move; the next move from there passes that access. A debugger that takes one watched range a stop is told those
-that the same instruction hit besides by its next moves.
+of the move; the next move from there passes that access. Of watches at physical addresses it knows nothing. A debugger
+that takes one watched range a stop is told those that the same instruction hit besides by its next moves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import EngineError, Watch, WatchHit
 from rrgdb.recording.door import Divergence
 from rrgdb.rsp.debuggee import Resume
@@ -87,7 +86,7 @@ class Habits:
             steps=1 if how is Resume.STEP else None,
             within=within if how is Resume.RANGE_STEP else None,
         )
-        if stop.kind is StopKind.WATCHPOINT and self._told_before:
+        if self._told_before and _known(stop.hits):
             self._go_before(stop.icount - 1, begin)
             return replace(stop, icount=t.icount)
         return stop
@@ -113,7 +112,7 @@ class Habits:
             stop = self._run_back_passing(points)
         else:
             stop = self._backward.run(points)
-        if stop.kind is StopKind.WATCHPOINT and self._told_before:
+        if self._told_before and _known(stop.hits):
             t.seek_regardless(stop.icount + 1)
             return replace(stop, icount=t.icount)
         return stop
@@ -159,13 +158,14 @@ class Habits:
         """A move has ended so: what of it is told. ``access``: what hit is an instruction next to this position."""
         t, last = self._timeline, self._last
         if stop.kind is StopKind.WATCHPOINT:
-            first, rest = _together(stop.hits) if separately else (stop.hits, ())
-            self._last = _Last(stop.icount, t.engine.pc, backward, rest, access and self._told_before)
-            return replace(stop, hits=first)
+            known = _known(stop.hits)
+            first, rest = _together(known) if separately and known else (known, ())
+            self._last = _Last(stop.icount, t.engine.pc, backward, rest, access and self._told_before and bool(known))
+            return replace(stop, hits=(*first, *(hit for hit in stop.hits if hit.physical)))
         if last is not None and (last.backward is not backward or stop.icount != last.icount):
             last.stepped = (
                 bool(last.rest)
-                and not (points.watches or last.stepped)
+                and not (last.stepped or any(not w.physical for w in points.watches))
                 and last.backward is backward
                 and stop.icount == last.icount + (-1 if backward else 1)
             )
@@ -190,17 +190,18 @@ class Habits:
         return Stop.at_watch(t.icount, hits) if hits else None
 
     def _watched(self, points: Points) -> dict[Watch, bytes]:
-        return {w: self._bytes_of(w) for w in points.watches}
+        return {w: self._timeline.engine.watched(w) for w in points.watches if not w.physical}
 
-    def _bytes_of(self, watch: Watch) -> bytes:
-        try:
-            return self._timeline.engine.read_memory(watch.address, watch.length)
-        except MemoryFault:
-            return b""
+
+def _known(hits: tuple[WatchHit, ...]) -> tuple[WatchHit, ...]:
+    """Those of watches that the debugger has set by its packets."""
+    return tuple(hit for hit in hits if not hit.physical)
 
 
 def _armed(hit: WatchHit, watches: Sequence[Watch]) -> bool:
-    return any(w.kind == hit.kind and w.address <= hit.address < w.address + w.length for w in watches)
+    return any(
+        w.kind == hit.kind and not w.physical and w.address <= hit.address < w.address + w.length for w in watches
+    )
 
 
 def _together(hits: tuple[WatchHit, ...]) -> tuple[tuple[WatchHit, ...], tuple[WatchHit, ...]]:
