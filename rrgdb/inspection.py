@@ -115,9 +115,13 @@ class Watching:
         return None if self.space is None else self.space.root
 
     def told(self, hits: Sequence[WatchHit]) -> str:
-        """Hits at physical addresses, for a person, a line each; old and new values in the order of time."""
+        """Hidden hits, for a person, a line each; old and new values in the order of time."""
         byteorder = self._timeline.engine.arch.byteorder
-        return "".join(f"watch-physical {_told_hit(hit, byteorder)}\n" for hit in hits if hit.physical)
+        return "".join(f"{_whose(hit)}{_told_hit(hit, byteorder)}\n" for hit in hits if hit.hidden)
+
+
+def _whose(hit: WatchHit) -> str:
+    return "watch-physical " if hit.space is None else f"watchpoint of the address space at {hit.space.root:#x}, "
 
 
 def _told_hit(hit: WatchHit, byteorder: Literal["little", "big"]) -> str:

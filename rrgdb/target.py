@@ -265,7 +265,7 @@ class Target:
             software = any(p.type is ZType.SOFTWARE and p.address == stop.address for p in self._points.values())
             return StopReply(StopReason.SWBREAK if software else StopReason.HWBREAK, SIGTRAP)
         if kind is StopKind.WATCHPOINT:
-            told = [(_WATCH_STOPS[hit.kind], hit.place) for hit in stop.hits if not hit.physical]
+            told = [(_WATCH_STOPS[hit.kind], hit.place) for hit in stop.hits if not hit.hidden]
             if not told:
                 return StopReply(StopReason.SIGNAL, NO_SIGNAL)
             return StopReply(told[0][0], SIGTRAP, told[0][1], also=tuple(told[1:]))

@@ -47,15 +47,26 @@ class ExitKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Space:
+    """An address space: the registers from which all of its translation follows, as they were when it was in use.
+    ``root``: the physical address of its page tables, the lower half's if there are two."""
+
+    registers: tuple[tuple[str, int], ...]
+    root: int
+
+
+@dataclass(frozen=True, slots=True)
 class WatchHit:
-    """One watched range touched by the instruction that retired last; ``kind`` and ``physical`` as in ``Watch``."""
+    """One watched range touched by the instruction that retired last; ``kind`` and ``space`` as in ``Watch``.
+    ``hidden``: the address says nothing to who looks by virtual ones: it is physical, or of a space not in use."""
 
     address: int
     length: int
     kind: str
     old: bytes
     new: bytes
-    physical: bool = False
+    hidden: bool = False
+    space: Space | None = None
 
     @property
     def place(self) -> int:
@@ -78,21 +89,13 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
-    """An address space: the registers from which all of its translation follows, as they were when it was in use.
-    ``root``: the physical address of its page tables, the lower half's if there are two."""
-
-    registers: tuple[tuple[str, int], ...]
-    root: int
-
-
-@dataclass(frozen=True, slots=True)
 class Watch:
     """A watched byte range. ``kind``: ``w`` hits when the bytes change, ``r`` when they are read, ``a`` on any access.
 
-    ``address`` is a virtual one, in whichever address space is in use; with ``space`` in that one alone, and in all
-    others too if they all have the same there. ``physical``: it is a physical one, hit by whatever address it is
-    accessed, by devices, and by the CPU's own walks through page tables where those write."""
+    ``address`` is a virtual one, in whichever address space is in use. With ``space`` the bytes are those that this one
+    has there, whichever is in use, while addresses are translated; what all spaces have in common is as without.
+    ``physical``: it is a physical one. Such bytes, and those of a space, are hit by whatever address they are accessed,
+    by devices, and by the CPU's own walks through page tables where those write."""
 
     address: int
     length: int
@@ -298,10 +301,13 @@ class Engine(Protocol):
         """What the watched bytes depend on, as they are mapped now; None if that is not known."""
 
     def watched(self, watch: Watch) -> bytes:
-        """The watched bytes, as far as there is RAM; of ``watch.space`` while that is in use."""
+        """The watched bytes, as far as there is RAM; virtual addresses are those of the space in use."""
 
     def space(self) -> Space | None:
         """The address space in use; None: addresses are physical, or the engine does not know."""
+
+    def shows(self, space: Space, address: int) -> bool:
+        """Whether a virtual address leads now to where it leads in a space."""
 
     @property
     def translates(self) -> bool:

@@ -224,7 +224,8 @@ class PhysicalWatch:
 
 
 class Watching(Protocol):
-    """Watching beyond what packets can say. Stops are told as a SIGNAL of number 0, and in lines on the console."""
+    """Watching beyond what packets can say. What a debugger cannot be told by a virtual address that it reads is told
+    as a SIGNAL of number 0, and in a line on the console."""
 
     def watch_physical(self, watch: PhysicalWatch) -> None: ...
     def unwatch_physical(self, address: int | None) -> int:
@@ -234,8 +235,8 @@ class Watching(Protocol):
         """In the order in which they were set."""
 
     def bind_watches(self, bind: bool) -> None:
-        """From now on all watchpoints that packets insert are of the address space in use now; or of any again.
-        DebuggeeError if addresses are physical."""
+        """From now on all watchpoints that packets insert are of the memory of the address space in use now; or of
+        whichever is in use when it is accessed. DebuggeeError if addresses are physical."""
 
     def bound_to(self) -> int | None:
         """The physical address of that space's page tables; None: any."""

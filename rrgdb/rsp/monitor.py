@@ -332,7 +332,7 @@ COMMANDS: tuple[MonitorCommand[Any], ...] = (
     MonitorCommand(
         ("watch-space",),
         "[current|any]",
-        "whose writes hit watchpoints of virtual addresses (any)",
+        "whose memory GDB's watchpoints watch: that of the process that runs now, or of any (any)",
         WATCHING,
         _watch_space,
     ),

@@ -88,25 +88,10 @@ class Translation:
     untagged: Callable[[int], int] = _same
     """the address without what the CPU ignores of it"""
 
-    def _tree(self, address: int) -> Tables | None:
-        return next((t for t in self.tables if t.first <= address <= t.last), None)
-
-    def same_tables(self, other: Translation, address: int) -> bool:
-        """Whether both look an address up in the same tables."""
-        ours, theirs = self._tree(self.untagged(address)), other._tree(other.untagged(address))
-        if ours is None or theirs is None:
-            return ours is theirs
-        return (ours.first, ours.last, ours.root, ours.levels) == (
-            theirs.first,
-            theirs.last,
-            theirs.root,
-            theirs.levels,
-        )
-
     def find(self, address: int, read: ReadPhysical) -> int | None:
         """The physical address, or None where nothing is mapped. MemoryFault for a table that is not in RAM."""
         address = self.untagged(address)
-        tree = self._tree(address)
+        tree = next((t for t in self.tables if t.first <= address <= t.last), None)
         if tree is None:
             return None
         table = tree.root

@@ -193,13 +193,9 @@ static int take_place(void *to, Py_ssize_t k, PyObject *item)
 {
     Core *c = to;
     PyObject *place, *found;
-    int elsewhere;
     watch *w = &c->watches[k];
-    if (!PyArg_ParseTuple(item, "OOp", &place, &found, &elsewhere) || take_way(c, &w->way, found))
+    if (!PyArg_ParseTuple(item, "OO", &place, &found) || take_way(c, &w->way, found))
         return -1;
-    w->elsewhere = elsewhere;
-    if (elsewhere)
-        place_watch(w, NO_PC, NULL);
     if (place == Py_None)
         return 0;
     uint64_t physical = PyLong_AsUnsignedLongLong(place);
@@ -209,8 +205,7 @@ static int take_place(void *to, Py_ssize_t k, PyObject *item)
     return 0;
 }
 
-/* place_watches([(physical or None, way, elsewhere), ...]): where each watch is now; None: nothing is mapped there, it stays where
- * it was, or is nowhere if it is of an address space that is not in use */
+/* place_watches([(physical or None, way), ...]): where each watch is now; None: nothing is mapped there, it stays where it was */
 static PyObject *Core_place_watches(Core *c, PyObject *list)
 {
     Py_ssize_t n = list_length(list, c->watch_count, "watched ranges");

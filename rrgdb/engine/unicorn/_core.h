@@ -141,8 +141,7 @@ typedef struct {
     uint32_t length;   /* within a page */
     char kind;
     uint8_t fixed;     /* it is where it is, whatever the guest translates */
-    uint8_t bound;     /* it is of one address space */
-    uint8_t elsewhere; /* and another one is in use: nothing hits it */
+    uint8_t bound;     /* it is of one address space, whichever is in use */
     uint8_t hit;       /* by the instruction that is executing */
     uint8_t suspect;   /* that instruction accessed such bytes of the page below, which may be what is mapped here now */
     uint8_t suspect_hit;

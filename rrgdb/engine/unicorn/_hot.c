@@ -308,7 +308,7 @@ static PyMethodDef Core_methods[] = {
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
     {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind[, fixed[, bound]]), ...]): within pages"},
     {"learn", (PyCFunction)Core_learn, METH_VARARGS, "learn(page, host or 0, way): for conditions"},
-    {"place_watches", (PyCFunction)Core_place_watches, METH_O, "place_watches([(physical or None, way, elsewhere), ...]): where they are now"},
+    {"place_watches", (PyCFunction)Core_place_watches, METH_O, "place_watches([(physical or None, way), ...]): where they are now"},
     {"device_accessed", (PyCFunction)Core_device_accessed, METH_VARARGS, "device_accessed(physical, size, store): for watches"},
     {"set_guard", (PyCFunction)Core_set_guard, METH_VARARGS, "set_guard(base): free physical addresses for guards"},
     {"rearm", (PyCFunction)Core_rearm_watches, METH_NOARGS, "take the watched bytes as they are now"},

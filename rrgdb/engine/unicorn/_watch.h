@@ -30,7 +30,7 @@ static void note_lost(Core *c)
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
         w->suspect = w->suspect_hit = 0;
-        c->watches_lost += !w->host && !w->fixed && !w->elsewhere;
+        c->watches_lost += !w->host && !w->fixed;
     }
 }
 
@@ -48,8 +48,7 @@ static void find_watches(Core *c)
         watch *w = &c->watches[i];
         if (c->mmu_seen && !w->fixed)
             continue;
-        w->elsewhere = w->bound;
-        if (w->elsewhere)
+        if (w->bound) /* what its tables say counts only while some are in use */
             place_watch(w, NO_PC, NULL);
         else
             place_watch(w, w->address, physical_to_host(c, w->address));
@@ -69,7 +68,7 @@ static void suspect(Core *c, uint64_t physical, uint32_t size, int store)
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
         uint32_t offset = (uint32_t)(w->address & PAGE_MASK);
-        if (w->host || w->fixed || w->elsewhere || offset >= at + size || at >= offset + w->length)
+        if (w->host || w->fixed || offset >= at + size || at >= offset + w->length)
             continue;
         if (!w->suspect) {
             uint8_t *host = physical_to_host(c, page);

@@ -615,6 +615,9 @@ class UnicornEngine:
     def space(self) -> Space | None:
         return self._ways.space()
 
+    def shows(self, space: Space, address: int) -> bool:
+        return self._watches.shows(space, address)
+
     @property
     def counts(self) -> Counts:
         core = self._core

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from rrgdb.arch.cpu import MemoryFault
-from rrgdb.engine.base import EngineError, Underlying, Watch, WatchHit
+from rrgdb.engine.base import EngineError, Space, Underlying, Watch, WatchHit
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.unicorn import _hot
 from rrgdb.engine.unicorn.devices import Devices
-from rrgdb.engine.unicorn.ways import NativeWay, Way, Ways
+from rrgdb.engine.unicorn.ways import NativeWay, Ways
 
 GUARD_BYTES = 1 << 20
 """what guards of watched pages take of the physical addresses"""
 _ALWAYS: NativeWay = ([], [])
 """the way to what stays where it is"""
+_NOWHERE = (1 << 64) - 1
+"""a physical address that there is not"""
 
 
 class _Piece(NamedTuple):
@@ -83,13 +85,22 @@ class Watches:
         """Watched bytes may be mapped elsewhere by now."""
         self._core.place_watches([self._place(w, at) for w, at, _ in self._pieces])
 
-    def _place(self, watch: Watch, at: int) -> tuple[int | None, NativeWay | None, bool]:
+    def _place(self, watch: Watch, at: int) -> tuple[int | None, NativeWay | None]:
         if watch.physical:
-            return at, _ALWAYS, False
+            return at, _ALWAYS
+        own = None if watch.space is None else self._ways.own(watch.space, at)
+        if own is not None:
+            return _NOWHERE if own.place is None else own.place, self._ways.native_words(own)
         way = self._ways.find(at)
-        if watch.space is not None and not self._ways.leads_in(watch.space, at, way):
-            return None, self._ways.native(at, Way(None, () if way is None else way.words)), True
-        return self._found(at) if way is None else way.place, self._ways.native(at, way), False
+        return self._found(at) if way is None else way.place, self._ways.native(at, way)
+
+    def shows(self, space: Space, address: int) -> bool:
+        """See ``Engine``."""
+        own = self._ways.own(space, address)
+        if own is None:
+            return True
+        way = self._ways.find(address)
+        return way is not None and way.place == own.place
 
     def _found(self, address: int) -> int | None:
         try:
@@ -127,5 +138,5 @@ class Watches:
         hits = []
         for i, old, new in self._core.take_watch_hits():
             watch, address, length = self._pieces[i]
-            hits.append(WatchHit(address, length, watch.kind, old, new, watch.physical))
+            hits.append(WatchHit(address, length, watch.kind, old, new, watch.physical, watch.space))
         return tuple(hits)

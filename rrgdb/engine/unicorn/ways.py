@@ -60,22 +60,18 @@ class Ways:
             return None
         return self._family.paging(self._bits, dict(space.registers).__getitem__)
 
-    def leads_in(self, space: Space, address: int, way: Way | None) -> bool:
-        """Whether the way, as it is now, is that of an address space too: its tables are in use, or all address spaces
-        share what is there."""
-        if self._is_shared(address, way):
-            return True
-        translation, its = self.translation(), self._translation_of(space)
-        return translation is not None and its is not None and translation.same_tables(its, address)
+    def own(self, space: Space, address: int) -> Way | None:
+        """By the tables of a space, whichever are in use. None: it has the address as all have, the upper half or what
+        its tables call so."""
+        way = self.find(address, space)
+        return None if way is None or self._is_shared(address, way) else way
 
-    def _is_shared(self, address: int, way: Way | None) -> bool:
-        """Whether all address spaces have the same there: the upper half is the kernel's."""
+    def _is_shared(self, address: int, way: Way) -> bool:
+        """Whether all address spaces have the same there."""
         if self._bits == 64 and address >> 63:
             return True
         shared = self._family.shared
-        if shared is None or way is None or not way.words:
-            return False
-        return shared(address, self._entries(way))
+        return shared is not None and bool(way.words) and shared(address, self._entries(way))
 
     def read_number(self, physical: int, size: int) -> int:
         data = self._ram.read(physical, size)
@@ -84,8 +80,8 @@ class Ways:
         return int.from_bytes(data, "big" if self._big else "little")
 
     def find(self, address: int, space: Space | None = None) -> Way | None:
-        """By the tables in use, or by those of a space. None: tables lie outside of RAM, or the engine does not know
-        them."""
+        """By the tables in use; None: some lie outside of RAM, or the engine does not know them. Or by those of a
+        space, which map nothing where they lie outside of RAM."""
         if self._family.paging is None:
             return None
         words: list[tuple[int, int]] = []
@@ -98,13 +94,17 @@ class Ways:
         try:
             return Way(address if translation is None else translation.find(address, read), tuple(words))
         except MemoryFault:
-            return None
+            return None if space is None else Way(None, tuple(words[:-1]))
 
     def native(self, address: int, way: Way | None) -> NativeWay | None:
         """None: the hooks cannot know it."""
         if way is None or self._family.regime is None:
             return None
-        return [(self._host(at), size) for at, size in way.words], self.selected(dict(self._family.regime(address)))
+        return self.native_words(way)[0], self.selected(dict(self._family.regime(address)))
+
+    def native_words(self, way: Way) -> NativeWay:
+        """Of a way that follows from no registers."""
+        return [(self._host(at), size) for at, size in way.words], []
 
     def host(self, way: Way | None) -> int:
         """Where this process has what the way leads to; 0: that is no RAM."""
@@ -124,7 +124,7 @@ class Ways:
         data, tables = set[int](), set[int]()
         try:
             for at in range(address & -PAGE, address + length, PAGE):
-                way = None if space is None else self._way_in(space, at)
+                way = None if space is None else self.own(space, at)
                 if way is None:
                     tables.add(REGIME)
                     way = self._shared_way(at) if translates else Way(at, ())
@@ -138,14 +138,6 @@ class Ways:
         except MemoryFault:
             return None
         return Underlying(frozenset(data), frozenset(tables))
-
-    def _way_in(self, space: Space, address: int) -> Way | None:
-        """By the tables of a space, which are enough to say where the address is in it. None: it is where all have it.
-        MemoryFault: it is not known."""
-        way = self.find(address, space)
-        if way is None:
-            raise MemoryFault(address)
-        return None if self._is_shared(address, way) else way
 
     def _shared_way(self, address: int) -> Way | None:
         """None unless an address is translated so in all address spaces."""
