@@ -114,15 +114,15 @@ def test_the_last_change_is_collected(arch: str) -> None:
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_a_space_is_watched_whichever_is_in_use(fast: bool) -> None:
-    """By its own address, although the other space writes to another page there."""
+    """Although the other space writes to another page there; and by another address."""
     truth, end, saved = _truth("riscv64")
     frames = symbol(build("riscv64", "riscv_upper", {"LOOPS": LOOPS}), "frames")
     spaces = {space.root: space for _, space in saved.values() if space is not None}
-    assert len(spaces) == 2
-    for number, root in enumerate(sorted(spaces)):
-        changes = truth[Word(frames + 4096 * (2 + number) + 16, 4)]
+    first, second = (spaces[root] for root in sorted(spaces))
+    for space, frame, at in ((first, 2, 16), (second, 3, 16), (first, 2, 64)):
+        changes = truth[Word(frames + 4096 * frame + at, 4)]
         assert changes
-        watch = Watch(OWN + 16, 4, "w", space=spaces[root])
+        watch = Watch(OWN + at, 4, "w", space=space)
         assert _stops(_guest("riscv64", fast=fast), watch, end) == changes
         guest = _guest("riscv64", fast=fast)
         for position in list(saved)[1::3]:
