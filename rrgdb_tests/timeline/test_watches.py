@@ -96,9 +96,11 @@ def test_what_a_disk_reads_into_memory(arch: str, tmp_path: Path) -> None:
         found = _the_same_both_ways(opened, _physical(buffer))
         assert len(found) > 10
         by_device = []
-        for position, _ in found:
+        for position, hits in found:
             t.seek(position)
             by_device.append(low <= t.engine.pc < high)
+            stop = t.run(Points({}, (_physical(buffer),)), steps=1)
+            assert (stop.kind, stop.icount, stop.hits) == (StopKind.WATCHPOINT, position + 1, hits)
         assert 4 < sum(by_device) < len(found)
         # Both are flat: the same bytes by their virtual address.
         assert [position for position, _ in _forward(opened, Points({}, (Watch(buffer, 4, "w"),)))] == [
