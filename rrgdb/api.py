@@ -112,20 +112,25 @@ class Recording:
         """``count`` instructions back."""
         return self._backward.step(Points({}), count)
 
-    def cont(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
+    def cont(
+        self,
+        breakpoints: Iterable[int] = (),
+        watch: Iterable[tuple[int, int]] = (),
+        watch_physical: Iterable[tuple[int, int]] = (),
+    ) -> Stop:
         """Forward to the first breakpoint (addresses), behind the first change of a watched range ((address, bytes)),
         or to the end."""
-        return self._timeline.run(self._points(breakpoints, watch))
+        return self._timeline.run(_points(breakpoints, watch, watch_physical))
 
-    def reverse_continue(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
+    def reverse_continue(
+        self,
+        breakpoints: Iterable[int] = (),
+        watch: Iterable[tuple[int, int]] = (),
+        watch_physical: Iterable[tuple[int, int]] = (),
+    ) -> Stop:
         """Back to the last breakpoint before this position, to where the last change of a watched range is still to
         come, or to the beginning."""
-        return self._backward.run(self._points(breakpoints, watch))
-
-    @staticmethod
-    def _points(breakpoints: Iterable[int], watch: Iterable[tuple[int, int]]) -> Points:
-        watches = tuple(Watch(address, length, "w") for address, length in watch)
-        return Points(dict.fromkeys(breakpoints), watches)
+        return self._backward.run(_points(breakpoints, watch, watch_physical))
 
     def state_digest(self) -> bytes:
         """16 bytes that are equal for equal states."""
@@ -145,6 +150,14 @@ class Recording:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _points(
+    breakpoints: Iterable[int], watch: Iterable[tuple[int, int]], watch_physical: Iterable[tuple[int, int]]
+) -> Points:
+    watches = [Watch(address, length, "w") for address, length in watch]
+    watches += [Watch(address, length, "w", physical=True) for address, length in watch_physical]
+    return Points(dict.fromkeys(breakpoints), tuple(watches))
 
 
 def open_recording(

@@ -79,8 +79,13 @@ class _History(Recording):
     def step(self, count: int = 1) -> Stop:
         return self._forward(lambda: super(_History, self).step(count))
 
-    def cont(self, breakpoints: Iterable[int] = (), watch: Iterable[tuple[int, int]] = ()) -> Stop:
-        return self._forward(lambda: super(_History, self).cont(breakpoints, watch))
+    def cont(
+        self,
+        breakpoints: Iterable[int] = (),
+        watch: Iterable[tuple[int, int]] = (),
+        watch_physical: Iterable[tuple[int, int]] = (),
+    ) -> Stop:
+        return self._forward(lambda: super(_History, self).cont(breakpoints, watch, watch_physical))
 
     def _forward(self, move: Callable[[], Stop]) -> Stop:
         try:

@@ -2,8 +2,9 @@
 
 The timeline stops behind an access on the way forward and before it on the way back, on every family. Where GDB steps
 over the access by itself (``Arch.nonsteppable_watchpoint``), it is to be told an instruction earlier in the direction
-of the move; the next move from there passes that access. A debugger that takes one watched range a stop is told those
-that the same instruction hit besides by its next moves.
+of the move; the next move from there passes that access. That does not hold for hits whose addresses it cannot be
+told: physical ones, and those of an address space that is not in use. A debugger that takes one watched range a stop is
+told those that the same instruction hit besides by its next moves.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import EngineError, Watch, WatchHit
 from rrgdb.recording.door import Divergence
 from rrgdb.rsp.debuggee import Resume
@@ -82,12 +82,14 @@ class Habits:
             if how is Resume.STEP or stop.kind is not StopKind.STEP or stop.icount == points.icount:
                 return stop
             t.stop_where_it_starts()
-        stop = t.run(
-            points,
-            steps=1 if how is Resume.STEP else None,
-            within=within if how is Resume.RANGE_STEP else None,
+        stop = self._seen(
+            t.run(
+                points,
+                steps=1 if how is Resume.STEP else None,
+                within=within if how is Resume.RANGE_STEP else None,
+            )
         )
-        if stop.kind is StopKind.WATCHPOINT and self._told_before:
+        if self._told_before and _known(stop.hits):
             self._go_before(stop.icount - 1, begin)
             return replace(stop, icount=t.icount)
         return stop
@@ -113,7 +115,8 @@ class Habits:
             stop = self._run_back_passing(points)
         else:
             stop = self._backward.run(points)
-        if stop.kind is StopKind.WATCHPOINT and self._told_before:
+        stop = self._seen(stop)
+        if self._told_before and _known(stop.hits):
             t.seek_regardless(stop.icount + 1)
             return replace(stop, icount=t.icount)
         return stop
@@ -130,6 +133,15 @@ class Habits:
             with suppress(Divergence, EngineError, TimelineError):
                 t.seek_regardless(here)
             raise
+
+    def _seen(self, stop: Stop) -> Stop:
+        """What the guest has hit of other address spaces is hidden from a debugger, which looks in the one in use."""
+        shows = self._timeline.engine.shows
+        hits = tuple(
+            hit if hit.space is None or shows(hit.space, hit.address) else replace(hit, hidden=True)
+            for hit in stop.hits
+        )
+        return replace(stop, hits=hits)
 
     # -- what is told ----------------------------------------------------------------------------
 
@@ -159,13 +171,14 @@ class Habits:
         """A move has ended so: what of it is told. ``access``: what hit is an instruction next to this position."""
         t, last = self._timeline, self._last
         if stop.kind is StopKind.WATCHPOINT:
-            first, rest = _together(stop.hits) if separately else (stop.hits, ())
-            self._last = _Last(stop.icount, t.engine.pc, backward, rest, access and self._told_before)
-            return replace(stop, hits=first)
+            known = _known(stop.hits)
+            first, rest = _together(known) if separately and known else (known, ())
+            self._last = _Last(stop.icount, t.engine.pc, backward, rest, access and self._told_before and bool(known))
+            return replace(stop, hits=(*first, *(hit for hit in stop.hits if hit.hidden)))
         if last is not None and (last.backward is not backward or stop.icount != last.icount):
             last.stepped = (
                 bool(last.rest)
-                and not (points.watches or last.stepped)
+                and not (last.stepped or any(not w.physical for w in points.watches))
                 and last.backward is backward
                 and stop.icount == last.icount + (-1 if backward else 1)
             )
@@ -190,17 +203,23 @@ class Habits:
         return Stop.at_watch(t.icount, hits) if hits else None
 
     def _watched(self, points: Points) -> dict[Watch, bytes]:
-        return {w: self._bytes_of(w) for w in points.watches}
+        engine = self._timeline.engine
+        return {
+            w: engine.watched(w)
+            for w in points.watches
+            if not w.physical and (w.space is None or engine.shows(w.space, w.address))
+        }
 
-    def _bytes_of(self, watch: Watch) -> bytes:
-        try:
-            return self._timeline.engine.read_memory(watch.address, watch.length)
-        except MemoryFault:
-            return b""
+
+def _known(hits: tuple[WatchHit, ...]) -> tuple[WatchHit, ...]:
+    """Those that the debugger can be told by their addresses."""
+    return tuple(hit for hit in hits if not hit.hidden)
 
 
 def _armed(hit: WatchHit, watches: Sequence[Watch]) -> bool:
-    return any(w.kind == hit.kind and w.address <= hit.address < w.address + w.length for w in watches)
+    return any(
+        w.kind == hit.kind and not w.physical and w.address <= hit.address < w.address + w.length for w in watches
+    )
 
 
 def _together(hits: tuple[WatchHit, ...]) -> tuple[tuple[WatchHit, ...], tuple[WatchHit, ...]]:

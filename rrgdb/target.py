@@ -8,7 +8,7 @@ from rrgdb.arch.cpu import MemoryFault
 from rrgdb.arch.target_xml import target_xml
 from rrgdb.engine.base import Engine, EngineError, Stops, Watch, armed
 from rrgdb.habits import Habits
-from rrgdb.inspection import MachineParts, PhysicalMemory
+from rrgdb.inspection import WATCH_KINDS, MachineParts, PhysicalMemory, Watching
 from rrgdb.opening import Opened
 from rrgdb.rsp.debuggee import (
     DebuggeeError,
@@ -29,10 +29,11 @@ from rrgdb.travel import Travel, mode, told
 
 EFAULT = 14
 SIGTRAP, SIGINT = 5, 2
+NO_SIGNAL = 0
+"""of a stop that GDB has no reason for: at any other than SIGTRAP it stops also within a step of its own"""
 MAX_READ = 1 << 20
 MAX_WATCH = 4096
 """bytes of one watchpoint"""
-_WATCH_KINDS = {ZType.WRITE: "w", ZType.READ: "r", ZType.ACCESS: "a"}
 _WATCH_STOPS = {"w": StopReason.WATCH, "r": StopReason.RWATCH, "a": StopReason.AWATCH}
 
 
@@ -63,7 +64,9 @@ class Target:
         if strict:
             opened.guest.notices.added = self._leave
         self._points: dict[tuple[ZType, int, int], ZPoint] = {}
+        self._watching = Watching(self.timeline)
         self.replay_break: int | None = None
+        self.stopped = ""
         self._last = StopReply(StopReason.SIGNAL, SIGTRAP)
         self._registers = tuple(RegisterInfo(r.name, r.bits, r.name in self.arch.expedite) for r in self.arch.registers)
         self._system = tuple(RegisterInfo(r.name, r.bits, False) for r in self.arch.shown_registers)
@@ -82,6 +85,7 @@ class Target:
             # A debugger that knows of RAM asks for nothing else, and RAM may be mapped anywhere.
             memory_map=self if self.engine.ram.regions and not self.engine.may_translate else None,
             physical=PhysicalMemory(self.timeline),
+            watching=self._watching,
             hardware=None if hardware is None else MachineParts(hardware),
             executable=self if self._executable else None,
         )
@@ -183,7 +187,7 @@ class Target:
     # -- points ----------------------------------------------------------------------------------
 
     def insert(self, point: ZPoint) -> None:
-        if point.type in _WATCH_KINDS:
+        if point.type in WATCH_KINDS:
             if point.length > MAX_WATCH:
                 raise DebuggeeError(f"a watchpoint of {point.length} bytes: at most {MAX_WATCH}")
             try:
@@ -197,16 +201,17 @@ class Target:
         self._points.pop((point.type, point.address, point.length), None)
 
     def _watch(self, p: ZPoint) -> Watch:
-        return Watch(p.address, p.length, _WATCH_KINDS[p.type])
+        return Watch(p.address, p.length, WATCH_KINDS[p.type], space=self._watching.space)
 
     def _watches(self) -> list[Watch]:
-        return [self._watch(p) for p in self._points.values() if p.type in _WATCH_KINDS]
+        known = (self._watch(p) for p in self._points.values() if p.type in WATCH_KINDS)
+        return [*known, *self._watching.physical]
 
     def _armed(self) -> Points:
         breakpoints: dict[int, Condition | None] = {}
         codes: dict[int, tuple[bytes, ...] | None] = {}
         for p in self._points.values():
-            if p.type in _WATCH_KINDS or p.address % self.arch.instruction_alignment:
+            if p.type in WATCH_KINDS or p.address % self.arch.instruction_alignment:
                 continue  # no instruction can stand there
             known = codes.get(p.address, ())
             codes[p.address] = None if known is None or not p.conditions else (*known, *p.conditions)
@@ -236,13 +241,17 @@ class Target:
             stop = self._habits.move(how, points, start, end, separately=separately)
         if stop.kind is StopKind.BREAKPOINT and stop.address is not None:
             self._explain(stop.address, points.breakpoints.get(stop.address))
+        told_hits = self._watching.told(stop.hits)
+        if told_hits:
+            self.timeline.say(told_hits)
+        self.stopped = "; ".join(told_hits.splitlines())
         self._last = self._told_stop(stop)
         return self._last
 
     @property
     def steps_at_once(self) -> bool:
         """In history, where answers and inputs are in the log. A watch may have to be told from before its access."""
-        return self.timeline.in_history and not any(type in _WATCH_KINDS for type, _, _ in self._points)
+        return self.timeline.in_history and not self._watches()
 
     def _explain(self, address: int, condition: Condition | None) -> None:
         """Tell why a breakpoint has stopped whose condition cannot be evaluated."""
@@ -256,7 +265,9 @@ class Target:
             software = any(p.type is ZType.SOFTWARE and p.address == stop.address for p in self._points.values())
             return StopReply(StopReason.SWBREAK if software else StopReason.HWBREAK, SIGTRAP)
         if kind is StopKind.WATCHPOINT:
-            told = [(_WATCH_STOPS[hit.kind], hit.place) for hit in stop.hits]
+            told = [(_WATCH_STOPS[hit.kind], hit.place) for hit in stop.hits if not hit.hidden]
+            if not told:
+                return StopReply(StopReason.SIGNAL, NO_SIGNAL)
             return StopReply(told[0][0], SIGTRAP, told[0][1], also=tuple(told[1:]))
         if kind is StopKind.SIGNAL:
             return StopReply(StopReason.SIGNAL, stop.value)
@@ -291,6 +302,7 @@ class Target:
 
     def detached(self, *, resume: bool) -> None:
         self._points.clear()
+        self._watching.forget()
         self._habits.forget()
         self.replay_break = None
         self.timeline.say = lambda _text: None
@@ -334,6 +346,7 @@ class Target:
         """Seek; the debugger is told of no hit on the way."""
         self.timeline.clear_interrupt()
         self._habits.forget()
+        self.stopped = ""
         with told():
             self.timeline.seek(icount)
         interrupted = self.timeline.interrupted

@@ -25,9 +25,11 @@ MAX_HISTORY = 10_000
 
 
 class Traveller(Protocol):
-    """Whose time it is. ``replay_break``: the icount at which it stops when it passes."""
+    """Whose time it is. ``replay_break``: the icount at which it stops when it passes; ``stopped``: as in
+    ``ReplayInfo``."""
 
     opened: Opened
+    stopped: str
     replay_break: int | None
 
     def go(self, icount: int) -> StopReply: ...
@@ -43,7 +45,8 @@ class Travel:
 
     def replay_info(self) -> ReplayInfo:
         t, recording = self._timeline, self._traveller.opened.recording
-        return ReplayInfo(mode(t), t.icount, t.start, t.end, shown(str(recording.path)), t.diverted_from)
+        origin, stopped = t.diverted_from, self._traveller.stopped
+        return ReplayInfo(mode(t), t.icount, t.start, t.end, shown(str(recording.path)), origin, stopped)
 
     def engine_info(self) -> Sequence[str]:
         counts = self._timeline.engine.counts

@@ -53,6 +53,18 @@ def test_a_watch_leads_back_to_the_write(directory: Path) -> None:
         assert recording.memory(sp, 8) == stop.new
 
 
+def test_a_watch_of_physical_memory_leads_there_too(directory: Path) -> None:
+    """The guest translates no addresses."""
+    with rrgdb.open(directory) as recording:
+        recording.seek(recording.end)
+        sp = recording.registers["rsp"] - 8
+        stop = recording.reverse_continue(watch=[(sp, 8)])
+        recording.seek(recording.end)
+        physical = recording.reverse_continue(watch_physical=[(sp, 8)])
+        assert (physical.icount, physical.old, physical.new) == (stop.icount, stop.old, stop.new)
+        assert recording.cont(watch_physical=[(sp, 8)]).icount == stop.icount + 1
+
+
 def test_what_cannot_be_is_refused(directory: Path, tmp_path: Path) -> None:
     with rrgdb.open(directory) as recording:
         with pytest.raises(rrgdb.TimelineError, match="outside history"):

@@ -16,7 +16,7 @@ from rrgdb.arch import ARCHES
 from rrgdb.board.boards import default_board
 from rrgdb.engine.base import EngineError, Underlying
 from rrgdb.opening import GuestOptions, record, replay
-from rrgdb.rsp.debuggee import DebuggeeError, Resume, StopReason, StopReply, ZPoint, ZType
+from rrgdb.rsp.debuggee import DebuggeeError, PhysicalWatch, Resume, StopReason, StopReply, ZPoint, ZType
 from rrgdb.target import Target
 from rrgdb.timeline import stop
 from rrgdb.timeline.stop import Points
@@ -27,6 +27,7 @@ BACK = (BC, BS)
 KINDS = {"w": ZType.WRITE, "r": ZType.READ, "a": ZType.ACCESS}
 BASE = {"riscv64": 0x80000000, "riscv32": 0x80000000, "aarch64": 0x40000000, "arm": 0x40000000}
 DATA = 0x1000
+SIGILL = 4
 # In a loop: one store to the two words at DATA, then a load of the first.
 STORES = {
     "riscv64": "li s0, {data}\nli s1, 4\n1: addi a0, a0, 1\nslli a1, a0, 32\nor a1, a1, a0\n"
@@ -364,13 +365,19 @@ def test_or_one_after_the_other_at_the_same_position(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["riscv64", "aarch64", "arm"])
 @pytest.mark.parametrize("how", [C, BC])
-def test_a_debugger_that_steps_over_the_access_is_told_the_second_range_there(family: str, how: Resume) -> None:
-    """As GDB does: watchpoints out, a step, watchpoints in."""
+@pytest.mark.parametrize("physical", [False, True])
+def test_a_debugger_that_steps_over_the_access_is_told_the_second_range_there(
+    family: str, how: Resume, physical: bool
+) -> None:
+    """As GDB does: watchpoints out, a step, watchpoints in. ``physical``: the same bytes are watched by their physical
+    address all the while."""
     step = S if how is C else BS
     points = (watch(family), watch(family, offset=4))
     with target(family) as t:
         if how is BC:
             t.resume(C)
+        if physical:
+            _watch_physical(t, family, length=8)
         seen = []
         for _ in range(8):
             for point in points:
@@ -394,3 +401,106 @@ def test_ranges_that_overlap_where_the_bytes_changed_need_one_stop() -> None:
         here = t.timeline.icount
         t.resume(C, separately=True)
         assert t.timeline.icount > here
+
+
+def _watch_physical(t: Target, family: str, offset: int = 0, length: int = 4, kind: str = "w") -> list[str]:
+    """Watch there; returns what the user will see."""
+    assert t.faces.watching is not None
+    t.faces.watching.watch_physical(PhysicalWatch(base(family) + DATA + offset, length, KINDS[kind]))
+    said: list[str] = []
+    t.timeline.say = said.append
+    return said
+
+
+@pytest.mark.parametrize("family", STORES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hit_at_a_physical_address_stops_behind_the_access_and_before_it_going_back(family: str, kind: str) -> None:
+    """On all families: no debugger steps over it by itself."""
+    accesses = known(family).accesses[kind]
+    with target(family) as t:
+        said = _watch_physical(t, family, kind=kind)
+        for access in accesses:
+            assert t.resume(C) == StopReply(StopReason.SIGNAL, 0)
+            assert t.timeline.icount == access + 1
+            assert t.faces.time.replay_info().stopped == said[-1].rstrip()
+        assert t.resume(C) == StopReply(StopReason.SIGNAL, SIGILL)
+        assert t.faces.time.replay_info().stopped == ""
+        assert len(said) == len(accesses)
+        for access in reversed(accesses):
+            assert t.resume(BC) == StopReply(StopReason.SIGNAL, 0)
+            assert t.timeline.icount == access
+        assert t.resume(BC).reason is StopReason.HISTORY_BEGIN
+        assert said == [*said[: len(accesses)], *said[len(accesses) - 1 :: -1]]
+        assert t.faces.watching.unwatch_physical(None) == 1
+        assert t.resume(C) == StopReply(StopReason.SIGNAL, SIGILL)
+
+
+@pytest.mark.parametrize("family", STORES)
+def test_what_is_told_of_a_physical_address(family: str) -> None:
+    at = base(family) + DATA
+    for offset, length, kind, expected in (
+        (0, 4, "w", f"watch-physical {at:#x}: 0x00000000 -> 0x00000001"),
+        (1, 1, "r", f"watch-physical {at + 1:#x}: read, 0x00"),
+        (-20, 64, "w", f"watch-physical {at:#x}: 00 00 00 00 00 -> 01 00 00 00 01"),
+        (4, 2, "a", f"watch-physical {at + 4:#x}: 0x0000 -> 0x0001"),
+    ):
+        with target(family) as t:
+            said = _watch_physical(t, family, offset, length, kind)
+            t.resume(C)
+            assert said == [f"{expected}\n"]
+
+
+@pytest.mark.parametrize("family", STORES)
+def test_one_instruction_hits_what_a_debugger_knows_and_what_it_does_not(family: str) -> None:
+    """Told once, with the debugger's own."""
+    model = Model(family, "w", None)
+    with target(family) as t:
+        t.insert(watch(family))
+        said = _watch_physical(t, family, offset=4)
+        for how in (C, BC):
+            for number in range(1, 5):
+                stop = t.resume(how)
+                expected = model.move(how)
+                assert (stop.reason, *_addresses(stop)) == (StopReason.WATCH, base(family) + DATA)
+                assert t.timeline.icount == expected[1]
+                assert len(said) == number + 4 * (how is BC)
+            t.resume(how)
+            model.move(how)
+        assert len(said) == 8
+
+
+@pytest.mark.parametrize("family", STORES)
+def test_a_step_tells_of_a_physical_address_and_what_is_removed_is_not_told(family: str) -> None:
+    access = known(family).accesses["w"][0]
+    with target(family) as t:
+        said = _watch_physical(t, family)
+        assert not t.steps_at_once
+        for _ in range(access):
+            assert t.resume(S).reason is StopReason.STEP
+        assert t.resume(S) == StopReply(StopReason.SIGNAL, 0)
+        assert t.resume(BS) == StopReply(StopReason.SIGNAL, 0)
+        assert len(said) == 2
+        t.detached(resume=False)
+        assert t.steps_at_once
+        assert t.resume(C) == StopReply(StopReason.SIGNAL, SIGILL)
+
+
+def test_physical_watches_are_limited_and_named_once() -> None:
+    with target("riscv64") as t:
+        _watch_physical(t, "riscv64")
+        _watch_physical(t, "riscv64")
+        watching = t.faces.watching
+        assert watching.physical_watches() == [PhysicalWatch(base("riscv64") + DATA, 4, ZType.WRITE)]
+        for n in range(63):
+            _watch_physical(t, "riscv64", offset=16 * n + 8)
+        with pytest.raises(DebuggeeError, match="cannot watch"):
+            _watch_physical(t, "riscv64", offset=-8)
+        assert len(watching.physical_watches()) == 64
+
+
+def test_where_addresses_are_physical_there_is_no_space() -> None:
+    with target("riscv64") as t:
+        with pytest.raises(DebuggeeError, match="addresses are physical here"):
+            t.faces.watching.bind_watches(True)
+        assert t.faces.watching.bound_to() is None
+        assert t.faces.physical.translate(1, base("riscv64")) == base("riscv64")

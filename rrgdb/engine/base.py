@@ -47,14 +47,26 @@ class ExitKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Space:
+    """An address space: the registers from which all of its translation follows, as they were when it was in use.
+    ``root``: the physical address of its page tables, the lower half's if there are two."""
+
+    registers: tuple[tuple[str, int], ...]
+    root: int
+
+
+@dataclass(frozen=True, slots=True)
 class WatchHit:
-    """One watched range touched by the instruction that retired last; ``kind`` as in ``Watch``."""
+    """One watched range touched by the instruction that retired last; ``kind`` and ``space`` as in ``Watch``.
+    ``hidden``: the address says nothing to who looks by virtual ones: it is physical, or of a space not in use."""
 
     address: int
     length: int
     kind: str
     old: bytes
     new: bytes
+    hidden: bool = False
+    space: Space | None = None
 
     @property
     def place(self) -> int:
@@ -78,12 +90,18 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A watched byte range (virtual address). ``kind``: ``w`` hits when the bytes change, ``r`` when they are read,
-    ``a`` on any access."""
+    """A watched byte range. ``kind``: ``w`` hits when the bytes change, ``r`` when they are read, ``a`` on any access.
+
+    ``address`` is a virtual one, in whichever address space is in use. With ``space`` the bytes are those that this one
+    has there, whichever is in use, while addresses are translated; what all spaces have in common is as without.
+    ``physical``: it is a physical one. Such bytes, and those of a space, are hit by whatever address they are accessed,
+    by devices, and by the CPU's own walks through page tables where those write."""
 
     address: int
     length: int
     kind: str
+    physical: bool = False
+    space: Space | None = None
 
 
 Conditions = tuple[bytes, ...]
@@ -98,8 +116,8 @@ class Stops:
     ``breakpoints``: (address, its conditions; None: it stops always). Where the engine can tell that all conditions are
     zero, the run goes on; where it cannot tell, it stops, even while collecting, and the caller judges.
 
-    ``watches``: ranges of virtual addresses, whatever is mapped there now: what comes to be mapped hits when it is
-    accessed. Where there is no RAM, any write is a change, and the bytes of a hit are not told.
+    ``watches``: of virtual addresses, whatever is mapped there now: what comes to be mapped hits when it is accessed.
+    Where there is no RAM, any write is a change, and the bytes of a hit are not told.
 
     ``within``: pc outside [start, end) stops; an empty range does not. ``collect``: hits of breakpoints and of watches
     are noted (``Engine.collected``) and do not stop."""
@@ -280,8 +298,17 @@ class Engine(Protocol):
     def out_of_reach(self, address: int, length: int) -> bool:
         """No access there can succeed, in all of history, while the guest does not translate addresses."""
 
-    def underlying(self, address: int, length: int) -> Underlying | None:
-        """What these bytes depend on, as they are mapped now; None if that is not known."""
+    def underlying(self, watch: Watch) -> Underlying | None:
+        """What the watched bytes depend on, as they are mapped now; None if that is not known."""
+
+    def watched(self, watch: Watch) -> bytes:
+        """The watched bytes, as far as there is RAM; virtual addresses are those of the space in use."""
+
+    def space(self) -> Space | None:
+        """The address space in use; None: addresses are physical, or the engine does not know."""
+
+    def shows(self, space: Space, address: int) -> bool:
+        """Whether a virtual address leads now to where it leads in a space."""
 
     @property
     def translates(self) -> bool:

@@ -136,6 +136,8 @@ class ReplayInfo:
     end: int
     recording: str
     origin: int | None = None
+    stopped: str = ""
+    """what has stopped it here, where a stop reply cannot tell"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +206,40 @@ class Physical(Protocol):
         """As ``Debuggee.read_memory``."""
 
     def write_physical(self, address: int, data: bytes) -> None: ...
+    def translate(self, thread: int, address: int) -> int | None:
+        """The physical address; None: nothing is mapped there."""
+
     def translations(self, thread: int) -> Iterator[Translated] | None:
         """What its page tables map, ascending; None: it translates no addresses now. DebuggeeError where there is more
         than can be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalWatch:
+    """Watched bytes at a physical address; ``type`` as that of watchpoints."""
+
+    address: int
+    length: int
+    type: ZType
+
+
+class Watching(Protocol):
+    """Watching beyond what packets can say. What a debugger cannot be told by a virtual address that it reads is told
+    as a SIGNAL of number 0, and in a line on the console."""
+
+    def watch_physical(self, watch: PhysicalWatch) -> None: ...
+    def unwatch_physical(self, address: int | None) -> int:
+        """Forget those at an address, or all (None); returns how many there were."""
+
+    def physical_watches(self) -> Sequence[PhysicalWatch]:
+        """In the order in which they were set."""
+
+    def bind_watches(self, bind: bool) -> None:
+        """From now on all watchpoints that packets insert are of the memory of the address space in use now; or of
+        whichever is in use when it is accessed. DebuggeeError if addresses are physical."""
+
+    def bound_to(self) -> int | None:
+        """The physical address of that space's page tables; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +381,7 @@ class Faces:
     snapshots: Snapshots | None = None
     memory_map: MemoryMap | None = None
     physical: Physical | None = None
+    watching: Watching | None = None
     hardware: Hardware | None = None
     executable: Executable | None = None
     auxv: Auxv | None = None

@@ -21,6 +21,7 @@ from rrgdb.rsp.debuggee import (
     Snapshots,
     Syscalls,
     Time,
+    Watching,
 )
 
 F = TypeVar("F")
@@ -39,6 +40,7 @@ TIME: Face[Time] = Face("time", lambda debuggee: debuggee.faces.time)
 SNAPSHOTS: Face[Snapshots] = Face("snapshots", lambda debuggee: debuggee.faces.snapshots)
 MEMORY_MAP: Face[MemoryMap] = Face("memory map", lambda debuggee: debuggee.faces.memory_map)
 PHYSICAL: Face[Physical] = Face("physical", lambda debuggee: debuggee.faces.physical)
+WATCHING: Face[Watching] = Face("watching", lambda debuggee: debuggee.faces.watching)
 HARDWARE: Face[Hardware] = Face("hardware", lambda debuggee: debuggee.faces.hardware)
 EXECUTABLE: Face[Executable] = Face("executable", lambda debuggee: debuggee.faces.executable)
 AUXV: Face[Auxv] = Face("auxv", lambda debuggee: debuggee.faces.auxv)

@@ -14,13 +14,16 @@ from rrgdb.rsp.debuggee import (
     DebuggeeError,
     Hardware,
     Physical,
+    PhysicalWatch,
     RegisterInfo,
     Snapshots,
     StopReason,
     StopReply,
     Time,
+    Watching,
+    ZType,
 )
-from rrgdb.rsp.faces import BASE, HARDWARE, PHYSICAL, SNAPSHOTS, TIME, F, Face
+from rrgdb.rsp.faces import BASE, HARDWARE, PHYSICAL, SNAPSHOTS, TIME, WATCHING, F, Face
 from rrgdb.rsp.session import Session
 
 HISTORY_LIMIT = 10_000
@@ -31,7 +34,10 @@ ICOUNT_LIMIT = (1 << 63) - 1
 ADDRESS_LIMIT = (1 << 64) - 1
 _HISTORY_DEFAULT = 10
 _EVENTS_DEFAULT = 20
-_MOST = {1: "one argument", 2: "two arguments at most"}
+_MOST = {1: "one argument", 2: "two arguments at most", 3: "three arguments at most"}
+WATCH_LIMIT = 4096
+"""bytes of one watch"""
+_WATCHES = {"w": ZType.WRITE, "r": ZType.READ, "a": ZType.ACCESS}
 _GLUED = re.compile(r"^(\s*xp?)(?=/)")
 """QEMU takes ``xp/8x`` as well"""
 _REFRESH_HINT = (
@@ -109,7 +115,8 @@ def _help(_: Session, debuggee: Debuggee, __: str) -> str:
 def _when(_: Session, time: Time, __: str) -> str:
     info = time.replay_info()
     origin = "" if info.origin is None else f", diverted from {info.origin}"
-    return f"icount {info.icount} of {info.start}..{info.end}, {info.mode}{origin}\n"
+    stopped = f"; {info.stopped}" if info.stopped else ""
+    return f"icount {info.icount} of {info.start}..{info.end}, {info.mode}{origin}{stopped}\n"
 
 
 def _seek(_: Session, time: Time, where: str) -> str:
@@ -219,6 +226,51 @@ def _info_tlb(session: Session, physical: Physical, _: str) -> str:
     return machine_text.translations(physical.translations(session.thread))
 
 
+def _gva2gpa(session: Session, physical: Physical, address: str) -> str:
+    found = physical.translate(session.thread, _count(address, "address", limit=ADDRESS_LIMIT))
+    return "Unmapped\n" if found is None else f"gpa: {found:#x}\n"
+
+
+def _watch_physical(_: Session, watching: Watching, argument: str) -> str:
+    if not argument:
+        watches = watching.physical_watches()
+        return "".join(f"{_watched(watch)}\n" for watch in watches) or "no physical address is watched\n"
+    address, *more = argument.split()
+    if not more:
+        raise MonitorError("`watch-physical` needs an address and a length in bytes")
+    length, kind = more[0], more[1] if len(more) > 1 else "w"
+    if kind not in _WATCHES:
+        raise MonitorError(f"bad kind {kind!r}: w (writes), r (reads) or a (both) is expected")
+    watch = PhysicalWatch(
+        _count(address, "address", limit=ADDRESS_LIMIT), _count(length, "length", limit=WATCH_LIMIT), _WATCHES[kind]
+    )
+    if not watch.length:
+        raise MonitorError("nothing is 0 bytes long")
+    watching.watch_physical(watch)
+    return f"watching {_watched(watch)}\n"
+
+
+def _watched(watch: PhysicalWatch) -> str:
+    kind = next(kind for kind, type_ in _WATCHES.items() if type_ is watch.type)
+    return f"{watch.address:#x} {watch.length} {kind}"
+
+
+def _unwatch_physical(_: Session, watching: Watching, which: str) -> str:
+    address = None if which == "all" else _count(which, "address", limit=ADDRESS_LIMIT)
+    if not watching.unwatch_physical(address) and address is not None:
+        raise MonitorError(f"{address:#x} is not watched: see `monitor watch-physical`")
+    return ""
+
+
+def _watch_space(_: Session, watching: Watching, which: str) -> str:
+    if which not in {"", "any", "current"}:
+        raise MonitorError(f"bad space {which!r}: current or any is expected")
+    if which:
+        watching.bind_watches(which == "current")
+    root = watching.bound_to()
+    return "any address space\n" if root is None else f"the address space of the page tables at {root:#x}\n"
+
+
 def _info_mtree(_: Session, hardware: Hardware, __: str) -> str:
     return machine_text.memory_tree(hardware.areas())
 
@@ -264,6 +316,25 @@ COMMANDS: tuple[MonitorCommand[Any], ...] = (
     MonitorCommand(("x",), "[/FORMAT] ADDRESS", "memory, in QEMU's formats (/8xg)", BASE, _examine, most=2),
     MonitorCommand(
         ("xp",), "[/FORMAT] ADDRESS", "the same at a physical address: RAM and ROM", PHYSICAL, _examine_physical, most=2
+    ),
+    MonitorCommand(("gva2gpa",), "ADDRESS", "the physical address of a virtual one", PHYSICAL, _gva2gpa),
+    MonitorCommand(
+        ("watch-physical",),
+        "[ADDRESS LENGTH [w|r|a]]",
+        "stop at writes (w), reads or both of physical memory; alone: list",
+        WATCHING,
+        _watch_physical,
+        most=3,
+    ),
+    MonitorCommand(
+        ("unwatch-physical",), "ADDRESS|all", "forget watch-physical there, or all", WATCHING, _unwatch_physical
+    ),
+    MonitorCommand(
+        ("watch-space",),
+        "[current|any]",
+        "whose memory GDB's watchpoints watch: that of the process that runs now, or of any (any)",
+        WATCHING,
+        _watch_space,
     ),
     MonitorCommand(("replay_seek",), "ICOUNT", "go to an icount (QEMU's name of seek)", TIME, _seek, True),
     MonitorCommand(

@@ -336,7 +336,7 @@ class Forward:
             return None
         data, tables = set[int](), set[int]()
         for watch in points.watches:
-            found = self._engine.underlying(watch.address, watch.length)
+            found = self._engine.underlying(watch)
             if found is None:
                 return None
             data |= found.data

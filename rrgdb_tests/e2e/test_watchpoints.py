@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rrgdb_tests.e2e.conftest import TICKS
-from rrgdb_tests.e2e.harness import Gdb, batch, debugging
+from rrgdb_tests.e2e.harness import Gdb, batch, debugging, rrgdb
 from rrgdb_tests.guests import build, line_of
 
 STORE = line_of("ticker", "/* the store */")
@@ -225,3 +226,37 @@ def test_the_command_line_shows_what_was_written(ticker: Path, recording: Path, 
         assert f"Old value = {TICKS}\nNew value = {TICKS - 1}" in output
         assert f"{STORE}\t" in output
     assert "Hardware watchpoint" in output
+
+
+@pytest.mark.parametrize("arch", ["riscv64"])
+def test_memory_of_an_address_space_while_another_one_is_in_use(arch: str, tmp_path: Path) -> None:
+    """gdb, which could not read it, is told in a line; while the space is in use, it shows the watchpoint."""
+    image = build(arch, "riscv_upper", {"LOOPS": 1100})
+    path = tmp_path / "r"
+    rrgdb("record", "-o", path, "-m", "4M", image, status=None)
+    with debugging(image, "replay", path) as gdb:
+        gdb.break_at(f"riscv_upper.c:{line_of('riscv_upper', 'UPPER[4] += i;')}")
+        gdb.cont()
+        gdb.delete()
+        root = gdb.value("$satp") << 12 & (1 << 56) - 1
+        assert f"page tables at {root:#x}" in gdb.cli("monitor watch-space current")
+        gdb.watch("*(unsigned int *) 0x40000040")
+        word = gdb.value("&frames[2][16]")
+        told = re.compile(rf"watchpoint of the address space at {root:#x}, 0x40000040: 0x0+(\d) -> 0x0+(\d)")
+        values = []
+        while (stop := gdb.cont())["reason"] != "no-history":
+            if stop["reason"] == "watchpoint-trigger":
+                values.append(("own", int(stop["value"]["new"])))
+            else:
+                assert (stop["reason"], stop["signal-name"]) == ("signal-received", "0")
+                (found,) = told.findall(gdb.cli("monitor when"))
+                assert int(found[0]) + 1 == int(found[1])
+                values.append(("other", int(found[1])))
+            assert gdb.value(f"*(unsigned int *) {word:#x}") == values[-1][1]
+        assert [value for _, value in values] == list(range(1, len(values) + 1))
+        assert {whose for whose, _ in values} == {"own", "other"}
+        back = []
+        for _ in values:
+            stop = gdb.cont(reverse=True)
+            back.append("own" if stop["reason"] == "watchpoint-trigger" else "other")
+        assert back[::-1] == [whose for whose, _ in values]

@@ -17,10 +17,15 @@ typedef u64 table[512] __attribute__((aligned(4096)));
 volatile u32 frames[3][1024] __attribute__((aligned(4096)));
 static table lower, roots[2], middles[2], leaves[2];
 
+static void forget(void)
+{
+    __asm__ volatile("dsb sy\n\ttlbi vmalle1\n\tdsb sy\n\tisb" : : : "memory");
+}
+
 static void map(u32 space, u32 page, u32 frame)
 {
     leaves[space][page] = (u64)frames[frame] | NORMAL | 1ull << 53 | TABLE;
-    __asm__ volatile("dsb sy\n\ttlbi vmalle1\n\tdsb sy\n\tisb" : : : "memory");
+    forget();
 }
 
 int main(void)
@@ -37,7 +42,7 @@ int main(void)
     SYSTEM(tcr_el1, 25 | 1 << 8 | 1 << 10 | 3 << 12 | 25 << 16 | 1 << 24 | 1 << 26 | 3 << 28 | 2ull << 30);
     SYSTEM(ttbr0_el1, lower);
     SYSTEM(ttbr1_el1, roots[0]);
-    __asm__ volatile("dsb sy\n\ttlbi vmalle1\n\tdsb sy\n\tisb" : : : "memory");
+    forget();
     SYSTEM(sctlr_el1, 0x30d01805);
     for (u32 i = 0; i < LOOPS; i++) {
         UPPER[4] += i;
@@ -53,8 +58,10 @@ int main(void)
             map(0, 1, 2);
         if (i == LOOPS / 2)
             UPPER[48] = i;
-        if (i == LOOPS / 4 * 3)
+        if (i == LOOPS / 4 * 3) {
             SYSTEM(ttbr1_el1, roots[1]);
+            forget();
+        }
         sum = mix(sum, UPPER[4]);
     }
     return sum & 15;

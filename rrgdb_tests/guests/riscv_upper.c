@@ -1,5 +1,6 @@
 /* Words at addresses that are mapped as global in two address spaces: written there, beneath them by another address and
- * in machine mode, and while the page is mapped elsewhere. Another page is each space's own. */
+ * in machine mode, and while the page is mapped elsewhere. Another page is each space's own; that of the first one is written
+ * beneath its address as well, whichever is in use. */
 #include "guest.h"
 
 #ifndef LOOPS
@@ -66,6 +67,8 @@ int main(void)
             UPPER[1024 + 16] = i;
         if (i % 200 == 9)
             frames[1][32]++;
+        if (i % 180 == 13)
+            frames[2][16]++;
         if (i % 300 == 11)
             __asm__ volatile("ecall" : : : "t0", "t1", "memory");
         if (i % 700 == 400)

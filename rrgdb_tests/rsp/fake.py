@@ -22,6 +22,7 @@ from rrgdb.rsp.debuggee import (
     Faces,
     HistoryLine,
     MemoryRegion,
+    PhysicalWatch,
     RegisterInfo,
     ReplayInfo,
     Resume,
@@ -73,6 +74,9 @@ class FakeDebuggee:
         self.stop = StopReply(StopReason.SIGNAL)
         self.called_on: set[str] = set()
         self.separately: bool | None = None
+        self.watched: list[PhysicalWatch] = []
+        self.bound: int | None = None
+        self.stopped = ""
 
     # state as a function of the icount
 
@@ -109,6 +113,7 @@ class FakeDebuggee:
             snapshots=self,
             memory_map=self,
             physical=self,
+            watching=self,
             hardware=self,
             executable=self if self.image else None,
         )
@@ -175,8 +180,28 @@ class FakeDebuggee:
     def write_physical(self, address: int, data: bytes) -> None:
         self.write_memory(1, address + BASE, data)
 
+    def translate(self, thread: int, address: int) -> int | None:
+        return address - BASE if BASE <= address < BASE + SIZE else None
+
     def translations(self, thread: int) -> Iterator[Translated] | None:
         return iter([Translated(BASE, SIZE, 0, "rwx ---")])
+
+    def watch_physical(self, watch: PhysicalWatch) -> None:
+        self.watched.append(watch)
+
+    def unwatch_physical(self, address: int | None) -> int:
+        kept = [w for w in self.watched if address is not None and w.address != address]
+        removed, self.watched = len(self.watched) - len(kept), kept
+        return removed
+
+    def physical_watches(self) -> Sequence[PhysicalWatch]:
+        return self.watched
+
+    def bind_watches(self, bind: bool) -> None:
+        self.bound = 0x1000 if bind else None
+
+    def bound_to(self) -> int | None:
+        return self.bound
 
     def areas(self) -> Sequence[BusArea]:
         return [BusArea(0, SIZE - 1, "ram", "ram"), BusArea(0x70, 0x71, "port", "cmos")]
@@ -289,7 +314,7 @@ class FakeDebuggee:
         return ["instructions executed here: 7"]
 
     def replay_info(self) -> ReplayInfo:
-        return ReplayInfo("replay", self.icount, 0, self.end, "fake.rrgdb")
+        return ReplayInfo("replay", self.icount, 0, self.end, "fake.rrgdb", stopped=self.stopped)
 
     def _go(self, icount: int) -> StopReply:
         self._move(max(0, min(icount, self.end)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rrgdb.rsp.debuggee import DebuggeeError, StopReason, StopReply
+from rrgdb.rsp.debuggee import DebuggeeError, PhysicalWatch, StopReason, StopReply, ZType
 from rrgdb.rsp.faces import BASE
 from rrgdb.rsp.monitor import COMMANDS, MonitorError, run
 from rrgdb.rsp.session import Session
@@ -131,6 +131,38 @@ def test_the_machine(session: Session) -> None:
     assert run(session, "info engine") == "instructions executed here: 7\n"
 
 
+def test_where_a_virtual_address_is(session: Session) -> None:
+    assert run(session, "gva2gpa 0x80001234") == "gpa: 0x1234\n"
+    assert run(session, "gva2gpa 0") == "Unmapped\n"
+
+
+def test_physical_addresses_are_watched(session: Session, fake: FakeDebuggee) -> None:
+    assert run(session, "watch-physical") == "no physical address is watched\n"
+    assert run(session, "watch-physical 0x1000 4") == "watching 0x1000 4 w\n"
+    assert run(session, "watch-p 8192 0x10 a") == "watching 0x2000 16 a\n"
+    assert run(session, "watch-physical 0x1000 1 r") == "watching 0x1000 1 r\n"
+    assert run(session, "watch-physical") == "0x1000 4 w\n0x2000 16 a\n0x1000 1 r\n"
+    assert run(session, "unwatch-physical 0x1000") == ""
+    assert fake.watched == [PhysicalWatch(0x2000, 16, ZType.ACCESS)]
+    with pytest.raises(MonitorError, match=r"0x1000 is not watched: see `monitor watch-physical`"):
+        run(session, "unwatch-physical 0x1000")
+    assert run(session, "unw all") == run(session, "unwatch-physical all") == ""
+    assert fake.watched == []
+
+
+def test_when_tells_what_no_stop_reply_can(session: Session, fake: FakeDebuggee) -> None:
+    fake.stopped = "watch-physical 0x1000: 1 -> 2"
+    assert run(session, "when") == "icount 0 of 0..30000, replay; watch-physical 0x1000: 1 -> 2\n"
+
+
+def test_watchpoints_are_of_one_address_space_or_of_any(session: Session, fake: FakeDebuggee) -> None:
+    assert run(session, "watch-space") == "any address space\n"
+    assert run(session, "watch-space current") == "the address space of the page tables at 0x1000\n"
+    assert run(session, "watch-space") == "the address space of the page tables at 0x1000\n"
+    assert run(session, "watch-space any") == "any address space\n"
+    assert fake.bound is None
+
+
 def test_snapshots_by_name(session: Session, fake: FakeDebuggee) -> None:
     fake.icount = 9
     run(session, "savevm nine")
@@ -177,6 +209,17 @@ def test_replay_break(stub: Stub, fake: FakeDebuggee) -> None:
         ("savevm " + "n" * 65, "bad name"),
         ("savevm a\x01", "bad name"),
         ("x" * 501, "501 characters"),
+        ("watch-physical 0x1000", "needs an address and a length"),
+        ("watch-physical 0x1000 4 w 1", "takes three arguments at most"),
+        ("watch-physical here 4", "bad address 'here'"),
+        ("watch-physical 0x1000 0", "0 bytes"),
+        ("watch-physical 0x1000 4097", "at most 4096"),
+        ("watch-physical 0x1000 4 x", "bad kind 'x'"),
+        ("watch-physical 0x10000000000000000 4", "at most"),
+        ("unwatch-physical", "needs an argument"),
+        ("unwatch-physical some", "bad address 'some'"),
+        ("watch-space mine", "bad space 'mine'"),
+        ("watch-", "ambiguous: watch-physical, watch-space"),
     ],
 )
 def test_mistakes_in_one_line(session: Session, line: str, message: str) -> None:

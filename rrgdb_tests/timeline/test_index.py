@@ -6,13 +6,14 @@ import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace as changed
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from rrgdb.engine.base import Watch
+from rrgdb.engine.base import REGIME, Space, Underlying, Watch
 from rrgdb.opening import GuestOptions, Opened, record, replay
 from rrgdb.recording.directory import INDEX
 from rrgdb.timeline import backward, forward
@@ -76,10 +77,10 @@ def _pcs(opened: Opened, rng: Random) -> list[int]:
     return found
 
 
-def _points(rng: Random, pcs: list[int], watched: int) -> Points:
+def _points(rng: Random, pcs: list[int], watched: Watch) -> Points:
     breakpoints = dict.fromkeys(rng.choices([*pcs, *(pc + 4096 for pc in pcs)], k=rng.choice((0, 1, 1, 4))))
     kind = rng.choice("wwwra")
-    watches = (Watch(watched, 4, kind),) if rng.random() < 0.4 or not breakpoints else ()
+    watches = (changed(watched, kind=kind),) if rng.random() < 0.4 or not breakpoints else ()
     return Points(dict(breakpoints), watches)
 
 
@@ -97,8 +98,8 @@ def _continue(opened: Opened, points: Points, here: int) -> tuple[Stop, bytes]:
     return stop, t.marks.state_digest()
 
 
-def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int, words: Sequence[int] = ()) -> None:
-    """``words``: addresses that are watched; else it may be any in the lower RAM."""
+def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int, words: Sequence[Watch] = ()) -> None:
+    """``words``: what is watched; else it may be any in the lower RAM."""
     path = _recorded(scratch, arch, guest)
     plain = _without_index(path, scratch / f"plain-{arch}-{guest}-{seed}")
     rng = Random(seed)
@@ -111,8 +112,9 @@ def _compare(scratch: Path, arch: str, guest: str, seed: int, searches: int, wor
         pcs = _pcs(bare, rng)
         ram = indexed.ram.regions[0].base
         for _ in range(searches):
-            watched = ram + rng.choice((0x2000, 0x10000, OPTIONS.memory // 2 if OPTIONS.memory else 0))
-            points = _points(rng, pcs, rng.choice(words) if words else watched + 4 * rng.randrange(600))
+            place = ram + rng.choice((0x2000, 0x10000, OPTIONS.memory // 2 if OPTIONS.memory else 0))
+            watched = Watch(place + 4 * rng.randrange(600), 4, "w", physical=rng.random() < 0.3)
+            points = _points(rng, pcs, rng.choice(words) if words else watched)
             here = rng.randint(1, indexed.timeline.end)
             assert _search(indexed, points, here) == _search(bare, points, here), (points, here)
             here = rng.randint(0, indexed.timeline.end - 1)
@@ -141,8 +143,37 @@ OWN = 0x40000000
 def test_searches_for_what_is_mapped_elsewhere_at_times_find_the_same(
     scratch: Path, arch: str, guest: str, seed: int
 ) -> None:
-    words = [UPPER[guest] + 4 * at for at in (4, 16, 20, 32, 48, 1024 + 16, 1024 + 32, 1024 + 48, 2048)]
-    _compare(scratch, arch, guest, seed, 24, words if arch == "aarch64" else [*words, OWN + 16])
+    words = [Watch(UPPER[guest] + 4 * at, 4, "w") for at in (4, 16, 20, 32, 48, 1040, 1056, 1072, 2048)]
+    own = [Watch(OWN + 16, 4, "w")] if arch == "riscv64" else []
+    _compare(scratch, arch, guest, seed, 24, [*words, *own])
+
+
+def _spaces(scratch: Path, arch: str, guest: str) -> list[Space]:
+    """Those of a guest, by where their tables are."""
+    found = {}
+    with replay(_recorded(scratch, arch, guest), writable=False) as opened:
+        t = opened.timeline
+        for n in range(64):
+            t.seek(t.end * n // 64)
+            space = t.engine.space()
+            if space is not None:
+                found[space.root] = space
+    return [found[root] for root in sorted(found)]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("arch", "guest"), UPPER_GUESTS)
+def test_searches_for_physical_words_and_for_those_of_a_space_find_the_same(
+    scratch: Path, arch: str, guest: str, seed: int
+) -> None:
+    image = build(arch, guest)
+    frames, leaf = symbol(image, "frames"), symbol(image, "leaf" if arch == "riscv64" else "leaves")
+    words = [Watch(frames + 4096 * page + 4 * at, 4, "w", physical=True) for page in range(3) for at in (4, 16, 32)]
+    words += [Watch(leaf, 16, "w", physical=True)]
+    for space in _spaces(scratch, arch, guest):
+        own = [Watch(OWN + 16, 4, "w", space=space)] if arch == "riscv64" else []
+        words += [*own, Watch(UPPER[guest] + 64, 4, "w", space=space), Watch(frames + 4 * 1056, 4, "w", space=space)]
+    _compare(scratch, arch, guest, 100 + seed, 24, words)
 
 
 @pytest.mark.parametrize(("arch", "guest"), UPPER_GUESTS)
@@ -152,7 +183,7 @@ def test_what_translation_does_not_touch_is_passed_over(scratch: Path, arch: str
         t = opened.timeline
         t.seek(t.end * 5 // 6)
         watch = Watch(UPPER[guest] + 4 * 16, 4, "w")
-        under = t.engine.underlying(watch.address, watch.length)
+        under = t.engine.underlying(watch)
         assert under is not None
         assert under.tables
         with _counting(t) as replayed:
@@ -161,10 +192,30 @@ def test_what_translation_does_not_touch_is_passed_over(scratch: Path, arch: str
         assert sum(replayed) < t.end // 4
 
 
+def test_what_a_space_has_to_itself_is_passed_over_if_the_space_is_named(scratch: Path) -> None:
+    space, _ = _spaces(scratch, "riscv64", "riscv_upper")
+    with replay(_recorded(scratch, "riscv64", "riscv_upper"), writable=False) as opened:
+        t = opened.timeline
+        t.seek(t.end * 5 // 6)
+        frames = symbol(build("riscv64", "riscv_upper"), "frames")
+        engine = t.engine
+        under = engine.underlying(Watch(OWN + 16, 4, "w", space=space))
+        assert under is not None
+        assert under.data == engine.underlying(Watch(frames + 2 * 4096, 4, "w", physical=True)).data
+        assert len(under.tables) == 3
+        assert REGIME not in under.tables
+        nobody = Watch(engine.ram.regions[0].base + engine.ram.regions[0].size - 4096, 4, "w", physical=True)
+        with _counting(t) as replayed:
+            assert Backward(t).run(Points({}, (nobody,))).kind is StopKind.HISTORY_BEGIN
+        assert sum(replayed) == 0
+        assert engine.underlying(Watch(0x10000000, 1, "w", physical=True)) is None
+        assert engine.underlying(Watch(1 << 56, 1, "w", physical=True)) == Underlying()
+
+
 def test_what_each_address_space_has_to_itself_is_not_passed_over(scratch: Path) -> None:
     with replay(_recorded(scratch, "riscv64", "riscv_upper"), writable=False) as opened:
         opened.timeline.seek(opened.timeline.end * 5 // 6)
-        assert opened.timeline.engine.underlying(OWN, 4) is None
+        assert opened.timeline.engine.underlying(Watch(OWN, 4, "w")) is None
 
 
 @pytest.mark.parametrize("minor", [0, 1])
@@ -180,7 +231,7 @@ def test_only_an_index_that_tells_of_translation_says_that_it_stayed(scratch: Pa
         t.seek(t.end - 1000)
         t.seek(t.end)
         t.index.note()
-        under = t.engine.underlying(UPPER["aarch64_upper"] + 4 * 48, 4)
+        under = t.engine.underlying(Watch(UPPER["aarch64_upper"] + 4 * 48, 4, "w"))
         assert under is not None
         assert t.index.clear_since(t.end, 0, (), set()) < t.end
         assert (t.index.clear_since(t.end, 0, (), under.tables) < t.end) is bool(minor)

@@ -28,6 +28,7 @@ _NAMES = (
 _MONITOR = (
     "help", "when", "seek", "back", "forward", "history", "savevm", "loadvm", "delvm", "info", "replay", "snapshots",
     "events", "registers", "replay_seek", "replay_break", "replay_delete_break", "start", "end", "s1",
+    "gva2gpa", "watch-physical", "unwatch-physical", "watch-space", "current", "any", "all", "a", "4", "0x80001000",
     "s2", "0", "1", "50", "1000", "-1", "0x10", "1e3", "99999999999999999999", "\u2603", "'", "a" * 65, "h", "i r",
 )  # fmt: skip
 # opcode -> bytes of operand; what the manual lists, supported or not

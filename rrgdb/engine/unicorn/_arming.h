@@ -148,14 +148,15 @@ static int take_watch(void *to, Py_ssize_t k, PyObject *item)
     unsigned long long address;
     unsigned int length;
     char kind;
-    if (!PyArg_ParseTuple(item, "KIc", &address, &length, &kind))
+    int fixed = 0, bound = 0;
+    if (!PyArg_ParseTuple(item, "KIc|pp", &address, &length, &kind, &fixed, &bound))
         return -1;
     if (!length || (address & PAGE_MASK) + length > PAGE) {
         PyErr_SetString(PyExc_ValueError, "a watched range lies in no page");
         return -1;
     }
     watch *w = &c->watches[c->watch_count++];
-    *w = (watch){.address = address, .physical = NO_PC, .length = length, .kind = kind};
+    *w = (watch){.address = address, .physical = NO_PC, .length = length, .kind = kind, .fixed = fixed, .bound = bound};
     w->old = malloc(length);
     w->before = malloc(length);
     w->after = malloc(length);
@@ -168,7 +169,8 @@ static int take_watch(void *to, Py_ssize_t k, PyObject *item)
     return 0;
 }
 
-/* set_watches([(address, length, kind), ...]): each within a page */
+/* set_watches([(address, length, kind[, fixed[, bound]]), ...]): each within a page; fixed: at a physical address; bound: of one
+ * address space */
 static PyObject *Core_set_watches(Core *c, PyObject *list)
 {
     Py_ssize_t n = list_length(list, MAX_WATCHES, "watched ranges");
@@ -191,14 +193,15 @@ static int take_place(void *to, Py_ssize_t k, PyObject *item)
 {
     Core *c = to;
     PyObject *place, *found;
-    if (!PyArg_ParseTuple(item, "OO", &place, &found) || take_way(c, &c->watches[k].way, found))
+    watch *w = &c->watches[k];
+    if (!PyArg_ParseTuple(item, "OO", &place, &found) || take_way(c, &w->way, found))
         return -1;
     if (place == Py_None)
         return 0;
     uint64_t physical = PyLong_AsUnsignedLongLong(place);
     if (PyErr_Occurred())
         return -1;
-    place_watch(&c->watches[k], physical, physical_to_host(c, physical));
+    place_watch(w, physical, physical_to_host(c, physical));
     return 0;
 }
 

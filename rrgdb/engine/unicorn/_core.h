@@ -147,11 +147,13 @@ typedef struct {
  * calls all hooks by one */
 typedef struct { point_hook *hook; uint8_t *end, length, call, behind, all, original[SITE_BYTES]; } judged;
 typedef struct {
-    uint64_t address;  /* virtual */
+    uint64_t address;  /* virtual, or physical if it is fixed */
     uint64_t physical; /* NO_PC: nothing was mapped there yet */
     uint8_t *host;     /* NULL: not RAM */
     uint32_t length;   /* within a page */
     char kind;
+    uint8_t fixed;     /* it is where it is, whatever the guest translates */
+    uint8_t bound;     /* it is of one address space, whichever is in use */
     uint8_t hit;       /* by the instruction that is executing */
     uint8_t suspect;   /* that instruction accessed such bytes of the page below, which may be what is mapped here now */
     uint8_t suspect_hit;

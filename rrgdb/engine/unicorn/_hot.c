@@ -306,7 +306,7 @@ static PyMethodDef Core_methods[] = {
     {"set_class", (PyCFunction)Core_set_class, METH_VARARGS, "set_class(code, second, class): second: of the second instruction set"},
     {"set_registers", (PyCFunction)Core_set_registers, METH_O, "set_registers([(id, bits, place), ...]): for conditions"},
     {"set_breakpoints", (PyCFunction)Core_set_breakpoints, METH_O, "set_breakpoints([(address, conditions or None), ...])"},
-    {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind), ...]): within pages"},
+    {"set_watches", (PyCFunction)Core_set_watches, METH_O, "set_watches([(address, length, kind[, fixed[, bound]]), ...]): within pages"},
     {"learn", (PyCFunction)Core_learn, METH_VARARGS, "learn(page, host or 0, way): for conditions"},
     {"place_watches", (PyCFunction)Core_place_watches, METH_O, "place_watches([(physical or None, way), ...]): where they are now"},
     {"device_accessed", (PyCFunction)Core_device_accessed, METH_VARARGS, "device_accessed(physical, size, store): for watches"},

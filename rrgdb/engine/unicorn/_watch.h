@@ -30,7 +30,7 @@ static void note_lost(Core *c)
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
         w->suspect = w->suspect_hit = 0;
-        c->watches_lost += !w->host;
+        c->watches_lost += !w->host && !w->fixed;
     }
 }
 
@@ -44,13 +44,19 @@ static void forget_ways(Core *c)
 static void find_watches(Core *c)
 {
     forget_ways(c);
-    if (c->mmu_seen) {
-        c->watches_moved = 1;
-        return;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (c->mmu_seen && !w->fixed)
+            continue;
+        if (w->bound) /* what its tables say counts only while some are in use */
+            place_watch(w, NO_PC, NULL);
+        else
+            place_watch(w, w->address, physical_to_host(c, w->address));
     }
-    for (int i = 0; i < c->watch_count; i++)
-        place_watch(&c->watches[i], c->watches[i].address, physical_to_host(c, c->watches[i].address));
-    note_lost(c);
+    if (c->mmu_seen)
+        c->watches_moved = 1;
+    else
+        note_lost(c);
 }
 
 /* An access of the instruction that is executing may be to a watch that is not known to be mapped. Whether it is, only a
@@ -62,7 +68,7 @@ static void suspect(Core *c, uint64_t physical, uint32_t size, int store)
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
         uint32_t offset = (uint32_t)(w->address & PAGE_MASK);
-        if (w->host || offset >= at + size || at >= offset + w->length)
+        if (w->host || w->fixed || offset >= at + size || at >= offset + w->length)
             continue;
         if (!w->suspect) {
             uint8_t *host = physical_to_host(c, page);
@@ -201,7 +207,7 @@ static int stores_are_asked(const Core *c)
     if (c->access_hooked || c->watches_access || c->watches_lost)
         return 0;
     for (int i = 0; i < c->watch_count; i++)
-        if (!(c->page_flags[(uint64_t)(c->watches[i].host - c->ram) >> 12] & PAGE_COVERED))
+        if (c->watches[i].host && !(c->page_flags[(uint64_t)(c->watches[i].host - c->ram) >> 12] & PAGE_COVERED))
             return 0;
     return 1;
 }

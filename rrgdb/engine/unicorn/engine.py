@@ -30,10 +30,10 @@ from rrgdb.engine.base import (
     ExitKind,
     Footprint,
     ReadCallback,
+    Space,
     Stops,
     Underlying,
     Watch,
-    WatchHit,
     WriteCallback,
     ranges,
 )
@@ -49,14 +49,13 @@ from rrgdb.engine.unicorn.probes.layout import Context
 from rrgdb.engine.unicorn.probes.structure import mapping_at, no_sync
 from rrgdb.engine.unicorn.registers import RegisterFile
 from rrgdb.engine.unicorn.rom import MappedRom
+from rrgdb.engine.unicorn.watches import Watches
 from rrgdb.engine.unicorn.ways import Ways
 
 _lib = binding.uclib
 _hot.set_agent_operations(native_table())
 
 _STATE = struct.Struct("<QQ")
-GUARD_BYTES = 1 << 20
-"""what guards of watched pages take of the physical addresses"""
 TRANSLATED_BYTES = 128 << 20
 """room for translated code; Unicorn's own choice is a GiB"""
 
@@ -132,8 +131,6 @@ class UnicornEngine:
         self._has_translated = False
         self._footprint_begin = 0
         self._stops = NO_STOPS
-        self._watches: list[tuple[Watch, int, int]] = []
-        self._guarded_from = 0
         layout = find_layout(family)
         self.unknown = layout.missing
         """what this build of Unicorn hides: such details of exceptions are guessed"""
@@ -184,6 +181,9 @@ class UnicornEngine:
         """what the rules follow from that the hooks have"""
         self._core.learns = family.regime is not None and not bare
         self._ways = Ways(family, arch.bits, arch.byteorder, self._registers, ram)
+        self._watches = Watches(
+            self._core, self._ways, ram, self._devices, self.translate, arch.bits, guards=fast and not bare
+        )
         self._core.set_regime(self._ways.selected(dict(family.regime_registers)))
         self._controls = {name: mask for name, mask in family.translation.items() if mask}
         self._core.set_controls([(*self._registers.selector(name), mask) for name, mask in self._controls.items()])
@@ -265,7 +265,7 @@ class UnicornEngine:
             if reason == _hot.DEBUG:
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.own_breakpoint(core.pc))
             if reason == _hot.WATCHPOINT:
-                return Exit(ExitKind.WATCHPOINT, hits=self._take_hits())
+                return Exit(ExitKind.WATCHPOINT, hits=self._watches.take_hits())
             if reason in (_hot.DENIED, _hot.ILLEGAL, _hot.DIVISION):
                 return Exit(ExitKind.EXCEPTION, exception=self._faults.refused(core.pc, core.last_size, reason))
             return _EXITS[reason]
@@ -575,8 +575,7 @@ class UnicornEngine:
         return self._stops
 
     def arm(self, stops: Stops, ignored_at: int | None = None) -> None:
-        """See ``Engine``. Conditions that a hook cannot judge stop as if they held. What lies beyond the addresses of
-        this CPU is never accessed."""
+        """See ``Engine``. Conditions that a hook cannot judge stop as if they held."""
         if stops is not self._stops:
             self._change(self._stops, stops)
         self._core.skip = _NEVER if ignored_at is None else ignored_at
@@ -585,7 +584,7 @@ class UnicornEngine:
         core = self._core
         breakpoints, watches = stops.breakpoints != old.breakpoints, stops.watches != old.watches
         if watches:
-            self._set_watches(stops.watches)
+            self._watches.set(stops.watches)
         if breakpoints:
             if self._inlines and not self._places_known and any(conditions for _, conditions in stops.breakpoints):
                 core.set_registers(self._registers.in_code(self.family.arch, self.family.mode))
@@ -597,76 +596,32 @@ class UnicornEngine:
             core.set_collect(stops.collect)
         self._stops = stops
 
-    def _set_watches(self, watches: Iterable[Watch]) -> None:
-        pieces: list[tuple[Watch, int, int]] = []
-        for w in watches:
-            at, end = w.address, min(w.address + w.length, 1 << self.arch.bits)
-            while at < end:
-                n = min(end - at, PAGE - at % PAGE)
-                pieces.append((w, at, n))
-                at += n
-        try:
-            native = [(at, n, w.kind.encode()) for w, at, n in pieces]
-            if native and not self._guarded_from and self._fast and not self._bare:
-                self._place_guard()
-            self._core.set_watches(native)
-            self._watches = pieces
-            if self._core.mmu_seen:
-                self._find_watches()
-                self.rearm()
-        except ValueError as e:
-            raise EngineError(f"cannot watch: {e}") from None
-
     def _find_watches(self) -> None:
-        """Watched bytes may be mapped elsewhere by now."""
-        found = []
-        for _, at, _ in self._watches:
-            way = self._ways.find(at)
-            found.append((self._place(at) if way is None else way.place, self._ways.native(at, way)))
-        self._core.place_watches(found)
+        self._watches.find()
 
     def _look_up(self, page: int) -> None:
         """Tell the hooks where a virtual page is. What follows from more than they can look at is the caller's."""
         way = self._ways.find(page)
         self._core.learn(page, self._ways.host(way), self._ways.native(page, way) or ([], []))
 
-    def _place(self, address: int) -> int | None:
-        try:
-            return self.translate(address)
-        except MemoryFault:
-            return None
-
-    def _place_guard(self) -> None:
-        """Tell the native half of physical addresses below 4 GiB that nothing uses."""
-        used = [(r.base, r.size) for r in self.ram.regions] + self._devices.memory
-        for base in range((1 << 32) - GUARD_BYTES, 0, -GUARD_BYTES):
-            if all(base >= b + n or b >= base + GUARD_BYTES for b, n in used):
-                self._guarded_from = base
-                self._core.set_guard(base)
-                return
-
     def out_of_reach(self, address: int, length: int) -> bool:
         places = [*((r.base, r.size) for r in self.ram.regions), *self._devices.memory]
         return all(address + length <= base or base + size <= address for base, size in places)
 
-    def underlying(self, address: int, length: int) -> Underlying | None:
-        reached = not self.out_of_reach(address, length)
-        if self.translates:
-            return self._ways.underlying(address, length, translates=bool(self._core.mmu_seen), reached=reached)
-        if not reached:
-            return Underlying()
-        try:
-            first, last = (self.ram.locate(at)[0] // PAGE for at in (address, address + max(length, 1) - 1))
-        except MemoryFault:
-            return None
-        return Underlying(frozenset(range(first, last + 1)))
+    def underlying(self, watch: Watch) -> Underlying | None:
+        reached = not self.out_of_reach(watch.address, watch.length)
+        return self._watches.underlying(watch, translated=self.translates, reached=reached)
 
-    def _take_hits(self) -> tuple[WatchHit, ...]:
-        """The last watch hit, stopped at or collected; forgotten afterwards."""
-        return tuple(
-            WatchHit(self._watches[i][1], self._watches[i][2], self._watches[i][0].kind, old, new)
-            for i, old, new in self._core.take_watch_hits()
-        )
+    def watched(self, watch: Watch) -> bytes:
+        if watch.physical:
+            return self.ram.read(watch.address, watch.length)
+        return self.read_memory_quietly(watch.address, watch.length)
+
+    def space(self) -> Space | None:
+        return self._ways.space()
+
+    def shows(self, space: Space, address: int) -> bool:
+        return self._watches.shows(space, address)
 
     @property
     def counts(self) -> Counts:
@@ -676,7 +631,7 @@ class UnicornEngine:
     def collected(self) -> Collected:
         breakpoint, watch = self._core.bp_last, self._core.watch_last
         return Collected(
-            None if breakpoint == _NEVER else breakpoint, None if watch == _NEVER else watch, self._take_hits()
+            None if breakpoint == _NEVER else breakpoint, None if watch == _NEVER else watch, self._watches.take_hits()
         )
 
     def rearm(self) -> None:

@@ -150,7 +150,7 @@ class ScriptEngine(UnicornEngine):
                 code = core.trapped_code()
                 return Exit(ExitKind.TRAP, trap=self._traps[code, bool(core.code_thumb)], code=code)
             if reason == _hot.WATCHPOINT:
-                return Exit(ExitKind.WATCHPOINT, hits=self._take_hits())
+                return Exit(ExitKind.WATCHPOINT, hits=self._watches.take_hits())
             return _EXITS[reason]
 
     def _classify(self, code: bytes, second: bool) -> None:
@@ -246,7 +246,7 @@ class ScriptEngine(UnicornEngine):
 
     def watches(self, address: int, length: int) -> bool:
         """Whether any of these bytes is watched."""
-        return any(at < address + length and address < at + n for _, at, n in self._watches)
+        return self._watches.touch(address, length)
 
     def write_physical(self, address: int, data: bytes) -> None:
         self.ram.write(address, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rrgdb.arch.cpu import MemoryFault
-from rrgdb.engine.base import REGIME, Underlying
+from rrgdb.engine.base import REGIME, Space, Underlying
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.paging import Translation
 from rrgdb.engine.unicorn.families.base import Family
@@ -45,14 +45,45 @@ class Ways:
         """The tables in use; None: addresses are physical, or the engine does not know."""
         return None if self._family.paging is None else self._family.paging(self._bits, self._registers.read)
 
+    def space(self) -> Space | None:
+        """See ``Engine``."""
+        read: dict[str, int] = {}
+
+        def register(name: str) -> int:
+            return read.setdefault(name, self._registers.read(name))
+
+        translation = None if self._family.paging is None else self._family.paging(self._bits, register)
+        if translation is None or not translation.tables:
+            return None
+        return Space(tuple(read.items()), translation.tables[0].root)
+
+    def _translation_of(self, space: Space) -> Translation | None:
+        if self._family.paging is None:
+            return None
+        return self._family.paging(self._bits, dict(space.registers).__getitem__)
+
+    def own(self, space: Space, address: int) -> Way | None:
+        """By the tables of a space, whichever are in use. None: it has the address as all have, the upper half or what
+        its tables call so."""
+        way = self.find(address, space)
+        return None if way is None or self._is_shared(address, way) else way
+
+    def _is_shared(self, address: int, way: Way) -> bool:
+        """Whether all address spaces have the same there."""
+        if self._bits == 64 and address >> 63:
+            return True
+        shared = self._family.shared
+        return shared is not None and bool(way.words) and shared(address, self._entries(way))
+
     def read_number(self, physical: int, size: int) -> int:
         data = self._ram.read(physical, size)
         if len(data) < size:
             raise MemoryFault(physical + len(data))
         return int.from_bytes(data, "big" if self._big else "little")
 
-    def find(self, address: int) -> Way | None:
-        """None: tables lie outside of RAM, or the engine does not know them."""
+    def find(self, address: int, space: Space | None = None) -> Way | None:
+        """By the tables in use; None: some lie outside of RAM, or the engine does not know them. Or by those of a
+        space, which map nothing where they lie outside of RAM."""
         if self._family.paging is None:
             return None
         words: list[tuple[int, int]] = []
@@ -61,17 +92,21 @@ class Ways:
             words.append((physical, size))
             return self.read_number(physical, size)
 
-        translation = self.translation()
+        translation = self.translation() if space is None else self._translation_of(space)
         try:
             return Way(address if translation is None else translation.find(address, read), tuple(words))
         except MemoryFault:
-            return None
+            return None if space is None else Way(None, tuple(words[:-1]))
 
     def native(self, address: int, way: Way | None) -> NativeWay | None:
         """None: the hooks cannot know it."""
         if way is None or self._family.regime is None:
             return None
-        return [(self._host(at), size) for at, size in way.words], self.selected(dict(self._family.regime(address)))
+        return self.native_words(way)[0], self.selected(dict(self._family.regime(address)))
+
+    def native_words(self, way: Way) -> NativeWay:
+        """Of a way that follows from no registers."""
+        return [(self._host(at), size) for at, size in way.words], []
 
     def host(self, way: Way | None) -> int:
         """Where this process has what the way leads to; 0: that is no RAM."""
@@ -83,28 +118,38 @@ class Ways:
     def _host(self, physical: int) -> int:
         return self._ram.address + self._ram.locate(physical)[0]
 
-    def underlying(self, address: int, length: int, *, translates: bool, reached: bool) -> Underlying | None:
+    def underlying(
+        self, address: int, length: int, space: Space | None, *, translates: bool, reached: bool
+    ) -> Underlying | None:
         """See ``Engine``, of a guest that has translated addresses. ``translates``: it does so now; ``reached``: there
         is something at the address as a physical one."""
-        shared = self._family.shared
-        if shared is None:
-            return None
-        data, tables = set[int](), {REGIME}
+        data, tables = set[int](), set[int]()
         try:
-            for at in range(address & -PAGE, address + max(length, 1), PAGE):
-                way: Way | None = Way(at, ())
-                if translates:
-                    way = self.find(at)
-                    if way is None or not shared(at, [self.read_number(*word) for word in way.words]):
+            for at in range(address & -PAGE, address + length, PAGE):
+                way = None if space is None else self.own(space, at)
+                if way is None:
+                    tables.add(REGIME)
+                    way = self._shared_way(at) if translates else Way(at, ())
+                    if way is None:
                         return None
-                    tables.update(self._page(physical) for physical, _ in way.words)
-                    if reached:
+                    if translates and reached:
                         data.add(self._page(at))  # in a mode without translation it is another byte
-                if way is not None and way.place is not None:
+                tables.update(self._page(physical) for physical, _ in way.words)
+                if way.place is not None:
                     data.add(self._page(way.place))
         except MemoryFault:
             return None
         return Underlying(frozenset(data), frozenset(tables))
+
+    def _shared_way(self, address: int) -> Way | None:
+        """None unless an address is translated so in all address spaces."""
+        way, shared = self.find(address), self._family.shared
+        if way is None or shared is None or not shared(address, self._entries(way)):
+            return None
+        return way
+
+    def _entries(self, way: Way) -> list[int]:
+        return [self.read_number(*word) for word in way.words]
 
     def _page(self, physical: int) -> int:
         return self._ram.locate(physical)[0] // PAGE
