@@ -194,9 +194,14 @@ static int take_place(void *to, Py_ssize_t k, PyObject *item)
     Core *c = to;
     PyObject *place, *found;
     watch *w = &c->watches[k];
-    if (!PyArg_ParseTuple(item, "OO", &place, &found) || take_way(c, &w->way, found))
+    if (!PyArg_ParseTuple(item, "OO", &place, &found))
         return -1;
-    if (place == Py_None)
+    if (w->placed && w->way.known && !still_leads(c, &w->way))
+        w->before_move = (whereabouts){w->physical, w->host, w->way};
+    w->placed = place != Py_None;
+    if (take_way(c, &w->way, found))
+        return -1;
+    if (!w->placed)
         return 0;
     uint64_t physical = PyLong_AsUnsignedLongLong(place);
     if (PyErr_Occurred())

@@ -146,6 +146,7 @@ typedef struct {
 /* a call of a point hook that is preceded by its condition; end: where it returns to; call, behind: as in site; all: Unicorn
  * calls all hooks by one */
 typedef struct { point_hook *hook; uint8_t *end, length, call, behind, all, original[SITE_BYTES]; } judged;
+typedef struct { uint64_t physical; uint8_t *host; way way; } whereabouts; /* of watched bytes; host NULL: not RAM */
 typedef struct {
     uint64_t address;  /* virtual, or physical if it is fixed */
     uint64_t physical; /* NO_PC: nothing was mapped there yet */
@@ -153,12 +154,14 @@ typedef struct {
     uint32_t length;   /* within a page */
     char kind;
     uint8_t fixed;     /* it is where it is, whatever the guest translates */
+    uint8_t placed;    /* something is mapped there, as it was found last */
     uint8_t bound;     /* it is of one address space, whichever is in use */
     uint8_t hit;       /* by the instruction that is executing */
     uint8_t suspect;   /* that instruction accessed such bytes of the page below, which may be what is mapped here now */
     uint8_t suspect_hit;
     uint64_t suspect_page;
     way way;
+    whereabouts before_move; /* where it was then, if its way is known: modes and spaces take turns */
     uint8_t last;      /* part of the last hit of all */
     uint8_t *old;      /* value at the last look */
     uint8_t *before;   /* values around the last hit */

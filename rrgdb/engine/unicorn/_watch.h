@@ -30,14 +30,15 @@ static void note_lost(Core *c)
     for (int i = 0; i < c->watch_count; i++) {
         watch *w = &c->watches[i];
         w->suspect = w->suspect_hit = 0;
-        c->watches_lost += !w->host && !w->fixed;
+        /* Without tables on its way it stays what it is, until the registers say otherwise. */
+        c->watches_lost += !w->host && !w->fixed && !(w->way.known && !w->way.word_count);
     }
 }
 
 static void forget_ways(Core *c)
 {
     for (int i = 0; i < c->watch_count; i++)
-        c->watches[i].way.known = 0;
+        c->watches[i].way.known = c->watches[i].before_move.way.known = 0;
 }
 
 /* RAM may lie elsewhere by now. Where the guest translates addresses, Python must look (R_FIND). */
@@ -91,13 +92,35 @@ static void forget_hits(Core *c)
     c->suspects = 0;
 }
 
-/* Whether any of what the places of the watches follow from is another by now. */
+/* A watch is where it was before its last move. */
+static void move_back(watch *w)
+{
+    whereabouts here = {w->physical, w->host, w->way};
+    w->way = w->before_move.way;
+    place_watch(w, w->before_move.physical, w->before_move.host);
+    w->before_move = here;
+}
+
+/* Whether any of what the places of the watches follow from is another by now, and it is not known where they are. */
 static int ways_changed(Core *c)
 {
+    int moved = 0;
+    for (int i = 0; i < c->watch_count; i++) {
+        watch *w = &c->watches[i];
+        if (still_leads(c, &w->way))
+            continue;
+        if (!still_leads(c, &w->before_move.way))
+            return 1;
+        moved = 1;
+    }
+    if (!moved)
+        return 0;
     for (int i = 0; i < c->watch_count; i++)
         if (!still_leads(c, &c->watches[i].way))
-            return 1;
-    return 0;
+            move_back(&c->watches[i]);
+    int lost = c->watches_lost;
+    note_lost(c);
+    return c->watches_lost != lost; /* more has to be arranged for those */
 }
 
 /* It must be found out where watched bytes are. */

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from unittest.mock import Mock
 
 import pytest
 
 from rrgdb.arch.riscv_levels import MACHINE, SUPERVISOR, USER
-from rrgdb.engine.base import ExitKind, Stops
+from rrgdb.engine.base import ExitKind, Stops, Watch
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, HOLE, Bench
 from rrgdb_tests.engine.unicorn.twins import DATA_AT, HOLE_AT, VIRTUAL, Make, Twins, maker
 
@@ -179,6 +180,40 @@ def test_a_breakpoint_on_a_handler_is_hit_each_time(make: Make, family: str) -> 
         hits.append(found)
     assert hits[0] == hits[1]
     assert len(hits[0]) > 5
+    twins.compare()
+
+
+@pytest.mark.parametrize("family", RISCV)
+@pytest.mark.parametrize("offset", [16, 64], ids=["written each round", "never written"])
+def test_a_watch_is_found_again_behind_machine_mode(
+    make: Make, family: str, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In machine mode its address is another one; each round goes there several times."""
+    twins = make(family, RISCV_LOOP, paged=True)
+    _prepare(twins, family, "supervisor to machine", paged=True)
+    _both_to(twins, twins.slow.engine.icount + 100)
+    found = Mock(side_effect=twins.inlined.engine._watches.find)
+    monkeypatch.setattr(twins.inlined.engine._watches, "find", found)
+    watches = (Watch(DATA_AT + offset, 4, "w"),)
+    twins.arm(Stops(watches=watches, collect=True))
+    _both_to(twins, twins.slow.engine.icount + 4_000)
+    assert (twins.collected().watch is not None) is (offset == 16)
+    assert found.call_count < 10
+    twins.arm(Stops(watches=watches))
+    places: list[list[int]] = []
+    for bench in (twins.inlined, twins.slow):
+        engine, hits = bench.engine, []
+        end = engine.icount + 400
+        while (exit_ := bench.run(end)).kind is not ExitKind.LIMIT:
+            if exit_.kind is ExitKind.WATCHPOINT:
+                hits.append(engine.icount)
+                continue
+            assert exit_.exception is not None
+            assert engine.arch.enter_exception(engine, exit_.exception)
+            engine.count_one()
+        places.append(hits)
+    assert places[0] == places[1]
+    assert len(places[0]) > 3 or offset == 64
     twins.compare()
 
 
