@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 
-from rrgdb.engine.memory import PAGE
+from rrgdb.engine.memory import PAGE, ZERO_PAGE
 from rrgdb.snapshots.entries import Stored
 from rrgdb.snapshots.state import GuestState
 from rrgdb.timeline.delta import Delta
@@ -35,6 +35,15 @@ class Mark:
     def chunks(self) -> Iterable[dict[int, bytes]]:
         """Of both."""
         return chain(self.delta.chunks.values(), self.blocks.chunks.values())
+
+    def fits(self, budget: int) -> bool:
+        """Whether its pages alone would keep to so many bytes; found out without a look at many more."""
+        left = budget // PAGE
+        for chunk in self.chunks:
+            left -= sum(content is not ZERO_PAGE for content in chunk.values())
+            if left < 0:
+                return False
+        return True
 
 
 class Checkpoints:

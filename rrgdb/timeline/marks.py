@@ -304,10 +304,10 @@ class Marks:
 
     def keep(self, marks: Sequence[Mark], around: int | None = None) -> None:
         """Keep marks that ``detached_here`` made as checkpoints; those farthest from ``around`` (None: the position)
-        have to go first."""
+        have to go first. One that would push out all others is not kept."""
         for mark in marks:
             self._detached.discard(mark)
-            if self._memory.at(mark.icount) is None:
+            if self._memory.at(mark.icount) is None and mark.fits(self.budget):
                 self._memory.insert(mark)
         self._memory.thin(self._guest.engine.icount if around is None else around, self.budget)
 

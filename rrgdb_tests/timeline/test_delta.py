@@ -8,6 +8,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rrgdb.engine.memory import PAGE, ZERO_PAGE
 from rrgdb.timeline.checkpoints import Checkpoints, Mark
 from rrgdb.timeline.delta import Delta
 
@@ -56,3 +57,13 @@ def test_memory_is_counted_once_for_all_that_share_it(writes: list[dict[int, byt
         assert memory.bytes == 4096 * len(contents) + 100 * sum(chunks.values()) + own
         memory.remove(random.randrange(left))
     assert memory.bytes == 0
+
+
+def test_a_mark_that_alone_is_more_than_the_budget_does_not_fit() -> None:
+    """Pages of zeros are one object, and take nothing."""
+    full = Delta().with_pages(range(100), [bytes([n + 1]) * PAGE for n in range(100)])
+    zeros = Delta().with_pages(range(100), [ZERO_PAGE] * 100)
+    assert Mark(0, None, None, full).fits(100 * PAGE)
+    assert not Mark(0, None, None, full).fits(99 * PAGE)
+    assert not Mark(0, None, None, zeros, blocks=full).fits(99 * PAGE)
+    assert Mark(0, None, None, zeros).fits(0)

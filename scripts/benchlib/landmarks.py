@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
+from threading import Timer
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from rrgdb.opening import Opened
 from rrgdb.recording.index import IndexFile
 from rrgdb.timeline.backward import Backward
 from rrgdb.timeline.stop import Points, StopKind
+from rrgdb.timeline.timeline import Timeline
 
 HIGH = 1 << 63
 """the kernel's half of virtual addresses begins here"""
@@ -27,6 +30,8 @@ AROUND = 32 << 20
 """bytes on either side of the kernel's busiest code in which its data is"""
 TRIED = 2
 """words whose last write is looked for, at most"""
+PATIENCE = 60.0
+"""seconds for that search"""
 LOOKS = 12
 """positions at which the kernel's data is compared"""
 WORD = 8
@@ -44,6 +49,19 @@ class Landmarks:
     jiffies: int
     old: int
     quiet: int
+
+
+@contextmanager
+def interrupted_after(timeline: Timeline, seconds: float) -> Iterator[None]:
+    """A search that takes longer is left where it has come to: what lies behind it was searched."""
+    timer = Timer(seconds, timeline.interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        timeline.clear_interrupt()
 
 
 def find(opened: Opened) -> Landmarks:
@@ -86,7 +104,8 @@ def find(opened: Opened) -> Landmarks:
         last_written: dict[int, int] = {}
         for i in some:
             timeline.seek(timeline.end)
-            Backward(timeline).run(Points({}, (Watch(virtual + i * WORD, WORD, "w"),)))
+            with interrupted_after(timeline, PATIENCE):
+                Backward(timeline).run(Points({}, (Watch(virtual + i * WORD, WORD, "w"),)))
             last_written[i] = timeline.icount
             if timeline.icount < timeline.end // 2:
                 break
