@@ -146,11 +146,12 @@ class _Plan(NamedTuple):
 
 class _Privileged(NamedTuple):
     """A register that the native half reads at the ``least`` privilege that shows it, and writes where the CPU has
-    that. ``mask``: its bits."""
+    that. ``mask``: its bits; ``moved``: those that are elsewhere in one of the two, wherever they are."""
 
     least: int
     word: bytes
     mask: int
+    moved: int
     quirk: Quirk
 
 
@@ -224,7 +225,8 @@ class RegisterFile:
                 continue
             if quirk.privilege and not quirk.enabled_by:
                 least = quirk.privilege[1]
-                yield name, _Privileged(least, slot.word_at(least), (1 << (r.width or r.bits)) - 1, quirk)
+                moved = sum(1 << at for pair in quirk.moved for at in pair)
+                yield name, _Privileged(least, slot.word_at(least), (1 << (r.width or r.bits)) - 1, moved, quirk)
 
     def in_hooks(self) -> list[tuple[int, int]]:
         """(Unicorn's number or one of ``_hot.REGISTER_``…, bits) of each of ``Arch.registers``: how a hook reads it;
@@ -366,8 +368,7 @@ class RegisterFile:
         privileged = self._privileged_words.get(name)
         if privileged is not None:
             value = self._read_word(privileged.word) & privileged.mask
-            quirk = privileged.quirk
-            return _shown(quirk, value) if quirk.moved or quirk.ones else value
+            return _shown(privileged.quirk, value) if value & privileged.moved else value | privileged.quirk.ones
         if name in self._hidden:
             at, size = self._hidden[name]
             return int.from_bytes(self._save()[at : at + size], "little")
@@ -386,7 +387,7 @@ class RegisterFile:
             return
         privileged, level = self._privileged_words.get(name), self._privilege_word
         if privileged is not None and level is not None and level.value >= privileged.least:
-            if privileged.quirk.moved:
+            if value & privileged.moved:
                 value = _move(value, privileged.quirk.moved)
             _check(name, self._write_word(privileged.word, value & privileged.mask))
             return
