@@ -239,13 +239,18 @@ static void rv_enter_exception(Core *c, int number)
 }
 
 /* A walk sets A and D, in the first byte of a valid leaf that lacks one of them (volume II, 4.3.1). Whatever else bytes are that look
- * like one, they are looked at. */
+ * like one, they are looked at; but not what leads to nothing at all: an access by it fails, and ends the run. */
 static int rv_walk_writes(const Core *c, const watch *w)
 {
     uintptr_t size = c->wide ? 8 : 4, first = (uintptr_t)w->host;
+    uint64_t frames = c->wide ? (1ull << 44) - 1 : (1u << 22) - 1, large = c->wide ? 0x1ff : 0x3ff;
     for (uintptr_t at = (first + size - 1) & ~(size - 1); w->host && at < first + w->length; at += size) {
-        uint8_t entry = *(const uint8_t *)at;
-        if (entry & 1 && entry & 0xa && (entry & 0xc0) != 0xc0)
+        uint64_t entry = 0;
+        memcpy(&entry, (const void *)at, size);
+        uint64_t frame = entry >> 10 & frames;
+        if (!(entry & 1) || !(entry & 0xa) || (entry & 0xc0) == 0xc0)
+            continue;
+        if (!(frame & large) || !c->mapping || c->mapping(c->uc, frame << 12))
             return 1;
     }
     return 0;

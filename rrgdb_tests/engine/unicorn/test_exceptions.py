@@ -10,7 +10,7 @@ import pytest
 from rrgdb.arch.riscv_levels import MACHINE, SUPERVISOR, USER
 from rrgdb.engine.base import ExitKind, Stops, Watch
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, HOLE, Bench
-from rrgdb_tests.engine.unicorn.twins import DATA_AT, HOLE_AT, VIRTUAL, Make, Twins, maker
+from rrgdb_tests.engine.unicorn.twins import DATA_ALIAS, DATA_AT, HOLE_AT, TABLES, VIRTUAL, Make, Twins, maker
 
 RISCV = ("riscv64", "riscv32")
 SUPERVISORS, MACHINES, VECTORS = 0x400, 0x500, 0x800
@@ -132,6 +132,20 @@ def _both_to(twins: Twins, icount: int) -> tuple[int, int]:
     return entered
 
 
+def _hits(bench: Bench, end: int) -> list[int]:
+    """Where breakpoints and watches stop it on the way there."""
+    engine, hits = bench.engine, []
+    while (exit_ := bench.run(end)).kind is not ExitKind.LIMIT:
+        if exit_.exception is not None:
+            assert engine.arch.enter_exception(engine, exit_.exception)
+            engine.count_one()
+            continue
+        hits.append(engine.icount)
+        if exit_.kind is ExitKind.BREAKPOINT:
+            engine.arm(engine.stops, engine.icount)
+    return hits
+
+
 def _code(family: str, level: str) -> str:
     if family != "aarch64":
         return RISCV_LOOP
@@ -164,20 +178,8 @@ def test_a_breakpoint_on_a_handler_is_hit_each_time(make: Make, family: str) -> 
     _prepare(twins, family, level, paged=True)
     handler = VIRTUAL + (VECTORS + 0x200 if family == "aarch64" else SUPERVISORS)
     _both_to(twins, twins.slow.engine.icount + 500)
-    hits: list[list[int]] = []
-    for bench in (twins.inlined, twins.slow):
-        engine, found = bench.engine, []
-        engine.arm(Stops(breakpoints=((handler, None),)))
-        end = engine.icount + 400
-        while (exit_ := bench.run(end)).kind is not ExitKind.LIMIT:
-            if exit_.kind is ExitKind.BREAKPOINT:
-                found.append(engine.icount)
-                engine.arm(engine.stops, engine.icount)
-            else:
-                assert exit_.exception is not None
-                assert engine.arch.enter_exception(engine, exit_.exception)
-                engine.count_one()
-        hits.append(found)
+    twins.arm(Stops(breakpoints=((handler, None),)))
+    hits = [_hits(bench, twins.slow.engine.icount + 400) for bench in (twins.inlined, twins.slow)]
     assert hits[0] == hits[1]
     assert len(hits[0]) > 5
     twins.compare()
@@ -200,20 +202,54 @@ def test_a_watch_is_found_again_behind_machine_mode(
     assert (twins.collected().watch is not None) is (offset == 16)
     assert found.call_count < 10
     twins.arm(Stops(watches=watches))
-    places: list[list[int]] = []
-    for bench in (twins.inlined, twins.slow):
-        engine, hits = bench.engine, []
-        end = engine.icount + 400
-        while (exit_ := bench.run(end)).kind is not ExitKind.LIMIT:
-            if exit_.kind is ExitKind.WATCHPOINT:
-                hits.append(engine.icount)
-                continue
-            assert exit_.exception is not None
-            assert engine.arch.enter_exception(engine, exit_.exception)
-            engine.count_one()
-        places.append(hits)
+    places = [_hits(bench, twins.slow.engine.icount + 400) for bench in (twins.inlined, twins.slow)]
     assert places[0] == places[1]
     assert len(places[0]) > 3 or offset == 64
+    twins.compare()
+
+
+WALKED = f"""
+.option norvc
+1: addi a0, a0, 1
+{{store}} s5, 0(s6)
+sfence.vma
+xori a5, a0, 3
+lw a1, 0(s1)
+addi a2, a2, 1
+sw a2, 8(s1)
+addi a3, a3, 1
+j 1b
+.org {SUPERVISORS}
+csrr t1, sepc
+addi t1, t1, 4
+csrw sepc, t1
+sret
+"""
+
+
+@pytest.mark.parametrize("family", RISCV)
+@pytest.mark.parametrize("collect", [False, True])
+def test_a_watch_sees_the_bits_that_a_walk_to_nothing_sets(make: Make, family: str, collect: bool) -> None:
+    """The entry of a page table leads to where there is nothing, and is given back its old value each round."""
+    wide = family == "riscv64"
+    size, store, leaf = (8, "sd", TABLES + 0x2000) if wide else (4, "sw", TABLES + 0x1000)
+    twins = make(family, WALKED.format(store=store), paged=True)
+    _prepare(twins, family, "supervisor", paged=True)
+    entry, nothing = (HOLE_AT >> 12) % (4096 // size) * size, 0x7000_1000 >> 12 << 10 | 0x7
+    for bench in (twins.inlined, twins.slow):
+        at = leaf + (DATA_ALIAS >> 12) % (4096 // size) * size
+        bench.engine.ram.write(at, (leaf >> 12 << 10 | 0xC7).to_bytes(size, "little"))
+        bench.engine.drop_translations()
+    twins.write("s6", DATA_ALIAS + entry)
+    twins.write("s5", nothing)
+    _both_to(twins, twins.slow.engine.icount + 200)
+    twins.arm(Stops(watches=(Watch(DATA_ALIAS + entry, size, "w"),), collect=collect))
+    hits = [_hits(bench, twins.slow.engine.icount + 600) for bench in (twins.inlined, twins.slow)]
+    assert hits[0] == hits[1]
+    if collect:
+        assert twins.collected().watch is not None
+    else:
+        assert len(hits[0]) > 60, "A, D, and both away again"
     twins.compare()
 
 
