@@ -77,7 +77,7 @@ def test_interrupt_once_the_modules_are_there() -> None:
 def test_a_recording_that_is_not_begun_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("rrgdb.opening.live.go_live", fail)

@@ -256,10 +256,14 @@ def test_only_ram_at_the_address_as_it_is_is_read() -> None:
     assert native(bench, [assemble(f"{DEVICE} ref8 end")]) is None
     assert bench.accesses == []
     assert native(bench, [assemble(f"{DEVICE} ref8 end"), assemble("1 end")]) is True
+
+
+def test_mapped_memory_of_a_family_whose_ways_are_not_known_is_not_read() -> None:
+    bench = BENCHES["x86_64"]
     bench.engine._core.mmu_seen = 1
     try:
-        assert native(bench, [assemble(f"{last} ref32 end")]) is None
-        assert native(bench, [assemble("reg:0 end")]) is False
+        assert native(bench, [assemble(f"{DATA} ref32 end")]) is None
+        assert native(bench, [assemble(f"reg:{bench.engine.arch.register_index['rax']} end")]) is False
     finally:
         bench.engine._core.mmu_seen = 0
 
