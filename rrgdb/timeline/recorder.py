@@ -24,7 +24,7 @@ IDLE = 0.001
 """seconds that a guest rests when it waits for an interrupt"""
 LONGEST_REST = 0.1
 """seconds between two looks at whether anything has come, while the guest sleeps"""
-COSTLY = 20
+COSTLY = 10
 """an automatic snapshot is to take no more than one part in so many of the guest's time"""
 RAREST = 4
 """intervals that lie between two of them for that, at most"""
