@@ -8,11 +8,10 @@
 #include "_registers.h"
 #include "_watch.h"
 
-/* A number in the context that Unicorn saves. */
-static uint64_t saved_word(Core *c, int at, size_t size)
+/* A number in the context as it was when the exception came. */
+static uint64_t saved_word(const Core *c, int at, size_t size)
 {
     uint64_t value = 0;
-    c->context_save(c->uc, c->saved);
     memcpy(&value, c->saved + CONTEXT_HEADER + at, size);
     return value;
 }
@@ -40,7 +39,10 @@ static int entered(Core *c)
     c->reg_read(c->uc, c->pc_id, &pc);
     pc = linear(c, pc - c->stale_pc);
     int behind = pc == c->last_pc + c->last_size;
-    if ((pc != c->last_pc && !behind) || !f->enters(c, c->exception, behind))
+    if (pc != c->last_pc && !behind)
+        return 0;
+    c->context_save(c->uc, c->saved);
+    if (!f->enters(c, c->exception, behind))
         return 0;
     retract(c);
     f->enter_exception(c, c->exception);

@@ -45,12 +45,7 @@ static const word_place *word_place_of(PyObject *bytes)
 
 static uint64_t read_word(Core *c, const word_place *p)
 {
-    uint8_t buffer[64] = {0};
-    uint64_t value = 0;
-    memcpy(buffer, p->selector, p->selector_size);
-    read_privileged(c, p->id, buffer, p->privilege);
-    memcpy(&value, buffer + p->offset, p->size);
-    return value;
+    return read_register(c, p->id, p->selector, p->selector_size, p->offset, p->size, p->privilege);
 }
 
 /* Unicorn's error. What needs privilege is written with that of the CPU. */

@@ -4,26 +4,28 @@
 #include "_family.h"
 #include "_lists.h"
 
-/* Unicorn's interface shows registers of higher privilege to that alone. */
-static void read_privileged(Core *c, int id, void *value, uint32_t least)
+/* Of what Unicorn's interface answers to a selector, size bytes at an offset. It shows registers of higher privilege to that alone:
+ * they are read at the least that does. */
+static uint64_t read_register(Core *c, int id, const uint8_t *selector, size_t selector_size, uint32_t offset, size_t size,
+                              uint32_t least)
 {
+    uint8_t buffer[64] = {0};
+    uint64_t value = 0;
     uint32_t before = c->privilege ? *c->privilege : least;
+    memcpy(buffer, selector, selector_size);
     if (before < least)
         *c->privilege = least;
-    c->reg_read(c->uc, id, value);
+    c->reg_read(c->uc, id, buffer);
     if (before < least)
         *c->privilege = before;
+    memcpy(&value, buffer + offset, size);
+    return value;
 }
 
 /* What of a control register counts. */
 static uint64_t control_value(Core *c, const control *r)
 {
-    uint8_t buffer[64] = {0};
-    uint64_t value = 0;
-    memcpy(buffer, r->selector, sizeof r->selector);
-    read_privileged(c, r->id, buffer, r->privilege);
-    memcpy(&value, buffer + r->offset, sizeof value);
-    return value & r->mask;
+    return read_register(c, r->id, r->selector, sizeof r->selector, r->offset, sizeof r->mask, r->privilege) & r->mask;
 }
 
 /* Whether the guest translates addresses, as its control registers are now. */

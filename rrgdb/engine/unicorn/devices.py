@@ -62,24 +62,14 @@ class Devices:
         """For Unicorn, of a device at that physical address."""
 
         def read_at(_uc: object, offset: int, n: int, _data: object) -> int:
-            if self._error is not None:
-                return 0
-            try:
-                self._accessed(base + offset, n, False)
-                return read(offset, n)
-            except BaseException as e:
-                return self._fail(e)
+            self._accessed(base + offset, n, False)
+            return read(offset, n)
 
         def write_at(_uc: object, offset: int, n: int, value: int, _data: object) -> None:
-            if self._error is not None:
-                return
-            try:
-                self._accessed(base + offset, n, True)
-                write(offset, n, value)
-            except BaseException as e:
-                self._fail(e)
+            self._accessed(base + offset, n, True)
+            write(offset, n, value)
 
-        on_read, on_write = _MMIO_READ(read_at), _MMIO_WRITE(write_at)
+        on_read, on_write = _MMIO_READ(self._guarded(read_at)), _MMIO_WRITE(self._guarded(write_at))
         self._callbacks += [on_read, on_write]
         return on_read, on_write
 
@@ -88,8 +78,8 @@ class Devices:
     ) -> None:
         """``instructions``: see ``Family.ports``. One pair of hooks serves every device."""
         if not self._ports:
-            on_in = _PORT_IN(lambda _uc, port, n, _data: self._guarded(self._port_read, port, n))
-            on_out = _PORT_OUT(lambda _uc, port, n, value, _data: self._guarded(self._port_write, port, n, value))
+            on_in = _PORT_IN(self._guarded(self._port_read))
+            on_out = _PORT_OUT(self._guarded(self._port_write))
             self._callbacks += [on_in, on_out]
             for callback, instruction in zip((on_in, on_out), instructions, strict=True):
                 handle = ctypes.c_size_t()
@@ -108,27 +98,28 @@ class Devices:
                 )
         self._ports.append((first, count, read, write))
 
-    def _port_read(self, port: int, size: int) -> int:
+    def _port_read(self, _uc: object, port: int, size: int, _data: object) -> int:
         for first, count, read, _ in self._ports:
             if first <= port < first + count:
                 return read(port - first, size)
         return (1 << 8 * size) - 1
 
-    def _port_write(self, port: int, size: int, value: int) -> None:
+    def _port_write(self, _uc: object, port: int, size: int, value: int, _data: object) -> None:
         for first, count, _, write in self._ports:
             if first <= port < first + count:
                 write(port - first, size, value)
 
-    def _guarded(self, callback: Callable[..., int | None], *args: int) -> int:
-        if self._error is not None:
-            return 0
-        try:
-            return callback(*args) or 0
-        except BaseException as e:
-            return self._fail(e)
-
-    def _fail(self, error: BaseException) -> int:
+    def _guarded(self, callback: Callable[..., int | None]) -> Callable[..., int]:
         """An exception must not unwind through the emulator: it ends the run, and ``take_error`` has it."""
-        self._error = error
-        self._abandon()
-        return 0
+
+        def guarded(*args: Any) -> int:
+            if self._error is not None:
+                return 0
+            try:
+                return callback(*args) or 0
+            except BaseException as e:
+                self._error = e
+                self._abandon()
+                return 0
+
+        return guarded

@@ -249,7 +249,7 @@ class UnicornEngine:
                     continue
             self._pc = core.pc
             if reason == _hot.FIND:
-                self._find_watches()
+                self._watches.find()
                 continue
             if reason == _hot.LEARN:
                 self._look_up(core.asked_page)
@@ -273,7 +273,7 @@ class UnicornEngine:
     def _arrive(self, pc: int) -> int:
         while (reason := int(self._core.arrive(pc))) in (_hot.FIND, _hot.LEARN):
             if reason == _hot.FIND:
-                self._find_watches()
+                self._watches.find()
             else:
                 self._look_up(self._core.asked_page)
         return reason
@@ -596,9 +596,6 @@ class UnicornEngine:
             core.set_collect(stops.collect)
         self._stops = stops
 
-    def _find_watches(self) -> None:
-        self._watches.find()
-
     def _look_up(self, page: int) -> None:
         """Tell the hooks where a virtual page is. What follows from more than they can look at is the caller's."""
         way = self._ways.find(page)
@@ -692,7 +689,7 @@ class UnicornEngine:
             self._empty_computed()
         self._pc = self._core.address()
         if self._watches and self._core.mmu_seen:
-            self._find_watches()
+            self._watches.find()
         self.rearm()
 
     def _empty_computed(self) -> None:

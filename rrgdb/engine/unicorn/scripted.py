@@ -126,7 +126,7 @@ class ScriptEngine(UnicornEngine):
                 self.running = False
             if reason == _hot.FIND:
                 self._pc = core.pc
-                self._find_watches()
+                self._watches.find()
                 continue
             if reason == _hot.LOST:
                 raise EngineError(f"no instruction of the running block begins at {core.pc:#x}")

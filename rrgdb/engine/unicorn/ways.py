@@ -8,6 +8,7 @@ from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import REGIME, Space, Underlying
 from rrgdb.engine.memory import PAGE, Ram
 from rrgdb.engine.paging import Translation
+from rrgdb.engine.paging.tables import ReadRegister
 from rrgdb.engine.unicorn.families.base import Family
 from rrgdb.engine.unicorn.registers import RegisterFile
 
@@ -43,7 +44,10 @@ class Ways:
 
     def translation(self) -> Translation | None:
         """The tables in use; None: addresses are physical, or the engine does not know."""
-        return None if self._family.paging is None else self._family.paging(self._bits, self._registers.read)
+        return self._translation_by(self._registers.read)
+
+    def _translation_by(self, register: ReadRegister) -> Translation | None:
+        return None if self._family.paging is None else self._family.paging(self._bits, register)
 
     def space(self) -> Space | None:
         """See ``Engine``."""
@@ -52,15 +56,10 @@ class Ways:
         def register(name: str) -> int:
             return read.setdefault(name, self._registers.read(name))
 
-        translation = None if self._family.paging is None else self._family.paging(self._bits, register)
+        translation = self._translation_by(register)
         if translation is None or not translation.tables:
             return None
         return Space(tuple(read.items()), translation.tables[0].root)
-
-    def _translation_of(self, space: Space) -> Translation | None:
-        if self._family.paging is None:
-            return None
-        return self._family.paging(self._bits, dict(space.registers).__getitem__)
 
     def own(self, space: Space, address: int) -> Way | None:
         """By the tables of a space, whichever are in use. None: it has the address as all have, the upper half or what
@@ -92,7 +91,7 @@ class Ways:
             words.append((physical, size))
             return self.read_number(physical, size)
 
-        translation = self.translation() if space is None else self._translation_of(space)
+        translation = self._translation_by(self._registers.read if space is None else dict(space.registers).__getitem__)
         try:
             return Way(address if translation is None else translation.find(address, read), tuple(words))
         except MemoryFault:

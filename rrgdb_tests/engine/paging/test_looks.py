@@ -9,9 +9,7 @@ import pytest
 
 from rrgdb.arch.cpu import MemoryFault
 from rrgdb.engine.base import NO_STOPS, ExitKind, Stops, Watch
-from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, Bench, assemble
-
-SV39 = 8 << 60
+from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DATA_SIZE, Bench, riscv_supervisor
 
 
 def test_a_look_sets_no_accessed_bit_and_no_fault_address_on_x86() -> None:
@@ -34,20 +32,9 @@ def test_a_look_sets_no_accessed_bit_and_no_fault_address_on_x86() -> None:
 
 
 def test_a_look_sets_no_accessed_bit_on_riscv() -> None:
-    virtual, root, middle, leaf = 0x40000000, DATA + 0x1000, DATA + 0x2000, DATA + 0x3000
-    b = Bench.with_code("riscv64", "nop\n" * 8)
+    virtual = 0x40000000
+    b = riscv_supervisor("nop\n" * 8)
     engine = b.engine
-    engine.write_memory(root, bytes(0x2800))
-    for at, target, flags in (
-        (root + 8, middle, 0x01),
-        (middle, leaf, 0x01),
-        (leaf, CODE, 0xCF),
-        (leaf + 8, DATA, 0x07),
-    ):
-        engine.write_memory(at, struct.pack("<Q", target >> 12 << 10 | flags))
-    engine.write_memory(CODE + 0x800, assemble("riscv64", "mret"))
-    for name, value in (("satp", SV39 | root >> 12), ("mstatus", 1 << 11), ("mepc", virtual), ("pc", CODE + 0x800)):
-        engine.write(name, value)
     b.run(3)
     before = b.state()
     assert engine.read_memory(virtual + 0x1000, 16) == engine.ram.read(DATA, 16)

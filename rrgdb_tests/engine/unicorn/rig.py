@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
+import struct
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -102,6 +103,27 @@ class Bench:
 
     def state(self) -> str:
         return state_of(self.engine)
+
+
+def riscv_supervisor(source: str) -> Bench:
+    """RV64 with Sv39, before the MRET to supervisor mode at 0x40000000: there is ``source``, and on the
+    next page DATA, which was not accessed yet. The tables are in DATA, from its second page on."""
+    virtual, root, middle, leaf = 0x40000000, DATA + 0x1000, DATA + 0x2000, DATA + 0x3000
+    bench = Bench.with_code("riscv64", source)
+    engine = bench.engine
+    engine.write_memory(root, bytes(0x2800))
+    for at, target, flags in (
+        (root + 8, middle, 0x01),
+        (middle, leaf, 0x01),
+        (leaf, CODE, 0xCF),
+        (leaf + 8, DATA, 0x07),
+    ):
+        engine.write_memory(at, struct.pack("<Q", target >> 12 << 10 | flags))
+    engine.write_memory(CODE + 0x800, assemble("riscv64", "mret"))
+    satp = 8 << 60 | root >> 12
+    for name, value in (("satp", satp), ("mstatus", 1 << 11), ("mepc", virtual), ("pc", CODE + 0x800)):
+        engine.write(name, value)
+    return bench
 
 
 def state_of(engine: UnicornEngine) -> str:

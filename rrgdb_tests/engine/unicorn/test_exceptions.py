@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from rrgdb.arch.riscv_levels import MACHINE, SUPERVISOR, USER
-from rrgdb.engine.base import ExitKind, Stops, Watch
+from rrgdb.engine.base import Exit, ExitKind, Stops, Watch
 from rrgdb_tests.engine.unicorn.rig import CODE, DATA, HOLE, Bench
 from rrgdb_tests.engine.unicorn.twins import DATA_ALIAS, DATA_AT, HOLE_AT, TABLES, VIRTUAL, Make, Twins, maker
 
@@ -114,13 +114,18 @@ def _prepare(twins: Twins, family: str, level: str, *, paged: bool) -> None:
         twins.write(name, value)
 
 
+def _enter(bench: Bench, exit_: Exit) -> None:
+    """As a board does it."""
+    assert exit_.exception is not None
+    assert bench.engine.arch.enter_exception(bench.engine, exit_.exception), exit_
+    bench.engine.count_one()
+
+
 def _to(bench: Bench, icount: int) -> int:
     """Over all exceptions up to there; how many Python entered."""
     engine, entered = bench.engine, 0
     while (exit_ := bench.run(icount)).kind is ExitKind.EXCEPTION:
-        assert exit_.exception is not None
-        assert engine.arch.enter_exception(engine, exit_.exception), exit_
-        engine.count_one()
+        _enter(bench, exit_)
         entered += 1
     assert (exit_.kind, engine.icount) == (ExitKind.LIMIT, icount)
     return entered
@@ -136,9 +141,8 @@ def _hits(bench: Bench, end: int) -> list[int]:
     """Where breakpoints and watches stop it on the way there."""
     engine, hits = bench.engine, []
     while (exit_ := bench.run(end)).kind is not ExitKind.LIMIT:
-        if exit_.exception is not None:
-            assert engine.arch.enter_exception(engine, exit_.exception)
-            engine.count_one()
+        if exit_.kind is ExitKind.EXCEPTION:
+            _enter(bench, exit_)
             continue
         hits.append(engine.icount)
         if exit_.kind is ExitKind.BREAKPOINT:

@@ -754,6 +754,13 @@ class _Clock:
             engine.count_one()
 
 
+def _read_alike(twins: Twins, inlined: _Clock, slow: _Clock) -> None:
+    for length in (1, 2, 3, 300, 5, 1_001, 4_000):
+        end = twins.slow.engine.icount + length
+        assert list(inlined.run(end, native=True)) == list(slow.run(end, native=False))
+        twins.compare()
+
+
 def _at_el1(cpu: Cpu) -> bool:
     return bool(cpu.read("cpsr") & 12)
 
@@ -774,12 +781,7 @@ def test_counters_are_those_that_python_reads(make: Make, el1: bool, enabled: in
     if not el1:
         twins.write("cpsr", 0)
     for shift in (0, 3):
-        clocks = _Clock(twins.inlined, shift, _at_el1), _Clock(twins.slow, shift)
-        for length in (1, 2, 3, 300, 5, 1_001, 4_000):
-            end = twins.slow.engine.icount + length
-            seen = [list(clock.run(end, native=native)) for clock, native in zip(clocks, (True, False), strict=True)]
-            assert seen[0] == seen[1]
-            twins.compare()
+        _read_alike(twins, _Clock(twins.inlined, shift, _at_el1), _Clock(twins.slow, shift))
 
 
 COUNTS = (
@@ -806,12 +808,7 @@ def test_arm_counts_are_those_that_python_reads(make: Make, family: str, mode: i
         return mode != 0x10 and not conditional
 
     for shift in (0, 3):
-        clocks = _Clock(twins.inlined, shift, native), _Clock(twins.slow, shift)
-        for length in (1, 2, 3, 300, 5, 1_001, 4_000):
-            end = twins.slow.engine.icount + length
-            seen = [list(clock.run(end, native=native)) for clock, native in zip(clocks, (True, False), strict=True)]
-            assert seen[0] == seen[1]
-            twins.compare()
+        _read_alike(twins, _Clock(twins.inlined, shift, native), _Clock(twins.slow, shift))
 
 
 TIME = (
@@ -838,12 +835,7 @@ def test_the_time_is_that_which_python_reads(make: Make, family: str, level: int
 
     for shift, ahead in ((0, 0), (3, 12_345), (20, (1 << 64) - 7)):
         twins.write("time_ahead", ahead)
-        clocks = _Clock(twins.inlined, shift, native), _Clock(twins.slow, shift)
-        for length in (1, 2, 3, 300, 5, 1_001, 4_000):
-            end = twins.slow.engine.icount + length
-            seen = [list(clock.run(end, native=native)) for clock, native in zip(clocks, (True, False), strict=True)]
-            assert seen[0] == seen[1]
-            twins.compare()
+        _read_alike(twins, _Clock(twins.inlined, shift, native), _Clock(twins.slow, shift))
 
 
 def test_a_breakpoint_at_a_counter_and_behind_it(make: Make) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -10,7 +9,17 @@ from typing import NamedTuple
 import pytest
 
 from rrgdb.engine.base import EngineError, ExitKind, Space, Stops, Watch, armed
-from rrgdb_tests.engine.unicorn.rig import CODE, DATA, DEVICE, Bench, Board, Saved, assemble, board, board_with
+from rrgdb_tests.engine.unicorn.rig import (
+    DATA,
+    DEVICE,
+    Bench,
+    Board,
+    Saved,
+    assemble,
+    board,
+    board_with,
+    riscv_supervisor,
+)
 from rrgdb_tests.guests import build
 from rrgdb_tests.timeline.oracle import symbol
 
@@ -19,7 +28,6 @@ UPPER = {"riscv64": 0xFFFFFFC000000000, "aarch64": 0xFFFFFF8000000000}
 OWN = 0x40000000
 """what ``riscv_upper`` has mapped in each address space to another page: ``frames[2]``, ``frames[3]``"""
 GUESTS = {"riscv64": "riscv_upper", "aarch64": "aarch64_upper"}
-SV39 = 8 << 60
 Change = tuple[int, bytes, bytes]
 """position behind it, bytes before and after"""
 
@@ -164,21 +172,7 @@ LOAD, STORE = "li a0, 0x40001000\nnop\nnop\nlw a1, 8(a0)", "nop\nnop\nsw a0, 8(a
 
 def _walked() -> Bench:
     """RISC-V in supervisor mode, at a load from a page and a store to it, both for the first time."""
-    virtual, root, middle, leaf = 0x40000000, DATA + 0x1000, DATA + 0x2000, DATA + 0x3000
-    b = Bench.with_code("riscv64", f"{LOAD}\n{STORE}\nnop\nnop\nsw zero, 8(a0)\nnop\nnop\n")
-    engine = b.engine
-    engine.write_memory(root, bytes(0x2800))
-    for at, target, flags in (
-        (root + 8, middle, 0x01),
-        (middle, leaf, 0x01),
-        (leaf, CODE, 0xCF),
-        (leaf + 8, DATA, 0x07),
-    ):
-        engine.write_memory(at, struct.pack("<Q", target >> 12 << 10 | flags))
-    engine.write_memory(CODE + 0x800, assemble("riscv64", "mret"))
-    for name, value in (("satp", SV39 | root >> 12), ("mstatus", 1 << 11), ("mepc", virtual), ("pc", CODE + 0x800)):
-        engine.write(name, value)
-    return b
+    return riscv_supervisor(f"{LOAD}\n{STORE}\nnop\nnop\nsw zero, 8(a0)\nnop\nnop\n")
 
 
 def test_accessed_and_dirty_bits_that_a_walk_sets_are_writes() -> None:
