@@ -30,6 +30,17 @@ def test_what_is_mapped_may_have_any_name(tmp_path: Path) -> None:
     assert set(structure.memory()) <= set(structure.mappings())
 
 
+def test_memory_that_is_gone_by_now_holds_nothing() -> None:
+    """An engine that nobody needs any more may be closed between the look at what is mapped and the search."""
+    marks = b"marks of a test"
+    with mmap.mmap(-1, 4 * mmap.PAGESIZE) as gone:
+        gone[100 : 100 + len(marks)] = marks
+        start = ctypes.addressof(ctypes.c_char.from_buffer(gone))
+        span = (start, start + len(gone))
+        assert structure._occurrences([span], marks) == [start + 100]
+    assert structure._occurrences([span], marks) == []
+
+
 @pytest.mark.parametrize("cpus", [thumb.CPUS, armv7m.CPUS, aarch64.CPUS], ids=lambda c: c.family)
 def test_memory_that_holds_the_marks_is_no_cpu(cpus: Cpus) -> None:
     """What was looked for may stand elsewhere in this process, and something in the engine may lead there."""

@@ -6,6 +6,7 @@ Nothing is taken from a table of offsets: places are found by experiments on scr
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import struct
 from bisect import bisect_left, bisect_right
@@ -41,6 +42,16 @@ def scratch(arch: int, mode: int) -> Any:
 def structure(uc: Any, mapped: list[tuple[int, int]]) -> bytes:
     """The engine structure as it is now. ``mapped`` is what ``memory`` said since the engine was made."""
     return ctypes.string_at(uc._uch.value, readable(uc._uch.value, _ENGINE_BYTES, mapped))
+
+
+def _content(address: int, size: int) -> bytes:
+    """Memory of this process; less, or nothing, where it is none any more: since ``memory`` was asked, a collection of
+    garbage or another thread may have closed an engine."""
+    try:
+        with open("/proc/self/mem", "rb", buffering=0) as own:
+            return os.pread(own.fileno(), size, address)
+    except OSError:
+        return b""
 
 
 def changed(before: bytes, after: bytes) -> list[int]:
@@ -109,7 +120,7 @@ def _occurrences(spans: list[tuple[int, int]], marks: bytes) -> list[int]:
     together: what their spans share is searched once."""
     found: list[int] = []
     for start, end in _merged(spans):
-        content = ctypes.string_at(start, end - start)
+        content = _content(start, end - start)
         at = content.find(marks)
         while at >= 0:
             found.append(start + at)
@@ -133,7 +144,7 @@ def holding(uc: Any, ways: Iterable[tuple[int, int]], marks: bytes) -> tuple[tup
     mapped, size = memory(), len(marks)
     places = {way: place(uc, way) for way in ways}
     return tuple(
-        way for way, at in places.items() if readable(at, size, mapped) == size and ctypes.string_at(at, size) == marks
+        way for way, at in places.items() if readable(at, size, mapped) == size and _content(at, size) == marks
     )
 
 
